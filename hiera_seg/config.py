@@ -1,0 +1,132 @@
+"""Every config key of the package, once, with its default; and what a config resolves to."""
+
+import logging
+
+from hiera_seg.compat import require_detectron2
+
+require_detectron2()
+
+from detectron2.config import CfgNode as CN  # noqa: E402
+from detectron2.data import MetadataCatalog  # noqa: E402
+from detectron2.projects.deeplab import add_deeplab_config  # noqa: E402
+
+from hiera_seg.hierarchy import Hierarchy  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+STOCK_IGNORE_VALUE = 255  # Detectron2's default of MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+WIDE_IGNORE_VALUE = 65535  # void of 16-bit label files, for trees of more than 255 nodes
+
+
+class ConfigError(ValueError):
+    """A config key holds a value that can not work; the message names key, value and remedy."""
+
+
+def add_hiera_seg_config(cfg: CN) -> None:
+    """Add the keys of hiera_seg (and of Detectron2's DeepLab project) to a config.
+
+    Call it right after ``get_cfg()``. It also registers the package's datasets, backbones, heads
+    and meta-architecture, so that a config may name them.
+
+    Args:
+        cfg: the config to extend in place.
+    """
+    import hiera_seg.data
+    import hiera_seg.modeling  # noqa: F401  (imported to register what configs name)
+
+    add_deeplab_config(cfg)  # ASPP keys, poly schedule, SINGLE_CATEGORY_MAX_AREA of crops
+
+    cfg.MODEL.HIERA_SEG = CN()
+    hiera = cfg.MODEL.HIERA_SEG
+    # Class tree: a built-in name or a file; "" takes the tree of the first training set.
+    hiera.HIERARCHY = ""
+    # Terms of the loss with their weights; names of hiera_seg.losses.HIERA_LOSSES.
+    hiera.LOSSES = [["focal_tree_min", 1.0], ["tree_triplet", 1.0]]
+    # What turns backbone features into one map: "deeplab_v3_plus" or "fpn".
+    hiera.PIXEL_DECODER = "deeplab_v3_plus"
+
+    # Options of the losses. NORMALIZE is "sum", "node_mean" or "level_mean" (docs/losses.md).
+    hiera.TREE_MIN = CN({"NORMALIZE": "sum"})
+    hiera.FOCAL_TREE_MIN = CN({"GAMMA": 2.0, "NORMALIZE": "sum"})
+    hiera.BCE = CN({"NORMALIZE": "sum"})
+    # One weight a level, coarse to fine; [] weighs all levels 1.
+    hiera.LEVEL_CE = CN({"LEVEL_WEIGHTS": []})
+    hiera.MARGINAL_CE = CN({"LEVEL_WEIGHTS": []})
+    hiera.TREE_TRIPLET = CN()
+    hiera.TREE_TRIPLET.MARGIN_EPS = 0.1
+    # A constant margin; below 0 the margin follows the distances in the tree.
+    hiera.TREE_TRIPLET.MARGIN = -1.0
+    # At most so many anchors of each class that a batch holds.
+    hiera.TREE_TRIPLET.SAMPLES_PER_CLASS = 64
+    # Iterations over which its weight grows from 0 to 1/2; 0 takes SOLVER.MAX_ITER.
+    hiera.TREE_TRIPLET.SCHEDULE_ITERS = 0
+
+    # The embedding that tree_triplet trains; built only when a loss asks for it.
+    hiera.EMBEDDING = CN()
+    hiera.EMBEDDING.IN_FEATURE = "res5"
+    hiera.EMBEDDING.HIDDEN_CHANNELS = 0  # 0: as many as the input feature has
+    hiera.EMBEDDING.DIM = 256
+    hiera.EMBEDDING.NORM = "BN"
+
+    # A flat head on an earlier feature, used in training only; WEIGHT 0 leaves it out.
+    hiera.AUXILIARY = CN()
+    hiera.AUXILIARY.WEIGHT = 0.0
+    hiera.AUXILIARY.IN_FEATURE = "res4"
+    hiera.AUXILIARY.CHANNELS = 256
+    hiera.AUXILIARY.DROPOUT = 0.1
+    hiera.AUXILIARY.NORM = "BN"
+
+    hiera.TEST = CN()
+    # How node scores become leaf scores: "auto" fits the losses, or a name of docs/metrics.md.
+    hiera.TEST.DECODE = "auto"
+    # Also give the best node of each level by its own score.
+    hiera.TEST.DIRECT = True
+    # "both", "scores" (sem_seg alone) or "labels" (label maps alone, least memory).
+    hiera.TEST.OUTPUT = "both"
+    # Stop at an inner node where the best child scores below this; below 0: always to the leaf.
+    hiera.TEST.SAFE_DEPTH = -1.0
+
+    # Photometric distortion of training images (brightness, contrast, saturation, hue).
+    cfg.INPUT.COLOR_AUG_SSD = False
+
+
+def resolve_hierarchy(cfg: CN) -> Hierarchy:
+    """The class tree that a config trains: MODEL.HIERA_SEG.HIERARCHY or the training set's.
+
+    Raises:
+        ConfigError: neither is there.
+        HierarchyError: the tree that the key names can not be read.
+    """
+    if cfg.MODEL.HIERA_SEG.HIERARCHY:
+        return Hierarchy.load(cfg.MODEL.HIERA_SEG.HIERARCHY)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        tree = MetadataCatalog.get(name).get("hierarchy")
+        if tree is not None:
+            return Hierarchy.from_dict(**tree)
+    raise ConfigError(
+        f"no class tree: none of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} and DATASETS.TEST "
+        f"{tuple(cfg.DATASETS.TEST)} was registered with one; register it with "
+        "register_hierarchical_dataset, or set MODEL.HIERA_SEG.HIERARCHY to a built-in tree or "
+        "a file"
+    )
+
+
+def resolve_ignore_label(cfg: CN, hierarchy: Hierarchy) -> int:
+    """The value that stands for void in the labels of a batch.
+
+    It is MODEL.SEM_SEG_HEAD.IGNORE_VALUE; where that was left at Detectron2's 255 and the tree
+    has a node 255, it is 65535.
+
+    Raises:
+        ConfigError: the key holds the id of a node.
+    """
+    value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    if not 0 <= value < hierarchy.num_nodes:
+        return value
+    if value == STOCK_IGNORE_VALUE:
+        return WIDE_IGNORE_VALUE
+    raise ConfigError(
+        f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {value}, which is node "
+        f"{hierarchy.paths[value]!r} of tree {hierarchy.name!r}; choose a value outside "
+        f"[0, {hierarchy.num_nodes}), such as {WIDE_IGNORE_VALUE}"
+    )
