@@ -1,0 +1,335 @@
+#!/usr/bin/env python
+"""Install Detectron2 0.6 without a compiler, or upstream's own with --source.
+
+Detectron2 has no release of its own on the package registry. The registry holds `pb1-detectron2`,
+a re-upload of the official v0.6 sources that lacks only the C++/CUDA files. This script checks its
+SHA-256, mends what newer NumPy and Pillow broke, puts a placeholder where the compiled module was,
+and installs the result as the wheel `detectron2 0.6+hiera.1`. What has no Python implementation
+(rotated boxes, deformable convolution) then fails with a clear message, but only when it is used.
+
+Where a Detectron2 can be imported already, the script names it and changes nothing.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+SDIST = "pb1-detectron2==0.6"
+SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+VERSION = "0.6+hiera.1"
+UPSTREAM = "git+https://github.com/facebookresearch/detectron2.git"
+
+# Upstream installs these three projects below detectron2/projects/; so does this script.
+PROJECTS = ("DeepLab/deeplab", "Panoptic-DeepLab/panoptic_deeplab", "PointRend/point_rend")
+
+# Upstream's requirements without upper pins, without `black` (only LazyConfig.to_py formats with
+# it, and does without) and without `future` and `pydot` (only the Caffe2 export used them).
+# setuptools 81 dropped pkg_resources, which detectron2.model_zoo imports.
+REQUIREMENTS = (
+    "Pillow>=7.1",
+    "matplotlib",
+    "pycocotools>=2.0.2",
+    "termcolor>=1.1",
+    "yacs>=0.1.8",
+    "tabulate",
+    "cloudpickle",
+    "tqdm>4.29.0",
+    "tensorboard",
+    "fvcore>=0.1.5",
+    "iopath>=0.1.7",
+    "omegaconf>=2.1",
+    "hydra-core>=1.1",
+    "setuptools<81",
+)
+
+PYPROJECT = """\
+[build-system]
+requires = ["setuptools>=64"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "detectron2"
+version = "{version}"
+description = "Detectron2 v0.6 without its compiled module, mended for current NumPy and Pillow"
+license = {{ file = "LICENSE" }}
+requires-python = ">=3.8"
+dependencies = [{dependencies}]
+
+[project.urls]
+Homepage = "https://github.com/facebookresearch/detectron2"
+
+[tool.setuptools.packages.find]
+include = ["detectron2*"]
+namespaces = false
+
+[tool.setuptools.package-data]
+"detectron2.model_zoo" = ["configs/**/*.yaml", "configs/**/*.py"]
+"""
+
+COMPILED_MODULE = '''\
+"""Stands where the compiled module of Detectron2 would be; this build has none."""
+
+import torch
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def absent(*args, **kwargs):
+        raise NotImplementedError(
+            f"detectron2._C.{name} is compiled code, and this pure-Python build of Detectron2 has "
+            "none: rotated boxes and deformable convolution need a Detectron2 built from source "
+            "(pip uninstall detectron2, then tools/install_detectron2.py --source git+https://...)"
+        )
+
+    return absent
+
+
+def has_cuda():
+    return False
+
+
+# detectron2.utils.collect_env prints these two at the start of every training.
+def get_compiler_version():
+    return "none (pure-Python build)"
+
+
+def get_cuda_version():
+    return "none (pure-Python build)"
+
+
+# Detectron2 reaches this one as an operator that the compiled module registers.
+torch.ops.detectron2.nms_rotated = __getattr__("nms_rotated")
+'''
+
+COCO_EVALUATION = '''\
+"""COCO evaluation by pycocotools; the faster one of Detectron2 needs the compiled module."""
+
+from pycocotools.cocoeval import COCOeval
+
+COCOeval_opt = COCOeval
+'''
+
+
+class InstallError(Exception):
+    """What went wrong and what to do about it, in one line."""
+
+
+def installed_detectron2() -> str | None:
+    """Say which Detectron2 this interpreter imports, or return None where there is none.
+
+    Raises:
+        InstallError: if there is one that cannot be imported; it is left for the user to mend.
+    """
+    spec = importlib.util.find_spec("detectron2")
+    if spec is None:
+        return None
+    place = Path(spec.origin).parent if spec.origin else next(iter(spec.submodule_search_locations))
+    try:
+        version = importlib.import_module("detectron2").__version__
+    except Exception as error:
+        raise InstallError(
+            f"there is a Detectron2 in {place} that cannot be imported "
+            f"({type(error).__name__}: {error}); install what it lacks or uninstall it first"
+        ) from error
+    try:
+        version = importlib.metadata.version("detectron2")
+    except importlib.metadata.PackageNotFoundError:
+        pass  # a source tree on PYTHONPATH has no metadata
+    return f"Detectron2 {version} in {place}"
+
+
+def check_interpreter() -> None:
+    """Raise InstallError if a package is missing without which Detectron2's setup.py cannot run."""
+    for module, package in (
+        ("torch", "torch"),
+        ("torchvision", "torchvision"),
+        ("pip", "pip"),
+        ("setuptools", "'setuptools>=64,<81' wheel"),
+    ):
+        if importlib.util.find_spec(module) is None:
+            raise InstallError(
+                f"{module} is not installed for {sys.executable}; install it first, for example "
+                f"{sys.executable} -m pip install {package}"
+            )
+
+
+def pip(*arguments: str | os.PathLike, verbose: bool) -> None:
+    """Run pip with this interpreter; its output is shown if verbose and kept for errors if not.
+
+    Raises:
+        subprocess.CalledProcessError: if pip fails; its `output` is what pip printed.
+    """
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+    # pip may not ask questions: in a CI job nobody answers.
+    result = subprocess.run(
+        command + ["--no-input"],
+        stdout=None if verbose else subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    if result.returncode != 0:
+        raise subprocess.CalledProcessError(result.returncode, command, result.stdout or "")
+
+
+def reason(error: subprocess.CalledProcessError) -> str:
+    """Return the last thing that pip called an error, in one line."""
+    lines = [line.strip() for line in error.output.splitlines() if line.strip()]
+    named = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (named or lines or [f"pip ended with status {error.returncode}, its output is above"])[
+        -1
+    ]
+
+
+def download_sdist(folder: Path, *, verbose: bool) -> Path:
+    """Download the checked source archive into a folder and return its path."""
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{SDIST} --hash=sha256:{SHA256}\n")
+    try:
+        # pip runs the archive's setup.py for its metadata, after checking the hash. That setup.py
+        # imports torch, so it has to run in this environment and not in an isolated one.
+        pip(
+            *("download", "--no-deps", "--no-build-isolation", "--no-binary", ":all:"),
+            *("--dest", folder, "-r", requirement),
+            verbose=verbose,
+        )
+    except subprocess.CalledProcessError as error:
+        found = re.search(r"Got\s+([0-9a-f]{64})", error.output)
+        if found:
+            raise InstallError(
+                f"the archive of {SDIST} has SHA-256 {found[1]}, expected {SHA256}; "
+                "nothing of it was run. Find out where your package index got it from"
+            ) from error
+        raise InstallError(
+            f"cannot download {SDIST}: {reason(error)}. Check the network and pip's index "
+            f"settings, or build upstream's with --source {UPSTREAM}"
+        ) from error
+    return next(folder.glob("*.tar.gz"))
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack a source archive and return the folder that holds its setup.py."""
+    with tarfile.open(archive) as tar:
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        tar.extractall(folder, **safely)
+    return next(folder.glob("*/setup.py")).parent
+
+
+def replace(file: Path, pattern: str, replacement: str) -> int:
+    """Replace a regular expression in a file and return how often it was found."""
+    text, count = re.subn(pattern, replacement, file.read_text(encoding="utf-8"))
+    if count:
+        file.write_text(text, encoding="utf-8")
+    return count
+
+
+def mend(source: Path) -> None:
+    """Turn the unpacked sources of v0.6 into those of the pure-Python wheel, in place.
+
+    Raises:
+        InstallError: if the sources are not those of v0.6, so that a fix finds nothing to mend.
+    """
+    package = source / "detectron2"
+    for project in PROJECTS:
+        shutil.copytree(source / "projects" / project, package / "projects" / Path(project).name)
+
+    # Pillow 10 dropped the old name of bilinear, NumPy 1.24 its aliases of Python's own types.
+    transform = package / "data" / "transforms" / "transform.py"
+    fixed_pillow = replace(transform, r"\bImage\.LINEAR\b", "Image.BILINEAR")
+    fixed_numpy = sum(
+        replace(file, r"\bnp\.(bool|int|float|object|str)\b", r"\1")
+        for file in package.rglob("*.py")
+    )
+    if not fixed_pillow or not fixed_numpy:
+        raise InstallError(f"{source} does not hold the sources of Detectron2 0.6")
+
+    (package / "_C.py").write_text(COMPILED_MODULE)
+    (package / "evaluation" / "fast_eval_api.py").write_text(COCO_EVALUATION)
+
+    # The archive's own setup.py would compile; with pyproject.toml alone setuptools does not.
+    (source / "setup.py").unlink()
+    dependencies = ", ".join(f'"{requirement}"' for requirement in REQUIREMENTS)
+    (source / "pyproject.toml").write_text(
+        PYPROJECT.format(version=VERSION, dependencies=dependencies)
+    )
+
+
+def build_wheel(folder: Path, *, verbose: bool) -> Path:
+    """Download, mend and build; return the path of the wheel in `folder`."""
+    with tempfile.TemporaryDirectory(prefix="detectron2-") as scratch:
+        source = unpack(download_sdist(Path(scratch), verbose=verbose), Path(scratch))
+        mend(source)
+        try:
+            pip(
+                *("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source),
+                verbose=verbose,
+            )
+        except subprocess.CalledProcessError as error:
+            raise InstallError(f"cannot build the wheel: {reason(error)} (-v shows all)") from error
+    return next(folder.glob("detectron2-*.whl"))
+
+
+def install(target: str | Path, *options: str, verbose: bool) -> None:
+    """Install a wheel or a source with the requirements that it names."""
+    try:
+        pip("install", *options, target, verbose=verbose)
+    except subprocess.CalledProcessError as error:
+        raise InstallError(f"cannot install {target}: {reason(error)} (-v shows all)") from error
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--source",
+        metavar="URL",
+        help=f"install this source instead, compiled on this machine, e.g. {UPSTREAM}",
+    )
+    choice.add_argument(
+        "--wheel-only",
+        metavar="DIR",
+        type=Path,
+        help="put the wheel into DIR, for machines without network, and install nothing",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what pip prints")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    try:
+        found = None if args.wheel_only else installed_detectron2()
+        if found:
+            print(f"{found} is there already; nothing was changed")
+            return 0
+        check_interpreter()
+        if args.source:
+            install(args.source, "--no-build-isolation", verbose=args.verbose)
+        elif args.wheel_only:
+            print(build_wheel(args.wheel_only, verbose=args.verbose))
+            return 0
+        else:
+            with tempfile.TemporaryDirectory(prefix="detectron2-wheel-") as folder:
+                install(build_wheel(Path(folder), verbose=args.verbose), verbose=args.verbose)
+        importlib.invalidate_caches()
+        print(f"installed {installed_detectron2()}")
+    except InstallError as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
