@@ -3,9 +3,9 @@
 
 Detectron2 has no release of its own on the package registry. The registry holds `pb1-detectron2`,
 a re-upload of the official v0.6 sources that lacks only the C++/CUDA files. This script checks its
-SHA-256, mends what newer NumPy and Pillow broke, puts a placeholder where the compiled module was,
-and installs the result as the wheel `detectron2 0.6+hiera.1`. What has no Python implementation
-(rotated boxes, deformable convolution) then fails with a clear message, but only when it is used.
+SHA-256, mends what newer NumPy, Pillow and PyTorch broke, puts a placeholder where the compiled
+module was, and installs the result as the wheel `detectron2 0.6+hiera.1`. What has no Python
+implementation (rotated boxes, deformable convolution) fails with a clear message when it is used.
 
 Where a Detectron2 can be imported already, the script names it and changes nothing.
 """
@@ -58,8 +58,8 @@ build-backend = "setuptools.build_meta"
 [project]
 name = "detectron2"
 version = "{version}"
-description = "Detectron2 v0.6 without its compiled module, mended for current NumPy and Pillow"
-license = {{ file = "LICENSE" }}
+description = "Detectron2 v0.6 without its compiled module, mended for current libraries"
+license = {{ text = "Apache-2.0" }}
 requires-python = ">=3.8"
 dependencies = [{dependencies}]
 
@@ -110,6 +110,14 @@ def get_cuda_version():
 # Detectron2 reaches this one as an operator that the compiled module registers.
 torch.ops.detectron2.nms_rotated = __getattr__("nms_rotated")
 '''
+
+# PyTorch no longer carries Caffe2, and detectron2.utils.analysis needs the rest of this package.
+WITHOUT_CAFFE2 = """\
+try:
+    from .api import *
+except ImportError:
+    pass
+"""
 
 COCO_EVALUATION = '''\
 """COCO evaluation by pycocotools; the faster one of Detectron2 needs the compiled module."""
@@ -250,7 +258,9 @@ def mend(source: Path) -> None:
         replace(file, r"\bnp\.(bool|int|float|object|str)\b", r"\1")
         for file in package.rglob("*.py")
     )
-    if not fixed_pillow or not fixed_numpy:
+    export = package / "export" / "__init__.py"
+    fixed_export = replace(export, r"from \.api import \*\n", WITHOUT_CAFFE2)
+    if not (fixed_pillow and fixed_numpy and fixed_export):
         raise InstallError(f"{source} does not hold the sources of Detectron2 0.6")
 
     (package / "_C.py").write_text(COMPILED_MODULE)
