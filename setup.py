@@ -1,0 +1,52 @@
+"""Package metadata; the versions that were tested together stand in requirements/."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def read_version() -> str:
+    """Return __version__ of the package without importing it (its imports may not be there yet)."""
+    text = (HERE / "hiera_seg" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
+
+
+setup(
+    name="hiera_seg",
+    version=read_version(),
+    description="Hierarchical semantic segmentation for Detectron2",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["hiera_seg", "hiera_seg.*"]),
+    package_data={"hiera_seg.hierarchy": ["library/*.yaml"]},
+    # Two things are missing on purpose. Detectron2 has no release on the registry: see
+    # docs/install.md. OpenCV has several distributions that overwrite each other's files, and
+    # who runs Detectron2 has chosen one: a second one would break it.
+    install_requires=[
+        "torch>=2.0",
+        "torchvision>=0.15",
+        "numpy>=1.23",
+        "scipy>=1.9",
+        "pyyaml>=5.4",
+        "pillow>=9.1",
+        "fvcore>=0.1.5",
+        "iopath>=0.1.7",
+        "pycocotools>=2.0.2",
+    ],
+    extras_require={
+        "timm": ["timm>=0.9"],
+        "export": ["onnx>=1.14", "onnxruntime>=1.15"],
+        "opencv": ["opencv-python"],
+        "dev": ["pytest>=7.3", "hypothesis>=6.80", "ruff>=0.5"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)

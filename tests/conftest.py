@@ -1,0 +1,40 @@
+"""Settings and fixtures of all tests: one thread each, nothing downloaded, no GPU needed."""
+
+import os
+from pathlib import Path
+
+# Before torch is imported, and inherited by the processes that tests start: tensors here are so
+# small that threads cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+torch.set_num_threads(1)
+
+# Timing on a shared machine says nothing about a property; in CI the same examples every time.
+settings.register_profile("hiera_seg", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("hiera_seg")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+
+def _folder_or_skip(folder: Path, what: str) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"needs {what}: no folder {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_datasets() -> Path:
+    """Folder of real datasets: $DETECTRON2_DATASETS, or shared/datasets beside the repository."""
+    folder = Path(os.environ.get("DETECTRON2_DATASETS") or SHARED / "datasets")
+    return _folder_or_skip(folder, "real datasets (set DETECTRON2_DATASETS)")
+
+
+@pytest.fixture(scope="session")
+def shared_golden() -> Path:
+    """Folder of values computed by the reference implementation, beside the repository."""
+    return _folder_or_skip(SHARED / "golden", "the reference values")
