@@ -1,0 +1,66 @@
+# make demo | test | lint: each sets up what it needs in .venv the first time (about two minutes,
+# 6 GB) and is quick from then on. `make help` lists the rest.
+
+VENV ?= .venv
+# The first Python on this machine that is new enough; make PYTHON=python3.12 picks another.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+READY := $(VENV)/ready
+
+DEMO_CONFIG ?= configs/Generated/hssn_deeplab_v3_plus_r18.yaml
+DEMO_OUTPUT ?= output/demo
+DEMO_OPTS ?=
+TEST_OPTS ?=
+
+.PHONY: help setup demo test lint format clean distclean
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       train on generated scenes, evaluate, draw overlays into $(DEMO_OUTPUT)"
+	@echo "                (DEMO_OPTS='SOLVER.MAX_ITER 20' for a short one)"
+	@echo "make test       run the tests (TEST_OPTS='-k tree' for some of them)"
+	@echo "make lint       check style; make format mends what can be mended"
+	@echo "make setup      only install, into $(VENV) (PYTHON=python3.12 for another Python)"
+	@echo "make clean      remove what builds and runs left behind; make distclean also $(VENV)"
+
+setup: $(READY)
+
+# Runs again when a pin, the package metadata or the way Detectron2 is installed changes.
+# Build tools first and no isolated builds: source packages are built with the pinned ones.
+$(READY): requirements/base.txt requirements/dev.txt setup.py pyproject.toml tools/install_detectron2.py
+	@if [ -z "$(PYTHON)" ]; then echo "no Python 3.10 or newer found; name one: make PYTHON=/path/to/python3.11"; exit 1; fi
+	@if [ ! -x $(BIN)/python ]; then echo "== $(VENV): a new environment of $(PYTHON)"; $(PYTHON) -m venv $(VENV); fi
+	@echo "== installing the pinned requirements (torch is large: one or two minutes)"
+	@$(PIP) install --quiet $$(grep -E '^(setuptools|wheel)==' requirements/base.txt)
+	@$(PIP) install --quiet --no-build-isolation -r requirements/dev.txt
+	@echo "== installing Detectron2"
+	@$(BIN)/python tools/install_detectron2.py
+	@echo "== installing hiera_seg from this folder"
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python tools/train_net.py --config-file $(DEMO_CONFIG) OUTPUT_DIR $(DEMO_OUTPUT) $(DEMO_OPTS)
+	$(BIN)/python tools/demo.py --config-file $(DEMO_OUTPUT)/config.yaml --output $(DEMO_OUTPUT)/overlays
+
+test: $(READY)
+	$(BIN)/python -m pytest $(TEST_OPTS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf output build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
