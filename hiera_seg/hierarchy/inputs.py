@@ -1,0 +1,290 @@
+"""Every way to write a class tree, brought to one flat list of nodes.
+
+Nothing here recurses: a tree may be thousands of levels deep.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import HierarchyError, fail, suggestion
+
+SEPARATOR = "/"
+MAX_NAME_LENGTH = 255  # far below the 1024 characters that a YAML key may have
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A single value of a file: as parsed, as written, and where."""
+
+    value: Any
+    text: str | None = None  # None: not from a file, so there is no other spelling than repr
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class MapNode:
+    """A mapping of a file, duplicate keys kept."""
+
+    items: list[tuple[Any, Any]]
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class ListNode:
+    """A list of a file."""
+
+    items: list[Any]
+    line: int | None = None
+
+
+@dataclass
+class FlatTree:
+    """Nodes in order of appearance, with the index of each one's parent (-1 at the top)."""
+
+    origin: str = ""
+    names: list[str] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    lines: list[int | None] = field(default_factory=list)
+
+    def add(self, name: str, parent: int, line: int | None) -> int:
+        self.names.append(name)
+        self.parents.append(parent)
+        self.lines.append(line)
+        return len(self.names) - 1
+
+    def path(self, index: int) -> str:
+        parts = []
+        while index >= 0:
+            parts.append(self.names[index])
+            index = self.parents[index]
+        return SEPARATOR.join(reversed(parts))
+
+    def fail(self, message: str, line: int | None = None) -> None:
+        fail(message, self.origin, line)
+
+
+def view(value: Any) -> Scalar | MapNode | ListNode:
+    """Returns plain Python data in the form that files are read into, one layer deep."""
+    if isinstance(value, (Scalar, MapNode, ListNode)):
+        return value
+    if isinstance(value, Mapping):
+        return MapNode(list(value.items()))
+    if isinstance(value, (list, tuple)):
+        return ListNode(list(value))
+    return Scalar(value)
+
+
+def not_a_string(scalar: Scalar) -> str:
+    """Words what is wrong with a value that should have been text."""
+    kind = type(scalar.value).__name__
+    if scalar.text is None:
+        return (
+            f"{scalar.value!r} is of type {kind}, not a string"
+            " (YAML reads no, on, 1 and 2020-01-01 unquoted as other types): quote it"
+        )
+    return f'{scalar.text} is read as {kind} {scalar.value!s}, not as a string: quote it, "{scalar.text}"'
+
+
+def name_problem(name: str) -> str | None:
+    """Returns what is wrong with a node's name, or None."""
+    if not name.strip():
+        return "a name is empty"
+    if SEPARATOR in name:
+        fixed = name.replace(SEPARATOR, "-")
+        return (
+            f'name {name!r} contains "{SEPARATOR}", which separates the names of a path:'
+            f" write {fixed!r} or nest the nodes"
+        )
+    if name != name.strip():
+        return f"name {name!r} begins or ends with white space: write {name.strip()!r}"
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+        return f"name {name!r} contains a control character"
+    if len(name) > MAX_NAME_LENGTH:
+        return f"name {name[:40]!r}... has {len(name)} characters, allowed are {MAX_NAME_LENGTH}"
+    return None
+
+
+def check_name(flat: FlatTree, key: Any, parent: int) -> Scalar:
+    """Returns the scalar of a node's name; an error names the group it stands in."""
+    scalar = view(key)
+    where = f"in {flat.path(parent)!r}" if parent >= 0 else "at the top level"
+    if not isinstance(scalar, Scalar):
+        flat.fail(f"a name {where} is a list or a mapping, not a string", scalar.line)
+    if not isinstance(scalar.value, str):
+        if scalar.value is None and not scalar.text:
+            flat.fail(f"{where}: an entry without a name", scalar.line)
+        flat.fail(f"{where}: name {not_a_string(scalar)}", scalar.line)
+    problem = name_problem(scalar.value)
+    if problem:
+        flat.fail(f"{where}: {problem}", scalar.line)
+    return scalar
+
+
+def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
+    """Reads nested mappings, lists and None (the ``tree`` of a file, or of ``from_dict``)."""
+    flat = FlatTree(origin)
+    top = view(tree)
+    if isinstance(top, Scalar):
+        if top.value is None:
+            flat.fail("the tree is empty: it needs at least one node", top.line)
+        flat.fail(f"the tree is {top.value!r}: it must be a mapping or a list", top.line)
+    if not top.items:
+        flat.fail("the tree is empty: it needs at least one node", top.line)
+
+    seen: dict[tuple[int, str], int] = {}
+    open_ids = {id(tree)}  # containers between the top and here: plain data can contain itself
+    stack: list[tuple[Iterator[tuple[Any, Any]], int, int]] = [
+        (_entries(flat, top, -1), -1, id(tree))
+    ]
+    while stack:
+        entries, parent, container = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            open_ids.discard(container)
+            stack.pop()
+            continue
+        key, value = entry
+        name = check_name(flat, key, parent)
+        first = seen.get((parent, name.value))
+        index = flat.add(name.value, parent, name.line)
+        if first is not None:
+            also = f" (first on line {flat.lines[first]})" if flat.lines[first] else ""
+            flat.fail(f"duplicate path {flat.path(index)!r}{also}", name.line)
+        seen[parent, name.value] = index
+        node = view(value)
+        if isinstance(node, Scalar):
+            if node.value is not None:
+                shown = repr(node.value) if node.text is None else repr(node.text)
+                flat.fail(
+                    f"the value of {flat.path(index)!r} is {shown}: write [{node.value}] for one"
+                    " child, a mapping or list for several, nothing for a leaf",
+                    node.line or name.line,
+                )
+            continue
+        if not node.items:
+            flat.fail(
+                f"group {flat.path(index)!r} is empty: give it children, or no value for a leaf",
+                name.line,
+            )
+        if id(value) in open_ids:
+            flat.fail(f"cycle: {flat.path(index)!r} contains itself", name.line)
+        open_ids.add(id(value))
+        stack.append((_entries(flat, node, index), index, id(value)))
+    return flat
+
+
+def _entries(flat: FlatTree, node: MapNode | ListNode, parent: int) -> Iterator[tuple[Any, Any]]:
+    """Yields (name, value) of a group: strings of a list are leaves, mappings in it are spliced."""
+    if isinstance(node, MapNode):
+        yield from node.items
+        return
+    where = f"in {flat.path(parent)!r}" if parent >= 0 else "at the top level"
+    for item in node.items:
+        inside = view(item)
+        if isinstance(inside, Scalar):
+            yield inside, None
+        elif isinstance(inside, ListNode):
+            flat.fail(f"{where}: a list directly in a list: give the inner one a name", inside.line)
+        elif not inside.items:
+            flat.fail(f"{where}: an empty mapping in a list", inside.line)
+        else:
+            yield from inside.items
+
+
+def flat_from_paths(
+    paths: Iterable[Any],
+    sep: str = SEPARATOR,
+    origin: str = "",
+    lines: Sequence[int | None] | None = None,
+) -> FlatTree:
+    """Reads paths; nodes appear in the order in which the paths first name them."""
+    if isinstance(paths, str):
+        raise HierarchyError(f"paths must be a list of strings, not the string {paths!r}")
+    if not isinstance(sep, str) or not sep:
+        raise HierarchyError(f"the separator must be a string that is not empty, not {sep!r}")
+    flat = FlatTree(origin)
+    index_of: dict[tuple[int, str], int] = {}
+    listed: dict[int, int] = {}
+    paths = list(paths)
+    for number, path in enumerate(paths):
+        line = lines[number] if lines else None
+        if not isinstance(path, str):
+            flat.fail(f"path {number} {not_a_string(Scalar(path))}", line)
+        node = -1
+        for part in path.split(sep):
+            problem = name_problem(part)
+            if problem:
+                flat.fail(f"path {path!r}: {problem}", line)
+            child = index_of.get((node, part))
+            if child is None:
+                child = index_of[node, part] = flat.add(part, node, line)
+            node = child
+        if node in listed:
+            first = listed[node]
+            also = f"first on line {lines[first]}" if lines else f"entries {first} and {number}"
+            flat.fail(f"duplicate path {path!r} ({also})", line)
+        listed[node] = number
+    if not flat.names:
+        flat.fail("the tree is empty: it needs at least one node")
+    return flat
+
+
+def flat_from_parents(
+    items: Iterable[tuple[Any, Any]],
+    origin: str = "",
+    lines: Sequence[int | None] | None = None,
+) -> FlatTree:
+    """Reads (node, parent or None) pairs; every parent must be a node of its own."""
+    flat = FlatTree(origin)
+    wanted: list[Any] = []
+    index_of: dict[str, int] = {}
+    for number, (key, parent) in enumerate(items):
+        line = lines[number] if lines else None
+        name = check_name(flat, Scalar(key, None, line), -1).value
+        if name in index_of:
+            first = index_of[name]
+            also = f" (first on line {lines[first]})" if lines else ""
+            if parent == wanted[first]:
+                flat.fail(f"duplicate node {name!r}{also}", line)
+            flat.fail(f"node {name!r} has two parents, {wanted[first]!r} and {parent!r}{also}", line)
+        index_of[name] = flat.add(name, -1, line)
+        wanted.append(parent)
+    if not flat.names:
+        flat.fail("the tree is empty: it needs at least one node")
+    for index, parent in enumerate(wanted):
+        if parent is None:
+            continue
+        line = flat.lines[index]
+        if not isinstance(parent, str):
+            flat.fail(f"parent of {flat.names[index]!r}: {not_a_string(Scalar(parent))}", line)
+        if parent not in index_of:
+            flat.fail(
+                f"parent {parent!r} of node {flat.names[index]!r} is not itself a node: add it,"
+                f" with no parent if it is at the top{suggestion(parent, index_of)}",
+                line,
+            )
+        flat.parents[index] = index_of[parent]
+    _check_cycles(flat)
+    return flat
+
+
+def _check_cycles(flat: FlatTree) -> None:
+    done = [False] * len(flat.names)
+    for start in range(len(flat.names)):
+        trail: dict[int, None] = {}
+        index = start
+        while index >= 0 and not done[index]:
+            if index in trail:
+                way = list(trail)
+                ring = [flat.names[i] for i in way[way.index(index) :] + [index]]
+                if len(ring) > 12:
+                    ring = [*ring[:6], "...", *ring[-5:]]
+                flat.fail(f"cycle: {' -> '.join(ring)} (child -> parent)", flat.lines[index])
+            trail[index] = None
+            index = flat.parents[index]
+        for index in trail:
+            done[index] = True
