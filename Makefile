@@ -2,9 +2,10 @@
 # 6 GB) and is quick from then on. `make help` lists the rest.
 
 VENV ?= .venv
-# The first Python on this machine that is new enough; make PYTHON=python3.12 picks another.
-PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
+# The first Python on this machine that the pins are for; make PYTHON=python3.12 picks another.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -32,8 +33,15 @@ setup: $(READY)
 # Runs again when a pin, the package metadata or the way Detectron2 is installed changes.
 # Build tools first and no isolated builds: source packages are built with the pinned ones.
 $(READY): requirements/base.txt requirements/dev.txt setup.py pyproject.toml tools/install_detectron2.py
-	@if [ -z "$(PYTHON)" ]; then echo "no Python 3.10 or newer found; name one: make PYTHON=/path/to/python3.11"; exit 1; fi
-	@if [ ! -x $(BIN)/python ]; then echo "== $(VENV): a new environment of $(PYTHON)"; $(PYTHON) -m venv $(VENV); fi
+	@if [ ! -x $(BIN)/python ]; then \
+	    python="$(PYTHON)"; \
+	    if ! "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then \
+	        echo "Python 3.11 or newer is needed, found '$$python'; name one: make PYTHON=/path/to/python3.11" >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "== $(VENV): a new environment of $$python"; \
+	    "$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
+	fi
 	@echo "== installing the pinned requirements (torch is large: one or two minutes)"
 	@$(PIP) install --quiet $$(grep -E '^(setuptools|wheel)==' requirements/base.txt)
 	@$(PIP) install --quiet --no-build-isolation -r requirements/dev.txt
