@@ -1,0 +1,88 @@
+"""Cityscapes in its official layout, read from labelIds or from labelTrainIds.
+
+Cordts et al.: The Cityscapes dataset for semantic urban scene understanding, CVPR 2016.
+"""
+
+from functools import partial
+
+from hiera_seg.data.catalog import pair_files, register_hierarchical_dataset
+from hiera_seg.hierarchy import Hierarchy
+
+# The official classes in the order of their ids, 0 to 33. The benchmark scores those that are
+# leaves of the tree; the others are void, and so is "license plate" (id -1, stored as 255).
+CLASSES = (
+    "unlabeled",
+    "ego vehicle",
+    "rectification border",
+    "out of roi",
+    "static",
+    "dynamic",
+    "ground",
+    "road",
+    "sidewalk",
+    "parking",
+    "rail track",
+    "building",
+    "wall",
+    "fence",
+    "guard rail",
+    "bridge",
+    "tunnel",
+    "pole",
+    "polegroup",
+    "traffic light",
+    "traffic sign",
+    "vegetation",
+    "terrain",
+    "sky",
+    "person",
+    "rider",
+    "car",
+    "truck",
+    "bus",
+    "caravan",
+    "trailer",
+    "train",
+    "motorcycle",
+    "bicycle",
+)
+ROOT = "$DETECTRON2_DATASETS/cityscapes"
+SPLITS = ("train", "val")
+
+
+def register() -> None:
+    """Register hiera_cityscapes_{train,val} and hiera_cityscapes_trainids_{train,val}."""
+    tree = Hierarchy.load("cityscapes")
+    scored = set(tree.leaf_names)
+    kinds = {
+        "": ("labelIds", {name: name if name in scored else None for name in CLASSES}, CLASSES),
+        # Train ids are the leaves of the tree in order; only these occur, so inner nodes do not.
+        "trainids_": (
+            "labelTrainIds",
+            {leaf: leaf for leaf in range(tree.num_leaves)},
+            tree.leaf_names,
+        ),
+    }
+    for prefix, (kind, label_map, raw_classes) in kinds.items():
+        for split in SPLITS:
+            roots = {
+                "image_root": f"{ROOT}/leftImg8bit/{split}",
+                "sem_seg_root": f"{ROOT}/gtFine/{split}",
+            }
+            source = partial(
+                pair_files,
+                *roots.values(),
+                image_suffix="_leftImg8bit",
+                label_suffix=f"_gtFine_{kind}",
+            )
+            register_hierarchical_dataset(
+                f"hiera_cityscapes_{prefix}{split}",
+                source,
+                hierarchy=tree,
+                label_map=label_map,
+                raw_classes=list(raw_classes),
+                **roots,
+            )
+
+
+register()

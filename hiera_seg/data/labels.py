@@ -1,0 +1,319 @@
+"""Label files: the one reader, and the map from what files hold to the node ids of a tree."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.data.catalog import Metadata
+from detectron2.utils.file_io import PathManager
+from PIL import Image, ImageOps
+
+from hiera_seg.hierarchy import Hierarchy, HierarchyError
+
+MAX_RAW_ID = 65535  # of a 16-bit label file
+_UNMAPPED = np.iinfo(np.int64).min
+_AMBIGUOUS = -1  # raw id of a name that several raw classes share
+_SHOWN = 20  # ids or files that an error lists before it only counts
+
+# Pillow opens PNGs of 2 and 4 bits a pixel as 8-bit grey with the values stretched to 0..255.
+_STRETCH = {"L;2": 85, "L;4": 17}
+
+
+class DatasetError(ValueError):
+    """A dataset that can not be used as it is; the message names the file or key and the remedy."""
+
+
+def read_label_file(path: str) -> np.ndarray:
+    """Read the values of a label file exactly as they are stored.
+
+    Grey files of 1 to 16 bits and palette files (the index, not its colour) are understood. An
+    EXIF orientation is applied, as it is to images.
+
+    Args:
+        path: an image file of one channel, in a lossless format.
+
+    Returns:
+        (H, W) uint8 or uint16; int32 where a file of 32 bits holds values outside 0..65535.
+
+    Raises:
+        DatasetError: no such file, not readable, or not one lossless channel of integers.
+    """
+    try:
+        with PathManager.open(path, "rb") as file, Image.open(file) as image:
+            _check_label_image(image, path)
+            stretch = _STRETCH.get(image.tile[0][3]) if image.tile else None
+            image.load()
+            if image.getexif().get(0x0112, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            values = np.asarray(image)
+    except DatasetError:
+        raise
+    except FileNotFoundError as error:
+        raise DatasetError(f"label file not found: {path}") from error
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        raise DatasetError(f"cannot read label file {path}: {_one_line(error)}") from error
+    if stretch:
+        values = values // stretch
+    elif values.dtype == bool:
+        values = values.astype(np.uint8)
+    elif values.dtype == np.int32 and values.min() >= 0 and values.max() <= MAX_RAW_ID:
+        values = values.astype(np.uint16)
+    return values
+
+
+class LabelReader:
+    """Reads label files as node ids of a tree; the same table for training and evaluation.
+
+    Args:
+        hierarchy: the tree whose node ids come out.
+        label_map: raw id, digit string or raw class name -> node id, node name or path, or None
+            (or the ignore label) for void. Many to one is fine and so are inner nodes. None: the
+            files hold node ids.
+        ignore_label: the value that comes out for void. As a raw id it is void too, unless the
+            map says otherwise.
+        raw_classes: names of the raw ids, a sequence (index = raw id) or {name: raw id}.
+        name: of the dataset, for messages.
+
+    Raises:
+        DatasetError: the map or the ignore label does not fit the tree; the message names the key.
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        label_map: Mapping | None = None,
+        ignore_label: int = 255,
+        raw_classes: Sequence[str] | Mapping[str, int] | None = None,
+        *,
+        name: str = "",
+    ) -> None:
+        self.hierarchy = hierarchy
+        self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
+        self.name = name
+        self._mapped = label_map is not None
+
+        table = np.full(MAX_RAW_ID + 1, _UNMAPPED, dtype=np.int64)
+        if 0 <= ignore_label <= MAX_RAW_ID:
+            table[ignore_label] = ignore_label
+        if label_map is None:
+            table[: hierarchy.num_nodes] = np.arange(min(hierarchy.num_nodes, len(table)))
+        else:
+            for raw_id, node in self._resolve(label_map, raw_classes).items():
+                table[raw_id] = node
+        self._set_table(table)
+
+    @classmethod
+    def from_metadata(cls, meta: Metadata) -> "LabelReader":
+        """The reader of a dataset that register_hierarchical_dataset has registered.
+
+        Raises:
+            DatasetError: the metadata holds no tree.
+        """
+        tree = meta.get("hierarchy")
+        if tree is None:
+            raise DatasetError(
+                f"dataset {meta.name!r} has no class tree: register it with "
+                "register_hierarchical_dataset"
+            )
+        return cls(
+            Hierarchy.from_dict(**tree),
+            meta.get("label_map"),
+            meta.ignore_label,
+            meta.get("raw_classes"),
+            name=meta.name,
+        )
+
+    def __call__(self, path: str) -> np.ndarray:
+        """Read a file.
+
+        Returns:
+            (H, W) int64 node ids; void is ``ignore_label``.
+
+        Raises:
+            DatasetError: the file can not be read or holds ids that the map lacks.
+        """
+        return self.lookup(read_label_file(path), path)
+
+    def lookup(self, raw: np.ndarray, source: str = "array") -> np.ndarray:
+        """Map raw values, (H, W) integers, to int64 node ids; ``source`` is named in errors."""
+        self.check(raw, source)
+        return self.table.take(raw)
+
+    def check(self, raw: np.ndarray, source: str = "array") -> None:
+        """Check that every value is mapped.
+
+        Raises:
+            DatasetError: some are not; the message lists them.
+        """
+        if raw.dtype != np.int32 and self.known.take(raw).all():
+            return
+        unknown = self.unmapped(raw)
+        if not unknown:
+            return
+        ids = f"{unknown[:_SHOWN]}"
+        if len(unknown) > _SHOWN:
+            ids = f"{ids[:-1]}, ... {len(unknown)} in all]"
+        of = f" of dataset {self.name!r}" if self.name else ""
+        if self._mapped:
+            raise DatasetError(
+                f"{source}: raw ids {ids} are not in the label map{of}; map each to a node, or to "
+                "None for void"
+            )
+        raise DatasetError(
+            f"{source}: ids {ids} are no node ids of tree {self.hierarchy.name!r}{of} "
+            f"(0..{self.hierarchy.num_nodes - 1}, void {self.ignore_label}); if the file holds "
+            "other ids, register the dataset with a label_map"
+        )
+
+    def unmapped(self, raw: np.ndarray) -> list[int]:
+        """The values in ``raw`` that are not mapped, ascending."""
+        values = np.unique(raw).astype(np.int64)
+        outside = (values < 0) | (values > MAX_RAW_ID)
+        return values[outside | ~self.known[np.where(outside, 0, values)]].tolist()
+
+    def to_hierarchy(self, hierarchy: Hierarchy, ignore_label: int) -> "LabelReader":
+        """The same files read as node ids of another tree, in which nodes are found by path.
+
+        Raises:
+            DatasetError: a node that a label may stand for is not in that tree.
+        """
+        target = {path: node for node, path in enumerate(hierarchy.paths)}
+        translate = np.full(self.hierarchy.num_nodes, _UNMAPPED, dtype=np.int64)
+        is_node = self.known & (self.table != self.ignore_label)
+        for node in np.unique(self.table[is_node]).tolist():
+            path = self.hierarchy.paths[node]
+            if path not in target:
+                near = difflib.get_close_matches(path, target, n=1, cutoff=0.5)
+                raise DatasetError(
+                    f"dataset {self.name!r}: node {path!r} of its tree {self.hierarchy.name!r} is "
+                    f"not in the model's tree {hierarchy.name!r}"
+                    + (f" (nearest: {near[0]!r})" if near else "")
+                    + "; nodes of two trees are the same where their paths are"
+                )
+            translate[node] = target[path]
+        table = np.where(self.known, _check_ignore_label(ignore_label, hierarchy), _UNMAPPED)
+        table[is_node] = translate[self.table[is_node]]
+
+        reader = LabelReader(hierarchy, None, ignore_label, name=self.name)
+        reader._mapped = True
+        reader._set_table(table)
+        return reader
+
+    def _set_table(self, table: np.ndarray) -> None:
+        self.table = table  # int64 (65536,): raw id -> node id or ignore label
+        self.known = table != _UNMAPPED  # bool (65536,): is the raw id mapped
+        self.table.flags.writeable = self.known.flags.writeable = False
+
+    def _resolve(self, label_map: Mapping, raw_classes: Any) -> dict[int, int]:
+        """The label map with raw ids as keys and node ids or the ignore label as values."""
+        raw_ids = _raw_class_ids(raw_classes)
+        resolved: dict[int, int] = {}
+        for key, value in label_map.items():
+            raw_id = _resolve_key(key, raw_ids)
+            node = self._resolve_value(key, value)
+            if resolved.setdefault(raw_id, node) != node:
+                raise DatasetError(
+                    f"label_map maps raw id {raw_id} twice (the second time by key {key!r}), to "
+                    "different nodes"
+                )
+        return resolved
+
+    def _resolve_value(self, key: Any, value: Any) -> int:
+        num_nodes = self.hierarchy.num_nodes
+        if value is None:
+            return self.ignore_label
+        if isinstance(value, str):
+            try:
+                return int(self.hierarchy.id(value))
+            except HierarchyError as error:
+                raise DatasetError(f"label_map[{key!r}]: {error}") from error
+        if _is_int(value) and (0 <= value < num_nodes or value == self.ignore_label):
+            return int(value)
+        raise DatasetError(
+            f"label_map[{key!r}] is {value!r}; a node of tree {self.hierarchy.name!r} is wanted: "
+            f"an id 0..{num_nodes - 1}, a name or a path, or None (or {self.ignore_label}) for void"
+        )
+
+
+def _check_label_image(image: Image.Image, path: str) -> None:
+    if image.format == "JPEG":
+        raise DatasetError(
+            f"label file {path} is a JPEG, whose compression changes label values; "
+            "store labels as PNG"
+        )
+    if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
+        return
+    if image.mode in ("RGB", "RGBA", "RGBX", "PA", "CMYK", "YCbCr", "HSV", "LAB"):
+        raise DatasetError(
+            f"label file {path} is colour-coded (mode {image.mode}); convert its colours to "
+            "ids first, as grey or palette PNG"
+        )
+    raise DatasetError(
+        f"label file {path} has mode {image.mode}; one channel of integers is wanted, as grey or "
+        "palette PNG"
+    )
+
+
+def _check_ignore_label(value: Any, hierarchy: Hierarchy) -> int:
+    if not _is_int(value):
+        raise DatasetError(f"ignore_label is {value!r}; an integer is wanted")
+    if 0 <= value < hierarchy.num_nodes:
+        raise DatasetError(
+            f"ignore_label {value} is the id of node {hierarchy.paths[value]!r} of tree "
+            f"{hierarchy.name!r}; choose one outside 0..{hierarchy.num_nodes - 1}"
+        )
+    return int(value)
+
+
+def _raw_class_ids(raw_classes: Any) -> dict[str, int] | None:
+    if raw_classes is None:
+        return None
+    if isinstance(raw_classes, Mapping):
+        return {str(name): int(raw_id) for name, raw_id in raw_classes.items()}
+    ids: dict[str, int] = {}
+    for raw_id, name in enumerate(raw_classes):
+        ids[name] = _AMBIGUOUS if name in ids else raw_id
+    return ids
+
+
+def _resolve_key(key: Any, raw_ids: dict[str, int] | None) -> int:
+    if isinstance(key, str) and raw_ids and key in raw_ids:
+        raw_id = raw_ids[key]
+        if raw_id == _AMBIGUOUS:
+            raise DatasetError(
+                f"label_map has the key {key!r}, which raw_classes names more than once; use the "
+                "raw id as key"
+            )
+    elif isinstance(key, str) and key.strip().lstrip("-").isdecimal():
+        raw_id = int(key)
+    elif _is_int(key):
+        raw_id = int(key)
+    elif isinstance(key, str) and raw_ids is None:
+        raise DatasetError(
+            f"label_map has the key {key!r}, a name, but no raw_classes were given to say which "
+            "raw id it has"
+        )
+    else:
+        near = difflib.get_close_matches(str(key), raw_ids or (), n=3)
+        raise DatasetError(
+            f"label_map has the key {key!r}, which is neither a raw id nor one of raw_classes"
+            + (f" (nearest: {', '.join(near)})" if near else "")
+        )
+    if not 0 <= raw_id <= MAX_RAW_ID:
+        raise DatasetError(
+            f"label_map has the raw id {raw_id} (key {key!r}), which a label file of 8 or 16 bits "
+            f"can not hold (0..{MAX_RAW_ID}; a stored -1 reads as 255 or 65535)"
+        )
+    return raw_id
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "unreadable"
+    return f"{type(error).__name__}: {text}"
+
+

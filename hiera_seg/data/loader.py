@@ -1,0 +1,213 @@
+"""The training loader, whose samples are a function of (seed, position in the stream) alone."""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.utils import comm
+from detectron2.utils.serialize import PicklableWrapper
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hiera_seg.data.labels import DatasetError
+from hiera_seg.data.mapper import HieraDatasetMapper
+
+# What a seed is for: streams of one (seed, number) that must not be the same numbers.
+_ORDER, _SAMPLE = 0, 1
+
+
+class PositionSampler(Sampler):
+    """An endless shuffled stream of (position, index), the same however often it is restarted.
+
+    The stream runs through the dataset in epochs, each in an order of its own. Process ``rank`` of
+    ``world_size`` takes the positions ``rank, rank + world_size, ...`` of it, so that a global
+    batch holds the same samples for any number of processes.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int,
+        start_position: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        shuffle: bool = True,
+    ):
+        """
+        Args:
+            size: of the dataset.
+            seed: the same on all processes.
+            start_position: the first position of the stream that is used, over all processes.
+            rank, world_size: default this process among all.
+            shuffle: False runs through the dataset in its own order.
+
+        Raises:
+            ValueError: an empty dataset, or a negative position or seed.
+        """
+        if size < 1:
+            raise ValueError(f"a dataset of {size} samples can not be trained on")
+        if start_position < 0 or seed < 0:
+            raise ValueError(
+                f"seed and start_position are wanted at 0 or above, not {seed} and {start_position}"
+            )
+        self.size = size
+        self.seed = seed
+        self.start_position = start_position
+        self.rank = comm.get_rank() if rank is None else rank
+        self.world_size = comm.get_world_size() if world_size is None else world_size
+        self.shuffle = shuffle
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        position = self.start_position + self.rank
+        epoch, order = -1, np.arange(self.size)
+        while True:
+            if self.shuffle and position // self.size != epoch:
+                epoch = position // self.size
+                order = _generator(self.seed, _ORDER, epoch).permutation(self.size)
+            yield position, int(order[position % self.size])
+            position += self.world_size
+
+
+def _loader_from_config(
+    cfg: CfgNode,
+    mapper: Callable[[dict], dict] | None = None,
+    *,
+    start_iter: int = 0,
+    start_position: int | None = None,
+) -> dict[str, Any]:
+    names = tuple(cfg.DATASETS.TRAIN)
+    if not names:
+        raise ValueError("DATASETS.TRAIN is empty; name at least one registered dataset")
+    if mapper is None:
+        mapper = HieraDatasetMapper(cfg, True)
+    if start_position is None:
+        start_position = start_iter * cfg.SOLVER.IMS_PER_BATCH
+    return {
+        "dataset": get_detection_dataset_dicts(names, filter_empty=False, check_consistency=False),
+        "mapper": mapper,
+        "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "num_workers": cfg.DATALOADER.NUM_WORKERS,
+        "seed": cfg.SEED,
+        "start_position": start_position,
+    }
+
+
+@configurable(from_config=_loader_from_config)
+def build_hiera_train_loader(
+    dataset: list[dict],
+    *,
+    mapper: Callable[[dict], dict],
+    total_batch_size: int,
+    num_workers: int = 0,
+    seed: int = -1,
+    start_position: int = 0,
+) -> "HieraTrainLoader":
+    """Build the endless loader of training batches, lists of mapped dicts.
+
+    What a batch holds follows from the seed and the batch's place in the stream: not from the
+    number of workers, of processes, or of restarts. Call it with these arguments, or with a config:
+    ``build_hiera_train_loader(cfg, mapper=None, *, start_iter=0, start_position=None)``, where the
+    stream is that of an uninterrupted run from iteration ``start_iter`` on.
+
+    Args:
+        dataset: dicts in Detectron2's format.
+        mapper: from a dict to a sample; may draw from the global generators of numpy, ``random``
+            and torch (CPU), which are seeded for every sample and put back after it.
+        total_batch_size: samples in one step, over all processes.
+        num_workers: processes that read ahead, for each training process; 0 reads in this one.
+        seed: of order and augmentation, the same on all processes; below 0 one is drawn.
+        start_position: samples of the stream, over all processes, that were used before.
+
+    Raises:
+        ValueError: the batch can not be divided among the processes.
+    """
+    world_size = comm.get_world_size()
+    if total_batch_size < 1 or total_batch_size % world_size:
+        raise ValueError(
+            f"a batch of {total_batch_size} (SOLVER.IMS_PER_BATCH) can not be divided among "
+            f"{world_size} process{'es' if world_size > 1 else ''}; a multiple is wanted"
+        )
+    if seed < 0:
+        seed = comm.shared_random_seed()
+    # One buffer of bytes instead of many objects: workers share it instead of copying it.
+    records = DatasetFromList(dataset, copy=False)
+    return HieraTrainLoader(
+        _SeededDataset(records, mapper, seed),
+        batch_size=total_batch_size // world_size,
+        sampler=PositionSampler(len(records), seed=seed, start_position=start_position),
+        num_workers=num_workers,
+        collate_fn=_as_list,
+    )
+
+
+class HieraTrainLoader(DataLoader):
+    """A DataLoader that reports a bad file as the one line it is, from any worker."""
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        for batch in super().__iter__():
+            for sample in batch:
+                if isinstance(sample, _Failure):
+                    raise DatasetError(sample.message)
+            yield batch
+
+
+@contextlib.contextmanager
+def seeded(seed: int, number: int) -> Iterator[None]:
+    """Seed the global generators of numpy, ``random`` and torch (CPU) by (seed, number).
+
+    Afterwards they go on as if nothing had been drawn.
+    """
+    words = np.random.SeedSequence([seed, _SAMPLE, number]).generate_state(4)
+    states = np.random.get_state(), random.getstate(), torch.get_rng_state()
+    try:
+        np.random.seed(words[:2])
+        random.seed(int(words[2]))
+        # Not torch.manual_seed, which would seed the generators of GPUs too.
+        torch.default_generator.manual_seed(int(words[3]))
+        yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])
+        torch.set_rng_state(states[2])
+
+
+class _Failure:
+    """What a worker sends instead of a sample: torch would wrap an exception in a traceback."""
+
+    def __init__(self, message: str):
+        self.message = message
+
+
+class _SeededDataset(Dataset):
+    """Maps (position, index) to a sample whose random draws follow from (seed, position)."""
+
+    def __init__(self, records: Dataset, mapper: Callable[[dict], dict], seed: int):
+        self.records = records
+        self.mapper = PicklableWrapper(mapper)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> "dict | _Failure":
+        position, index = key
+        with seeded(self.seed, position):
+            try:
+                return self.mapper(self.records[index])
+            except DatasetError as error:
+                return _Failure(str(error))
+
+
+def _generator(seed: int, purpose: int, number: int) -> np.random.RandomState:
+    # RandomState, not Generator: its streams are promised to be the same in all numpy versions.
+    sequence = np.random.SeedSequence([seed, purpose, number])
+    return np.random.RandomState(np.random.MT19937(sequence))
+
+
+def _as_list(batch: list[dict]) -> list[dict]:
+    return batch

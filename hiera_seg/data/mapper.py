@@ -1,0 +1,277 @@
+"""From a dict that names an image and its label file to a sample for the model."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import Transform
+
+from hiera_seg.config import (
+    STOCK_IGNORE_VALUE,
+    WIDE_IGNORE_VALUE,
+    resolve_hierarchy,
+    resolve_ignore_label,
+)
+from hiera_seg.data.augmentations import NodeAugInput, build_augmentations, is_wide
+from hiera_seg.data.catalog import resolve_flip_pairs
+from hiera_seg.data.labels import DatasetError, LabelReader, read_label_file
+from hiera_seg.hierarchy import Hierarchy
+
+logger = logging.getLogger(__name__)
+
+
+class HieraDatasetMapper:
+    """Maps dicts of Detectron2's format to samples, for its data loaders and for ours.
+
+    A sample of training holds ``image`` (uint8 tensor (C, H, W), in the channel order of
+    INPUT.FORMAT) and ``sem_seg`` (int64 tensor (H, W), node ids of the model's tree), beside what
+    the dict held, with ``height`` and ``width`` of the image file. At test time there is no
+    ``sem_seg`` unless asked for.
+
+    Draws come from the global generators of numpy and, for colours, of ``random``, as in
+    Detectron2; :func:`~hiera_seg.data.loader.build_hiera_train_loader` seeds them per sample.
+
+    In a mixture every dict's ``dataset_name`` selects the label map. Where that dataset has another
+    tree than the model, its nodes are found by path in the model's. Dicts without the name have
+    label files that hold node ids of the model's tree.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        hierarchy: Hierarchy,
+        ignore_label: int,
+        augmentations: Sequence[T.Augmentation | Transform],
+        image_format: str,
+        pad_size: tuple[int, int] | None = None,
+        pad_value: Sequence[float] = (0.0, 0.0, 0.0),
+        with_sem_seg: bool | None = None,
+        dataset_names: Iterable[str] = (),
+    ):
+        """
+        Args:
+            is_train: training or test.
+            hierarchy: the model's tree.
+            ignore_label: void in ``sem_seg``.
+            augmentations: applied in turn. They see labels as uint8 node ids with void 255, or as
+                uint16 with void 65535 where the tree has more than 255 nodes. Where they mirror the
+                image, the dataset's ``flip_pairs`` swap.
+            image_format: see Detectron2's ``read_image``.
+            pad_size: smallest (height, width) of a sample; smaller ones are padded at the right
+                and at the bottom, with void in ``sem_seg``.
+            pad_value: one value a channel for the padding of the image. The mean pixel (which
+                configs give) becomes 0 when the model normalises, like the padding of batches.
+            with_sem_seg: whether to read labels; default: in training.
+            dataset_names: datasets whose labels to prepare at once, so that a tree or a label map
+                that does not fit is seen here and not at the first sample.
+
+        Raises:
+            DatasetError: one of those datasets does not fit the model's tree.
+        """
+        if hierarchy.num_nodes > WIDE_IGNORE_VALUE:
+            raise DatasetError(
+                f"tree {hierarchy.name!r} has {hierarchy.num_nodes} nodes; labels of 16 bits hold "
+                f"at most {WIDE_IGNORE_VALUE}"
+            )
+        self.is_train = is_train
+        self.hierarchy = hierarchy
+        self.ignore_label = ignore_label
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.pad_size = None if pad_size is None else (int(pad_size[0]), int(pad_size[1]))
+        self.pad_value = tuple(pad_value)
+        self.with_sem_seg = is_train if with_sem_seg is None else with_sem_seg
+        self._tables: dict[str | None, _LabelTables] = {}
+        if self.with_sem_seg:
+            for name in dataset_names:
+                if name in DatasetCatalog:
+                    self._tables_of(name)
+        mode = "training" if is_train else "test"
+        logger.info(f"Augmentations in {mode}: {self.augmentations}")
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        hierarchy = resolve_hierarchy(cfg)
+        crop = cfg.INPUT.CROP
+        fixed_size = is_train and crop.ENABLED and crop.TYPE == "absolute"
+        return {
+            "is_train": is_train,
+            "hierarchy": hierarchy,
+            "ignore_label": resolve_ignore_label(cfg, hierarchy),
+            "augmentations": build_augmentations(cfg, is_train, hierarchy),
+            "image_format": cfg.INPUT.FORMAT,
+            "pad_size": tuple(crop.SIZE) if fixed_size else None,
+            "pad_value": tuple(cfg.MODEL.PIXEL_MEAN),
+            "dataset_names": tuple(cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST),
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read, augment and pad one sample.
+
+        Args:
+            dataset_dict: one entry of a dataset; not changed.
+
+        Returns:
+            A new dict, see the class.
+
+        Raises:
+            DatasetError: a file is missing, unreadable, of another size than its partner, or
+                holds ids that are not mapped; the message names the files.
+        """
+        sample = {key: value for key, value in dataset_dict.items() if key != "annotations"}
+        image = self._read_image(sample)
+        labels = tables = None
+        if self.with_sem_seg:
+            tables = self._tables_of(sample.get("dataset_name"))
+            labels = self._read_labels(sample, image, tables)
+
+        augmented = NodeAugInput(image, labels)
+        self.augmentations(augmented)
+        sample["image"] = self._pad_image(augmented.image)
+        if labels is not None:
+            table = tables.mirrored if augmented.mirrored else tables.straight
+            sample["sem_seg"] = self._pad_labels(augmented.sem_seg, table)
+        return sample
+
+    def _read_image(self, sample: dict[str, Any]) -> np.ndarray:
+        path = sample["file_name"]
+        try:
+            image = utils.read_image(path, format=self.image_format)
+        except FileNotFoundError as error:
+            raise DatasetError(f"image file not found: {path}") from error
+        except Exception as error:  # Pillow's decoders raise whatever they stumble over
+            reason = " ".join(str(error).split())
+            raise DatasetError(
+                f"cannot read image file {path}: {type(error).__name__}: {reason}"
+            ) from error
+        height, width = image.shape[:2]
+        told = (sample.setdefault("height", height), sample.setdefault("width", width))
+        if told != (height, width):
+            raise DatasetError(
+                f"size differs: image {path} is {width}x{height}, its dataset says "
+                f"{told[1]}x{told[0]} (width x height)"
+            )
+        return image
+
+    def _read_labels(
+        self, sample: dict[str, Any], image: np.ndarray, tables: "_LabelTables"
+    ) -> np.ndarray:
+        path = sample.get("sem_seg_file_name")
+        if path is None:
+            raise DatasetError(
+                f"image {sample['file_name']} has no label file: its dict lacks 'sem_seg_file_name'"
+            )
+        raw = read_label_file(path)
+        if raw.shape != image.shape[:2]:
+            (height, width), (label_h, label_w) = image.shape[:2], raw.shape
+            turned = (height, width) == (label_w, label_h)
+            raise DatasetError(
+                f"size differs: image {sample['file_name']} is {width}x{height}, label {path} is "
+                f"{label_w}x{label_h}"
+                + (" (does the image carry a rotation that the label lacks?)" if turned else "")
+            )
+        tables.reader.check(raw, path)
+        return tables.compact.take(raw)
+
+    def _tables_of(self, dataset_name: str | None) -> "_LabelTables":
+        if dataset_name not in self._tables:
+            self._tables[dataset_name] = _LabelTables.build(
+                dataset_name, self.hierarchy, self.ignore_label
+            )
+        return self._tables[dataset_name]
+
+    def _padded_size(self, height: int, width: int) -> tuple[int, int]:
+        if self.pad_size is None:
+            return height, width
+        return max(height, self.pad_size[0]), max(width, self.pad_size[1])
+
+    def _pad_image(self, image: np.ndarray) -> torch.Tensor:
+        height, width = image.shape[:2]
+        image = image.reshape(height, width, -1)
+        padded = np.empty((image.shape[2], *self._padded_size(height, width)), image.dtype)
+        padded[:, :height, :width] = image.transpose(2, 0, 1)
+        if padded.shape[1:] != (height, width):
+            value = np.resize(np.asarray(self.pad_value), len(padded))
+            if np.issubdtype(padded.dtype, np.integer):
+                value = value.round()
+            value = value.astype(padded.dtype)[:, None, None]
+            padded[:, height:] = value
+            padded[:, :height, width:] = value
+        return torch.from_numpy(padded)
+
+    def _pad_labels(self, labels: np.ndarray, table: np.ndarray) -> torch.Tensor:
+        height, width = labels.shape
+        size = self._padded_size(height, width)
+        if size == (height, width):
+            return torch.from_numpy(table.take(labels))
+        padded = np.full(size, self.ignore_label, dtype=np.int64)
+        padded[:height, :width] = table.take(labels)
+        return torch.from_numpy(padded)
+
+
+@dataclass
+class _LabelTables:
+    """Lookup tables of one dataset's labels, in the model's tree.
+
+    Attributes:
+        reader: says which raw ids are mapped.
+        compact: raw id -> what augmentations see (uint8 or uint16 node id, void all ones).
+        straight: that -> int64 node id or the model's ignore label.
+        mirrored: the same for an image that was mirrored.
+    """
+
+    reader: LabelReader
+    compact: np.ndarray
+    straight: np.ndarray
+    mirrored: np.ndarray
+
+    @classmethod
+    def build(cls, name: str | None, hierarchy: Hierarchy, ignore_label: int) -> "_LabelTables":
+        meta = MetadataCatalog.get(name) if name and name in MetadataCatalog else None
+        swap = np.arange(hierarchy.num_nodes)
+        if meta is None or meta.get("hierarchy") is None:
+            # A third party's dataset: its files hold node ids of the model's tree.
+            void = ignore_label if meta is None else meta.get("ignore_label", ignore_label)
+            reader = LabelReader(hierarchy, None, void, name=name or "")
+        else:
+            reader = LabelReader.from_metadata(meta)
+            swap = _swap_table(meta.get("flip_pairs") or (), reader.hierarchy, hierarchy)
+        if reader.hierarchy != hierarchy or reader.ignore_label != ignore_label:
+            reader = reader.to_hierarchy(hierarchy, ignore_label)
+
+        void = WIDE_IGNORE_VALUE if is_wide(hierarchy) else STOCK_IGNORE_VALUE
+        is_node = reader.known & (reader.table != ignore_label)
+        compact = np.where(is_node, reader.table, void).astype(f"uint{8 if void < 256 else 16}")
+        straight = np.full(void + 1, ignore_label, dtype=np.int64)
+        straight[: hierarchy.num_nodes] = np.arange(hierarchy.num_nodes)
+        mirrored = straight.copy()
+        mirrored[: hierarchy.num_nodes] = swap
+        return cls(reader, compact, straight, mirrored)
+
+
+def _swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
+    """int64 (N,): the node of the model's tree that each one becomes in a mirrored image."""
+    swap = np.arange(model.num_nodes)
+    target = {path: node for node, path in enumerate(model.paths)}
+    for left, right in resolve_flip_pairs(pairs, own):
+        if own.paths[left] in target and own.paths[right] in target:
+            a, b = target[own.paths[left]], target[own.paths[right]]
+            swap[a], swap[b] = b, a
+    # An inner node goes where all its children go, so that a coarse label swaps like a fine one.
+    inner = range(model.num_leaves, model.num_nodes)
+    for node in sorted(inner, key=lambda v: -model.depth[v]):
+        parents = {int(model.parent[swap[child]]) for child in model.children(node)}
+        if swap[node] == node and len(parents) == 1 and min(parents) >= 0:
+            swap[node] = parents.pop()
+    return swap
+
+
