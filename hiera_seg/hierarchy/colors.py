@@ -1,8 +1,11 @@
-"""Colours of a class tree."""
+"""Colours of a class tree: relatives look related, strangers do not.
+
+Colours are chosen in OKLCH (lightness, chroma, hue), where equal steps look about equal:
+B. Ottosson, "A perceptual color space for image processing", 2020.
+"""
 
 from __future__ import annotations
 
-import colorsys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,16 +13,141 @@ import numpy as np
 if TYPE_CHECKING:
     from .tree import Hierarchy
 
+_FIRST_HUE = 25.0  # degrees; where the first family is centred
+_HUE_GAP = 0.3  # share of a family's part of the hue circle left empty towards its neighbours
+_LIGHTNESS = (0.46, 0.90)  # leaves; darker or lighter ones have no room left for a hue
+_INNER_LIGHTNESS = (0.54, 0.84)
+_TOP_LIGHTNESS = 0.68  # as long as hue alone tells the top-level nodes apart
+_MANY_TOPS = 8
+_CHROMA = (0.10, 0.20)  # leaves; inner nodes take the upper end
+# Fractions of a range that a value jumps by from one node to the next. Multiples of the golden
+# ratio fall far from all earlier ones; the other (the plastic number's) keeps out of its step.
+_LIGHTNESS_STEP = 0.6180339887498949
+_CHROMA_STEP = 0.7548776662466927
+
 
 def tree_colors(hierarchy: Hierarchy) -> np.ndarray:
-    """Returns one RGB colour a node, uint8 (N, 3); siblings share a hue."""
+    """Returns one RGB colour a node, all different (up to several hundred nodes at least).
+
+    Every top-level node with all that is below it gets an arc of the hue circle, longer for more
+    leaves. Inside it a leaf's hue follows its place in the tree, so that siblings are neighbours;
+    lightness and chroma jump from each leaf to the next and tell siblings apart. An inner node has
+    the mean hue of its leaves, strong and of middling lightness: the colour of its family.
+
+    Args:
+        hierarchy: Tree of N nodes.
+
+    Returns:
+        uint8 (N, 3), the same on every call.
+    """
     h = hierarchy
-    colors = np.zeros((h.num_nodes, 3), dtype=np.uint8)
-    tops = h.children(-1)
-    for i, top in enumerate(tops):
-        inside = h.descendants(top)
-        for j, node in enumerate(inside):
-            value = 0.4 + 0.6 * (j + 1) / len(inside)
-            rgb = colorsys.hsv_to_rgb(i / len(tops), 0.75, value)
-            colors[node] = [round(255 * c) for c in rgb]
+    hue, lightness, chroma = (np.zeros(h.num_nodes) for _ in range(3))
+    leaves_of = {top: _leaves_in_order(h, top) for top in h.children(-1)}
+    weights = np.sqrt([len(leaves) for leaves in leaves_of.values()])
+    arcs = 360.0 * weights / weights.sum()
+    centres = np.cumsum(arcs) - arcs / 2 - arcs[0] / 2 + _FIRST_HUE
+    in_order = []
+    for leaves, arc, centre in zip(leaves_of.values(), arcs, centres, strict=True):
+        offset = (np.arange(len(leaves)) + 0.5) / len(leaves) - 0.5
+        hue[leaves] = centre + arc * (1 - _HUE_GAP) * offset
+        in_order.extend(leaves)
+    # One sequence through the whole tree: neighbouring leaves differ across families as well.
+    lightness[in_order] = _jumping(h.num_leaves, _LIGHTNESS_STEP, _LIGHTNESS)
+    chroma[in_order] = _jumping(h.num_leaves, _CHROMA_STEP, _CHROMA)
+
+    hue = _mean_below(h, hue)
+    inner = np.arange(h.num_leaves, h.num_nodes)
+    chroma[inner] = _CHROMA[1]
+    for start, stop in h.level_slices[:-1]:
+        nodes = start + np.argsort(hue[start:stop], kind="stable")
+        lightness[nodes] = _jumping(len(nodes), _LIGHTNESS_STEP, _INNER_LIGHTNESS)
+    tops = [top for top in leaves_of if top >= h.num_leaves]
+    if len(leaves_of) <= _MANY_TOPS:
+        lightness[tops] = _TOP_LIGHTNESS
+    return _all_different(_to_srgb(lightness, chroma, hue), inner.tolist())
+
+
+def _jumping(count: int, step: float, span: tuple[float, float]) -> np.ndarray:
+    """Returns values that fill a span evenly, each far from the one before."""
+    return np.interp((0.5 + step * np.arange(count)) % 1, (0, 1), span)
+
+
+def _mean_below(hierarchy: Hierarchy, values: np.ndarray) -> np.ndarray:
+    """Returns for every node the mean value of the leaves below it."""
+    total, count = values.copy(), np.ones_like(values)
+    total[hierarchy.num_leaves :] = count[hierarchy.num_leaves :] = 0
+    for node in np.argsort(-hierarchy.depth, kind="stable").tolist():
+        above = hierarchy.parent[node]
+        if above >= 0:
+            total[above] += total[node]
+            count[above] += count[node]
+    return total / count
+
+
+def _leaves_in_order(hierarchy: Hierarchy, top: int) -> list[int]:
+    """Returns the leaves below a node, depth first, so that siblings are neighbours."""
+    leaves, stack = [], [top]
+    while stack:
+        node = stack.pop()
+        if node < hierarchy.num_leaves:
+            leaves.append(node)
+        stack.extend(reversed(hierarchy.children(node)))
+    return leaves
+
+
+def _to_srgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndarray:
+    """Returns uint8 (N, 3) of OKLCH colours; chroma is reduced to what the screen can show."""
+    low, high = np.zeros_like(chroma), chroma.copy()
+    shown = _linear_rgb(lightness, high, hue)
+    fits = ((shown >= 0) & (shown <= 1)).all(axis=1)
+    for _ in range(20):
+        middle = (low + high) / 2
+        linear = _linear_rgb(lightness, middle, hue)
+        inside = ((linear >= 0) & (linear <= 1)).all(axis=1)
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    linear = _linear_rgb(lightness, np.where(fits, chroma, low), hue).clip(0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.round(255 * srgb).astype(np.uint8)
+
+
+def _linear_rgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndarray:
+    angle = np.deg2rad(hue)
+    a, b = chroma * np.cos(angle), chroma * np.sin(angle)
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    return np.stack(
+        (
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+        ),
+        axis=1,
+    )
+
+
+def _all_different(colors: np.ndarray, inner: list[int]) -> np.ndarray:
+    """Moves a colour that is taken to the nearest free one; leaves keep theirs before others do."""
+    taken: set[tuple[int, ...]] = set()
+    for node in (*range(len(colors) - len(inner)), *inner):
+        wanted = tuple(int(channel) for channel in colors[node])
+        free = wanted if wanted not in taken else _nearest_free(wanted, taken)
+        taken.add(free)
+        colors[node] = free
     return colors
+
+
+def _nearest_free(wanted: tuple[int, ...], taken: set[tuple[int, ...]]) -> tuple[int, ...]:
+    for radius in range(1, 256):
+        steps = range(-radius, radius + 1)
+        shell = [
+            (abs(r) + abs(g) + abs(b), (wanted[0] + r, wanted[1] + g, wanted[2] + b))
+            for r in steps
+            for g in steps
+            for b in steps
+            if max(abs(r), abs(g), abs(b)) == radius
+        ]
+        for _, color in sorted(shell):
+            if min(color) >= 0 and max(color) <= 255 and color not in taken:
+                return color
+    raise AssertionError("a tree has more nodes than there are colours")

@@ -26,9 +26,8 @@ def listing(names: Iterable[object], limit: int = 8) -> str:
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Returns the known names most like ``name``, best first; case is no difference."""
-    known = list(dict.fromkeys(known))
     folded: dict[str, list[str]] = {}
-    for candidate in known:
+    for candidate in dict.fromkeys(known):
         folded.setdefault(candidate.casefold(), []).append(candidate)
     close = difflib.get_close_matches(name.casefold(), folded, n=limit, cutoff=0.6)
     return [candidate for key in close for candidate in folded[key]][:limit]
@@ -36,6 +35,6 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Returns "; nearest: ..." or, where nothing is near, "; known: ..."."""
-    known = list(known)
+    known = list(dict.fromkeys(known))
     close = nearest(name, known)
     return f"; nearest: {listing(close)}" if close else f"; known: {listing(known)}"

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import fail, listing, suggestion
+from .errors import fail, listing, nearest, suggestion
 from .inputs import (
+    SEPARATOR,
     FlatTree,
+    ListNode,
     MapNode,
     Scalar,
     flat_from_parents,
-    flat_from_paths,
+    flat_from_rows,
     flat_from_tree,
     not_a_string,
 )
 from .markup import read_json, read_yaml
+from .writing import yaml_text
 
 if TYPE_CHECKING:
     from .tree import Hierarchy
@@ -57,8 +60,9 @@ def read(source: str | os.PathLike[str]) -> FileContent:
         path = Path(text).expanduser()
         if path.suffix.lower() not in SUFFIXES:
             fail(
-                f"{text!r} is neither a built-in hierarchy (there are: {listing(builtin_names(), 99)})"
-                f" nor a file that ends in {', '.join(SUFFIXES)}{_near_builtin(text)}"
+                f"{text!r} is neither a built-in hierarchy (there are:"
+                f" {listing(builtin_names(), 99)}) nor a file that ends in {', '.join(SUFFIXES)}"
+                f"{_near_builtin(text)}"
             )
     origin = str(path)
     try:
@@ -75,8 +79,8 @@ def read(source: str | os.PathLike[str]) -> FileContent:
 
 
 def _near_builtin(text: str) -> str:
-    near = suggestion(text, builtin_names())
-    return near if near.startswith("; nearest") else ""
+    close = nearest(text, builtin_names())
+    return f"; nearest: {listing(close)}" if close else ""
 
 
 def _read_document(document: Any, origin: str, stem: str) -> FileContent:
@@ -85,11 +89,17 @@ def _read_document(document: Any, origin: str, stem: str) -> FileContent:
     values: dict[str, Any] = {}
     lines: dict[str, int | None] = {}
     for key, value in document.items:
+        if not isinstance(key, Scalar):
+            fail("a key is a list or a mapping", origin, key.line)
         if key.value not in FILE_KEYS:
-            near = suggestion(str(key.value), FILE_KEYS)
+            near = suggestion(key.text, FILE_KEYS)
             fail(f"unknown key {key.text!r}{near}", origin, key.line)
         if key.value in values:
-            fail(f"key {key.value!r} is there twice (first on line {lines[key.value]})", origin, key.line)
+            fail(
+                f"key {key.value!r} is there twice (first on line {lines[key.value]})",
+                origin,
+                key.line,
+            )
         values[key.value] = value
         lines[key.value] = key.line
     if "tree" not in values:
@@ -128,39 +138,40 @@ def _read_csv(content: str, origin: str, stem: str) -> FileContent:
         fail("the file is empty: its first line names the columns", origin)
     (header_line, header), rows = rows[0], rows[1:]
     for line, cells in rows:
-        if len(cells) > len(header) and any(cells[len(header) :]):
+        if any(cells[len(header) :]):
             fail(f"{len(cells)} cells under {len(header)} columns", origin, line)
+        cells[len(header) :] = []
         cells.extend([""] * (len(header) - len(cells)))
     if not rows:
         fail("the tree is empty: there is no line below the header", origin, header_line)
     lines = [line for line, _ in rows]
-    if header == ["path"]:
-        paths = [cells[0] for _, cells in rows]
-        return FileContent(flat_from_paths(paths, origin=origin, lines=lines), stem)
     if sorted(header) == ["node", "parent"]:
         node, parent = header.index("node"), header.index("parent")
         pairs = [(cells[node], cells[parent] or None) for _, cells in rows]
-        return FileContent(flat_from_parents(pairs, origin=origin, lines=lines), stem)
-    paths = []
+        return FileContent(flat_from_parents(pairs, origin, lines), stem)
+    if header == ["path"]:
+        names = [cells[0].split(SEPARATOR) for _, cells in rows]
+        return FileContent(flat_from_rows(names, origin, lines), stem)
+    if {"path", "parent"} & set(header):
+        fail(
+            f"columns {listing(header)}: a hierarchy table has either one column 'path', or the"
+            " columns 'node' and 'parent', or one column a level",
+            origin,
+            header_line,
+        )
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        fail(f"header {header[0]!r}: columns are separated by commas", origin, header_line)
+    names = []
     for line, cells in rows:
-        names = cells[: len(header)]
-        while not names[-1]:
-            names.pop()
-        if "" in names:
-            fail(f"empty cell before {names[-1]!r}: only cells on the right may be empty", origin, line)
-        for name in names:
-            if "\0" in name:
-                fail(f"name {name!r} contains a control character", origin, line)
-        paths.append("\0".join(names))
-    flat = flat_from_paths(paths, "\0", origin, lines)
-    levels = [Scalar(name, name, header_line) for name in header]
-    return FileContent(flat, stem, None, levels)
+        while not cells[-1]:
+            cells.pop()
+        if "" in cells:
+            fail(f"empty cell before {cells[-1]!r}: a row is a path without gaps", origin, line)
+        names.append(cells)
+    levels = ListNode([Scalar(name, name, header_line) for name in header], header_line)
+    return FileContent(flat_from_rows(names, origin, lines), stem, None, levels)
 
 
 def write_yaml(hierarchy: Hierarchy, path: str | os.PathLike[str]) -> None:
     """Writes the tree as a file that reads back equal."""
-    import yaml
-
-    Path(path).write_text(
-        yaml.safe_dump(hierarchy.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    Path(path).write_text(yaml_text(hierarchy), encoding="utf-8")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import HierarchyError, fail, suggestion
 
@@ -51,7 +51,7 @@ class FlatTree:
     lines: list[int | None] = field(default_factory=list)
 
     def add(self, name: str, parent: int, line: int | None) -> int:
-        self.names.append(name)
+        self.names.append(str.__str__(name))  # a plain str also for subclasses, as numpy's
         self.parents.append(parent)
         self.lines.append(line)
         return len(self.names) - 1
@@ -63,7 +63,11 @@ class FlatTree:
             index = self.parents[index]
         return SEPARATOR.join(reversed(parts))
 
-    def fail(self, message: str, line: int | None = None) -> None:
+    def inside(self, parent: int) -> str:
+        """Words where the children of a node stand."""
+        return f"in group {self.path(parent)!r}" if parent >= 0 else "at the top level"
+
+    def fail(self, message: str, line: int | None = None) -> NoReturn:
         fail(message, self.origin, line)
 
 
@@ -78,15 +82,34 @@ def view(value: Any) -> Scalar | MapNode | ListNode:
     return Scalar(value)
 
 
+def view_list(value: Any, complaint: str, origin: str) -> tuple[list[Scalar], int | None]:
+    """Returns the scalars of a list and its line; anything else is an error with ``complaint``."""
+    if not isinstance(value, (str, Mapping, Scalar, MapNode, ListNode)) and isinstance(
+        value, Iterable
+    ):
+        value = list(value)
+    node = view(value)
+    if not isinstance(node, ListNode):
+        fail(complaint, origin, node.line)
+    scalars = [view(item) for item in node.items]
+    for scalar in scalars:
+        if not isinstance(scalar, Scalar):
+            fail(complaint, origin, scalar.line)
+    return scalars, node.line
+
+
 def not_a_string(scalar: Scalar) -> str:
     """Words what is wrong with a value that should have been text."""
-    kind = type(scalar.value).__name__
     if scalar.text is None:
         return (
-            f"{scalar.value!r} is of type {kind}, not a string"
-            " (YAML reads no, on, 1 and 2020-01-01 unquoted as other types): quote it"
+            f"{scalar.value!r} is of type {type(scalar.value).__name__}, not a string (YAML reads"
+            " unquoted no, on, 1 and 2020-01-01 as other types): quote it"
         )
-    return f'{scalar.text} is read as {kind} {scalar.value!s}, not as a string: quote it, "{scalar.text}"'
+    if scalar.value is NotImplemented:
+        read = "a special word"
+    else:
+        read = f"{type(scalar.value).__name__} {scalar.value!s}"
+    return f'{scalar.text} is read as {read}, not as a string: quote it, "{scalar.text}"'
 
 
 def name_problem(name: str) -> str | None:
@@ -108,19 +131,18 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-def check_name(flat: FlatTree, key: Any, parent: int) -> Scalar:
+def checked_name(flat: FlatTree, key: Any, parent: int) -> Scalar:
     """Returns the scalar of a node's name; an error names the group it stands in."""
     scalar = view(key)
-    where = f"in {flat.path(parent)!r}" if parent >= 0 else "at the top level"
     if not isinstance(scalar, Scalar):
-        flat.fail(f"a name {where} is a list or a mapping, not a string", scalar.line)
+        flat.fail(f"{flat.inside(parent)}: a name is a list or a mapping", scalar.line)
+    if scalar.value is None and not scalar.text:
+        flat.fail(f"{flat.inside(parent)}: an entry without a name", scalar.line)
     if not isinstance(scalar.value, str):
-        if scalar.value is None and not scalar.text:
-            flat.fail(f"{where}: an entry without a name", scalar.line)
-        flat.fail(f"{where}: name {not_a_string(scalar)}", scalar.line)
+        flat.fail(f"{flat.inside(parent)}: name {not_a_string(scalar)}", scalar.line)
     problem = name_problem(scalar.value)
     if problem:
-        flat.fail(f"{where}: {problem}", scalar.line)
+        flat.fail(f"{flat.inside(parent)}: {problem}", scalar.line)
     return scalar
 
 
@@ -148,7 +170,7 @@ def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
             stack.pop()
             continue
         key, value = entry
-        name = check_name(flat, key, parent)
+        name = checked_name(flat, key, parent)
         first = seen.get((parent, name.value))
         index = flat.add(name.value, parent, name.line)
         if first is not None:
@@ -182,51 +204,58 @@ def _entries(flat: FlatTree, node: MapNode | ListNode, parent: int) -> Iterator[
     if isinstance(node, MapNode):
         yield from node.items
         return
-    where = f"in {flat.path(parent)!r}" if parent >= 0 else "at the top level"
     for item in node.items:
         inside = view(item)
         if isinstance(inside, Scalar):
             yield inside, None
         elif isinstance(inside, ListNode):
-            flat.fail(f"{where}: a list directly in a list: give the inner one a name", inside.line)
+            complaint = "a list directly in a list: give the inner one a name"
+            flat.fail(f"{flat.inside(parent)}: {complaint}", inside.line)
         elif not inside.items:
-            flat.fail(f"{where}: an empty mapping in a list", inside.line)
+            flat.fail(f"{flat.inside(parent)}: an empty mapping in a list", inside.line)
         else:
             yield from inside.items
 
 
-def flat_from_paths(
-    paths: Iterable[Any],
-    sep: str = SEPARATOR,
-    origin: str = "",
-    lines: Sequence[int | None] | None = None,
-) -> FlatTree:
-    """Reads paths; nodes appear in the order in which the paths first name them."""
+def flat_from_paths(paths: Iterable[Any], sep: str = SEPARATOR) -> FlatTree:
+    """Reads paths whose names stand between separators."""
     if isinstance(paths, str):
         raise HierarchyError(f"paths must be a list of strings, not the string {paths!r}")
     if not isinstance(sep, str) or not sep:
         raise HierarchyError(f"the separator must be a string that is not empty, not {sep!r}")
+    rows = []
+    for number, path in enumerate(paths):
+        if not isinstance(path, str):
+            raise HierarchyError(f"path number {number}: {not_a_string(Scalar(path))}")
+        rows.append(path.split(sep))
+    return flat_from_rows(rows)
+
+
+def flat_from_rows(
+    rows: Sequence[Sequence[str]], origin: str = "", lines: Sequence[int] | None = None
+) -> FlatTree:
+    """Reads rows of names from the top down; nodes appear in the order they are first named in.
+
+    A row that others go on from is a group, whether it has a row of its own or not.
+    """
     flat = FlatTree(origin)
     index_of: dict[tuple[int, str], int] = {}
     listed: dict[int, int] = {}
-    paths = list(paths)
-    for number, path in enumerate(paths):
+    for number, row in enumerate(rows):
         line = lines[number] if lines else None
-        if not isinstance(path, str):
-            flat.fail(f"path {number} {not_a_string(Scalar(path))}", line)
         node = -1
-        for part in path.split(sep):
-            problem = name_problem(part)
-            if problem:
-                flat.fail(f"path {path!r}: {problem}", line)
-            child = index_of.get((node, part))
+        for name in row:
+            child = index_of.get((node, name))
             if child is None:
-                child = index_of[node, part] = flat.add(part, node, line)
+                problem = name_problem(name)
+                if problem:
+                    flat.fail(f"path {SEPARATOR.join(row)!r}: {problem}", line)
+                child = index_of[node, name] = flat.add(name, node, line)
             node = child
         if node in listed:
             first = listed[node]
             also = f"first on line {lines[first]}" if lines else f"entries {first} and {number}"
-            flat.fail(f"duplicate path {path!r} ({also})", line)
+            flat.fail(f"duplicate path {flat.path(node)!r} ({also})", line)
         listed[node] = number
     if not flat.names:
         flat.fail("the tree is empty: it needs at least one node")
@@ -244,13 +273,15 @@ def flat_from_parents(
     index_of: dict[str, int] = {}
     for number, (key, parent) in enumerate(items):
         line = lines[number] if lines else None
-        name = check_name(flat, Scalar(key, None, line), -1).value
+        name = checked_name(flat, Scalar(key, None, line), -1).value
         if name in index_of:
             first = index_of[name]
             also = f" (first on line {lines[first]})" if lines else ""
             if parent == wanted[first]:
                 flat.fail(f"duplicate node {name!r}{also}", line)
-            flat.fail(f"node {name!r} has two parents, {wanted[first]!r} and {parent!r}{also}", line)
+            flat.fail(
+                f"node {name!r} has two parents, {wanted[first]!r} and {parent!r}{also}", line
+            )
         index_of[name] = flat.add(name, -1, line)
         wanted.append(parent)
     if not flat.names:

@@ -54,7 +54,8 @@ def read_yaml(text: str, origin: str) -> Any:
             event = loader.get_event()
             line = event.start_mark.line + 1
             if getattr(event, "tag", None) not in _PLAIN_TAGS:
-                fail(f"tag {event.tag!r} is not allowed in a hierarchy file", origin, line)
+                tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+                fail(f"tag {tag} is not allowed: a hierarchy file is plain data", origin, line)
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
@@ -72,6 +73,8 @@ def read_yaml(text: str, origin: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
+        if error.context_mark and mark and error.context_mark.line < mark.line:
+            what += f" (begun on line {error.context_mark.line + 1})"
         fail(f"not a YAML file: {what}", origin, mark.line + 1 if mark else None)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -104,6 +107,8 @@ def read_json(text: str, origin: str) -> Any:
     closers: list[str] = []
     line, counted, position = 1, 0, 0
     expected = "value"  # or "first" (value or key, or the closing bracket), "key", ":", ","
+    if not text.strip():
+        fail("the file is empty: it needs the key 'tree'", origin)
     while True:
         position = _SPACE.match(text, position).end()
         line += text.count("\n", counted, position)
@@ -120,7 +125,9 @@ def read_json(text: str, origin: str) -> Any:
             position, expected = position + 1, ","
         elif expected in (",", ":"):
             if char != expected:
-                _json_fail(f"{expected!r} or {closer!r}" if expected == "," else "':'", char, origin, line)
+                _json_fail(
+                    f"{expected!r} or {closer!r}" if expected == "," else "':'", char, origin, line
+                )
             position += 1
             expected = "value" if expected == ":" or closer == "]" else "key"
         else:
@@ -134,8 +141,8 @@ def read_json(text: str, origin: str) -> Any:
                 continue
             try:
                 value, end = decoder.raw_decode(text, position)
-            except json.JSONDecodeError as error:
-                fail(f"not a JSON file: {error.msg}", origin, error.lineno)
+            except ValueError as error:  # also Python's own limit on the digits of a number
+                fail(f"not a JSON file: {getattr(error, 'msg', error)}", origin, line)
             raw = value if isinstance(value, str) else text[position:end]
             builder.value(Scalar(value, raw, line))
             position, expected = end, ":" if wants_key else ","

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .errors import HierarchyError, fail, listing, suggestion
-from .inputs import SEPARATOR, FlatTree, Scalar, not_a_string, view
+from .errors import fail, listing, suggestion
+from .inputs import SEPARATOR, FlatTree, Scalar, not_a_string, view_list
+from .naming import as_full_path, walk
 
-LEVEL_NAME = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
+_LEVEL_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 def number_nodes(
     flat: FlatTree, leaf_order: Iterable[Any] | None
-) -> tuple[tuple[str, ...], np.ndarray]:
+) -> tuple[tuple[str, ...], np.ndarray, int]:
     """Numbers the nodes: leaves first, then inner nodes from the finest level to the coarsest.
 
     Args:
@@ -25,7 +26,11 @@ def number_nodes(
             to have; None for the order of appearance.
 
     Returns:
-        Names of the nodes by id, and an int64 array (N,) of parent ids, -1 at the top.
+        Names of the nodes by id, int64 array (N,) of parent ids (-1 at the top), and the number
+        of levels.
+
+    Raises:
+        HierarchyError: If the leaf order is not a permutation of the leaves.
     """
     total = len(flat.names)
     children: list[list[int]] = [[] for _ in range(total)]
@@ -40,7 +45,7 @@ def number_nodes(
 
     leaves = [index for index in range(total) if not children[index]]
     if leaf_order is not None:
-        leaves = _resolve_leaf_order(flat, leaves, leaf_order)
+        leaves = _ordered_leaves(flat, leaves, leaf_order)
     first_leaf = [total] * total
     for position, leaf in enumerate(leaves):
         first_leaf[leaf] = position
@@ -54,139 +59,104 @@ def number_nodes(
     by_id = leaves + inner
     id_of = np.empty(total, dtype=np.int64)
     id_of[by_id] = np.arange(total)
-    parents = np.asarray(flat.parents, dtype=np.int64)[by_id]
-    parents = np.where(parents >= 0, id_of[parents], -1)
-    return tuple(flat.names[index] for index in by_id), parents
+    above = np.asarray(flat.parents, dtype=np.int64)[by_id]
+    parent_ids = np.where(above >= 0, id_of[above], -1)
+    return tuple(flat.names[index] for index in by_id), parent_ids, max(depth) + 1
 
 
-def _resolve_leaf_order(flat: FlatTree, leaves: list[int], leaf_order: Iterable[Any]) -> list[int]:
-    """Returns the leaves in the given order; the error lists what is unknown, twice or missing."""
-    ordered = view(leaf_order if isinstance(leaf_order, (str, dict)) else _listed(leaf_order))
-    if not hasattr(ordered, "items") or isinstance(leaf_order, dict):
-        fail("leaf_order must be a list of leaf names", flat.origin, ordered.line)
+def _ordered_leaves(flat: FlatTree, leaves: list[int], leaf_order: Any) -> list[int]:
+    """Returns the leaves in the given order; the error lists the unknown, double and missing."""
     by_name: dict[str, list[int]] = {}
     for leaf in leaves:
         by_name.setdefault(flat.names[leaf], []).append(leaf)
-    index_of = {(flat.parents[i], flat.names[i]): i for i in range(len(flat.names))}
+    by_parent = {(flat.parents[i], flat.names[i]): i for i in range(len(flat.names))}
     is_leaf = set(leaves)
 
+    def label(leaf: int) -> str:
+        name = flat.names[leaf]
+        return name if len(by_name[name]) == 1 else as_full_path(flat.path(leaf))
+
     found: dict[int, None] = {}
+    groups: list[Scalar] = []
     unknown: list[Scalar] = []
     twice: list[Scalar] = []
-    for entry in ordered.items:
-        scalar = view(entry)
-        if not isinstance(scalar, Scalar):
-            fail("leaf_order must be a list of leaf names", flat.origin, scalar.line)
+    listed, list_line = view_list(
+        leaf_order, "leaf_order must be a list of leaf names", flat.origin
+    )
+    for scalar in listed:
         if not isinstance(scalar.value, str):
             fail(f"leaf_order: {not_a_string(scalar)}", flat.origin, scalar.line)
-        index = _find_leaf(flat, by_name, index_of, scalar)
-        if index is None or index not in is_leaf:
-            unknown.append(scalar)
-        elif index in found:
+        name = scalar.value
+        same = by_name.get(name, [])
+        if len(same) > 1:
+            fail(
+                f"leaf_order: {len(same)} leaves have the name {name!r}: write the path, one of"
+                f" {listing(label(leaf) for leaf in same)}",
+                flat.origin,
+                scalar.line,
+            )
+        index = walk(by_parent, name) if SEPARATOR in name else same[0] if same else None
+        if index in found:
             twice.append(scalar)
-        else:
+        elif index in is_leaf:
             found[index] = None
-    problems = []
+        else:
+            is_group = index is not None or name in flat.names
+            (groups if is_group else unknown).append(scalar)
+
+    missing = [label(leaf) for leaf in leaves if leaf not in found]
+    problems = [
+        f"{what}: {listing(scalar.value for scalar in wrong)}"
+        for what, wrong in (("a group, no leaf", groups), ("unknown", unknown), ("twice", twice))
+        if wrong
+    ]
     if unknown:
-        known = [*by_name, *(flat.path(i) for same in by_name.values() if len(same) > 1 for i in same)]
-        problems.append(
-            f"not a leaf: {listing(s.value for s in unknown)}{suggestion(unknown[0].value, known)}"
-        )
-    if twice:
-        problems.append(f"twice: {listing(s.value for s in twice)}")
-    missing = [leaf_label(flat, by_name, leaf) for leaf in leaves if leaf not in found]
+        problems[-1 - bool(twice)] += suggestion(unknown[0].value, map(label, leaves))
     if missing:
         problems.append(f"missing: {listing(missing)}")
     if problems:
-        line = (unknown or twice or [Scalar(None, None, ordered.line)])[0].line
-        fail(
-            "leaf_order must hold each leaf exactly once; " + "; ".join(problems), flat.origin, line
-        )
+        line = next((s.line for s in (*groups, *unknown, *twice)), list_line)
+        what = "leaf_order must hold every leaf exactly once; "
+        fail(what + "; ".join(problems), flat.origin, line)
     return list(found)
 
 
-def _listed(values: Iterable[Any]) -> Any:
-    if hasattr(values, "items") or isinstance(values, Scalar):
-        return values
-    try:
-        return list(values)
-    except TypeError:
-        return values
-
-
-def _find_leaf(
-    flat: FlatTree,
-    by_name: dict[str, list[int]],
-    index_of: dict[tuple[int, str], int],
-    scalar: Scalar,
-) -> int | None:
-    name = scalar.value
-    if SEPARATOR in name:
-        return walk(index_of, name)
-    same = by_name.get(name, [])
-    if len(same) > 1:
-        paths = listing(leaf_label(flat, by_name, leaf) for leaf in same)
-        fail(
-            f"leaf_order: {name!r} is the name of {len(same)} leaves: write the path, one of {paths}",
-            flat.origin,
-            scalar.line,
-        )
-    return same[0] if same else None
-
-
-def walk(index_of: dict[tuple[int, str], int], path: str) -> int | None:
-    """Follows a full path down from the top; one "/" before it is allowed."""
-    node: int | None = -1
-    for part in path.removeprefix(SEPARATOR).split(SEPARATOR):
-        node = index_of.get((node, part))
-        if node is None:
-            return None
-    return node
-
-
-def leaf_label(flat: FlatTree, by_name: dict[str, list[int]], leaf: int) -> str:
-    """Returns the shortest spelling that means this leaf: its bare name, else its path."""
-    if len(by_name[flat.names[leaf]]) == 1:
-        return flat.names[leaf]
-    path = flat.path(leaf)
-    return path if SEPARATOR in path else SEPARATOR + path
-
-
 def check_levels(levels: Any, num_levels: int, origin: str = "") -> tuple[str, ...]:
-    """Returns the level names, coarse to fine; None gives level_0, level_1, ..."""
+    """Returns the level names, coarse to fine; None gives level_0, level_1, ...
+
+    Raises:
+        HierarchyError: If they do not fit the depth, repeat, or cannot be part of a metric key.
+    """
     if levels is None:
         return tuple(f"level_{level}" for level in range(num_levels))
-    listed = view(levels if isinstance(levels, (str, dict)) else _listed(levels))
-    if isinstance(levels, dict) or not hasattr(listed, "items"):
-        fail("levels must be a list of names, coarse to fine", origin, listed.line)
-    names: dict[str, None] = {}
-    for entry in listed.items:
-        scalar = view(entry)
-        if not isinstance(scalar, Scalar):
-            fail("levels must be a list of names, coarse to fine", origin, scalar.line)
+    names: dict[str, int | None] = {}
+    listed, line = view_list(levels, "levels must be a list of names, coarse to fine", origin)
+    for scalar in listed:
         if not isinstance(scalar.value, str):
             fail(f"levels: {not_a_string(scalar)}", origin, scalar.line)
-        if not LEVEL_NAME.fullmatch(scalar.value):
+        if not _LEVEL_NAME.fullmatch(scalar.value):
             fail(
-                f"level name {scalar.value!r} must be letters A-Z a-z, digits and _ only"
+                f"level name {scalar.value!r} must be made of A-Z, a-z, 0-9 and _ only"
                 " (metric keys are made of it)",
                 origin,
                 scalar.line,
             )
         if scalar.value in names:
             fail(f"level name {scalar.value!r} is there twice", origin, scalar.line)
-        names[scalar.value] = None
+        names[scalar.value] = scalar.line
     if len(names) != num_levels:
         fail(
-            f"{len(names)} level names ({listing(names)}) for a tree of {num_levels} levels:"
-            " give one name per level, coarse to fine",
+            f"level names {listing(names)} are {len(names)}, the levels of the tree {num_levels}:"
+            " give one name a level, coarse to fine",
             origin,
-            listed.line,
+            line,
         )
-    for level in names:
-        if f"direct_{level}" in names:
-            raise HierarchyError(
-                f"level names {level!r} and 'direct_{level}' would share the metric key"
-                f" mIoU_direct_{level}: rename one"
+    for name in names:
+        if f"direct_{name}" in names:
+            fail(
+                f"level names {name!r} and 'direct_{name}' would share the metric key"
+                f" 'mIoU_direct_{name}': rename one",
+                origin,
+                names[f"direct_{name}"],
             )
     return tuple(names)

@@ -1,0 +1,110 @@
+"""Lookup tables of a numbered tree, each made once from the array of parents.
+
+``parent`` is int64 (N,), -1 at the top; ``depth`` is int64 (N,), 0 at the top; the leaves are the
+nodes ``0 .. num_leaves - 1``. Nothing recurses, so depth is no limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def frozen(values: Any, dtype: Any = np.int64) -> np.ndarray:
+    """Returns the values as a read-only array; a new array is not copied, so keep no other view."""
+    array = np.ascontiguousarray(values, dtype=dtype)
+    array.setflags(write=False)
+    return array
+
+
+def depths(parent: np.ndarray) -> np.ndarray:
+    """Returns the depth of every node: all climb at once, each round twice as far as the last."""
+    total = len(parent)  # stands for the virtual root, which climbs to itself
+    jump = np.append(np.where(parent >= 0, parent, total), total)
+    depth = np.append((parent >= 0).astype(np.int64), 0)
+    while (jump != total).any():
+        depth = depth + depth[jump]
+        jump = jump[jump]
+    return depth[:-1]
+
+
+def nodes_by_depth(depth: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns the ids at each depth, from the top down."""
+    order = np.argsort(depth, kind="stable")
+    return tuple(np.split(order, np.cumsum(np.bincount(depth))[:-1]))
+
+
+def children_lists(
+    parent: np.ndarray, depth: np.ndarray, num_leaves: int
+) -> tuple[tuple[int, ...], ...]:
+    """Returns the children of every node in the order of their first leaves.
+
+    One entry more than nodes: the last one, index -1, holds the top-level nodes.
+    """
+    total = len(parent)
+    first_leaf = np.full(total + 1, total)
+    first_leaf[:num_leaves] = np.arange(num_leaves)
+    for nodes in reversed(nodes_by_depth(depth)):
+        np.minimum.at(first_leaf, parent[nodes], first_leaf[nodes])
+    children: list[list[int]] = [[] for _ in range(total + 1)]
+    above = parent.tolist()
+    for node in np.argsort(first_leaf[:-1], kind="stable").tolist():
+        children[above[node]].append(node)
+    return tuple(tuple(row) for row in children)
+
+
+def level_slices(
+    depth: np.ndarray, num_leaves: int, num_levels: int
+) -> tuple[tuple[int, int], ...]:
+    """Returns per level the (start, stop) of its inner nodes' ids, of the last level (0, L)."""
+    counts = np.bincount(depth[num_leaves:], minlength=num_levels - 1)
+    stops = num_leaves + np.cumsum(counts[::-1])[::-1]  # the finest inner level comes first
+    inner = ((int(stop - count), int(stop)) for stop, count in zip(stops, counts, strict=True))
+    return (*inner, (0, num_leaves))
+
+
+def leaf_ancestors(
+    parent: np.ndarray, depth: np.ndarray, num_leaves: int, level: int
+) -> np.ndarray:
+    """Returns (L,): for each leaf its ancestor at depth ``level``, itself where it is above it."""
+    node = np.arange(num_leaves)
+    while (deeper := depth[node] > level).any():
+        node = np.where(deeper, parent[node], node)
+    return node
+
+
+def level_ancestors(
+    parent: np.ndarray, depth: np.ndarray, num_leaves: int, num_levels: int
+) -> np.ndarray:
+    """Returns (num_levels, N): the node that stands for node v at level l, or -1."""
+    table = np.empty((num_levels, len(parent)), dtype=np.int64)
+    node = np.arange(len(parent))
+    is_leaf = node < num_leaves
+    for level in reversed(range(num_levels)):
+        node = np.where(depth[node] > level, parent[node], node)
+        table[level] = np.where(is_leaf | (depth >= level), node, -1)
+    return table
+
+
+def ancestor_matrix(parent: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Returns bool (N, N): [v, u] is True where u is v or an ancestor of v."""
+    matrix = np.eye(len(parent), dtype=bool)
+    for nodes in nodes_by_depth(depth)[1:]:
+        matrix[nodes] |= matrix[parent[nodes]]
+    return matrix
+
+
+def distance_matrix(parent: np.ndarray, depth: np.ndarray, ancestors: np.ndarray) -> np.ndarray:
+    """Returns int16 (N, N): edges between two nodes, top-level nodes being 2 apart.
+
+    int32 where the tree is so deep (over 16383 levels) that int16 would wrap.
+    """
+    dtype = np.int16 if 2 * (int(depth.max()) + 1) <= np.iinfo(np.int16).max else np.int32
+    below = ancestors.T  # [v, u]: u is in the subtree of v
+    matrix = np.empty(ancestors.shape, dtype=dtype)
+    for level, nodes in enumerate(nodes_by_depth(depth)):
+        # A step down is one edge nearer to the subtree entered and one farther from all the rest.
+        above = matrix[parent[nodes]] if level else (depth + 1).astype(dtype)[None]
+        matrix[nodes] = above + dtype(1) - dtype(2) * below[nodes]
+    return matrix
