@@ -12,6 +12,7 @@ def __getattr__(name: str) -> Any:
     # The lower floors (hierarchy, layers, metrics, losses) work without Detectron2, so only
     # asking for the config function imports it.
     if name == "add_hiera_seg_config":
+        import hiera_seg.compat  # first: says how to install Detectron2 where it is missing
         from hiera_seg.config import add_hiera_seg_config
 
         return add_hiera_seg_config

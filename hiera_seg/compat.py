@@ -1,38 +1,49 @@
 """The only module that knows one Detectron2, or one torch, from another.
 
-Detectron2 0.6 (the last release) and main differ in a few places that matter here:
+Where Detectron2 0.6 (the last release) and main differ, and it matters here:
 
-- 0.6 reads ``WarmupPolyLR`` from its DeepLab project, an old-style scheduler that keeps MAX_ITER in
-  its state; main keeps the class too. Neither is used: see :mod:`hiera_seg.engine.schedule`.
-- ``SimpleTrainer`` draws its data iterator when it is made (0.6) or when first used (main), and
-  main's gathers the metrics every few steps only.
-- ``evaluation.SemSegEvaluator`` of main adds boundary IoU and counts absent classes differently.
+- 0.6 keeps the process group of a machine in ``comm._LOCAL_PROCESS_GROUP`` and lets only its own
+  ``launch`` set it; main has ``comm.create_local_process_group``.
+- ``SimpleTrainer`` asks for the data iterator when it is made (0.6) or at the first step (main).
+- ``DefaultTrainer.state_dict`` leaves the optimizer out (0.6) or keeps it under ``_trainer`` (main).
+- ``create_ddp_model`` passes ``device_ids`` in both, which DDP refuses on CPU.
 
-Code elsewhere asks the functions below instead of looking at version numbers.
+Importing this module without Detectron2 says how to install it; the packages that need Detectron2
+import it first.
 """
 
 import importlib.util
 
 import torch
 
-INSTALL_HINT = (
-    "Detectron2 is not installed: run `python tools/install_detectron2.py` from a checkout of "
-    "hiera_seg, or install it as its own documentation says"
-)
+if importlib.util.find_spec("detectron2") is None:
+    raise ImportError(
+        "Detectron2 is not installed: run `python tools/install_detectron2.py` in a checkout of "
+        "hiera_seg, or install it as its own documentation says"
+    )
 
 
-def require_detectron2() -> None:
-    """Check that Detectron2 can be imported.
+def create_local_process_group(processes_per_machine: int) -> None:
+    """Tell Detectron2 which processes share this machine, after ``init_process_group``.
 
-    Raises:
-        ImportError: it can not; the message says how to install it.
+    Args:
+        processes_per_machine: how many; the same number on every machine.
     """
-    if importlib.util.find_spec("detectron2") is None:
-        raise ImportError(INSTALL_HINT)
+    from detectron2.utils import comm
+
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(processes_per_machine)
+        return
+    world_size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    for first in range(0, world_size, processes_per_machine):
+        ranks = list(range(first, first + processes_per_machine))
+        group = torch.distributed.new_group(ranks)  # every process has to make every group
+        if rank in ranks:
+            comm._LOCAL_PROCESS_GROUP = group
 
 
-def grad_scaler(device_type: str, enabled: bool) -> torch.amp.GradScaler:
-    """A gradient scaler for a device type: ``torch.amp.GradScaler`` came with torch 2.3."""
+def grad_scaler(device_type: str, enabled: bool) -> "torch.amp.GradScaler":
+    """A gradient scaler for a device type; ``torch.amp.GradScaler`` came with torch 2.3."""
     if hasattr(torch.amp, "GradScaler"):
         return torch.amp.GradScaler(device_type, enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled and device_type == "cuda")

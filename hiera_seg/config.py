@@ -1,18 +1,10 @@
 """Every config key of the package, once, with its default; and what a config resolves to."""
 
-import logging
+from detectron2.config import CfgNode as CN
+from detectron2.data import MetadataCatalog
+from detectron2.projects.deeplab import add_deeplab_config
 
-from hiera_seg.compat import require_detectron2
-
-require_detectron2()
-
-from detectron2.config import CfgNode as CN  # noqa: E402
-from detectron2.data import MetadataCatalog  # noqa: E402
-from detectron2.projects.deeplab import add_deeplab_config  # noqa: E402
-
-from hiera_seg.hierarchy import Hierarchy  # noqa: E402
-
-logger = logging.getLogger(__name__)
+from hiera_seg.hierarchy import Hierarchy
 
 STOCK_IGNORE_VALUE = 255  # Detectron2's default of MODEL.SEM_SEG_HEAD.IGNORE_VALUE
 WIDE_IGNORE_VALUE = 65535  # void of 16-bit label files, for trees of more than 255 nodes

@@ -1,0 +1,20 @@
+"""Running it: config and log, launch, trainer, checkpoints, schedules."""
+
+from hiera_seg import compat  # first: says how to install Detectron2 where it is missing
+from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
+from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.launch import launch
+from hiera_seg.engine.schedule import build_lr_scheduler
+from hiera_seg.engine.setup import load_config, setup
+from hiera_seg.engine.trainer import HieraTrainer
+
+__all__ = [
+    "CheckpointError",
+    "HieraCheckpointer",
+    "HieraTrainer",
+    "build_lr_scheduler",
+    "exit_on_error",
+    "launch",
+    "load_config",
+    "setup",
+]

@@ -1,0 +1,36 @@
+"""How a command line ends: one clear line for an error that a user can mend."""
+
+import sys
+from collections.abc import Callable
+
+from hiera_seg.config import ConfigError
+from hiera_seg.data import DatasetError
+from hiera_seg.engine.checkpoint import CheckpointError
+from hiera_seg.hierarchy import HierarchyError
+
+FAILURES = (DatasetError, HierarchyError, CheckpointError, FloatingPointError)
+
+
+def exit_on_error(main: Callable, *args: object) -> None:
+    """Call ``main(*args)``; an expected error is printed as one line and ends the process.
+
+    Exit codes: 1 for a run that failed (data, trees, checkpoints, a loss that is not finite),
+    2 for a command line or config that can not work, 130 for Ctrl-C. Anything else is a bug and
+    keeps its traceback.
+    """
+    try:
+        main(*args)
+    except ConfigError as error:
+        _exit(error, 2)
+    except FAILURES as error:
+        _exit(error, 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _exit(error: Exception, code: int) -> None:
+    message = str(error).strip()
+    if message.startswith("Caught "):  # raised in a loader worker, with its traceback as text
+        message = message.splitlines()[-1].split(": ", 1)[-1]
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

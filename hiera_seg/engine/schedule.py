@@ -1,0 +1,44 @@
+"""Learning-rate schedules: Detectron2's own, and "poly" with warm-up."""
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import LRMultiplier, WarmupParamScheduler
+from detectron2.solver import build_lr_scheduler as build_core_lr_scheduler
+from fvcore.common.param_scheduler import ParamScheduler
+
+
+class PolyParamScheduler(ParamScheduler):
+    """The "poly" decay of DeepLab: ``max((1 - where) ** power, constant_ending)``.
+
+    Args:
+        power: exponent of the decay.
+        constant_ending: the factor never falls below it.
+    """
+
+    def __init__(self, power: float, constant_ending: float = 0.0):
+        self.power = power
+        self.constant_ending = constant_ending
+
+    def __call__(self, where: float) -> float:
+        return max(max(1.0 - where, 0.0) ** self.power, self.constant_ending)
+
+
+def build_lr_scheduler(
+    cfg: CfgNode, optimizer: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Build the schedule that SOLVER.LR_SCHEDULER_NAME names.
+
+    "WarmupPolyLR" reads SOLVER.POLY_LR_POWER and POLY_LR_CONSTANT_ENDING beside the WARMUP keys.
+    Unlike the class of that name in Detectron2's DeepLab project it keeps no MAX_ITER in its
+    state, so a run can be resumed under a longer or a shorter schedule. Other names are left to
+    Detectron2.
+    """
+    if cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupPolyLR":
+        return build_core_lr_scheduler(cfg, optimizer)
+    schedule = WarmupParamScheduler(
+        PolyParamScheduler(cfg.SOLVER.POLY_LR_POWER, cfg.SOLVER.POLY_LR_CONSTANT_ENDING),
+        cfg.SOLVER.WARMUP_FACTOR,
+        min(cfg.SOLVER.WARMUP_ITERS / cfg.SOLVER.MAX_ITER, 1.0),
+        cfg.SOLVER.WARMUP_METHOD,
+    )
+    return LRMultiplier(optimizer, multiplier=schedule, max_iter=cfg.SOLVER.MAX_ITER)

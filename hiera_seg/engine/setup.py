@@ -1,0 +1,80 @@
+"""From a command line to a config that can run on this machine."""
+
+import argparse
+import logging
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from hiera_seg.config import ConfigError, add_hiera_seg_config
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(config_file: str, opts: list[str]) -> CfgNode:
+    """Read a config file and the KEY VALUE pairs of a command line, for this machine.
+
+    MODEL.DEVICE becomes "cpu" where it names a GPU and there is none.
+
+    Raises:
+        ConfigError: a file that can not be read, an unknown key, a value of the wrong type.
+    """
+    cfg = _read_config(config_file, opts)
+    _choose_device(cfg)
+    return cfg
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Make the frozen config of a run, and start its log.
+
+    A SEED below 0 is replaced by a drawn one, the same in all processes.
+
+    Args:
+        args: what ``detectron2.engine.default_argument_parser`` gives.
+
+    Raises:
+        ConfigError: see :func:`load_config`; or OUTPUT_DIR can not be written.
+    """
+    cfg = _read_config(args.config_file, args.opts)
+    try:
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="hiera_seg")
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} can not be written: {error}") from error
+    _choose_device(cfg)
+    if cfg.SEED < 0:
+        cfg.SEED = int(comm.shared_random_seed())
+        logger.info(f"SEED was below 0: drew {cfg.SEED}")
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def _read_config(config_file: str, opts: list[str]) -> CfgNode:
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    try:
+        if config_file:
+            cfg.merge_from_file(config_file)
+    except Exception as error:
+        raise ConfigError(f"config file {config_file}: {_reason(error)}") from error
+    try:
+        cfg.merge_from_list(opts)
+    except Exception as error:
+        raise ConfigError(f"options {' '.join(opts)}: {_reason(error)}") from error
+    return cfg
+
+
+def _choose_device(cfg: CfgNode) -> None:
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info(f"No GPU here: MODEL.DEVICE {cfg.MODEL.DEVICE} is replaced by cpu")
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return str(error)
+    # str(KeyError) is the repr of its message; an AssertionError may have none
+    return str(error.args[0]) if error.args else type(error).__name__

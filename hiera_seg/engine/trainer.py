@@ -1,0 +1,248 @@
+"""Training by config: DefaultTrainer on any device, with runs that resume exactly."""
+
+import importlib.util
+import logging
+import os
+import random
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hiera_seg.compat import grad_scaler
+from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
+from hiera_seg.engine.checkpoint import HieraCheckpointer
+from hiera_seg.engine.schedule import build_lr_scheduler
+from hiera_seg.evaluation import HieraSemSegEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+class ResumableLoader:
+    """The training stream of a config, started where training starts.
+
+    The iterations to skip are known only after the checkpoint has been read, so the workers are
+    started at the first batch asked for.
+
+    Attributes:
+        seed: what the order of the data and all augmentations follow from.
+        start_iter: the iteration whose batch comes first.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.cfg = cfg
+        self.seed = cfg.SEED
+        self.start_iter = 0
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.SEED = self.seed
+        yield from build_hiera_train_loader(cfg, start_iter=self.start_iter)
+
+
+class HieraTrainStep(SimpleTrainer):
+    """One optimisation step, in full or mixed precision, whose random draws follow from its place.
+
+    Dropout and the sampling in losses draw from generators seeded by (seed, iteration, process),
+    so that an iteration does the same whether or not the run was interrupted before it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: ResumableLoader,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device_type: str,
+        amp: bool,
+        seed: int,
+    ):
+        """
+        Args:
+            model: takes a batch and returns a dict of losses.
+            data_loader: gives batches.
+            optimizer: steps the parameters of the model.
+            device_type: "cpu" or "cuda".
+            amp: compute in half precision where torch.autocast does, with scaled gradients on GPUs.
+            seed: the seed of the run.
+        """
+        super().__init__(model, data_loader, optimizer)
+        self.device_type = device_type
+        self.amp = amp
+        self.seed = seed
+        # float16 on GPUs underflows without a scale; autocast on CPU is bfloat16, which does not
+        self.grad_scaler = grad_scaler(device_type, enabled=amp and device_type == "cuda")
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+
+        seed_everything(self.seed, self.iter, comm.get_rank())
+        with torch.autocast(self.device_type, enabled=self.amp):
+            losses = self.model(data)
+        self.optimizer.zero_grad()
+        self.grad_scaler.scale(sum(losses.values())).backward()
+        self._write_metrics(losses, data_time)  # raises where a loss is not finite
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.grad_scaler.load_state_dict(state["grad_scaler"])
+
+
+class HieraTrainer(DefaultTrainer):
+    """Detectron2's DefaultTrainer for hierarchical segmentation.
+
+    What differs: it runs on CPU, in one process or many; its checkpoints hold the optimizer, the
+    seed and the random state, so that a resumed run equals an uninterrupted one; it knows the
+    "poly" schedule, this package's mapper, loader and evaluator.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        """
+        Args:
+            cfg: what :func:`hiera_seg.engine.setup` gives: SEED is at least 0.
+        """
+        TrainerBase.__init__(self)  # DefaultTrainer's own would build DDP for GPUs only
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        model = distribute(model)
+        self._trainer = HieraTrainStep(
+            model,
+            self.build_train_loader(cfg),
+            optimizer,
+            device_type=torch.device(cfg.MODEL.DEVICE).type,
+            amp=cfg.SOLVER.AMP.ENABLED,
+            seed=cfg.SEED,
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = HieraCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the last checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
+
+        Args:
+            resume: whether to look for a checkpoint; without one MODEL.WEIGHTS are loaded.
+        """
+        super().resume_or_load(resume=resume)
+        if self.start_iter > 0:
+            # the checkpoint holds rates of the schedule it was trained under
+            rates = self.scheduler.get_lr()
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+        if isinstance(self.data_loader, ResumableLoader):
+            self.data_loader.start_iter = self.start_iter
+            self.data_loader.seed = self._trainer.seed
+
+    def train(self) -> dict | None:
+        """Train to SOLVER.MAX_ITER.
+
+        Returns:
+            The last evaluation's results; None where there was none.
+        """
+        super().train()  # checks TEST.EXPECTED_RESULTS
+        return getattr(self, "_last_eval_results", None)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = TrainerBase.state_dict(self)
+        state["_trainer"] = self._trainer.state_dict()
+        state["seed"] = self._trainer.seed
+        state["random_state"] = get_random_state()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        TrainerBase.load_state_dict(self, state)
+        self._trainer.load_state_dict(state["_trainer"])
+        if state["seed"] != self._trainer.seed:
+            logger.info(f"Going on with SEED {state['seed']}, which this run was started with")
+            self._trainer.seed = state["seed"]
+        set_random_state(state["random_state"])
+
+    def build_writers(self) -> list[EventWriter]:
+        if importlib.util.find_spec("tensorboard") is not None:
+            return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        logger.info("tensorboard is not installed: writing metrics.json and the log only")
+        metrics_file = os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
+        return [CommonMetricPrinter(self.max_iter), JSONWriter(metrics_file)]
+
+    @classmethod
+    def build_lr_scheduler(
+        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:
+        return ResumableLoader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
+        return build_detection_test_loader(cfg, dataset_name, mapper=HieraDatasetMapper(cfg, False))
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        folder = cfg.OUTPUT_DIR
+        if len(cfg.DATASETS.TEST) > 1:  # or the sets would overwrite each other's files
+            folder = f"{folder}/inference/{dataset_name}"
+        return HieraSemSegEvaluator(dataset_name, output_dir=folder)
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """Wrap a model for gradient averaging where there are several processes."""
+    if comm.get_world_size() == 1:
+        return model
+    on_gpu = next(model.parameters()).is_cuda
+    device_ids = [comm.get_local_rank()] if on_gpu else None
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+
+
+def seed_everything(*key: int) -> None:
+    """Seed torch, numpy and random from a tuple of integers, such as (seed, iteration, rank)."""
+    words = np.random.SeedSequence(key).generate_state(3)
+    torch.manual_seed(int(words[0]))
+    np.random.seed(words[1])
+    random.seed(int(words[2]))
+
+
+def get_random_state() -> dict[str, Any]:
+    """The state of torch's, numpy's and random's generators, as tensors and plain data.
+
+    Plain, because torch.load refuses numpy arrays unless it is told to trust the file.
+    """
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "random": random.getstate(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what :func:`get_random_state` gave."""
+    torch.set_rng_state(state["torch"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["random"])

@@ -1,0 +1,42 @@
+#!/usr/bin/env python
+"""Train or evaluate a model described by a config file."""
+
+import argparse
+
+from detectron2.engine import default_argument_parser
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+from hiera_seg.engine import HieraCheckpointer, HieraTrainer, launch, setup
+
+EPILOG = """
+examples:
+  train on this machine's GPU, or on its CPU where there is none
+    tools/train_net.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml
+  go on after an interruption
+    tools/train_net.py --config-file ... --resume
+  evaluate a checkpoint
+    tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
+  several GPUs
+    tools/train_net.py --config-file ... --num-gpus 8
+    torchrun --nproc-per-node 8 tools/train_net.py --config-file ...
+"""
+
+
+def main(args: argparse.Namespace) -> dict | None:
+    cfg = setup(args)
+    if args.eval_only:
+        model = HieraTrainer.build_model(cfg)
+        checkpointer = HieraCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        results = HieraTrainer.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+    trainer = HieraTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser(epilog=EPILOG).parse_args())
