@@ -1,0 +1,36 @@
+"""Networks: the meta-architecture, its heads and pixel decoders, and decoding of their output.
+
+Importing this package registers everything in Detectron2's registries.
+"""
+
+import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
+from hiera_seg.modeling.decode import decode, decode_variant
+from hiera_seg.modeling.heads import (
+    AuxiliaryHead,
+    EmbeddingHead,
+    HieraPixelHead,
+    build_hierarchical_loss,
+)
+from hiera_seg.modeling.norm import fall_back_to_batch_norm
+from hiera_seg.modeling.pixel_decoders import (
+    HIERA_PIXEL_DECODERS,
+    DeepLabV3PlusDecoder,
+    FPNDecoder,
+    build_pixel_decoder,
+)
+from hiera_seg.modeling.segmentor import HieraSegmentor
+
+__all__ = [
+    "HIERA_PIXEL_DECODERS",
+    "AuxiliaryHead",
+    "DeepLabV3PlusDecoder",
+    "EmbeddingHead",
+    "FPNDecoder",
+    "HieraPixelHead",
+    "HieraSegmentor",
+    "build_hierarchical_loss",
+    "build_pixel_decoder",
+    "decode",
+    "decode_variant",
+    "fall_back_to_batch_norm",
+]

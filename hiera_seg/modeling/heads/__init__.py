@@ -1,0 +1,8 @@
+"""Heads: from backbone features to node outputs and losses."""
+
+from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
+from hiera_seg.modeling.heads.embedding import EmbeddingHead
+from hiera_seg.modeling.heads.loss import build_hierarchical_loss
+from hiera_seg.modeling.heads.pixel import HieraPixelHead
+
+__all__ = ["AuxiliaryHead", "EmbeddingHead", "HieraPixelHead", "build_hierarchical_loss"]

@@ -1,0 +1,98 @@
+"""A flat head on an earlier feature, for the gradient it sends into the backbone."""
+
+import fvcore.nn.weight_init as weight_init
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.modeling.features import pick_features
+
+
+class AuxiliaryHead(nn.Module):
+    """3x3 convolution with norm and ReLU, dropout, 1x1 convolution to the leaves; cross entropy.
+
+    It serves training only, and knows leaves only: pixels whose label is an inner node are left
+    out, as void is.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_feature: str,
+        in_channels: int,
+        channels: int,
+        num_leaves: int,
+        dropout: float,
+        norm: str,
+        weight: float,
+    ):
+        """
+        Args:
+            in_feature: name of the backbone feature to read.
+            in_channels: its channels.
+            channels: channels between the two convolutions.
+            num_leaves: leaves of the tree.
+            dropout: share of channels to drop in training.
+            norm: after the first convolution, in Detectron2's names; "" for none.
+            weight: factor of the loss.
+        """
+        super().__init__()
+        self.in_feature = in_feature
+        self.num_leaves = num_leaves
+        self.weight = weight
+        self.conv = Conv2d(
+            in_channels,
+            channels,
+            kernel_size=3,
+            padding=1,
+            bias=not norm,
+            norm=get_norm(norm, channels),
+            activation=F.relu,
+        )
+        self.dropout = nn.Dropout2d(dropout)
+        self.predictor = Conv2d(channels, num_leaves, kernel_size=1)
+        weight_init.c2_msra_fill(self.conv)
+        nn.init.normal_(self.predictor.weight, std=0.01)
+        nn.init.zeros_(self.predictor.bias)
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], *, num_leaves: int
+    ) -> dict:
+        keys = cfg.MODEL.HIERA_SEG.AUXILIARY
+        name = keys.IN_FEATURE
+        shape = pick_features(input_shape, [name], "MODEL.HIERA_SEG.AUXILIARY.IN_FEATURE")[name]
+        return {
+            "in_feature": name,
+            "in_channels": shape.channels,
+            "channels": keys.CHANNELS,
+            "num_leaves": num_leaves,
+            "dropout": keys.DROPOUT,
+            "norm": keys.NORM,
+            "weight": keys.WEIGHT,
+        }
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Features by name, (B, C, h, w) -> leaf logits (B, num_leaves, h, w)."""
+        return self.predictor(self.dropout(self.conv(features[self.in_feature])))
+
+    def losses(self, logits: Tensor, labels: Tensor, leaf_count: Tensor) -> dict[str, Tensor]:
+        """Weighted cross entropy of leaf logits.
+
+        Args:
+            logits: (B, num_leaves, h, w) float.
+            labels: (B, H, W) int64 node ids or the void value.
+            leaf_count: 0-d, the number of pixels to divide by; 0 counts as 1.
+
+        Returns:
+            {"loss_auxiliary": scalar}; without one leaf label a zero that has a gradient path.
+        """
+        logits = F.interpolate(
+            logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False
+        )
+        is_leaf = (labels >= 0) & (labels < self.num_leaves)
+        targets = labels.where(is_leaf, labels.new_tensor(-100))
+        total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
+        return {"loss_auxiliary": self.weight * total / leaf_count.clamp(min=1)}

@@ -1,0 +1,61 @@
+"""The projection whose output the triplet loss trains."""
+
+import fvcore.nn.weight_init as weight_init
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.modeling.features import pick_features
+
+
+class EmbeddingHead(nn.Module):
+    """A 1x1 convolution with norm and ReLU, then a 1x1 convolution to the embedding.
+
+    It serves training only. The loss normalises the embedding to length 1, so that its scale is
+    free; the last convolution starts at unit scale, because the gradient of that normalisation
+    grows as the embedding shrinks.
+    """
+
+    @configurable
+    def __init__(
+        self, *, in_feature: str, in_channels: int, hidden_channels: int, dim: int, norm: str
+    ):
+        """
+        Args:
+            in_feature: name of the backbone feature to read.
+            in_channels: its channels.
+            hidden_channels: channels between the two convolutions.
+            dim: length of an embedding.
+            norm: after the first convolution, in Detectron2's names; "" for none.
+        """
+        super().__init__()
+        self.in_feature = in_feature
+        self.hidden = Conv2d(
+            in_channels,
+            hidden_channels,
+            kernel_size=1,
+            bias=not norm,
+            norm=get_norm(norm, hidden_channels),
+            activation=F.relu,
+        )
+        self.project = Conv2d(hidden_channels, dim, kernel_size=1)
+        weight_init.c2_msra_fill(self.hidden)
+        weight_init.c2_xavier_fill(self.project)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        keys = cfg.MODEL.HIERA_SEG.EMBEDDING
+        name = keys.IN_FEATURE
+        shape = pick_features(input_shape, [name], "MODEL.HIERA_SEG.EMBEDDING.IN_FEATURE")[name]
+        return {
+            "in_feature": name,
+            "in_channels": shape.channels,
+            "hidden_channels": keys.HIDDEN_CHANNELS or shape.channels,
+            "dim": keys.DIM,
+            "norm": keys.NORM,
+        }
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Features by name, (B, C, h, w) -> embeddings (B, dim, h, w) of any length."""
+        return self.project(self.hidden(features[self.in_feature]))

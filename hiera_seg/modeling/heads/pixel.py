@@ -1,0 +1,164 @@
+"""The head that gives every pixel one logit for each node of the class tree."""
+
+from typing import NamedTuple
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.scores import NodeOutput
+from hiera_seg.losses import HierarchicalLoss
+from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
+from hiera_seg.modeling.heads.embedding import EmbeddingHead
+from hiera_seg.modeling.heads.loss import (
+    build_hierarchical_loss,
+    global_valid_pixels,
+    training_iteration,
+)
+from hiera_seg.modeling.pixel_decoders import build_pixel_decoder
+
+
+class PixelOutput(NamedTuple):
+    """What the layers of a :class:`HieraPixelHead` compute.
+
+    Attributes:
+        logits: (B, N, H / stride, W / stride), one for each node.
+        embeddings: (B, D, h, w) at the stride of their feature; None in eval or without a head.
+        auxiliary: (B, L, h, w) leaf logits; None in eval or without a head.
+    """
+
+    logits: Tensor
+    embeddings: Tensor | None
+    auxiliary: Tensor | None
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class HieraPixelHead(nn.Module):
+    """A pixel decoder and a 1x1 convolution to the nodes, trained by hierarchical losses.
+
+    A head that :class:`~hiera_seg.modeling.HieraSegmentor` can use has the attributes
+    ``hierarchy``, ``ignore_value``, ``loss_names`` and ``output_kind``, and a ``forward`` like
+    this one's.
+    """
+
+    output_kind = "logits"  # the kind of its NodeOutput
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hierarchy: Hierarchy,
+        pixel_decoder: nn.Module,
+        loss: HierarchicalLoss,
+        ignore_value: int,
+        loss_weight: float = 1.0,
+        embedding_head: EmbeddingHead | None = None,
+        auxiliary_head: AuxiliaryHead | None = None,
+    ):
+        """
+        Args:
+            hierarchy: the class tree.
+            pixel_decoder: see ``HIERA_PIXEL_DECODERS``.
+            loss: the terms to train with.
+            ignore_value: what void is in the targets.
+            loss_weight: factor of all losses.
+            embedding_head: needed where a term of ``loss`` works on embeddings.
+            auxiliary_head: a flat head that training adds.
+
+        Raises:
+            ValueError: ``loss`` needs embeddings and there is no ``embedding_head``.
+        """
+        super().__init__()
+        if "embeddings" in loss.needs and embedding_head is None:
+            raise ValueError(
+                f"losses {', '.join(loss.names)} need embeddings: give HieraPixelHead an "
+                "embedding_head"
+            )
+        self.hierarchy = hierarchy
+        self.ignore_value = ignore_value
+        self.loss_weight = loss_weight
+        self.loss_names = tuple(loss.names)
+        self.pixel_decoder = pixel_decoder
+        self.loss = loss
+        self.embedding_head = embedding_head
+        self.auxiliary_head = auxiliary_head
+        self.predictor = Conv2d(pixel_decoder.out_channels, hierarchy.num_nodes, kernel_size=1)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        hierarchy = resolve_hierarchy(cfg)
+        ignore_value = resolve_ignore_label(cfg, hierarchy)
+        loss = build_hierarchical_loss(cfg, hierarchy, ignore_value)
+        embedding_head = auxiliary_head = None
+        if "embeddings" in loss.needs:  # an unused head would stop DDP
+            embedding_head = EmbeddingHead(cfg, input_shape)
+        if cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT > 0:
+            auxiliary_head = AuxiliaryHead(cfg, input_shape, num_leaves=hierarchy.num_leaves)
+        return {
+            "hierarchy": hierarchy,
+            "pixel_decoder": build_pixel_decoder(cfg, input_shape),
+            "loss": loss,
+            "ignore_value": ignore_value,
+            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+            "embedding_head": embedding_head,
+            "auxiliary_head": auxiliary_head,
+        }
+
+    def forward(
+        self, features: dict[str, Tensor], targets: Tensor | None = None
+    ) -> tuple[NodeOutput | None, dict[str, Tensor]]:
+        """Compute losses in training, node logits in eval.
+
+        Args:
+            features: backbone features (B, C, h, w) float by name.
+            targets: (B, H, W) int64 node ids, void = ``ignore_value``; read in training only.
+
+        Returns:
+            In training None and the losses by name; in eval node logits (B, N, h, w) at the pixel
+            decoder's stride and an empty dict.
+        """
+        output = self.layers(features)
+        if self.training:
+            return None, self.losses(output, targets)
+        return NodeOutput(output.logits, self.output_kind), {}
+
+    def layers(self, features: dict[str, Tensor]) -> PixelOutput:
+        """Run the network, without losses."""
+        mask_features, _, _ = self.pixel_decoder.forward_features(features)
+        embeddings = auxiliary = None
+        if self.training and self.embedding_head is not None:
+            embeddings = self.embedding_head(features)
+        if self.training and self.auxiliary_head is not None:
+            auxiliary = self.auxiliary_head(features)
+        return PixelOutput(self.predictor(mask_features), embeddings, auxiliary)
+
+    def losses(self, output: PixelOutput, targets: Tensor) -> dict[str, Tensor]:
+        """Weighted losses of what :meth:`layers` computed.
+
+        Args:
+            output: of the layers, in training.
+            targets: (B, H, W) int64 node ids, void = ``ignore_value``.
+
+        Returns:
+            {"loss_<name>": scalar}, float32.
+        """
+        counts = global_valid_pixels(targets, self.hierarchy, self.ignore_value)
+        logits = F.interpolate(
+            output.logits.float(), targets.shape[-2:], mode="bilinear", align_corners=False
+        )
+        losses = self.loss(
+            logits,
+            targets,
+            output.embeddings,
+            valid_count=counts,
+            iteration=training_iteration(),
+        )
+        if output.auxiliary is not None:
+            losses |= self.auxiliary_head.losses(output.auxiliary, targets, counts[-1])
+        return {name: self.loss_weight * loss for name, loss in losses.items()}

@@ -1,0 +1,124 @@
+"""DeepLabV3+'s decoder (Chen et al., ECCV 2018), as Detectron2 builds it."""
+
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.projects.deeplab import DeepLabV3PlusHead
+from torch import Tensor, nn
+
+from hiera_seg.config import ConfigError
+from hiera_seg.modeling.features import pick_features
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+
+GROUPS = 32  # of Detectron2's "GN"
+
+
+class DeepLabV3PlusDecoder(nn.Module):
+    """ASPP on the coarsest feature, then upsampled and fused with each finer one.
+
+    The image pooling of ASPP is global, so neither the size of training crops nor that of test
+    images is written into the network. (Detectron2 ties it to the crop: a test image then has to
+    be a multiple of the crop.) It has no norm, so a batch of one image trains.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: dict[str, ShapeSpec],
+        project_channels: Sequence[int],
+        decoder_channels: Sequence[int],
+        aspp_dilations: Sequence[int],
+        aspp_dropout: float,
+        norm: str,
+        use_depthwise_separable_conv: bool = False,
+    ):
+        """
+        Args:
+            input_shape: shapes of the features to read.
+            project_channels: channels to which each feature but the coarsest is projected,
+                finest first.
+            decoder_channels: channels after each stage, finest first; the last are ASPP's.
+            aspp_dilations: of ASPP's three 3x3 convolutions.
+            aspp_dropout: share of ASPP's output to drop in training.
+            norm: of all convolutions but the pooled one, in Detectron2's names.
+            use_depthwise_separable_conv: depthwise separable convolutions in place of 3x3 ones.
+        """
+        super().__init__()
+        self.head = DeepLabV3PlusHead(
+            input_shape,
+            project_channels=project_channels,
+            aspp_dilations=aspp_dilations,
+            aspp_dropout=aspp_dropout,
+            decoder_channels=decoder_channels,
+            common_stride=min(shape.stride for shape in input_shape.values()),
+            norm=norm,
+            train_size=None,  # pool globally
+            num_classes=None,  # a decoder only
+            use_depthwise_separable_conv=use_depthwise_separable_conv,
+        )
+        self.in_features = self.head.in_features  # finest first
+        self.out_channels = decoder_channels[0]
+        self.stride = self.head.common_stride
+        self.multi_scale_channels = [input_shape[k].channels for k in reversed(self.in_features)]
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        keys = cfg.MODEL.SEM_SEG_HEAD
+        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
+        _check_deeplab_keys(keys, shapes)
+        return {
+            "input_shape": shapes,
+            "project_channels": keys.PROJECT_CHANNELS,
+            "decoder_channels": [keys.CONVS_DIM] * (len(shapes) - 1) + [keys.ASPP_CHANNELS],
+            "aspp_dilations": keys.ASPP_DILATIONS,
+            "aspp_dropout": keys.ASPP_DROPOUT,
+            "norm": keys.NORM,
+            "use_depthwise_separable_conv": keys.USE_DEPTHWISE_SEPARABLE_CONV,
+        }
+
+    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+        """Decode backbone features.
+
+        Args:
+            features: (B, C, h, w) float by name, one for each of ``in_features``.
+
+        Returns:
+            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
+            read, coarse to fine.
+        """
+        multi_scale = [features[name] for name in reversed(self.in_features)]
+        return self.head.layers(features), None, multi_scale
+
+
+def _check_deeplab_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
+    if len(keys.PROJECT_CHANNELS) != len(shapes) - 1:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(keys.PROJECT_CHANNELS)}; "
+            f"{len(shapes) - 1} numbers are needed, one for each of MODEL.SEM_SEG_HEAD.IN_FEATURES "
+            f"{list(shapes)} but the coarsest"
+        )
+    if len(keys.ASPP_DILATIONS) != 3:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.ASPP_DILATIONS is {list(keys.ASPP_DILATIONS)}; three are needed"
+        )
+    stride = min(shape.stride for shape in shapes.values())
+    if keys.COMMON_STRIDE != stride:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; DeepLabV3+ decodes at the "
+            f"stride of the finest of its features {list(shapes)}, which is {stride}"
+        )
+    channels = [*keys.PROJECT_CHANNELS, keys.CONVS_DIM, keys.ASPP_CHANNELS]
+    if keys.NORM == "GN" and any(c % GROUPS for c in channels):
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs multiples of {GROUPS} channels; "
+            f"PROJECT_CHANNELS, CONVS_DIM, ASPP_CHANNELS are {channels}. Change them, or choose "
+            "BN or SyncBN"
+        )
+
+
+@HIERA_PIXEL_DECODERS.register()
+def deeplab_v3_plus(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> DeepLabV3PlusDecoder:
+    """Build a :class:`DeepLabV3PlusDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
+    return DeepLabV3PlusDecoder(cfg, input_shape)

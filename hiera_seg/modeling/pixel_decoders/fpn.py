@@ -1,0 +1,95 @@
+"""The semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019), over any strided features."""
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.config import ConfigError
+from hiera_seg.modeling.features import pick_features
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+
+
+class FPNDecoder(nn.Module):
+    """Each feature is brought to one stride by 3x3 convolutions and upsampling; then their sum.
+
+    The layers are those of Detectron2's ``SemSegFPNHead``. Where an image is no multiple of the
+    coarsest stride, doubled maps are some pixels too large; they are resized before the sum.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: dict[str, ShapeSpec],
+        conv_dims: int,
+        common_stride: int,
+        norm: str,
+    ):
+        """
+        Args:
+            input_shape: shapes of the features to read.
+            conv_dims: channels of all convolutions, and of the result.
+            common_stride: stride of the result; at most that of the finest feature.
+            norm: of the convolutions, in Detectron2's names.
+        """
+        super().__init__()
+        self.head = SemSegFPNHead(
+            input_shape, num_classes=1, conv_dims=conv_dims, common_stride=common_stride, norm=norm
+        )
+        self.head.predictor = nn.Identity()  # it has no decoder-only form; the head predicts
+        self.in_features = self.head.in_features  # finest first
+        self.out_channels = conv_dims
+        self.stride = common_stride
+        self.multi_scale_channels = [input_shape[k].channels for k in reversed(self.in_features)]
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        keys = cfg.MODEL.SEM_SEG_HEAD
+        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
+        finest = min(shape.stride for shape in shapes.values())
+        if keys.COMMON_STRIDE > finest:
+            raise ConfigError(
+                f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; the finest of its "
+                f"features {list(shapes)} has stride {finest}, and FPN only upsamples: choose "
+                f"{finest} or less"
+            )
+        if keys.NORM == "GN" and keys.CONVS_DIM % 32:
+            raise ConfigError(
+                "MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs a multiple of 32 channels; "
+                f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {keys.CONVS_DIM}"
+            )
+        return {
+            "input_shape": shapes,
+            "conv_dims": keys.CONVS_DIM,
+            "common_stride": keys.COMMON_STRIDE,
+            "norm": keys.NORM,
+        }
+
+    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+        """Decode backbone features.
+
+        Args:
+            features: (B, C, h, w) float by name, one for each of ``in_features``.
+
+        Returns:
+            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
+            read, coarse to fine.
+        """
+        total = None
+        for name, layers in zip(self.in_features, self.head.scale_heads, strict=True):
+            x = layers(features[name])
+            if total is None:
+                total = x
+                continue
+            if x.shape[-2:] != total.shape[-2:]:
+                x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=False)
+            total = total + x
+        return total, None, [features[name] for name in reversed(self.in_features)]
+
+
+@HIERA_PIXEL_DECODERS.register()
+def fpn(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> FPNDecoder:
+    """Build an :class:`FPNDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
+    return FPNDecoder(cfg, input_shape)

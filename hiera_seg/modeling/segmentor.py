@@ -1,0 +1,180 @@
+"""The meta-architecture: images in, losses or label maps of every level out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.modeling.backbone import Backbone
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.scores import NodeOutput
+from hiera_seg.modeling.decode import decode, decode_variant
+from hiera_seg.modeling.norm import fall_back_to_batch_norm
+
+
+@META_ARCH_REGISTRY.register()
+class HieraSegmentor(nn.Module):
+    """Hierarchical semantic segmentation behind Detectron2's interface of models."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        sem_seg_head: nn.Module,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        decode_as: str = "auto",
+        direct: bool = True,
+        output: str = "both",
+        safe_depth: float | None = None,
+    ):
+        """
+        Args:
+            backbone: a backbone of Detectron2's interface.
+            sem_seg_head: a head such as :class:`~hiera_seg.modeling.HieraPixelHead`.
+            pixel_mean: per channel, subtracted from images.
+            pixel_std: per channel, by which images are divided.
+            decode_as: how node scores become leaf scores: "auto" or one of ``DECODE_VARIANTS``.
+            direct: also give the best node of each level by its own score.
+            output: "both", "scores" (no label maps) or "labels" (no scores).
+            safe_depth: stop at an inner node where the best child scores below this; None: never.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.variant = decode_variant(
+            decode_as, sem_seg_head.loss_names, kind=sem_seg_head.output_kind
+        )
+        self.direct = direct
+        self.output = output
+        self.safe_depth = safe_depth
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
+        device_type = torch.device(cfg.MODEL.DEVICE).type
+        fall_back_to_batch_norm(nn.ModuleList([backbone, sem_seg_head]), device_type)
+        test = cfg.MODEL.HIERA_SEG.TEST
+        return {
+            "backbone": backbone,
+            "sem_seg_head": sem_seg_head,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "decode_as": test.DECODE,
+            "direct": test.DIRECT,
+            "output": test.OUTPUT,
+            "safe_depth": test.SAFE_DEPTH if test.SAFE_DEPTH >= 0 else None,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    @property
+    def size_divisibility(self) -> int:
+        """Images are padded to multiples of this; 0 or 1: not padded."""
+        return self.backbone.size_divisibility
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        return self.sem_seg_head.hierarchy
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, predictions in eval.
+
+        Args:
+            batched_inputs: one dict an image: "image" (C, H, W) uint8 or float, of any size. In
+                training also "sem_seg" (H, W) integer node ids, void = the head's
+                ``ignore_value``. In eval optionally "height" and "width" of the output, by
+                default the image's own. Nothing is changed in place.
+
+        Returns:
+            In training the losses by name. In eval a list of one dict an image:
+
+            - "sem_seg": (L, height, width) float, decoded leaf scores;
+            - "hiera_labels": for each level, coarse to fine, (height, width) int64 node ids of
+              the decoded path;
+            - "hiera_labels_direct": the same, each level by its own scores.
+
+        Raises:
+            ValueError: in training, "sem_seg" is missing or differs in size from its image.
+        """
+        images = [self._normalize(x["image"]) for x in batched_inputs]
+        if self.training:
+            return self._losses(images, batched_inputs)
+        return self._predictions(images, batched_inputs)
+
+    def _normalize(self, image: Tensor) -> Tensor:
+        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+
+    def _losses(self, images: list[Tensor], inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        labels = [
+            _label_of(x, image.shape[-2:]).to(self.device, torch.long)
+            for x, image in zip(inputs, images, strict=True)
+        ]
+        divisibility = self.size_divisibility
+        batch = ImageList.from_tensors(images, divisibility)
+        ignore_value = self.sem_seg_head.ignore_value
+        targets = ImageList.from_tensors(labels, divisibility, ignore_value).tensor
+        return self.sem_seg_head(self.backbone(batch.tensor), targets)[1]
+
+    def _predictions(self, images: list[Tensor], inputs: list[dict[str, Any]]) -> list[dict]:
+        results: list[dict] = [{} for _ in images]
+        for members in self._batches(images):
+            batch = ImageList.from_tensors([images[i] for i in members], self.size_divisibility)
+            output, _ = self.sem_seg_head(self.backbone(batch.tensor))
+            padded_height, padded_width = batch.tensor.shape[-2:]
+            for row, i in enumerate(members):
+                height, width = (int(n) for n in images[i].shape[-2:])
+                results[i] = decode(
+                    NodeOutput(output.values[row : row + 1], output.kind),
+                    self.hierarchy,
+                    padded_size=(int(padded_height), int(padded_width)),
+                    image_size=(height, width),
+                    output_size=(inputs[i].get("height", height), inputs[i].get("width", width)),
+                    variant=self.variant,
+                    direct=self.direct,
+                    output=self.output,
+                    safe_depth=self.safe_depth,
+                )
+        return results
+
+    def _batches(self, images: list[Tensor]) -> list[list[int]]:
+        """Indices of images that pad to one size.
+
+        Padding an image to the size of a larger one changes its prediction, most of all through
+        global pooling. Only images that no batch pads further are put together, so that a
+        prediction does not depend on what else is in the batch.
+        """
+        if len(images) == 1:
+            return [[0]]
+        step = max(self.size_divisibility, 1)
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for i, image in enumerate(images):
+            size = tuple(-(-int(n) // step) for n in image.shape[-2:])
+            by_size.setdefault(size, []).append(i)
+        return list(by_size.values())
+
+
+def _label_of(sample: dict[str, Any], image_size: tuple[int, int]) -> Tensor:
+    name = sample.get("file_name", "a training image without file_name")
+    if "sem_seg" not in sample:
+        raise ValueError(
+            f'{name}: no "sem_seg" in the input of a model in training; '
+            "HieraDatasetMapper(cfg, True) makes it from the label file (or call model.eval())"
+        )
+    label = sample["sem_seg"]
+    if tuple(label.shape) != tuple(image_size):
+        raise ValueError(
+            f'{name}: "sem_seg" is {tuple(label.shape)}, the image {tuple(image_size)}; '
+            "augmentations have to change both alike"
+        )
+    return label
