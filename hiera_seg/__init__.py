@@ -12,7 +12,7 @@ def __getattr__(name: str) -> Any:
     # The lower floors (hierarchy, layers, metrics, losses) work without Detectron2, so only
     # asking for the config function imports it.
     if name == "add_hiera_seg_config":
-        import hiera_seg.compat  # first: says how to install Detectron2 where it is missing
+        import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2)
         from hiera_seg.config import add_hiera_seg_config
 
         return add_hiera_seg_config

@@ -5,7 +5,7 @@ Where Detectron2 0.6 (the last release) and main differ, and it matters here:
 - 0.6 keeps the process group of a machine in ``comm._LOCAL_PROCESS_GROUP`` and lets only its own
   ``launch`` set it; main has ``comm.create_local_process_group``.
 - ``SimpleTrainer`` asks for the data iterator when it is made (0.6) or at the first step (main).
-- ``DefaultTrainer.state_dict`` leaves the optimizer out (0.6) or keeps it under ``_trainer`` (main).
+- ``DefaultTrainer.state_dict`` leaves the optimizer out (0.6) or has it in ``_trainer`` (main).
 - ``create_ddp_model`` passes ``device_ids`` in both, which DDP refuses on CPU.
 
 Importing this module without Detectron2 says how to install it; the packages that need Detectron2

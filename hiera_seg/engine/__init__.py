@@ -1,6 +1,6 @@
 """Running it: config and log, launch, trainer, checkpoints, schedules."""
 
-from hiera_seg import compat  # first: says how to install Detectron2 where it is missing
+import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
 from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.engine.launch import launch

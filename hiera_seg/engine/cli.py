@@ -29,8 +29,5 @@ def exit_on_error(main: Callable, *args: object) -> None:
 
 
 def _exit(error: Exception, code: int) -> None:
-    message = str(error).strip()
-    if message.startswith("Caught "):  # raised in a loader worker, with its traceback as text
-        message = message.splitlines()[-1].split(": ", 1)[-1]
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(code)
