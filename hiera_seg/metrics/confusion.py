@@ -1,0 +1,332 @@
+"""Counting pixels: predicted paths against true paths, once per image.
+
+Every level's merged matrix, and every distance in the tree, follows from one matrix of (predicted
+node, true node). The direct labels add one matrix a level and a count of the pixels whose levels
+agree. So an image is counted by one histogram over all its label maps together where the trees are
+small enough, by several where they are not, and the levels are told apart at the end.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from hiera_seg.hierarchy import Hierarchy
+
+# Label maps are counted together while their joint histogram has no more cells than this. Past it
+# the histogram leaves the cache and costs more than counting the maps one after the other.
+_MAX_JOINT_CELLS = 1 << 17
+# Pixels whose cell numbers are computed at a time, so that the temporaries stay in the cache.
+_PIXELS_AT_A_TIME = 1 << 18
+# Void has a place in the table that ids are looked up in; a value past this one is replaced.
+_MAX_TABLE_ID = 65535
+
+
+class PathCounts:
+    """Counts of one evaluation: one int64 vector, so that processes add up by one reduction.
+
+    Attributes:
+        hierarchy: the tree with N nodes and L leaves.
+        ignore_label: the value of void pixels in the ground truth, outside [0, N).
+        vector: int64 (size,), all counts; the other attributes are views of it. Its size depends
+            on the tree alone. It may be replaced by the sum over processes with ``vector[:] = ..``.
+        nodes: int64 (N, N), pixels by [predicted node, true node]; void pixels are left out.
+        direct: tuple over levels of int64 (K, N), pixels by [index into level_nodes(level) of the
+            direct label, true node].
+    """
+
+    def __init__(self, hierarchy: Hierarchy, ignore_label: int = 255) -> None:
+        _check_ignore_label(hierarchy, ignore_label)
+        self.hierarchy = hierarchy
+        self.ignore_label = ignore_label
+        n = hierarchy.num_nodes
+        shapes = [(n, n)]
+        shapes += [(len(hierarchy.level_nodes(i)), n) for i in range(hierarchy.num_levels)]
+        ends = np.cumsum([rows * columns for rows, columns in shapes])
+        self.vector = np.zeros(int(ends[-1]) + 3, np.int64)
+        parts = np.split(self.vector, ends)
+        views = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]
+        self.nodes, self.direct = views[0], tuple(views[1:])
+        self._totals = parts[-1]
+
+    @property
+    def consistent(self) -> int:
+        """Non-void pixels whose direct labels form one path."""
+        return int(self._totals[0])
+
+    @property
+    def num_images(self) -> int:
+        """Images counted."""
+        return int(self._totals[1])
+
+    @property
+    def num_direct_images(self) -> int:
+        """Images counted that had direct labels."""
+        return int(self._totals[2])
+
+    def add(
+        self, labels: np.ndarray, truth: np.ndarray, direct: Sequence[np.ndarray] | None = None
+    ) -> None:
+        """Count one image; the arguments are those of :func:`count_image`."""
+        nodes, direct_counts, consistent = count_image(
+            labels, truth, self.hierarchy, ignore_label=self.ignore_label, direct=direct
+        )
+        self.nodes += nodes
+        for total, counts in zip(self.direct, direct_counts, strict=False):
+            total += counts
+        self._totals += (consistent, 1, int(direct is not None))
+
+
+def count_image(
+    labels: np.ndarray,
+    truth: np.ndarray,
+    hierarchy: Hierarchy,
+    *,
+    ignore_label: int = 255,
+    direct: Sequence[np.ndarray] | None = None,
+) -> tuple[np.ndarray, list[np.ndarray], int]:
+    """Count the pixels of one image by what was predicted and what is true.
+
+    Args:
+        labels: integers (H, W), the predicted node of each pixel: a leaf, or an inner node where
+            the prediction stops early (safe depth).
+        truth: integers (H, W), the true node, an inner node where only that is known, or
+            ``ignore_label`` for void.
+        hierarchy: the tree with N nodes.
+        ignore_label: the value of void, outside [0, N).
+        direct: one (H, W) map a level, coarse to fine, of node ids among ``level_nodes(level)``.
+
+    Returns:
+        ``(nodes, direct, consistent)``: int64 (N, N) by [predicted node, true node]; a list over
+        levels of int64 (K, N) by [index into level_nodes(level), true node], empty without
+        ``direct``; and the number of pixels whose direct labels form one path. Void counts nowhere.
+
+    Raises:
+        ValueError: a map has another shape than ``truth``, is not of integers, or holds an id that
+            has no place in it; or there is not one direct map a level.
+    """
+    _check_ignore_label(hierarchy, ignore_label)
+    direct = [] if direct is None else list(direct)
+    if direct and len(direct) != hierarchy.num_levels:
+        raise ValueError(
+            f"{len(direct)} maps of direct labels for the {hierarchy.num_levels} levels of the "
+            f"tree {hierarchy.name!r}: pass one a level, coarse to fine"
+        )
+    num_nodes = hierarchy.num_nodes
+    if not 0 <= ignore_label <= _MAX_TABLE_ID:
+        truth, ignore_label = _with_void_at_top(truth, ignore_label)
+    truth_map = _LabelMap("ground truth", truth, np.arange(num_nodes), void=ignore_label)
+    maps = [_LabelMap("prediction", labels, np.arange(num_nodes))]
+    for level, values in zip(hierarchy.level_names, direct, strict=False):
+        name = f"direct labels of level {level!r}"
+        maps.append(_LabelMap(name, values, hierarchy.level_nodes(level)))
+    for label_map in maps:
+        if label_map.shape != truth_map.shape:
+            raise ValueError(
+                f"the {label_map.name} has the size {_size(label_map.shape)}, "
+                f"the ground truth {_size(truth_map.shape)}"
+            )
+
+    matrices, consistent = [], None
+    for group in _groups(maps, num_nodes + 1):
+        joint = _joint_histogram([*group, truth_map])[..., :num_nodes]
+        axes = range(len(group))
+        matrices += [joint.sum(axis=tuple(a for a in axes if a != kept)) for kept in axes]
+        if direct and len(group) >= len(direct):  # all direct maps are in this group, at its end
+            by_direct = joint.sum(axis=(*range(len(group) - len(direct)), -1))
+            paths = tuple(hierarchy.leaf_to_level(i) for i in range(hierarchy.num_levels))
+            consistent = int(by_direct[paths].sum())
+    if direct and consistent is None:
+        consistent = _count_consistent(maps[1:], truth_map, hierarchy)
+    return matrices[0], matrices[1:], consistent or 0
+
+
+def collapse_nodes(nodes: np.ndarray, hierarchy: Hierarchy, level: int | str) -> np.ndarray:
+    """Make one level's merged matrix from the matrix of nodes.
+
+    Args:
+        nodes: int64 (N, N) by [predicted node, true node].
+        hierarchy: the tree with N nodes.
+        level: index or name of the level with K nodes.
+
+    Returns:
+        int64 (K + 1, K) by [predicted, true class of the level], in the order of
+        ``level_nodes(level)``. The last row counts predictions that stop above the level: missed
+        pixels of their true class, and no class's false alarm. Pixels whose label does not reach
+        the level are left out.
+    """
+    index = _index_at_level(hierarchy, level)
+    size = len(hierarchy.level_nodes(level))
+    by_row = np.zeros((size + 1, nodes.shape[1]), np.int64)
+    np.add.at(by_row, index, nodes)
+    return _collapse_columns(by_row, index, size)
+
+
+def collapse_direct(direct: np.ndarray, hierarchy: Hierarchy, level: int | str) -> np.ndarray:
+    """Make one level's direct matrix from the counts of its direct labels.
+
+    Args:
+        direct: int64 (K, N) by [index into level_nodes(level), true node].
+        hierarchy: the tree with N nodes.
+        level: index or name of the level with K nodes.
+
+    Returns:
+        int64 (K + 1, K), as :func:`collapse_nodes`; a direct label always reaches its level, so
+        the last row is zero.
+    """
+    size = len(hierarchy.level_nodes(level))
+    by_row = np.concatenate([direct, np.zeros((1, direct.shape[1]), np.int64)])
+    return _collapse_columns(by_row, _index_at_level(hierarchy, level), size)
+
+
+def _index_at_level(hierarchy: Hierarchy, level: int | str) -> np.ndarray:
+    """For each node the index in level_nodes(level) of the node that stands for it, or K."""
+    nodes = hierarchy.level_nodes(level)
+    index = np.full(hierarchy.num_nodes + 1, len(nodes))
+    index[nodes] = np.arange(len(nodes))
+    # -1, where a label does not reach the level, reads the last entry: K
+    return index[hierarchy.level_ancestor[hierarchy.level_index(level)]]
+
+
+def _collapse_columns(by_row: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
+    matrix = np.zeros((len(by_row), size + 1), np.int64)
+    np.add.at(matrix.T, index, by_row.T)
+    return matrix[:, :size]
+
+
+class _LabelMap:
+    """A label map and the numbers 0 .. size-1 that its ids get along its axis of a histogram."""
+
+    def __init__(
+        self, name: str, values: np.ndarray, ids: np.ndarray, void: int | None = None
+    ) -> None:
+        self.name, self.ids, self.void = name, np.asarray(ids), void
+        values = np.asarray(values)
+        if values.dtype.kind not in "iu":
+            raise ValueError(f"the {name} is of {values.dtype}, not of integers")
+        if values.dtype == np.uint64:
+            values = values.view(np.int64)  # uint64 with int64 would be computed in floats
+        self.shape, self.values = values.shape, np.ascontiguousarray(values).reshape(-1)
+        self.size = len(self.ids) + (void is not None)
+        self.low = int(self.ids.min())
+        self.high = max(int(self.ids.max()), -1 if void is None else void)
+        self.is_range = self.high - self.low + 1 == self.size  # so number = id - low
+
+    def cells(self, part: slice, stride: int, table: np.ndarray | None) -> np.ndarray | None:
+        """``table[id]``, or ``id * stride`` without a table; None where an id is out of range."""
+        values = self.values[part]
+        if self.low == 0:  # seen as unsigned, a negative id is a large one: one pass instead of two
+            in_range = values.view(f"u{values.itemsize}").max() <= self.high
+        else:
+            in_range = self.low <= values.min() and values.max() <= self.high
+        if not in_range:
+            return None
+        if table is not None:
+            return np.take(table, values)
+        return np.multiply(values, stride, dtype=np.int64)
+
+    def table(self, stride: int, beyond: int) -> np.ndarray:
+        """Table from id to number times ``stride``; ids without a number lead to ``beyond``."""
+        table = np.full(self.high + 1, beyond)
+        table[self.ids] = np.arange(len(self.ids)) * stride
+        if self.void is not None:
+            table[self.void] = len(self.ids) * stride
+        return table
+
+    def check(self) -> None:
+        """Raise the ValueError that names the ids without a number, if there are any."""
+        allowed = self.ids if self.void is None else np.append(self.ids, self.void)
+        found = np.setdiff1d(self.values, allowed)
+        if len(found) == 0:
+            return
+        low, high = int(self.ids.min()), int(self.ids.max())
+        which = "the" if len(self.ids) == high - low + 1 else f"{len(self.ids)} of the"
+        void = "" if self.void is None else f", and {self.void} for void"
+        raise ValueError(
+            f"the {self.name} holds {', '.join(map(str, found[:5]))}"
+            f"{', ...' if len(found) > 5 else ''}; allowed are {which} node ids {low} to "
+            f"{high}{void}"
+        )
+
+
+def _groups(maps: Sequence[_LabelMap], truth_size: int) -> Iterator[list[_LabelMap]]:
+    """Split maps into runs that are counted together; the direct ones stay together if they can."""
+    cells = np.cumprod([label_map.size for label_map in maps], dtype=float) * truth_size
+    if cells[-1] <= _MAX_JOINT_CELLS:
+        yield list(maps)
+        return
+    yield list(maps[:1])
+    if len(maps) > 1 and cells[-1] / maps[0].size <= _MAX_JOINT_CELLS:
+        yield list(maps[1:])
+    else:
+        yield from ([label_map] for label_map in maps[1:])
+
+
+def _joint_histogram(maps: Sequence[_LabelMap]) -> np.ndarray:
+    """Count pixels by the numbers of all maps: int64, one axis a map.
+
+    Raises:
+        ValueError: a map holds an id without a number.
+    """
+    shape = [label_map.size for label_map in maps]
+    num_cells = int(np.prod(shape))
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    # What is linear is computed, the rest looked up. The ground truth is always looked up: the
+    # lowest ids of the others are subtracted in its table.
+    lowest = 0
+    tables: list[np.ndarray | None] = []
+    for label_map, stride in zip(maps[:-1], strides, strict=False):
+        linear = label_map.is_range
+        tables.append(None if linear else label_map.table(stride, num_cells))
+        lowest += label_map.low * stride if linear else 0
+    tables.append(maps[-1].table(1, num_cells) - lowest)
+
+    histogram = np.zeros(num_cells, np.int64)
+    for part in _slices(maps[0].values.size, max(_PIXELS_AT_A_TIME, 2 * num_cells)):
+        index = None
+        for label_map, stride, table in zip(maps, strides, tables, strict=True):
+            cells = label_map.cells(part, stride, table)
+            if cells is None:
+                label_map.check()
+            index = cells if index is None else np.add(index, cells, out=index)
+        counts = np.bincount(index, minlength=num_cells)
+        if len(counts) != num_cells:
+            for label_map in maps:
+                label_map.check()
+        histogram += counts
+    return histogram.reshape(shape)
+
+
+def _count_consistent(direct: Sequence[_LabelMap], truth: _LabelMap, hierarchy: Hierarchy) -> int:
+    """Count the non-void pixels whose direct labels are the path of their direct leaf."""
+    total = 0
+    for part in _slices(truth.values.size, _PIXELS_AT_A_TIME):
+        same = truth.values[part] != truth.void
+        leaf = direct[-1].values[part]
+        for level, label_map in enumerate(direct[:-1]):
+            same &= hierarchy.level_ancestor[level][leaf] == label_map.values[part]
+        total += int(np.count_nonzero(same))
+    return total
+
+
+def _with_void_at_top(truth: np.ndarray, ignore_label: int) -> tuple[np.ndarray, int]:
+    """Replace a void value such as -1 by the largest one of the table, which must not occur."""
+    truth = np.asarray(truth)
+    if (truth == _MAX_TABLE_ID).any():
+        raise ValueError(f"the ground truth holds {_MAX_TABLE_ID}, which is no node id")
+    return np.where(truth == ignore_label, _MAX_TABLE_ID, truth), _MAX_TABLE_ID
+
+
+def _slices(size: int, step: int) -> Iterator[slice]:
+    return (slice(start, start + step) for start in range(0, size, step))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _check_ignore_label(hierarchy: Hierarchy, ignore_label: int) -> None:
+    if 0 <= ignore_label < hierarchy.num_nodes:
+        raise ValueError(
+            f"ignore_label {ignore_label} is a node id of the tree {hierarchy.name!r}; "
+            f"choose a value outside 0 .. {hierarchy.num_nodes - 1}"
+        )

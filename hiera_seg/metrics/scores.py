@@ -1,0 +1,164 @@
+"""Every number of an evaluation, from the counts of confusion.py. Definitions: docs/metrics.md."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hiera_seg.hierarchy import Hierarchy
+
+from .confusion import PathCounts, collapse_direct, collapse_nodes
+
+
+@dataclass(frozen=True)
+class LevelScores:
+    """Scores of the K classes of one level, as fractions; NaN where nothing was to be found.
+
+    Attributes:
+        iou: float64 (K,), TP / (TP + FP + FN) over the whole set.
+        acc: float64 (K,), TP / (TP + FN).
+        share: float64 (K,), the class's part of the ground truth of this level.
+        miou: mean IoU over the classes that occur in the ground truth.
+        fwiou: mean IoU weighted by share.
+        macc: mean accuracy over the classes that occur.
+        pacc: part of the pixels that got the right class.
+    """
+
+    iou: np.ndarray
+    acc: np.ndarray
+    share: np.ndarray
+    miou: float
+    fwiou: float
+    macc: float
+    pacc: float
+
+
+def level_scores(matrix: np.ndarray) -> LevelScores:
+    """Make the scores of one level from its confusion matrix.
+
+    Args:
+        matrix: integers (K, K) or (K + 1, K), pixels by [predicted, true class]. Row K counts
+            predictions of no class: errors of the true class that are nobody's false alarm.
+    """
+    num_classes = matrix.shape[1]
+    true_positives = matrix.diagonal().astype(np.float64)
+    truth = matrix.sum(axis=0).astype(np.float64)
+    union = truth + matrix.sum(axis=1)[:num_classes] - true_positives
+    present = truth > 0
+    iou, acc, share = (np.full(num_classes, np.nan) for _ in range(3))
+    iou[present] = true_positives[present] / union[present]
+    acc[present] = true_positives[present] / truth[present]
+    total = truth.sum()
+    if total > 0:
+        share = truth / total
+    return LevelScores(
+        iou=iou,
+        acc=acc,
+        share=share,
+        miou=_ratio(iou[present].sum(), present.sum()),
+        fwiou=_ratio((iou[present] * truth[present]).sum(), total),
+        macc=_ratio(acc[present].sum(), present.sum()),
+        pacc=_ratio(true_positives.sum(), total),
+    )
+
+
+def mean_tree_distance(
+    nodes: np.ndarray, hierarchy: Hierarchy, *, wrong_only: bool = False
+) -> float:
+    """Mean number of edges between the predicted and the true node, where a leaf is known.
+
+    Args:
+        nodes: integers (N, N), pixels by [predicted node, true node].
+        hierarchy: the tree with N nodes; two top-level nodes are two edges apart.
+        wrong_only: the mean over wrongly labelled pixels alone, the severity of a mistake.
+
+    Returns:
+        Edges; NaN if there is no such pixel.
+    """
+    leaves = hierarchy.num_leaves
+    counts = nodes[:, :leaves]
+    edges = (counts * hierarchy.distance_matrix[:, :leaves].astype(np.int64)).sum()
+    pixels = counts.sum() - (counts.diagonal().sum() if wrong_only else 0)
+    return _ratio(edges, pixels)
+
+
+@dataclass(frozen=True)
+class HierarchyScores:
+    """All scores of one evaluation, as fractions and edges.
+
+    Attributes:
+        hierarchy: the tree.
+        merged: a LevelScores a level: the predicted node's ancestor at that level.
+        direct: a LevelScores a level, from the direct labels; None where there were none.
+        consistency: part of the non-void pixels whose direct labels form one path, or None.
+        tree_distance: mean edges between predicted and true leaf.
+        mistake_severity: the same over wrongly labelled pixels alone.
+    """
+
+    hierarchy: Hierarchy
+    merged: tuple[LevelScores, ...]
+    direct: tuple[LevelScores, ...] | None
+    consistency: float | None
+    tree_distance: float
+    mistake_severity: float
+
+    def as_dict(self) -> dict[str, float]:
+        """All scores under their public names, in percent except the two in edges."""
+        h = self.hierarchy
+        result = _means(self.merged[-1], "")
+        for name, scores in zip(h.level_names, self.merged, strict=True):
+            result |= _means(scores, f"_{name}")
+        if self.direct is not None:
+            for name, scores in zip(h.level_names, self.direct, strict=True):
+                result[f"mIoU_direct_{name}"] = 100 * scores.miou
+            result["consistency"] = 100 * self.consistency
+        result["tree_distance"] = self.tree_distance
+        result["mistake_severity"] = self.mistake_severity
+        result |= _per_class(self.merged[-1], self.class_names(-1), "")
+        for level, (name, scores) in enumerate(zip(h.level_names, self.merged, strict=True)):
+            result |= _per_class(scores, self.class_names(level), f"{name}-")
+        return result
+
+    def class_names(self, level: int) -> list[str]:
+        """Names of a level's classes in the order of its scores."""
+        return [self.hierarchy.display_names[v] for v in self.hierarchy.level_nodes(level)]
+
+
+def hierarchy_scores(counts: PathCounts) -> HierarchyScores:
+    """Make all scores from the counts; the direct ones only if every image had direct labels."""
+    h = counts.hierarchy
+    direct = consistency = None
+    if 0 < counts.num_images == counts.num_direct_images:
+        direct = tuple(
+            level_scores(collapse_direct(counts.direct[level], h, level))
+            for level in range(h.num_levels)
+        )
+        consistency = _ratio(counts.consistent, counts.nodes.sum())
+    return HierarchyScores(
+        hierarchy=h,
+        merged=tuple(
+            level_scores(collapse_nodes(counts.nodes, h, level)) for level in range(h.num_levels)
+        ),
+        direct=direct,
+        consistency=consistency,
+        tree_distance=mean_tree_distance(counts.nodes, h),
+        mistake_severity=mean_tree_distance(counts.nodes, h, wrong_only=True),
+    )
+
+
+def _means(scores: LevelScores, suffix: str) -> dict[str, float]:
+    return {
+        f"mIoU{suffix}": 100 * scores.miou,
+        f"fwIoU{suffix}": 100 * scores.fwiou,
+        f"mACC{suffix}": 100 * scores.macc,
+        f"pACC{suffix}": 100 * scores.pacc,
+    }
+
+
+def _per_class(scores: LevelScores, names: list[str], prefix: str) -> dict[str, float]:
+    iou = {f"IoU-{prefix}{name}": 100 * float(v) for name, v in zip(names, scores.iou, strict=True)}
+    acc = {f"ACC-{prefix}{name}": 100 * float(v) for name, v in zip(names, scores.acc, strict=True)}
+    return iou | acc
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole else float("nan")

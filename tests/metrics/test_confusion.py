@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.metrics import PathCounts, collapse_direct, collapse_nodes, count_image
+
+TREE = Hierarchy.from_dict(
+    {"sky": None, "flat": ["road", "path"], "vehicle": ["car", "bus"]}, name="small"
+)
+SKY, ROAD, PATH, CAR, BUS, FLAT, VEHICLE = range(7)
+
+
+def test_numbering_of_the_tree_of_these_tests():
+    assert TREE.paths[FLAT] == "flat" and TREE.paths[BUS] == "vehicle/bus"
+
+
+def test_node_matrix_has_predictions_in_rows_and_truth_in_columns():
+    nodes, direct, consistent = count_image(
+        np.array([[CAR, ROAD, FLAT]]), np.array([[BUS, 255, VEHICLE]]), TREE
+    )
+    expected = np.zeros((7, 7))
+    expected[CAR, BUS] = expected[FLAT, VEHICLE] = 1
+    np.testing.assert_array_equal(nodes, expected)
+    assert nodes.dtype == np.int64
+    assert (direct, consistent) == ([], 0)
+
+
+def test_collapsing_to_a_level_keeps_shallow_leaves_and_drops_coarse_truth():
+    truth = np.array([[SKY, ROAD, CAR, VEHICLE]])
+    nodes, *_ = count_image(np.array([[SKY, FLAT, BUS, SKY]]), truth, TREE)
+    # classes sky, flat, vehicle; no prediction is too coarse for the top level
+    np.testing.assert_array_equal(
+        collapse_nodes(nodes, TREE, 0), [[1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    )
+    finest = collapse_nodes(nodes, TREE, -1)  # classes sky, road, path, car, bus
+    assert finest[SKY, SKY] == finest[BUS, CAR] == finest[5, ROAD] == 1
+    assert finest.sum() == 3
+    np.testing.assert_array_equal(collapse_nodes(nodes, TREE, "level_1"), finest)
+
+
+def test_direct_counts_and_consistency():
+    truth = np.array([[SKY, ROAD, VEHICLE, 255]])
+    direct = [
+        np.array([[SKY, VEHICLE, VEHICLE, SKY]]),  # among sky, flat, vehicle
+        np.array([[SKY, ROAD, BUS, SKY]]),
+    ]
+    _, counts, consistent = count_image(direct[1], truth, TREE, direct=direct)
+    np.testing.assert_array_equal(
+        collapse_direct(counts[0], TREE, 0), [[1, 0, 0], [0, 0, 0], [0, 1, 1], [0, 0, 0]]
+    )
+    assert collapse_direct(counts[1], TREE, 1).sum() == 2
+    assert consistent == 2  # sky over sky, vehicle over bus; void does not count
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "uint64"])
+def test_any_integer_dtype_and_any_memory_layout(dtype):
+    rng = np.random.default_rng(0)
+    truth = np.where(rng.random((6, 8)) < 0.2, 255, rng.integers(0, 7, (6, 8)))
+    labels, leaf = rng.integers(0, 7, (6, 8)), rng.integers(0, 5, (6, 8))
+    direct = [TREE.level_nodes(0)[TREE.leaf_to_level(0)[leaf]], leaf]
+    expected = count_image(labels, truth, TREE, direct=direct)
+    found = count_image(
+        labels.astype(dtype)[::-1].T,
+        truth.astype(dtype)[::-1].T,
+        TREE,
+        direct=[values.astype(dtype)[::-1].T for values in direct],
+    )
+    np.testing.assert_array_equal(found[0], expected[0])
+    for a, b in zip(found[1], expected[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert found[2] == expected[2]
+
+
+@pytest.mark.parametrize("void", [7, 65535, -1, 100_000])
+def test_void_may_be_any_value_outside_the_tree(void):
+    truth = np.array([[CAR, void, VEHICLE]])
+    nodes, *_ = count_image(np.array([[CAR, CAR, CAR]]), truth, TREE, ignore_label=void)
+    assert nodes[CAR, CAR] == nodes[CAR, VEHICLE] == 1 and nodes.sum() == 2
+
+
+def test_inputs_are_not_changed():
+    arrays = [np.array([[CAR, 1]]), np.array([[CAR, 255]]), np.array([[VEHICLE, FLAT]])]
+    before = [a.copy() for a in arrays]
+    count_image(arrays[0], arrays[1], TREE, direct=[arrays[2], arrays[0]])
+    for a, b in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bad", [7, -1, -7, 254, 300, np.iinfo(np.int64).min, 2**40])
+def test_an_id_outside_the_tree_is_named_and_never_counted_as_another(bad):
+    good, wrong = np.full((1, 3), CAR), np.array([[CAR, bad, CAR]])
+    with pytest.raises(ValueError, match=rf"prediction holds {bad};.* node ids 0 to 6"):
+        count_image(wrong, good, TREE)
+    with pytest.raises(ValueError, match=rf"truth holds {bad};.* node ids 0 to 6, and 255"):
+        count_image(good, wrong, TREE)
+    with pytest.raises(ValueError, match=rf"level 'level_1' holds {bad};.* 0 to 4"):
+        count_image(good, good, TREE, direct=[np.full((1, 3), VEHICLE), wrong])
+
+
+@pytest.mark.parametrize("bad", [CAR, 255, -3, 7])
+def test_a_direct_label_of_another_level_is_named(bad):
+    leaf = np.full((1, 3), CAR)
+    with pytest.raises(ValueError, match=rf"level 'level_0' holds {bad}; allowed are 3 of the"):
+        count_image(leaf, leaf, TREE, direct=[np.array([[VEHICLE, bad, SKY]]), leaf])
+
+
+def test_void_in_the_prediction_is_refused():
+    with pytest.raises(ValueError, match="prediction holds 255"):
+        count_image(np.array([[255]]), np.array([[CAR]]), TREE)
+
+
+def test_sizes_kinds_and_numbers_of_maps_are_checked():
+    good = np.zeros((2, 3), int)
+    with pytest.raises(ValueError, match=r"prediction has the size 3 x 2, the ground truth 2 x 3"):
+        count_image(good.T, good, TREE)
+    with pytest.raises(ValueError, match="level 'level_0' has the size 1 x 3"):
+        count_image(good, good, TREE, direct=[good[:1], good])
+    with pytest.raises(ValueError, match="prediction is of float64, not of integers"):
+        count_image(good.astype(float), good, TREE)
+    with pytest.raises(ValueError, match="1 maps of direct labels for the 2 levels"):
+        count_image(good, good, TREE, direct=[good])
+    with pytest.raises(
+        ValueError, match=r"ignore_label 6 is a node id .*'small'.* outside 0 \.\. 6"
+    ):
+        PathCounts(TREE, 6)
+
+
+def test_an_empty_image_counts_nothing():
+    empty = np.zeros((0, 4), int)
+    counts = PathCounts(TREE)
+    counts.add(empty, empty, [empty, empty])
+    assert counts.nodes.sum() == 0 and counts.num_images == 1
+
+
+def test_the_vector_holds_all_counts_of_a_process():
+    rng = np.random.default_rng(0)
+    both, parts = PathCounts(TREE), [PathCounts(TREE), PathCounts(TREE)]
+    for part in parts:
+        truth, labels = rng.integers(0, 5, (2, 5, 6))
+        direct = [TREE.level_nodes(0)[TREE.leaf_to_level(0)[labels]], truth]
+        part.add(labels, truth, direct)
+        both.add(labels, truth, direct)
+    summed = PathCounts(TREE)
+    summed.vector[:] = parts[0].vector + parts[1].vector
+    np.testing.assert_array_equal(summed.nodes, both.nodes)
+    np.testing.assert_array_equal(summed.direct[0], both.direct[0])
+    assert summed.consistent == both.consistent > 0
+    assert (summed.num_images, summed.num_direct_images) == (2, 2)
+    assert summed.vector.dtype == np.int64
+
+
+def test_a_wide_and_a_deep_tree_are_counted_alike():
+    """Trees whose joint histogram would be too large: each map alone, agreement by pixel."""
+    tree = Hierarchy.from_paths(
+        [f"{a}/{b}/{c}" for a in range(6) for b in range(7) for c in range(6)]
+    )
+    rng = np.random.default_rng(0)
+    leaf = rng.integers(0, tree.num_leaves, (20, 30))
+    direct = [tree.level_nodes(i)[tree.leaf_to_level(i)[leaf]] for i in range(3)]
+    direct[1] = direct[1].copy()
+    direct[1][:5] = tree.level_nodes(1)[0]
+    agree = (direct[1] == tree.parent[leaf]).sum()
+    nodes, counts, consistent = count_image(leaf, leaf, tree, ignore_label=65535, direct=direct)
+    assert consistent == agree < leaf.size
+    assert np.diagonal(nodes).sum() == leaf.size
+    assert [c.sum() for c in counts] == [leaf.size] * 3

@@ -1,0 +1,290 @@
+"""Every number against a loop over pixels that knows nothing but the paths of the tree."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.metrics import (
+    PathCounts,
+    confusion,
+    hierarchy_scores,
+    level_scores,
+    mean_tree_distance,
+)
+
+VOID = 255
+
+
+def random_tree(rng):
+    """A ragged tree of 1 to 4 levels with chains of one child, and leaves at every depth."""
+
+    def grow(depth):
+        children = {}
+        for i in range(rng.integers(1, 5 if depth < 2 else 3)):
+            inner = depth < 3 and rng.random() < 0.5
+            children[f"{'xyz'[depth % 3]}{i}"] = grow(depth + 1) if inner else None
+        return children
+
+    tree = Hierarchy.from_dict(grow(0))
+    order = rng.permutation(tree.num_leaves).tolist()
+    return tree.with_leaf_order([f"/{tree.paths[leaf]}" for leaf in order])
+
+
+def random_case(rng, tree, shape=(9, 11)):
+    """Prediction, ground truth and direct labels, half of them right, coarse and void included."""
+    n, leaves = tree.num_nodes, tree.num_leaves
+    occurring = rng.choice(n, size=max(1, n // 2), replace=False)  # so that classes are absent
+    truth = rng.choice(occurring, shape)
+    labels = np.where(rng.random(shape) < 0.5, truth, rng.integers(0, n, shape))
+    truth = np.where(rng.random(shape) < 0.2, VOID, truth)
+    leaf = rng.integers(0, leaves, shape)
+    direct = []
+    for level in range(tree.num_levels):
+        nodes = tree.level_nodes(level)
+        path = nodes[tree.leaf_to_level(level)[leaf]]
+        direct.append(np.where(rng.random(shape) < 0.6, path, rng.choice(nodes, shape)))
+    return labels, truth, direct
+
+
+def scores_by_loop(cases, tree):
+    """The public metrics, by a loop over pixels and dictionaries of path tuples."""
+    paths = [tuple(path.split("/")) for path in tree.paths]
+    leaves = set(range(tree.num_leaves))
+    levels = range(tree.num_levels)
+
+    def at(node, level):
+        path = paths[node]
+        if len(path) > level:
+            return path[: level + 1]
+        return path if node in leaves else None
+
+    merged, direct_pairs = [Counter() for _ in levels], [Counter() for _ in levels]
+    distances, wrong_distances, valid, consistent = [], [], 0, 0
+    for labels, truth, direct in cases:
+        for pixel in np.ndindex(truth.shape):
+            true = int(truth[pixel])
+            if true == VOID:
+                continue
+            valid += 1
+            predicted = int(labels[pixel])
+            chosen = [paths[int(values[pixel])] for values in direct]
+            deepest = chosen[-1]
+            consistent += all(chosen[i] == deepest[: i + 1] for i in levels)
+            for level in levels:
+                if at(true, level) is not None:
+                    merged[level][at(predicted, level), at(true, level)] += 1
+                    direct_pairs[level][chosen[level], at(true, level)] += 1
+            if true in leaves:
+                a, b = paths[predicted], paths[true]
+                common = sum(1 for i in range(min(len(a), len(b))) if a[: i + 1] == b[: i + 1])
+                distances.append(len(a) + len(b) - 2 * common)
+                if predicted != true:
+                    wrong_distances.append(distances[-1])
+
+    def mean(values):
+        values = [v for v in values if not math.isnan(v)]
+        return sum(values) / len(values) if values else math.nan
+
+    def of_level(pairs, classes):
+        total = sum(pairs.values())
+        iou, acc, weighted = [], [], 0.0
+        for c in classes:
+            tp = pairs[c, c]
+            fn = sum(n for (p, t), n in pairs.items() if t == c and p != c)
+            fp = sum(n for (p, t), n in pairs.items() if p == c and t != c)
+            iou.append(100 * tp / (tp + fp + fn) if tp + fn else math.nan)
+            acc.append(100 * tp / (tp + fn) if tp + fn else math.nan)
+            weighted += iou[-1] * (tp + fn) / total if tp + fn else 0
+        right = sum(n for (p, t), n in pairs.items() if p == t)
+        means = {
+            "mIoU": mean(iou),
+            "fwIoU": weighted if total else math.nan,
+            "mACC": mean(acc),
+            "pACC": 100 * right / total if total else math.nan,
+        }
+        return iou, acc, means
+
+    result = {
+        "consistency": 100 * consistent / valid if valid else math.nan,
+        "tree_distance": mean(distances),
+        "mistake_severity": mean(wrong_distances),
+    }
+    for level, name in enumerate(tree.level_names):
+        nodes = tree.level_nodes(level).tolist()
+        classes = [paths[v] for v in nodes]
+        iou, acc, means = of_level(merged[level], classes)
+        result |= {f"{key}_{name}": value for key, value in means.items()}
+        result[f"mIoU_direct_{name}"] = of_level(direct_pairs[level], classes)[2]["mIoU"]
+        prefixes = [f"{name}-"] + ([""] if level == tree.num_levels - 1 else [])
+        for prefix in prefixes:
+            for v, i, a in zip(nodes, iou, acc, strict=True):
+                result[f"IoU-{prefix}{tree.display_names[v]}"] = i
+                result[f"ACC-{prefix}{tree.display_names[v]}"] = a
+        if level == tree.num_levels - 1:
+            result |= means
+    return result
+
+
+def score(tree, cases):
+    counts = PathCounts(tree, VOID)
+    for labels, truth, direct in cases:
+        counts.add(labels, truth, direct)
+    return hierarchy_scores(counts).as_dict()
+
+
+# None: as shipped; 0: every map counted alone, as in trees too large for a joint histogram;
+# 2000: the direct labels of most of these trees together, the prediction alone.
+@pytest.mark.parametrize("max_cells", [None, 0, 2000])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_metric_equals_a_loop_over_pixels(seed, max_cells, monkeypatch):
+    if max_cells is not None:
+        monkeypatch.setattr(confusion, "_MAX_JOINT_CELLS", max_cells)
+    rng = np.random.default_rng(seed)
+    tree = random_tree(rng)
+    cases = [random_case(rng, tree) for _ in range(2)]
+
+    found, expected = score(tree, cases), scores_by_loop(cases, tree)
+
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, abs=1e-9, nan_ok=True), key
+
+
+@pytest.mark.parametrize("pixels_at_a_time", [7, 1000])
+def test_cutting_an_image_into_parts_changes_nothing(pixels_at_a_time, monkeypatch):
+    rng = np.random.default_rng(3)
+    tree = random_tree(rng)
+    monkeypatch.setattr(confusion, "_MAX_JOINT_CELLS", 0)
+    case = random_case(rng, tree, shape=(70, 90))
+    whole = PathCounts(tree, VOID)
+    whole.add(*case)
+    monkeypatch.setattr(confusion, "_PIXELS_AT_A_TIME", pixels_at_a_time)
+    parts = PathCounts(tree, VOID)
+    parts.add(*case)
+    np.testing.assert_array_equal(parts.vector, whole.vector)
+
+
+def test_merged_scores_equal_an_independent_count_on_relabelled_maps():
+    tree = Hierarchy.from_dict({"flat": ["road", "path"], "sky": None, "vehicle": ["car", "bus"]})
+    group = np.array([0, 0, 1, 2, 2])  # of road, path, sky, car, bus
+    rng = np.random.default_rng(0)
+    truth, labels = rng.integers(0, 5, (2, 30, 40))
+
+    counts = PathCounts(tree)
+    counts.add(labels, truth)
+    scores = hierarchy_scores(counts).as_dict()
+
+    t, p = group[truth], group[labels]
+    iou = [100 * ((t == c) & (p == c)).sum() / ((t == c) | (p == c)).sum() for c in range(3)]
+    # level_nodes(0) is in id order: the leaf sky, then the inner nodes flat and vehicle
+    assert scores["IoU-level_0-flat"] == pytest.approx(iou[0])
+    assert scores["IoU-level_0-sky"] == pytest.approx(iou[1])
+    assert scores["mIoU_level_0"] == pytest.approx(np.mean(iou))
+    assert scores["pACC_level_0"] == pytest.approx(100 * (t == p).mean())
+    assert not [key for key in scores if "direct" in key or key == "consistency"]
+
+
+def test_perfect_prediction_is_100_everywhere_and_0_edges_away():
+    rng = np.random.default_rng(1)
+    tree = random_tree(rng)
+    truth = np.resize(np.arange(tree.num_leaves), (8, 9))
+    direct = [tree.level_nodes(i)[tree.leaf_to_level(i)[truth]] for i in range(tree.num_levels)]
+    scores = score(tree, [(truth, truth, direct)])
+    assert scores.pop("tree_distance") == 0
+    assert math.isnan(scores.pop("mistake_severity"))  # there is no mistake
+    assert set(scores.values()) == {100.0}
+
+
+def test_all_void_is_nan_everywhere_without_a_warning(recwarn):
+    rng = np.random.default_rng(1)
+    tree = random_tree(rng)
+    labels, truth, direct = random_case(rng, tree)
+    scores = score(tree, [(labels, np.full_like(truth, VOID), direct)])
+    assert all(math.isnan(value) for value in scores.values())
+    assert not recwarn.list
+
+
+def test_absent_class_is_nan_and_a_prediction_of_it_is_an_error_of_the_true_class():
+    tree = Hierarchy.from_dict(["a", "b", "c"])
+    scores = score(
+        tree, [(np.array([[0, 0, 2, 1]]), np.array([[0, 0, 0, 1]]), [np.zeros((1, 4), int)])]
+    )
+    assert math.isnan(scores["IoU-c"]) and math.isnan(scores["ACC-c"])
+    assert scores["IoU-a"] == scores["ACC-a"] == pytest.approx(100 * 2 / 3)
+    assert scores["mIoU"] == pytest.approx((100 * 2 / 3 + 100) / 2)
+    assert scores["pACC"] == 75
+
+
+def test_coarse_ground_truth_counts_down_to_its_level_and_no_further():
+    tree = Hierarchy.from_dict({"vehicle": ["car", "bus"], "flat": ["road"]})
+    vehicle, flat = tree["vehicle"], tree["flat"]
+    truth = np.array([[vehicle, vehicle, tree["road"]]])
+    labels = np.array([[tree["car"], tree["road"], tree["road"]]])
+    counts = PathCounts(tree)
+    counts.add(labels, truth)
+    scores = hierarchy_scores(counts).as_dict()
+    assert scores["ACC-level_0-vehicle"] == 50
+    assert scores["IoU-level_0-flat"] == 50
+    assert scores["pACC_level_1"] == scores["IoU-road"] == 100  # one pixel has a leaf
+    assert math.isnan(scores["IoU-car"])
+    assert scores["tree_distance"] == 0
+    assert flat not in truth
+
+
+def test_prediction_that_stops_above_a_level_misses_there_and_alarms_nobody():
+    tree = Hierarchy.from_dict({"vehicle": ["car", "bus"], "flat": ["road"]})
+    truth = np.array([[tree["car"], tree["car"], tree["bus"]]])
+    labels = np.array([[tree["car"], tree["vehicle"], tree["bus"]]])
+    counts = PathCounts(tree)
+    counts.add(labels, truth)
+    scores = hierarchy_scores(counts).as_dict()
+    assert scores["mIoU_level_0"] == 100
+    assert scores["IoU-car"] == 50
+    assert scores["IoU-bus"] == 100
+    assert scores["mistake_severity"] == 1
+
+
+def test_example_of_the_docs():
+    """The worked example of docs/metrics.md, figure by figure."""
+    tree = Hierarchy.from_dict({"flat": ["road", "pavement"], "vehicle": ["car", "bus"]})
+    road, pavement, car, bus = (tree[name] for name in ("road", "pavement", "car", "bus"))
+    flat, vehicle = tree["flat"], tree["vehicle"]
+    truth = np.array([[road, road, car, car]])
+    labels = np.array([[road, pavement, bus, car]])
+    direct = [np.array([[flat, flat, vehicle, flat]]), labels]
+    scores = score(tree, [(labels, truth, direct)])
+    expected = {
+        "mIoU_level_0": 100,
+        "mIoU": 50,
+        "mIoU_direct_level_0": 100 * (2 / 3 + 1 / 2) / 2,
+        "mIoU_direct_level_1": 50,
+        "consistency": 75,
+        "tree_distance": 1,
+        "mistake_severity": 2,
+    }
+    assert {key: scores[key] for key in expected} == pytest.approx(expected)
+
+
+def test_functions_take_plain_matrices():
+    matrix = np.array([[3, 1], [0, 4]])
+    scores = level_scores(matrix)
+    np.testing.assert_allclose(scores.iou, [3 / 4, 4 / 5])
+    np.testing.assert_allclose(scores.acc, [1, 4 / 5])
+    np.testing.assert_allclose(scores.share, [3 / 8, 5 / 8])
+    tree = Hierarchy.from_dict(["a", "b"])
+    assert mean_tree_distance(matrix, tree) == 2 * 1 / 8
+    assert mean_tree_distance(matrix, tree, wrong_only=True) == 2
+
+
+def test_direct_scores_are_left_out_unless_every_image_had_direct_labels():
+    rng = np.random.default_rng(5)
+    tree = random_tree(rng)
+    counts = PathCounts(tree)
+    labels, truth, direct = random_case(rng, tree)
+    counts.add(labels, truth, direct)
+    counts.add(labels, truth)
+    scores = hierarchy_scores(counts)
+    assert scores.direct is None and scores.consistency is None
