@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from detectron2.data import detection_utils
 from detectron2.data.catalog import Metadata
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
@@ -60,6 +61,42 @@ def read_label_file(path: str) -> np.ndarray:
     elif values.dtype == np.int32 and values.min() >= 0 and values.max() <= MAX_RAW_ID:
         values = values.astype(np.uint16)
     return values
+
+
+def read_image_file(path: str, image_format: str = "RGB") -> np.ndarray:
+    """Read an image as Detectron2's ``read_image`` does, EXIF orientation applied.
+
+    Returns:
+        (H, W, C) in the channel order of ``image_format``, uint8 (float for YUV).
+
+    Raises:
+        DatasetError: no such file, or not readable.
+    """
+    try:
+        return detection_utils.read_image(path, format=image_format)
+    except FileNotFoundError as error:
+        raise DatasetError(f"image file not found: {path}") from error
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        raise DatasetError(f"cannot read image file {path}: {_one_line(error)}") from error
+
+
+def check_same_size(
+    image_path: str, image_size: tuple[int, int], label_path: str, label_size: tuple[int, int]
+) -> None:
+    """Check that an image and its label file have the same (height, width).
+
+    Raises:
+        DatasetError: they have not; the message names both files.
+    """
+    (height, width), (label_h, label_w) = image_size, label_size
+    if (height, width) == (label_h, label_w):
+        return
+    turned = (height, width) == (label_w, label_h)
+    raise DatasetError(
+        f"size differs: image {image_path} is {width}x{height}, label {label_path} is "
+        f"{label_w}x{label_h}"
+        + (" (does the image carry a rotation that the label lacks?)" if turned else "")
+    )
 
 
 class LabelReader:
@@ -315,5 +352,3 @@ def _is_int(value: Any) -> bool:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or "unreadable"
     return f"{type(error).__name__}: {text}"
-
-

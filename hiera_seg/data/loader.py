@@ -13,6 +13,8 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hiera_seg.config import ConfigError
+from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.labels import DatasetError
 from hiera_seg.data.mapper import HieraDatasetMapper
 
@@ -82,7 +84,8 @@ def _loader_from_config(
 ) -> dict[str, Any]:
     names = tuple(cfg.DATASETS.TRAIN)
     if not names:
-        raise ValueError("DATASETS.TRAIN is empty; name at least one registered dataset")
+        raise ConfigError("DATASETS.TRAIN is empty; name at least one registered dataset")
+    require_registered(names, "DATASETS.TRAIN")
     if mapper is None:
         mapper = HieraDatasetMapper(cfg, True)
     if start_position is None:
@@ -124,11 +127,11 @@ def build_hiera_train_loader(
         start_position: samples of the stream, over all processes, that were used before.
 
     Raises:
-        ValueError: the batch can not be divided among the processes.
+        ConfigError: the batch can not be divided among the processes.
     """
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
-        raise ValueError(
+        raise ConfigError(
             f"a batch of {total_batch_size} (SOLVER.IMS_PER_BATCH) can not be divided among "
             f"{world_size} process{'es' if world_size > 1 else ''}; a multiple is wanted"
         )

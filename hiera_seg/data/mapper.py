@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 
@@ -21,7 +20,13 @@ from hiera_seg.config import (
 )
 from hiera_seg.data.augmentations import NodeAugInput, build_augmentations, is_wide
 from hiera_seg.data.catalog import resolve_flip_pairs
-from hiera_seg.data.labels import DatasetError, LabelReader, read_label_file
+from hiera_seg.data.labels import (
+    DatasetError,
+    LabelReader,
+    check_same_size,
+    read_image_file,
+    read_label_file,
+)
 from hiera_seg.hierarchy import Hierarchy
 
 logger = logging.getLogger(__name__)
@@ -144,15 +149,7 @@ class HieraDatasetMapper:
 
     def _read_image(self, sample: dict[str, Any]) -> np.ndarray:
         path = sample["file_name"]
-        try:
-            image = utils.read_image(path, format=self.image_format)
-        except FileNotFoundError as error:
-            raise DatasetError(f"image file not found: {path}") from error
-        except Exception as error:  # Pillow's decoders raise whatever they stumble over
-            reason = " ".join(str(error).split())
-            raise DatasetError(
-                f"cannot read image file {path}: {type(error).__name__}: {reason}"
-            ) from error
+        image = read_image_file(path, self.image_format)
         height, width = image.shape[:2]
         told = (sample.setdefault("height", height), sample.setdefault("width", width))
         if told != (height, width):
@@ -171,14 +168,7 @@ class HieraDatasetMapper:
                 f"image {sample['file_name']} has no label file: its dict lacks 'sem_seg_file_name'"
             )
         raw = read_label_file(path)
-        if raw.shape != image.shape[:2]:
-            (height, width), (label_h, label_w) = image.shape[:2], raw.shape
-            turned = (height, width) == (label_w, label_h)
-            raise DatasetError(
-                f"size differs: image {sample['file_name']} is {width}x{height}, label {path} is "
-                f"{label_w}x{label_h}"
-                + (" (does the image carry a rotation that the label lacks?)" if turned else "")
-            )
+        check_same_size(sample["file_name"], image.shape[:2], path, raw.shape)
         tables.reader.check(raw, path)
         return tables.compact.take(raw)
 
@@ -273,5 +263,3 @@ def _swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray
         if swap[node] == node and len(parents) == 1 and min(parents) >= 0:
             swap[node] = parents.pop()
     return swap
-
-

@@ -5,7 +5,8 @@ Cordts et al.: The Cityscapes dataset for semantic urban scene understanding, CV
 
 from functools import partial
 
-from hiera_seg.data.catalog import pair_files, register_hierarchical_dataset
+from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.listing import pair_files
 from hiera_seg.hierarchy import Hierarchy
 
 # The official classes in the order of their ids, 0 to 33. The benchmark scores those that are

@@ -1,0 +1,59 @@
+"""Writing label files that hold node ids, for tools that read label files as they are."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from hiera_seg.data.labels import MAX_RAW_ID, DatasetError, LabelReader
+from hiera_seg.data.listing import expand_root
+
+
+def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str]:
+    """Write the labels of a registered dataset as grey PNGs of node ids.
+
+    8 bits a pixel where all ids and void fit, else 16. Files lie below ``out`` as the originals lie
+    below the dataset's ``sem_seg_root`` (below their common folder without one).
+
+    Args:
+        name: of the dataset.
+        out: folder to write to.
+        leaves: write void where a label is an inner node, for stock evaluators: they count
+            ``stuff_classes``, which are the leaves.
+
+    Yields:
+        The path of each file, once it is written.
+
+    Raises:
+        DatasetError: a file can not be read, or ``out`` is where the originals lie.
+    """
+    meta = MetadataCatalog.get(name)
+    reader = LabelReader.from_metadata(meta)
+    if not 0 <= reader.ignore_label <= MAX_RAW_ID:
+        raise DatasetError(
+            f"dataset {name!r}: its ignore label {reader.ignore_label} does not fit a label file "
+            f"(0..{MAX_RAW_ID}); register it with another"
+        )
+    wide = max(reader.hierarchy.num_nodes - 1, reader.ignore_label) > 255
+    paths = [record.get("sem_seg_file_name") for record in DatasetCatalog.get(name)]
+    paths = [path for path in paths if path is not None]
+    if not paths:
+        raise DatasetError(f"dataset {name!r} lists no label files")
+    root = meta.get("sem_seg_root")
+    if root is None:
+        root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    root = expand_root(root)
+    if os.path.realpath(out) == os.path.realpath(root):
+        raise DatasetError(f"{out} holds the labels of {name!r} themselves; write somewhere else")
+
+    for path in paths:
+        target = os.path.join(out, os.path.splitext(os.path.relpath(path, root))[0] + ".png")
+        labels = reader(path)
+        if leaves:
+            inner = (labels >= reader.hierarchy.num_leaves) & (labels != reader.ignore_label)
+            labels[inner] = reader.ignore_label
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        Image.fromarray(labels.astype(np.uint16 if wide else np.uint8)).save(target)
+        yield target

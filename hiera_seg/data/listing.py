@@ -1,0 +1,229 @@
+"""Listing the files of a dataset when it is used: pairs of folders, json files, callables."""
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from detectron2.utils.file_io import PathManager
+
+from hiera_seg.data.labels import DatasetError
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_LOSSY_SUFFIXES = (".jpg", ".jpeg")
+_SHOWN = 5  # files that an error names before it only counts
+
+
+class UnpairedFilesError(DatasetError):
+    """Images without labels, or labels without images.
+
+    Attributes:
+        records: the dicts of the files that do pair.
+        unpaired: the paths that do not.
+    """
+
+    records: list[dict] = []
+    unpaired: list[str] = []
+
+
+def expand_root(root: str | os.PathLike) -> str:
+    """A folder with ``~`` and environment variables replaced.
+
+    ``$DETECTRON2_DATASETS`` stands for ``datasets`` where the variable is not set.
+    """
+    root = os.fspath(root)
+    if not os.environ.get("DETECTRON2_DATASETS"):
+        for form in ("$DETECTRON2_DATASETS", "${DETECTRON2_DATASETS}"):
+            root = root.replace(form, "datasets")
+    return os.path.expandvars(os.path.expanduser(root))
+
+
+def pair_files(
+    image_root: str | os.PathLike,
+    sem_seg_root: str | os.PathLike | None,
+    *,
+    image_suffix: str = "",
+    label_suffix: str = "",
+) -> list[dict]:
+    """List the images below one folder with the label files below another, at any depth.
+
+    An image and a label belong together when their paths below the roots are the same without
+    file suffix; what is left over is paired by file stem, where only one file of each side has it.
+
+    Args:
+        image_root: folder of the images.
+        sem_seg_root: folder of the labels; None lists images alone.
+        image_suffix: ending of the stem of every image, cut off for the comparison; files
+            without it are passed over ("_leftImg8bit" in Cityscapes).
+        label_suffix: the same for the labels.
+
+    Returns:
+        Dicts with ``file_name`` and ``sem_seg_file_name``, sorted by file name.
+
+    Raises:
+        DatasetError: a folder is missing or has no such file, or two files have one name.
+        UnpairedFilesError: an image has no label or a label no image.
+    """
+    image_dir, label_dir = expand_root(image_root), sem_seg_root and expand_root(sem_seg_root)
+    same = label_dir is not None and os.path.realpath(image_dir) == os.path.realpath(label_dir)
+    images = _list_files(
+        "image", image_root, image_suffix, _LOSSY_SUFFIXES if same else _IMAGE_SUFFIXES, label_dir
+    )
+    if label_dir is None:
+        return [{"file_name": path} for _, path in sorted(images.items())]
+    label_types = tuple(s for s in _IMAGE_SUFFIXES if s not in _LOSSY_SUFFIXES or not same)
+    labels = _list_files("label", sem_seg_root, label_suffix, label_types, image_dir)
+
+    pairs = {key: key for key in images if key in labels}
+    images_by_stem = _by_stem(key for key in images if key not in pairs)
+    labels_by_stem = _by_stem(key for key in labels if key not in pairs)
+    for stem, keys in images_by_stem.items():
+        if len(keys) == len(labels_by_stem.get(stem, ())) == 1:
+            pairs[keys[0]] = labels_by_stem[stem][0]
+    records = [
+        {"file_name": images[key], "sem_seg_file_name": labels[pairs[key]]}
+        for key in sorted(images)
+        if key in pairs
+    ]
+
+    no_label = sorted(images[key] for key in images if key not in pairs)
+    used = set(pairs.values())
+    no_image = sorted(labels[key] for key in labels if key not in used)
+    if no_label or no_image:
+        parts = []
+        if no_label:
+            parts.append(f"{_count(no_label, 'image')} without a label: {_first(no_label)}")
+        if no_image:
+            parts.append(f"{_count(no_image, 'label')} without an image: {_first(no_image)}")
+        error = UnpairedFilesError(
+            f"{'; '.join(parts)} (images below {image_dir}, labels below {label_dir}, paired by "
+            "name without suffix)"
+        )
+        error.records, error.unpaired = records, no_label + no_image
+        raise error
+    return records
+
+
+class Listing:
+    """Lists a dataset on call. A class, not a closure: it can be pickled into a new process."""
+
+    def __init__(
+        self, name: str, source: Any, image_root: str | None = None, sem_seg_root: str | None = None
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.image_root = image_root
+        self.sem_seg_root = sem_seg_root
+
+    def __call__(self) -> list[dict]:
+        try:
+            if self.source is None:
+                records = pair_files(self.image_root, self.sem_seg_root)
+            elif callable(self.source):
+                records = self.source()
+            else:
+                records = self._read_json(expand_root(self.source))
+            return self._finish(records)
+        except DatasetError as error:
+            # The same error object, so that it keeps its attributes.
+            error.args = (f"dataset {self.name!r}: {error}",)
+            if isinstance(error, UnpairedFilesError):
+                error.records = self._finish(error.records)
+            raise
+
+    def _finish(self, records: list[dict]) -> list[dict]:
+        # A dict that another dataset has listed carries that one's name: ours has to win.
+        return [{**record, "dataset_name": self.name} for record in records]
+
+    def _read_json(self, path: str) -> list[dict]:
+        try:
+            with PathManager.open(path, "r") as file:
+                records = json.load(file)
+        except FileNotFoundError as error:
+            raise DatasetError(f"json file not found: {path}{_hint(os.fspath(self.source))}") from (
+                error
+            )
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(f"cannot read {path}: {error}") from error
+        except json.JSONDecodeError as error:
+            raise DatasetError(
+                f"{path}, line {error.lineno}: not valid json: {error.msg}"
+            ) from error
+        if not isinstance(records, list):
+            raise DatasetError(
+                f"{path} holds a {type(records).__name__}; a list of dicts with 'file_name' and "
+                "'sem_seg_file_name' is wanted"
+            )
+        here = os.path.dirname(path)
+        roots = {
+            "file_name": expand_root(self.image_root) if self.image_root else here,
+            "sem_seg_file_name": expand_root(self.sem_seg_root) if self.sem_seg_root else here,
+        }
+        for index, record in enumerate(records):
+            if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
+                raise DatasetError(f"{path}, entry {index}: no dict with a 'file_name'")
+            for key, root in roots.items():
+                if key in record:
+                    record[key] = os.path.join(root, record[key])
+        if not records:
+            raise DatasetError(f"{path} holds an empty list")
+        return records
+
+
+def _list_files(
+    what: str, root: Any, stem_suffix: str, types: tuple[str, ...], other_dir: str | None
+) -> dict[str, str]:
+    """{path below the root, without suffixes: path} of the files of the given types."""
+    folder = expand_root(root)
+    if not os.path.isdir(folder):
+        raise DatasetError(f"{what} folder not found: {folder}{_hint(os.fspath(root))}")
+    other = other_dir and os.path.realpath(other_dir)
+    found: dict[str, str] = {}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        # Where one root lies inside the other, its files are not the other's.
+        folders[:] = [
+            d
+            for d in folders
+            if not d.startswith(".") and os.path.realpath(os.path.join(parent, d)) != other
+        ]
+        for file in files:
+            stem, suffix = os.path.splitext(file)
+            if (
+                file.startswith(".")
+                or suffix.lower() not in types
+                or not stem.endswith(stem_suffix)
+            ):
+                continue
+            path = os.path.join(parent, file)
+            key = os.path.relpath(os.path.join(parent, stem), folder)
+            key = key.removesuffix(stem_suffix).replace(os.sep, "/")
+            if key in found:
+                raise DatasetError(f"two {what} files have one name: {found[key]} and {path}")
+            found[key] = path
+    if not found:
+        pattern = f"*{stem_suffix}[{'|'.join(types)}]"
+        raise DatasetError(f"no {what} files ({pattern}) below {folder}{_hint(os.fspath(root))}")
+    return found
+
+
+def _hint(root: str) -> str:
+    if "DETECTRON2_DATASETS" not in root:
+        return ""
+    value = os.environ.get("DETECTRON2_DATASETS")
+    now = f"is {value!r}" if value else "is not set, which means 'datasets' in the current folder"
+    return f" (DETECTRON2_DATASETS {now}; set it to the folder that holds the datasets)"
+
+
+def _by_stem(keys: Iterable[str]) -> dict[str, list[str]]:
+    stems: dict[str, list[str]] = {}
+    for key in keys:
+        stems.setdefault(key.rsplit("/", 1)[-1], []).append(key)
+    return stems
+
+
+def _count(paths: list[str], what: str) -> str:
+    return f"{len(paths)} {what}{'s' * (len(paths) != 1)}"
+
+
+def _first(paths: list[str]) -> str:
+    return ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")

@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Look through registered datasets: counts per node, and everything that is wrong."""
+
+import argparse
+import sys
+
+from detectron2.data import DatasetCatalog
+
+from hiera_seg.data.catalog import import_modules, require_registered
+from hiera_seg.data.check import check_dataset, format_reports
+from hiera_seg.engine.cli import exit_on_error
+
+EPILOG = """
+examples:
+  one dataset, or all splits of one
+    tools/check_dataset.py hiera_camvid_train
+    tools/check_dataset.py hiera_camvid
+  a dataset of your own, registered when my_datasets.py is imported
+    tools/check_dataset.py my_dataset --import my_datasets
+
+The exit status is 1 when something is wrong.
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="dataset, or what its splits share"
+    )
+    parser.add_argument(
+        "--import", dest="modules", action="append", default=[], metavar="MODULE",
+        help="import this first; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--quick", action="store_true", help="read sizes of images only, and labels in full"
+    )
+    parser.add_argument(
+        "--show", type=int, default=20, metavar="N", help="problems to list per dataset (20)"
+    )
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    import_modules(args.modules)
+    names = [name for given in args.names for name in splits_of(given)]
+    require_registered(names, "NAME")
+
+    reports = [check_dataset(name, quick=args.quick, progress=True) for name in names]
+    print(format_reports(reports))
+    bad = [report for report in reports if report.problems]
+    for report in bad:
+        print(f"\n{report.name}: {len(report.problems)} problem(s)")
+        for problem in report.problems[: args.show]:
+            print(f"  {problem}")
+        if len(report.problems) > args.show:
+            print(f"  ... and {len(report.problems) - args.show} more (--show N lists more)")
+    if bad:
+        sys.exit(1)
+
+
+def splits_of(name: str) -> list[str]:
+    """The name itself, or the datasets that have one word more."""
+    if name in DatasetCatalog:
+        return [name]
+    more = [n for n in DatasetCatalog.list() if n.startswith(f"{name}_")]
+    return [n for n in more if "_" not in n[len(name) + 1 :]] or [name]
+
+
+if __name__ == "__main__":
+    exit_on_error(main, parse_args())

@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Write the labels of a dataset as grey PNGs of node ids, for tools that read files as they are."""
+
+import argparse
+
+from detectron2.data import DatasetCatalog
+from tqdm import tqdm
+
+from hiera_seg.data.catalog import import_modules, require_registered
+from hiera_seg.data.convert import convert_labels
+from hiera_seg.engine.cli import exit_on_error
+
+EPILOG = """
+example: Detectron2's own SemSegEvaluator on CamVid
+  tools/convert_labels.py hiera_camvid_test datasets/camvid_ids/test --leaves
+  register_hierarchical_dataset("camvid_ids_test", hierarchy="camvid",
+      image_root="datasets/camvid/images/test", sem_seg_root="datasets/camvid_ids/test")
+  SemSegEvaluator("camvid_ids_test")
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", metavar="NAME", help="a registered dataset")
+    parser.add_argument("out", metavar="OUT", help="folder to write to")
+    parser.add_argument(
+        "--leaves", action="store_true", help="write void where a label is an inner node"
+    )
+    parser.add_argument(
+        "--import", dest="modules", action="append", default=[], metavar="MODULE",
+        help="import this first, a module that registers datasets; may be repeated",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    import_modules(args.modules)
+    require_registered([args.name], "NAME")
+    total = len(DatasetCatalog.get(args.name))
+    written = convert_labels(args.name, args.out, leaves=args.leaves)
+    count = sum(1 for _ in tqdm(written, total=total, disable=None))
+    print(f"wrote {count} label files of {args.name} to {args.out}")
+
+
+if __name__ == "__main__":
+    exit_on_error(main, parse_args())
