@@ -1,0 +1,8 @@
+"""The evaluator for Detectron2's ``inference_on_dataset``, and the tables of its report."""
+
+import hiera_seg.compat  # noqa: F401  says how to install Detectron2 where it is missing
+
+from .evaluator import HieraSemSegEvaluator
+from .tables import class_table, report, summary_table
+
+__all__ = ["HieraSemSegEvaluator", "class_table", "report", "summary_table"]

@@ -1,0 +1,259 @@
+"""The Detectron2 evaluator around hiera_seg.metrics."""
+
+import itertools
+import json
+import logging
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+
+from hiera_seg.config import WIDE_IGNORE_VALUE
+from hiera_seg.data.labels import DatasetError, LabelReader
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.metrics import (
+    HierarchyScores,
+    PathCounts,
+    collapse_direct,
+    collapse_nodes,
+    hierarchy_scores,
+)
+
+from .tables import report
+
+logger = logging.getLogger(__name__)
+
+
+class HieraSemSegEvaluator(DatasetEvaluator):
+    """Scores predicted paths per level, and how far mistakes lie in the tree.
+
+    The definitions, and the keys of the result, are in docs/metrics.md. Predictions are read from
+    ``hiera_labels[-1]``, or from ``sem_seg`` (leaf scores) where that is absent, so that any
+    semantic segmentation model can be scored; direct numbers need ``hiera_labels_direct``.
+
+    Args:
+        dataset_name: a dataset whose metadata holds a tree (``register_hierarchical_dataset``).
+        distributed: False scores this process's images alone; otherwise the counts of all
+            processes are summed, by one reduction.
+        output_dir: folder for ``hiera_metrics.json`` and a ``confusion_<level>.npz`` a level.
+        task: the key of the result; beside a stock SemSegEvaluator, which takes "sem_seg", pass
+            "hiera_sem_seg".
+        hierarchy: the model's tree, where it is not the dataset's: ground truth is translated by
+            the paths of its nodes.
+        save_predictions: also write ``hiera_predictions.json`` to ``output_dir``: a list of
+            ``{"file_name", "category_id": node id, "segmentation": COCO RLE}``.
+
+    Raises:
+        DatasetError: the dataset has no tree.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        distributed: bool | None = None,
+        output_dir: str | None = None,
+        *,
+        task: str = "sem_seg",
+        hierarchy: Hierarchy | None = None,
+        save_predictions: bool = False,
+    ) -> None:
+        if save_predictions and not output_dir:
+            raise ValueError("save_predictions needs an output_dir to write to")
+        self.dataset_name = dataset_name
+        self.task = task
+        self._distributed = distributed is not False
+        self._output_dir = output_dir
+        self._save_predictions = save_predictions
+        self._read_truth = LabelReader.from_metadata(MetadataCatalog.get(dataset_name))
+        if hierarchy is not None and hierarchy != self._read_truth.hierarchy:
+            self._read_truth = self._read_truth.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images, for a new round of evaluation."""
+        self._counts = PathCounts(self._read_truth.hierarchy, self._read_truth.ignore_label)
+        self._predictions: list[dict] = []
+
+    def process(self, inputs: Iterable[Mapping], outputs: Iterable[Mapping]) -> None:
+        """Count the pixels of some images.
+
+        Args:
+            inputs: dicts with ``file_name``, and ``sem_seg_file_name`` unless the dataset's own
+                dict of that file has it.
+            outputs: for each a dict with ``hiera_labels`` (one (H, W) map of node ids a level,
+                coarse to fine; the last one counts) or ``sem_seg`` ((L, H, W) leaf scores), and
+                ``hiera_labels_direct`` where there are direct labels.
+
+        Raises:
+            DatasetError: the ground truth is missing, holds unknown ids, or has another size than
+                the image. The message names the file.
+            ValueError: the prediction lacks both, or has another size or an id that is no node.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            file_name = image["file_name"]
+            truth_file = image.get("sem_seg_file_name") or self._find_truth_file(file_name)
+            truth = self._read_truth(truth_file)
+            size = (image.get("height", truth.shape[0]), image.get("width", truth.shape[1]))
+            if truth.shape != size:
+                raise DatasetError(
+                    f"ground truth {truth_file} has {_size(truth.shape)} pixels, "
+                    f"its image {file_name} {_size(size)}"
+                )
+            try:
+                labels, direct = self._read_output(output)
+                self._counts.add(labels, truth, direct)
+            except ValueError as error:
+                raise ValueError(
+                    f"bad prediction of {file_name} (ground truth {truth_file}): {error}"
+                ) from error
+            if self._save_predictions:
+                self._predictions += _encode_rle(labels, file_name)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Score all images seen since :meth:`reset`.
+
+        Returns:
+            ``{task: {metric: value}}``; an empty dict on all processes but the main one.
+        """
+        predictions = self._predictions
+        if self._distributed and comm.get_world_size() > 1:
+            self._counts.vector[:] = _sum_over_processes(self._counts.vector)
+            if self._save_predictions:
+                gathered = comm.gather(predictions, dst=0)
+                predictions = list(itertools.chain.from_iterable(gathered))
+            if not comm.is_main_process():
+                return {}
+
+        scores = hierarchy_scores(self._counts)
+        if 0 < self._counts.num_direct_images < self._counts.num_images:
+            logger.warning(
+                "%d of %d images had direct labels: direct numbers and consistency are left out",
+                self._counts.num_direct_images,
+                self._counts.num_images,
+            )
+        metrics = scores.as_dict()
+        # A training script of somebody else's sets up Detectron2's logger, and not ours.
+        shown = logger if logger.hasHandlers() else logging.getLogger("detectron2.evaluation")
+        shown.info(
+            "%s on %s, tree %s, %d images:\n%s",
+            self.task,
+            self.dataset_name,
+            scores.hierarchy.name,
+            self._counts.num_images,
+            report(scores),
+        )
+        if self._output_dir:
+            self._write(scores, metrics, predictions)
+        return OrderedDict({self.task: metrics})
+
+    @cached_property
+    def _truth_files(self) -> dict[str, str]:
+        records = DatasetCatalog.get(self.dataset_name)
+        return {r["file_name"]: r["sem_seg_file_name"] for r in records if "sem_seg_file_name" in r}
+
+    def _find_truth_file(self, file_name: str) -> str:
+        try:
+            return self._truth_files[file_name]
+        except KeyError:
+            raise DatasetError(
+                f"no ground truth for {file_name}: dataset {self.dataset_name!r} has no such "
+                "file_name with a sem_seg_file_name"
+            ) from None
+
+    def _read_output(self, output: Mapping) -> tuple[np.ndarray, list[np.ndarray] | None]:
+        """Predicted nodes (H, W), and the direct labels where there are any."""
+        hierarchy = self._counts.hierarchy
+        maps = output.get("hiera_labels")
+        if maps is not None:
+            if len(maps) != hierarchy.num_levels:
+                raise ValueError(
+                    f"'hiera_labels' holds {len(maps)} maps, the tree {hierarchy.name!r} has "
+                    f"{hierarchy.num_levels} levels"
+                )
+            labels = _as_numpy(maps[-1])
+        elif "sem_seg" in output:
+            scores = torch.as_tensor(output["sem_seg"])
+            if scores.dim() != 3 or len(scores) != hierarchy.num_leaves:
+                raise ValueError(
+                    f"'sem_seg' has the shape {tuple(scores.shape)}, wanted are the scores of the "
+                    f"{hierarchy.num_leaves} leaves of the tree {hierarchy.name!r}: "
+                    f"({hierarchy.num_leaves}, H, W)"
+                )
+            labels = _as_numpy(scores.argmax(dim=0))
+        else:
+            raise ValueError(
+                f"it has neither 'hiera_labels' nor 'sem_seg', only {sorted(map(str, output))}"
+            )
+        direct = output.get("hiera_labels_direct")
+        return labels, None if direct is None else [_as_numpy(values) for values in direct]
+
+    def _write(
+        self, scores: HierarchyScores, metrics: dict[str, float], predictions: list[dict]
+    ) -> None:
+        h = scores.hierarchy
+        PathManager.mkdirs(self._output_dir)
+        summary = {
+            "dataset": self.dataset_name,
+            "task": self.task,
+            "tree": h.name,
+            "levels": list(h.level_names),
+            "images": self._counts.num_images,
+            "metrics": {k: None if math.isnan(v) else v for k, v in metrics.items()},
+        }
+        self._write_json("hiera_metrics.json", summary, indent=1)
+        for level, name in enumerate(h.level_names):
+            arrays = {
+                "matrix": collapse_nodes(self._counts.nodes, h, level),
+                "classes": np.array(scores.class_names(level)),
+                "rows": np.array("predicted class; the last row: predictions above this level"),
+                "columns": np.array("true class"),
+            }
+            if scores.direct is not None:
+                arrays["direct_matrix"] = collapse_direct(self._counts.direct[level], h, level)
+            path = os.path.join(self._output_dir, f"confusion_{name}.npz")
+            with PathManager.open(path, "wb") as file:
+                np.savez_compressed(file, **arrays)
+        if self._save_predictions:
+            self._write_json("hiera_predictions.json", predictions)
+
+    def _write_json(self, name: str, content: Any, indent: int | None = None) -> None:
+        with PathManager.open(os.path.join(self._output_dir, name), "w") as file:
+            json.dump(content, file, allow_nan=False, indent=indent)
+
+
+def _as_numpy(values: Any) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
+    tensor = torch.from_numpy(vector.copy())
+    backend = torch.distributed.get_backend()
+    if "nccl" in backend and "gloo" not in backend:  # it moves GPU memory alone
+        tensor = tensor.cuda()
+    torch.distributed.all_reduce(tensor)
+    return tensor.cpu().numpy()
+
+
+def _encode_rle(labels: np.ndarray, file_name: str) -> list[dict]:
+    """One COCO RLE a node in the map, as Detectron2's evaluator writes it."""
+    import pycocotools.mask as mask_util
+
+    encoded = []
+    for node in np.unique(labels).tolist():
+        rle = mask_util.encode(np.asfortranarray(labels == node, dtype=np.uint8))
+        rle["counts"] = rle["counts"].decode("ascii")
+        encoded.append({"file_name": file_name, "category_id": node, "segmentation": rle})
+    return encoded
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,78 @@
+"""Scores as tables for people: a summary of the levels, and the classes of each level."""
+
+import math
+
+from tabulate import tabulate
+
+from hiera_seg.metrics import HierarchyScores
+
+# Rows of a class table before it is broken into columns side by side, at most so many of them.
+_ROWS_BEFORE_BREAK = 16
+_MAX_BLOCKS = 3
+_ABSENT = "-"
+
+
+def report(scores: HierarchyScores) -> str:
+    """Return the summary, the numbers of the whole path, and a table of classes for each level."""
+    parts = [summary_table(scores)]
+    path = [f"tree distance {scores.tree_distance:.3f} edges"]
+    path.append(f"mistake severity {scores.mistake_severity:.3f} edges")
+    if scores.consistency is not None:
+        path.append(f"consistency {100 * scores.consistency:.2f} %")
+    parts.append(", ".join(path))
+    for level, name in enumerate(scores.hierarchy.level_names):
+        parts.append(f"level {name}\n{class_table(scores, level)}")
+    return "\n\n".join(parts)
+
+
+def summary_table(scores: HierarchyScores) -> str:
+    """Return one row a level: means in percent, and how many classes they are taken over."""
+    headers = ["level", "mIoU", "mIoU direct", "fwIoU", "mACC", "pACC", "classes scored"]
+    rows = []
+    for level, name in enumerate(scores.hierarchy.level_names):
+        merged = scores.merged[level]
+        direct = None if scores.direct is None else scores.direct[level].miou
+        rows.append(
+            [
+                name,
+                _percent(merged.miou),
+                _ABSENT if direct is None else _percent(direct),
+                _percent(merged.fwiou),
+                _percent(merged.macc),
+                _percent(merged.pacc),
+                f"{sum(not math.isnan(v) for v in merged.iou)} of {len(merged.iou)}",
+            ]
+        )
+    return tabulate(rows, headers, **_style(len(headers)))
+
+
+def class_table(scores: HierarchyScores, level: int) -> str:
+    """Return IoU, accuracy and share of the pixels of a level's classes, in percent.
+
+    Classes run down the first column block, then down the next. One without ground truth has no
+    scores and is marked with a dash.
+    """
+    merged = scores.merged[level]
+    cells = [
+        [name, _percent(iou), _percent(acc), _percent(share) if share > 0 else _ABSENT]
+        for name, iou, acc, share in zip(
+            scores.class_names(level), merged.iou, merged.acc, merged.share, strict=True
+        )
+    ]
+    num_blocks = min(_MAX_BLOCKS, math.ceil(len(cells) / _ROWS_BEFORE_BREAK))
+    height = math.ceil(len(cells) / num_blocks)
+    blocks = [cells[start : start + height] for start in range(0, len(cells), height)]
+    blocks[-1] += [[""] * 4] * (height - len(blocks[-1]))
+    rows = [sum(row, []) for row in zip(*blocks, strict=True)]
+    headers = ["class", "IoU", "ACC", "pixels"] * len(blocks)
+    return tabulate(rows, headers, **_style(4, len(blocks)))
+
+
+def _percent(fraction: float) -> str:
+    return _ABSENT if math.isnan(fraction) else f"{100 * fraction:.2f}"
+
+
+def _style(num_columns: int, num_blocks: int = 1) -> dict:
+    # numbers are formatted already: tabulate must not read a class called "1e3" as one
+    align = (["left"] + ["right"] * (num_columns - 1)) * num_blocks
+    return {"tablefmt": "pipe", "disable_numparse": True, "colalign": align}

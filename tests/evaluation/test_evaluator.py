@@ -1,0 +1,334 @@
+"""The evaluator in Detectron2's own evaluation loop, and against Detectron2's own evaluator."""
+
+import json
+import math
+import pickle
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import (
+    DatasetEvaluators,
+    SemSegEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+    verify_results,
+)
+from PIL import Image
+
+from hiera_seg.data import DatasetError, register_hierarchical_dataset
+from hiera_seg.evaluation import HieraSemSegEvaluator
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.metrics import PathCounts, hierarchy_scores
+
+TREE = Hierarchy.from_dict(
+    {"sky": None, "flat": ["road", "path"], "vehicle": ["car", "bus"]},
+    name="small",
+    levels=["group", "class"],
+)
+SKY, ROAD, PATH, CAR, BUS, FLAT, VEHICLE = range(7)
+SHAPES = [(12, 17), (9, 30), (16, 16)]
+
+
+def paths_of(leaf):
+    """Maps of node ids, coarse to fine, from a map of leaves."""
+    return [TREE.level_nodes(i)[TREE.leaf_to_level(i)[leaf]] for i in range(TREE.num_levels)]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Three images whose ground truth has every leaf, void, and no coarse label."""
+    rng = np.random.default_rng(0)
+    records, truths = [], []
+    for i, shape in enumerate(SHAPES):
+        truth = rng.integers(0, TREE.num_leaves, shape)
+        truth = np.where(rng.random(shape) < 0.1, 255, truth)
+        Image.fromarray(truth.astype(np.uint8)).save(tmp_path / f"label{i}.png")
+        Image.new("RGB", shape[::-1]).save(tmp_path / f"image{i}.png")
+        truths.append(truth)
+        records.append(
+            {
+                "file_name": str(tmp_path / f"image{i}.png"),
+                "sem_seg_file_name": str(tmp_path / f"label{i}.png"),
+                "height": shape[0],
+                "width": shape[1],
+            }
+        )
+    name = f"hiera_test_{tmp_path.name}"
+    register_hierarchical_dataset(name, lambda: records, hierarchy=TREE)
+    yield name, records, truths
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+class FakeModel(torch.nn.Module):
+    """Predicts the ground truth with a third of the pixels wrong, as a model of ours would."""
+
+    def __init__(self, truths, keys=("sem_seg", "hiera_labels", "hiera_labels_direct")):
+        super().__init__()
+        self.truths, self.keys = truths, keys
+
+    def forward(self, inputs):
+        return [self.predict(int(x["file_name"][-5])) for x in inputs]
+
+    def predict(self, index):
+        truth = self.truths[index]
+        rng = np.random.default_rng(index)
+        wrong = (truth == 255) | (rng.random(truth.shape) < 1 / 3)
+        leaf = np.where(wrong, rng.integers(0, TREE.num_leaves, truth.shape), truth)
+        direct = paths_of(leaf)
+        direct[0] = np.where(rng.random(truth.shape) < 0.1, SKY, direct[0])
+        outputs = {
+            "sem_seg": torch.nn.functional.one_hot(torch.tensor(leaf), TREE.num_leaves)
+            .permute(2, 0, 1)
+            .float(),
+            "hiera_labels": [torch.tensor(values) for values in paths_of(leaf)],
+            "hiera_labels_direct": [torch.tensor(values) for values in direct],
+        }
+        return {key: outputs[key] for key in self.keys}
+
+
+def run(evaluator, records, model):
+    """What inference_on_dataset does, in two batches."""
+    evaluator.reset()
+    for batch in (records[:2], records[2:]):
+        evaluator.process(batch, model(batch))
+    return evaluator.evaluate()
+
+
+# Detectron2 0.6 writes a .pth with torch.save and uses a retired logger method
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_training_script_of_somebody_else(dataset, tmp_path, caplog):
+    """Beside the stock evaluator in Detectron2's loop: equal leaf numbers, csv lines, checks."""
+    name, records, truths = dataset
+    loader = [
+        [{k: r[k] for k in ("file_name", "height", "width")}] for r in records
+    ]  # a stock test mapper drops sem_seg_file_name
+    evaluators = DatasetEvaluators(
+        [
+            SemSegEvaluator(name, distributed=False, output_dir=str(tmp_path / "stock")),
+            HieraSemSegEvaluator(name, task="hiera_sem_seg"),
+        ]
+    )
+    with caplog.at_level("INFO"):
+        results = inference_on_dataset(FakeModel(truths), loader, evaluators)
+        print_csv_format(results)
+
+    stock, ours = results["sem_seg"], results["hiera_sem_seg"]
+    assert list(ours)[:4] == ["mIoU", "fwIoU", "mACC", "pACC"]
+    for key, value in stock.items():
+        assert ours[key] == pytest.approx(value, abs=1e-9), key
+    assert 0 < ours["mIoU"] < ours["mIoU_group"] < 100
+    assert 80 < ours["consistency"] < 100
+
+    csv = [record.getMessage() for record in caplog.records if "copypaste" in record.getMessage()]
+    assert csv[-2] == (
+        "copypaste: mIoU,fwIoU,mACC,pACC,mIoU_group,fwIoU_group,mACC_group,pACC_group,"
+        "mIoU_class,fwIoU_class,mACC_class,pACC_class,mIoU_direct_group,mIoU_direct_class,"
+        "consistency,tree_distance,mistake_severity"
+    )
+    assert "| group   |" in caplog.text and "level class" in caplog.text
+
+    cfg = get_cfg()
+    cfg.TEST.EXPECTED_RESULTS = [["hiera_sem_seg", "mIoU_group", ours["mIoU_group"], 0.01]]
+    assert verify_results(cfg, results)
+    cfg.TEST.EXPECTED_RESULTS = [["hiera_sem_seg", "mIoU_group", 99.0, 0.01]]
+    with pytest.raises(SystemExit):
+        verify_results(cfg, results)
+
+
+def test_result_is_that_of_the_metrics(dataset):
+    name, records, truths = dataset
+    model = FakeModel(truths)
+    counts = PathCounts(TREE)
+    for index, truth in enumerate(truths):
+        output = model.predict(index)
+        direct = [values.numpy() for values in output["hiera_labels_direct"]]
+        counts.add(output["hiera_labels"][-1].numpy(), truth, direct)
+    assert run(HieraSemSegEvaluator(name), records, model) == {
+        "sem_seg": hierarchy_scores(counts).as_dict()
+    }
+
+
+def test_leaf_scores_alone_are_enough_and_leave_the_direct_numbers_out(dataset):
+    name, records, truths = dataset
+    full = run(HieraSemSegEvaluator(name), records, FakeModel(truths))["sem_seg"]
+    alone = run(HieraSemSegEvaluator(name), records, FakeModel(truths, ["sem_seg"]))["sem_seg"]
+    left_out = {"consistency", "mIoU_direct_group", "mIoU_direct_class"}
+    assert alone == {key: value for key, value in full.items() if key not in left_out}
+
+
+def test_labels_win_over_scores_and_may_stop_at_an_inner_node(dataset):
+    name, records, truths = dataset
+    output = {
+        "sem_seg": torch.zeros(TREE.num_leaves, *SHAPES[0]),
+        "hiera_labels": [torch.full(SHAPES[0], VEHICLE)] * 2,
+    }
+    evaluator = HieraSemSegEvaluator(name)
+    evaluator.process(records[:1], [output])
+    result = evaluator.evaluate()["sem_seg"]
+    assert result["mIoU"] == 0
+    share = np.isin(truths[0], (CAR, BUS)).sum() / (truths[0] != 255).sum()
+    assert result["pACC_group"] == pytest.approx(100 * share)
+
+
+def test_half_precision_scores_and_numpy_arrays_are_understood(dataset):
+    name, records, truths = dataset
+    expected = run(HieraSemSegEvaluator(name), records, FakeModel(truths, ["sem_seg"]))
+    evaluator = HieraSemSegEvaluator(name)
+    for index, record in enumerate(records):
+        scores = FakeModel(truths).predict(index)["sem_seg"]
+        scores = scores.bfloat16() if index else scores.numpy()
+        evaluator.process([record], [{"sem_seg": scores}])
+    assert evaluator.evaluate() == expected
+
+
+def test_reset_starts_a_second_evaluation_from_nothing(dataset):
+    name, records, truths = dataset
+    evaluator = HieraSemSegEvaluator(name)
+    first = run(evaluator, records, FakeModel(truths))
+    assert run(evaluator, records, FakeModel(truths)) == first
+    assert evaluator.evaluate() == first
+
+
+def test_only_some_images_with_direct_labels(dataset, caplog):
+    name, records, truths = dataset
+    evaluator = HieraSemSegEvaluator(name)
+    evaluator.process(records[:1], FakeModel(truths)(records[:1]))
+    evaluator.process(records[1:2], FakeModel(truths, ["hiera_labels"])(records[1:2]))
+    assert "consistency" not in evaluator.evaluate()["sem_seg"]
+    assert "1 of 2 images had direct labels" in caplog.text
+
+
+def test_no_image_at_all_is_nan(dataset):
+    name, *_ = dataset
+    result = HieraSemSegEvaluator(name).evaluate()["sem_seg"]
+    assert all(math.isnan(value) for value in result.values())
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
+def test_files_it_writes(dataset, tmp_path):
+    name, records, truths = dataset
+    for truth, record in zip(truths, records, strict=True):  # no bus in the set
+        truth[truth == BUS] = CAR
+        Image.fromarray(truth.astype(np.uint8)).save(record["sem_seg_file_name"])
+    model = FakeModel(truths)
+    out = tmp_path / "new" / "folder"
+    evaluator = HieraSemSegEvaluator(name, output_dir=str(out), save_predictions=True)
+    metrics = run(evaluator, records, model)["sem_seg"]
+
+    summary = json.loads((out / "hiera_metrics.json").read_text())
+    assert (summary["tree"], summary["dataset"], summary["images"]) == ("small", name, 3)
+    assert summary["levels"] == ["group", "class"]
+    assert math.isnan(metrics["IoU-bus"]) and summary["metrics"]["IoU-bus"] is None
+    assert summary["metrics"] == {k: None if math.isnan(v) else v for k, v in metrics.items()}
+
+    with np.load(out / "confusion_group.npz") as file:
+        assert file["classes"].tolist() == ["sky", "flat", "vehicle"]
+        matrix = file["matrix"]
+        assert matrix.shape == file["direct_matrix"].shape == (4, 3)
+        iou = matrix[2, 2] / (matrix[2].sum() + matrix[:, 2].sum() - matrix[2, 2])
+        assert 100 * iou == pytest.approx(metrics["IoU-group-vehicle"])
+        assert "predicted" in str(file["rows"]) and "true" in str(file["columns"])
+    assert (out / "confusion_class.npz").is_file()
+
+    entries = json.loads((out / "hiera_predictions.json").read_text())
+    drawn = np.full(SHAPES[0], -1)
+    for entry in entries:
+        if entry["file_name"] == records[0]["file_name"]:
+            drawn[mask_util.decode(entry["segmentation"]) == 1] = entry["category_id"]
+    np.testing.assert_array_equal(drawn, model.predict(0)["hiera_labels"][-1])
+
+
+def test_predictions_are_not_written_unless_asked_for(dataset, tmp_path):
+    name, records, truths = dataset
+    out = tmp_path / "out"
+    run(HieraSemSegEvaluator(name, output_dir=str(out)), records, FakeModel(truths))
+    names = {"hiera_metrics.json", "confusion_group.npz", "confusion_class.npz"}
+    assert {path.name for path in out.iterdir()} == names
+    with pytest.raises(ValueError, match="save_predictions needs an output_dir"):
+        HieraSemSegEvaluator(name, save_predictions=True)
+
+
+def test_a_model_with_another_tree_is_scored_in_its_own(dataset):
+    name, records, truths = dataset
+    own = Hierarchy.from_dict(
+        {"world": {"vehicle": ["bus", "car"]}, "flat": ["path", "road"], "sky": None}
+    )
+    with pytest.raises(DatasetError, match="'vehicle/car'"):
+        HieraSemSegEvaluator(name, hierarchy=own)
+    own = Hierarchy.from_dict({"vehicle": ["bus", "car"], "flat": ["path", "road"], "sky": None})
+    translate = np.array([own.paths.index(path) for path in TREE.paths])
+    expected = run(HieraSemSegEvaluator(name), records, FakeModel(truths))["sem_seg"]
+    evaluator = HieraSemSegEvaluator(name, hierarchy=own)
+    for index, record in enumerate(records):
+        labels = FakeModel(truths).predict(index)["hiera_labels"]
+        labels = [torch.tensor(translate[values.numpy()]) for values in labels]
+        evaluator.process([record], [{"hiera_labels": labels}])
+    found = evaluator.evaluate()["sem_seg"]
+    assert found["mIoU_level_0"] == pytest.approx(expected["mIoU_group"])
+    assert found["IoU-car"] == expected["IoU-car"]
+
+
+def test_it_can_be_sent_to_another_process(dataset):
+    name, records, truths = dataset
+    evaluator = HieraSemSegEvaluator(name)
+    evaluator.process(records, FakeModel(truths)(records))
+    assert pickle.loads(pickle.dumps(evaluator)).evaluate() == evaluator.evaluate()
+
+
+def good_output(index=0):
+    return {"hiera_labels": [torch.zeros(SHAPES[index], dtype=torch.int64)] * 2}
+
+
+def test_bad_ground_truth_names_the_file(dataset):
+    name, records, _ = dataset
+    evaluator, image, label = (
+        HieraSemSegEvaluator(name),
+        records[0]["file_name"],
+        records[0]["sem_seg_file_name"],
+    )
+    with pytest.raises(DatasetError, match=r"nowhere\.png"):
+        evaluator.process([{**records[0], "sem_seg_file_name": "nowhere.png"}], [good_output()])
+    with pytest.raises(DatasetError, match="no ground truth for unknown.png"):
+        evaluator.process([{"file_name": "unknown.png"}], [good_output()])
+    other = {**records[0], "sem_seg_file_name": records[1]["sem_seg_file_name"]}
+    with pytest.raises(DatasetError, match=rf"label1\.png has 9 x 30 pixels, .*{image} 12 x 17"):
+        evaluator.process([other], [good_output()])
+    Image.fromarray(np.full(SHAPES[0], 9, np.uint8)).save(label)
+    with pytest.raises(DatasetError, match=rf"{label}: ids \[9\]"):
+        evaluator.process(records[:1], [good_output()])
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (good_output(1), "prediction has the size 9 x 30, the ground truth 12 x 17"),
+        ({"sem_seg": torch.zeros(5, 9, 30)}, "prediction has the size 9 x 30"),
+        ({"sem_seg": torch.zeros(7, 12, 17)}, r"shape \(7, 12, 17\).*5 leaves.*'small'"),
+        ({"hiera_labels": [torch.zeros(SHAPES[0])] * 2}, "float32, not of integers"),
+        ({"hiera_labels": good_output()["hiera_labels"][:1]}, "holds 1 maps.* 2 levels"),
+        ({"hiera_labels": [torch.full(SHAPES[0], 7)] * 2}, "prediction holds 7"),
+        (
+            {**good_output(), "hiera_labels_direct": [torch.full(SHAPES[0], ROAD)] * 2},
+            "direct labels of level 'group' holds 1",
+        ),
+        ({"instances": None}, r"neither 'hiera_labels' nor 'sem_seg', only \['instances'\]"),
+    ],
+)
+def test_bad_prediction_names_the_image(dataset, output, message):
+    name, records, _ = dataset
+    with pytest.raises(ValueError, match=rf"bad prediction of .*image0\.png.*: .*{message}"):
+        HieraSemSegEvaluator(name).process(records[:1], [output])
+
+
+def test_a_dataset_without_a_tree_is_refused():
+    MetadataCatalog.get("hiera_test_flat").set(stuff_classes=["a"], ignore_label=255)
+    try:
+        with pytest.raises(DatasetError, match="'hiera_test_flat' has no class tree"):
+            HieraSemSegEvaluator("hiera_test_flat")
+    finally:
+        MetadataCatalog.remove("hiera_test_flat")
