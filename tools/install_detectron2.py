@@ -161,7 +161,6 @@ def check_interpreter() -> None:
     for module, package in (
         ("torch", "torch"),
         ("torchvision", "torchvision"),
-        ("pip", "pip"),
         ("setuptools", "'setuptools>=64,<81' wheel"),
     ):
         if importlib.util.find_spec(module) is None:
@@ -172,7 +171,7 @@ def check_interpreter() -> None:
 
 
 def pip(*arguments: str | os.PathLike, verbose: bool) -> None:
-    """Run pip with this interpreter; its output is shown if verbose and kept for errors if not.
+    """Run pip with this interpreter; print what it printed if verbose.
 
     Raises:
         subprocess.CalledProcessError: if pip fails; its `output` is what pip printed.
@@ -180,23 +179,23 @@ def pip(*arguments: str | os.PathLike, verbose: bool) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
     # pip may not ask questions: in a CI job nobody answers.
     result = subprocess.run(
-        command + ["--no-input"],
-        stdout=None if verbose else subprocess.PIPE,
+        [*command, "--no-input"],
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
     )
+    if verbose:
+        print(result.stdout)
     if result.returncode != 0:
-        raise subprocess.CalledProcessError(result.returncode, command, result.stdout or "")
+        raise subprocess.CalledProcessError(result.returncode, command, result.stdout)
 
 
 def reason(error: subprocess.CalledProcessError) -> str:
     """Return the last thing that pip called an error, in one line."""
-    lines = [line.strip() for line in error.output.splitlines() if line.strip()]
-    named = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (named or lines or [f"pip ended with status {error.returncode}, its output is above"])[
-        -1
-    ]
+    named = re.findall(r"^\s*error: (.+)", error.output, re.IGNORECASE | re.MULTILINE)
+    lines = named or error.output.strip().splitlines() or [f"pip ended with {error.returncode}"]
+    return lines[-1].strip().rstrip(".")
 
 
 def download_sdist(folder: Path, *, verbose: bool) -> Path:
@@ -219,8 +218,8 @@ def download_sdist(folder: Path, *, verbose: bool) -> Path:
                 "nothing of it was run. Find out where your package index got it from"
             ) from error
         raise InstallError(
-            f"cannot download {SDIST}: {reason(error)}. Check the network and pip's index "
-            f"settings, or build upstream's with --source {UPSTREAM}"
+            f"cannot download {SDIST}: {reason(error)} (-v shows all). Check the network and pip's "
+            f"index settings, or build upstream's with --source {UPSTREAM}"
         ) from error
     return next(folder.glob("*.tar.gz"))
 
