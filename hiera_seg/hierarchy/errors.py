@@ -33,8 +33,8 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     return [candidate for key in close for candidate in folded[key]][:limit]
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Returns "; nearest: ..." or, where nothing is near, "; known: ..."."""
+def suggestion(name: str, known: Iterable[str], likely: Iterable[str] = ()) -> str:
+    """Returns "; nearest: ..." with ``likely`` first or, where nothing is near, "; known: ..."."""
     known = list(dict.fromkeys(known))
-    close = nearest(name, known)
+    close = list(dict.fromkeys((*likely, *nearest(name, known))))
     return f"; nearest: {listing(close)}" if close else f"; known: {listing(known)}"

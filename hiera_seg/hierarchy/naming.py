@@ -114,8 +114,13 @@ class NameIndex:
 
     def _unknown(self, node: str) -> NoReturn:
         h = self.hierarchy
-        known = h.paths if SEPARATOR in node else h.node_names
-        raise HierarchyError(f"unknown name {node!r} in {h!r}{suggestion(node, known)}")
+        if SEPARATOR in node:
+            last = node.split(SEPARATOR)[-1]
+            namesakes = [*self.leaves.get(last, []), *self.inner.get(last, [])]
+            hint = suggestion(node, h.paths, [h.paths[other] for other in namesakes])
+        else:
+            hint = suggestion(node, h.node_names)
+        raise HierarchyError(f"unknown name {node!r} in {h!r}{hint}")
 
     def _ambiguous(self, node: str, same: list[int], at: str) -> NoReturn:
         paths = listing(as_full_path(self.hierarchy.paths[other]) for other in same)

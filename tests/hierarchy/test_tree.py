@@ -1,0 +1,197 @@
+"""What a Hierarchy answers, on trees small enough to see the answer."""
+
+import numpy as np
+import pytest
+
+from hiera_seg.hierarchy import Hierarchy
+
+
+@pytest.fixture(scope="module")
+def street():
+    """Three levels; bicyclist ends at the middle one, sky is a group and its only leaf."""
+    return Hierarchy.from_dict(
+        {
+            "flat": {"ground": ["road", "pavement"]},
+            "sky": {"sky": {"sky": None}},
+            "vehicle": {"four_wheeled": ["car", "truck"], "bicyclist": None},
+        },
+        name="street",
+        levels=["group", "kind", "class"],
+        leaf_order=["bicyclist", "road", "sky", "pavement", "car", "truck"],
+    )
+
+
+def test_numbers_and_names(street):
+    assert (street.num_nodes, street.num_leaves, street.num_levels, street.height) == (12, 6, 3, 3)
+    assert street.leaf_names == ("bicyclist", "road", "sky", "pavement", "car", "truck")
+    # Inner nodes from the finest level up, each level by first leaf.
+    assert street.paths[6:] == (
+        "flat/ground",
+        "sky/sky",
+        "vehicle/four_wheeled",
+        "vehicle",
+        "flat",
+        "sky",
+    )
+    assert street.parent.tolist() == [9, 6, 7, 6, 8, 8, 10, 11, 9, -1, -1, -1]
+    assert street.depth.tolist() == [1, 2, 2, 2, 2, 2, 1, 1, 1, 0, 0, 0]
+    assert street.display_names == street.node_names
+
+
+def test_level_tables(street):
+    assert street.level_nodes("group").tolist() == [9, 10, 11]
+    assert street.level_nodes(1).tolist() == [0, 6, 7, 8]
+    assert street.level_nodes(-1).tolist() == [0, 1, 2, 3, 4, 5]
+    assert street.leaf_to_level("group").tolist() == [0, 1, 2, 1, 0, 0]
+    assert street.leaf_to_level("kind").tolist() == [0, 1, 2, 1, 3, 3]
+    assert street.leaf_to_level("class").tolist() == [0, 1, 2, 3, 4, 5]
+    assert street.level_slices == ((9, 12), (6, 9), (0, 6))
+    assert street.level_ancestor[1].tolist() == [0, 6, 7, 6, 8, 8, 6, 7, 8, -1, -1, -1]
+
+
+def test_relations(street):
+    car, vehicle = street["car"], street["vehicle"]
+    assert street.path("car") == (vehicle, street["four_wheeled"], car)
+    assert street.ancestors(car) == street.path(car)[::-1]
+    assert street.descendants(vehicle) == (0, 4, 5, 8, 9)
+    assert street.children("vehicle") == (0, 8) and street.children(car) == ()
+    assert street.children(-1) == (9, 10, 11)
+    assert street.lca("car", "bicyclist") == vehicle
+    assert street.lca("car", "vehicle") == vehicle
+    assert street.lca("car", "sky") == -1
+    assert street.distance_matrix[car, street["truck"]] == 2
+    assert street.distance_matrix[car, street["bicyclist"]] == 3
+    assert street.distance_matrix[car, street["sky"]] == 6
+    assert street.distance_matrix[vehicle, street["flat"]] == 2
+
+
+def test_one_name_for_leaf_and_groups(street):
+    assert street.id("sky") == 2
+    assert street.id("sky", level="group") == street.id("/sky") == 11
+    assert street.id("sky", level="kind") == street.id("sky/sky") == 7
+    assert street.id("sky/sky/sky") == street.id("sky", level="class") == 2
+    assert street.id("vehicle/bicyclist", level="class") == 0  # stands for itself there
+
+
+def test_display_names_of_names_that_repeat():
+    h = Hierarchy.from_paths(["a/other", "b/other", "b/x", "x", "c/x/y", "c/d/y/z"])
+    shown = dict(zip(h.paths, h.display_names, strict=True))
+    assert shown == {
+        "a/other": "a/other",
+        "b/other": "b/other",
+        "b/x": "b/x",  # the two leaves x: one shows its parent, for the other there is none
+        "x": "x",
+        "c/x/y": "y",
+        "c/d/y/z": "z",
+        "c/d/y": "d/y",  # stands beside the leaf c/x/y, which shows y among the leaves
+        "c/d": "d",
+        "c/x": "c/x",  # stands beside the leaves b/x and x
+        "a": "a",
+        "b": "b",
+        "c": "c",
+    }
+
+
+def test_arrays_cannot_be_written(street):
+    arrays = [
+        street.parent,
+        street.depth,
+        street.node_level,
+        street.level_ancestor,
+        street.ancestor_matrix,
+        street.distance_matrix,
+        street.level_nodes(0),
+        street.leaf_to_level(0),
+    ]
+    for array in arrays:
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    assert all(array.dtype == np.int64 for array in arrays[:4])
+
+
+def test_attributes_cannot_be_set(street):
+    for name in ("name", "parent", "colour"):
+        with pytest.raises(AttributeError, match="immutable"):
+            setattr(street, name, 1)
+    with pytest.raises(AttributeError, match="immutable"):
+        del street.name
+
+
+def test_tables_are_made_once(street):
+    assert street.distance_matrix is street.distance_matrix
+    assert street.level_nodes(-1) is street.level_nodes("class")
+    fresh = Hierarchy.load("cityscapes")
+    assert "ancestor_matrix" not in vars(fresh)
+
+
+def test_equality_is_paths_numbering_and_level_names(street):
+    data = street.to_dict()
+    again = Hierarchy.from_dict(**{**data, "name": "another"})
+    assert again == street and hash(again) == hash(street)
+    assert {street: 1}[again] == 1
+    assert Hierarchy.from_dict(**{**data, "levels": None}) != street
+    assert Hierarchy.from_dict(**{**data, "leaf_order": None}) != street
+
+
+def test_plain_data(street):
+    assert street.to_dict() == {
+        "tree": {
+            "vehicle": {"bicyclist": None, "four_wheeled": ["car", "truck"]},
+            "flat": {"ground": ["road", "pavement"]},
+            "sky": {"sky": ["sky"]},
+        },
+        "name": "street",
+        "levels": ["group", "kind", "class"],
+        "leaf_order": ["bicyclist", "road", "sky", "pavement", "car", "truck"],
+    }
+
+
+def test_drawing(street):
+    assert str(street) == (
+        "street: 12 nodes, 6 leaves, levels group > kind > class\n"
+        "├── vehicle [9]\n"
+        "│   ├── bicyclist [0]\n"
+        "│   └── four_wheeled [8]\n"
+        "│       ├── car [4]\n"
+        "│       └── truck [5]\n"
+        "├── flat [10]\n"
+        "│   └── ground [6]\n"
+        "│       ├── road [1]\n"
+        "│       └── pavement [3]\n"
+        "└── sky [11]\n"
+        "    └── sky [7]\n"
+        "        └── sky [2]"
+    )
+    assert repr(street) == "Hierarchy('street', 12 nodes, 6 leaves, 3 levels)"
+
+
+def test_lists_may_mix_leaves_and_groups():
+    h = Hierarchy.from_dict(["a", {"b": ["c", {"d": None, "e": ("f",)}]}, "g"])
+    assert h.paths[:5] == ("a", "b/c", "b/d", "b/e/f", "g")
+
+
+def test_a_group_may_have_a_path_of_its_own():
+    h = Hierarchy.from_paths(["human", "human/rider", "human/person"])
+    assert h.leaf_names == ("rider", "person") and h.id("human") == 2
+
+
+def test_a_single_node():
+    h = Hierarchy.from_dict(["only"])
+    assert (h.num_nodes, h.num_leaves, h.num_levels) == (1, 1, 1)
+    assert h.level_slices == ((0, 1),) and h.distance_matrix.tolist() == [[0]]
+    assert h.level_ancestor.tolist() == [[0]] and h.lca(0, 0) == 0
+
+
+def test_no_accidental_sequence(street):
+    with pytest.raises(TypeError):
+        iter(street)
+    with pytest.raises(TypeError):
+        "car" in street  # noqa: B015
+
+
+def test_numpy_names_and_ids(street):
+    names = np.array(["b/x", "a/y"])
+    h = Hierarchy.from_paths(names)
+    assert all(type(name) is str for name in h.node_names)
+    assert street.path(np.int64(4)) == street.path("car")
+    assert type(street.id(np.int64(4))) is int
