@@ -192,9 +192,11 @@ def pip(*arguments: str | os.PathLike, verbose: bool) -> None:
 
 
 def reason(error: subprocess.CalledProcessError) -> str:
-    """Return the last thing that pip called an error, in one line."""
-    named = re.findall(r"^\s*error: (.+)", error.output, re.IGNORECASE | re.MULTILINE)
-    lines = named or error.output.strip().splitlines() or [f"pip ended with {error.returncode}"]
+    """Return the last thing that pip, git or the compiler called an error, in one line."""
+    named = re.findall(r"^\s*(?:error|fatal): (.+)", error.output, re.IGNORECASE | re.MULTILINE)
+    # pip closes with a bare code such as `subprocess-exited-with-error`, which tells nothing.
+    telling = [line for line in named if " " in line.strip()]
+    lines = telling or named or error.output.strip().splitlines() or [f"pip: {error.returncode}"]
     return lines[-1].strip().rstrip(".")
 
 
