@@ -5,6 +5,7 @@ integers (see `stream.py` for why).
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import isqrt
 
 import numpy as np
@@ -151,22 +152,14 @@ def polygon_mask(canvas: Canvas, points: Sequence[Point]):
     if box is None:
         return None
     x0, y0, x1, y1 = box
+    # Where every edge, from its upper end (ax, ay) to its lower one, crosses every row's middle.
+    edges = [(*a, *b) if a[1] < b[1] else (*b, *a) for a, b in pairwise([*points, points[0]])]
+    ax, ay, bx, by = np.array(edges, dtype=np.int64).T[:, :, None]
     rows = np.arange(y0, y1, dtype=np.int64)
-    left = np.full(y1 - y0, x1, dtype=np.int64)
-    right = np.full(y1 - y0, x0, dtype=np.int64)
-    for (ax, ay), (bx, by) in zip(points, list(points[1:]) + [points[0]], strict=False):
-        if ay == by:
-            continue
-        if ay > by:
-            ax, ay, bx, by = bx, by, ax, ay
-        lo, hi = max(ay, y0), min(by, y1)
-        if lo >= hi:
-            continue
-        part = slice(lo - y0, hi - y0)
-        # Where the edge crosses the middle of each row.
-        cross = ax + ((2 * (rows[part] - ay) + 1) * (bx - ax)) // (2 * (by - ay))
-        left[part] = np.minimum(left[part], cross)
-        right[part] = np.maximum(right[part], cross)
+    cross = ax + (2 * (rows - ay) + 1) * (bx - ax) // np.maximum(2 * (by - ay), 1)
+    valid = (rows >= ay) & (rows < by)
+    left = np.where(valid, cross, x1).min(axis=0)
+    right = np.where(valid, cross, x0).max(axis=0)
     if top == bottom:
         left[:], right[:] = min(xs), max(xs)
     right = np.maximum(right, left + 1)

@@ -15,6 +15,7 @@ from hiera_seg.data.generated.surroundings import FAR, Light, Street
 from hiera_seg.data.generated.vehicles import Vehicle
 
 Item = tuple[int, Callable[[], None]]  # distance, and what draws it
+KERBSIDE = ("pole", "traffic_light", "traffic_sign", "traffic_sign", "tree")
 
 
 class Layout:
@@ -211,7 +212,7 @@ class Layout:
             z = stream.between(420, 900)
             while z < 4200:
                 x = edge + side * stream.between(36, 60)
-                kind = stream.pick(["pole", "traffic_light", "traffic_sign", "traffic_sign", "tree"])
+                kind = stream.pick(KERBSIDE)
                 crossing = c1 and c0 - 250 < z < c1 + 250
                 if not crossing and self._free(x - 25, x + 25, z - 25, z + 25):
                     if kind == "tree":

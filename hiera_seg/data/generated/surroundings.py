@@ -48,8 +48,9 @@ class Street:
 
 def draw_sky(canvas: Canvas, camera: Camera, light: Light, label: int, stream: Stream) -> None:
     """Vertical gradient, clouds that get flatter towards the horizon, and a sun."""
-    rows = np.arange(canvas.height, dtype=np.int32)
-    t = np.minimum(rows * 256 // max(camera.horizon, 1), 256)
+    height = min(camera.horizon + 1, canvas.height)  # the ground covers the rest
+    rows = np.arange(height, dtype=np.int32)
+    t = rows * 256 // height
     t = t * t >> 8
     zenith = np.array(light.zenith, dtype=np.int32)[:, None]
     horizon = np.array(light.horizon, dtype=np.int32)[:, None]
@@ -65,22 +66,22 @@ def draw_sky(canvas: Canvas, camera: Camera, light: Light, label: int, stream: S
             y, x, metric = found
             glow = np.maximum(4096 - metric, 0) >> 5
             glow = np.where(metric < 300, 220, glow)
-            part = sky[:, y : y + metric.shape[0], x : x + metric.shape[1]]
-            part += (np.array([255, 246, 214])[:, None, None] - part) * glow >> 8
+            part = sky[:, y : y + glow.shape[0], x : x + glow.shape[1]]
+            glow = glow[: part.shape[1]]  # the horizon may cut it
+            part += (np.array([[[255]], [[246]], [[214]]], dtype=np.int32) - part) * glow >> 8
 
     # Clouds lie in a plane above: the row gives the distance, the column the place across.
     distance = 40 * 256 // np.maximum(camera.horizon + 24 - rows, 8)
     v = (distance * 8 + stream.below(TILE)) & (TILE - 1)
     columns = np.arange(canvas.width, dtype=np.int32) - camera.centre
-    u = (columns[None, :] * (96 + distance[:, None]) * 512 // canvas.width >> 8) + stream.below(
-        TILE
-    )
+    u = columns[None, :] * (96 + distance[:, None]) * 512 // canvas.width >> 8
+    u = u + stream.below(TILE)
     cloud = noise_tile(64, 5, 3)[v[:, None], u & (TILE - 1)].astype(np.int32)
     cover = np.clip((cloud + light.cloud - 128) * 5, 0, 210)
     white = np.array(mixed((250, 250, 252), light.horizon, 90), dtype=np.int32)[:, None, None]
     sky += (white - (np.maximum(cloud, 0) >> 1) - sky) * cover >> 8
-    canvas.rgb[:] = sky
-    canvas.label[:] = label
+    canvas.rgb[:, :height] = sky
+    canvas.label[:height] = label
 
 
 def draw_ground(

@@ -1,0 +1,240 @@
+"""The generated scenes: same pixels everywhere, learnable labels, a cache that is never stale."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from hiera_seg.data import DatasetError, LabelReader
+from hiera_seg.data.generated import VOID, cache, draw_scene, list_scenes
+from hiera_seg.data.generated.stream import Stream, hash_grid, noise_tile
+from hiera_seg.hierarchy import Hierarchy
+
+SMALL = (96, 128)
+
+# The pixels are a promise: on every machine, with every version of NumPy, a scene has these bytes.
+# Whoever changes the drawing on purpose pins the new ones, and measures the demo again.
+PINNED = {
+    (0, 0, (192, 256)): "56b726c895ec23b7ffab1171869615001cfe59b0ba95163367b48702fea9eba8",
+    (1, 3, (192, 256)): "af1930d97d5307aea2cfb1e5ae312f83a9134da4d072a5f55f430781c0926f41",
+    (-5, 1 << 40, (97, 131)): "b075a806fc6f0c44f39392c07df2026ad911f858c1e640583717974964b0cf79",
+}
+
+
+def digest(scene) -> str:
+    image, labels = scene
+    return hashlib.sha256(image.tobytes() + labels.tobytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def tree() -> Hierarchy:
+    return Hierarchy.load("generated")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [draw_scene(7, index, SMALL) for index in range(24)]
+
+
+@pytest.fixture
+def cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("key", PINNED, ids=str)
+def test_a_seed_gives_the_same_pixels_on_any_machine(key):
+    seed, index, size = key
+    assert digest(draw_scene(seed, index, size)) == PINNED[key]
+
+
+def test_drawing_keeps_no_state_and_leaves_numpys_generator_alone():
+    np.random.seed(3)
+    expected = np.random.randint(1 << 30)
+    np.random.seed(3)
+    first = digest(draw_scene(4, 2, SMALL))
+    draw_scene(4, 3, SMALL)
+    assert digest(draw_scene(4, 2, SMALL)) == first
+    assert np.random.randint(1 << 30) == expected
+
+
+def test_seed_and_index_each_change_the_scene():
+    keys = [(0, 1), (1, 0), (0, 0), (1, 1), (0, -1)]
+    assert len({digest(draw_scene(seed, index, SMALL)) for seed, index in keys}) == len(keys)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 190), (200, 64), (64, 400)])
+def test_any_size_from_64_on(size, tree):
+    image, labels = draw_scene(2, 5, size)
+    assert image.shape == (*size, 3) and image.dtype == np.uint8
+    assert labels.shape == size and labels.dtype == np.uint8
+    assert labels[labels != VOID].max() < tree.num_leaves
+
+
+def test_too_small_a_size_is_refused():
+    with pytest.raises(ValueError, match=r"\(63, 100\).*64 x 64"):
+        draw_scene(0, 0, (63, 100))
+
+
+def test_the_tree_has_three_levels_and_shallow_leaves(tree):
+    assert tree.level_names == ("group", "kind", "class")
+    assert tree.num_leaves >= 12
+    assert {tree.depth[tree[name]] for name in ("sky", "rider", "car")} == {0, 1, 2}
+
+
+def test_every_leaf_is_seen_and_none_is_rare(scenes, tree):
+    seen = np.zeros(tree.num_leaves, dtype=int)
+    for _, labels in scenes:
+        seen[np.unique(labels[labels != VOID])] += 1
+    rare = {tree.leaf_names[i]: int(n) for i, n in enumerate(seen) if n < len(scenes) // 6}
+    assert not rare
+
+
+def test_images_use_the_range_of_brightness(scenes):
+    means = [image.mean() for image, _ in scenes]
+    assert 60 < min(means) and max(means) < 190
+    assert max(means) - min(means) > 20, "day and dusk differ"
+    assert all(image.std() > 25 for image, _ in scenes)
+
+
+def test_void_frames_the_picture_and_parts_the_things(scenes, tree):
+    things = {tree[name] for name in ("car", "van", "bus", "truck", "pedestrian", "rider")}
+    for _, labels in scenes:
+        border = [labels[0], labels[-1], labels[:, 0], labels[:, -1]]
+        assert all((edge == VOID).all() for edge in border)
+        assert (labels == VOID).mean() < 0.35
+        # Nowhere does a thing touch the road or the sky: void lies between.
+        for a, b in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
+            pairs = set(zip(a[a != b].tolist(), b[a != b].tolist(), strict=True))
+            for other in (tree["road"], tree["sky"]):
+                assert not {(t, other) for t in things} & pairs
+                assert not {(other, t) for t in things} & pairs
+
+
+def test_near_vehicles_are_larger_than_far_ones():
+    from hiera_seg.data.generated.canvas import Camera, Canvas
+    from hiera_seg.data.generated.surroundings import Light
+    from hiera_seg.data.generated.vehicles import Vehicle
+
+    light = Light((0, 0, 0), (0, 0, 0), (256, 256, 256), 0, 256, 0, 0)
+    areas = []
+    for z in (800, 1600, 3200):
+        canvas = Canvas(200, 300, (0, 0, 0), 9000)
+        Vehicle("car", 0, z, "rear", 1).draw(canvas, Camera(300, 280, 150, 90, 160), light, 5)
+        areas.append(int((canvas.label == 5).sum()))
+    # Twice the distance: a quarter of the area, within the rounding to pixels.
+    assert 3 < areas[0] / areas[1] < 6 and 3 < areas[1] / areas[2] < 6
+
+
+def test_stream_is_uniform_and_keyed_by_order():
+    stream = Stream(1, 2)
+    counts = np.bincount([stream.below(10) for _ in range(5000)], minlength=10)
+    assert counts.min() > 400 and counts.max() < 600
+    assert Stream(1, 2).below(1 << 30) != Stream(2, 1).below(1 << 30)
+    assert {Stream(9).between(3, 5) for _ in range(1)} <= {3, 4, 5}
+
+
+def test_noise_is_centred_and_wraps_around():
+    tile = noise_tile(32, 3).astype(int)
+    assert abs(tile.mean()) < 8 and tile.min() < -40 and tile.max() > 40
+    inner = np.abs(np.diff(tile, axis=1)).max()
+    assert np.abs(tile[:, 0] - tile[:, -1]).max() <= inner
+    bits = hash_grid(64, 64, 5)
+    assert 0.48 < (bits >> np.uint32(31)).mean() < 0.52
+
+
+def test_scenes_are_written_once_and_read_as_node_ids(cache_folder, tree, monkeypatch):
+    records = list_scenes("val", count=3, size=SMALL)
+    assert len(records) == 3 and (records[0]["height"], records[0]["width"]) == SMALL
+    image, labels = draw_scene(1, 2, SMALL)
+    with Image.open(records[2]["file_name"]) as file:
+        assert np.array_equal(np.asarray(file), image)
+    read = LabelReader(tree)(records[2]["sem_seg_file_name"])
+    assert np.array_equal(read, labels)
+    monkeypatch.setattr(cache, "draw_scene", None)  # a second use must not draw
+    assert list_scenes("val", count=3, size=SMALL) == records
+
+
+def test_train_and_val_share_no_scene():
+    seeds = [seed for seed, _ in cache.SPLITS.values()]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_a_damaged_cache_is_drawn_again(cache_folder):
+    records = list_scenes("train", count=2, size=SMALL)
+    os.remove(records[1]["file_name"])
+    assert list_scenes("train", count=2, size=SMALL) == records
+    assert os.path.exists(records[1]["file_name"])
+    assert len(list((cache_folder / "generated").iterdir())) == 1, "nothing else is left behind"
+
+
+def test_another_version_of_the_drawing_gets_its_own_files(cache_folder, monkeypatch):
+    old = list_scenes("train", count=1, size=SMALL)
+    monkeypatch.setattr(cache, "fingerprint", lambda: "another")
+    new = list_scenes("train", count=1, size=SMALL)
+    assert old != new and os.path.exists(old[0]["file_name"])
+    manifest = os.path.join(os.path.dirname(os.path.dirname(new[0]["file_name"])), "manifest.json")
+    with open(manifest) as file:
+        assert json.load(file)["drawn_by"] == "another"
+
+
+def test_an_interrupted_drawing_leaves_nothing(cache_folder, monkeypatch):
+    def interrupt(seed, index, size):
+        if index == 1:
+            raise KeyboardInterrupt
+        return draw_scene(seed, index, size)
+
+    monkeypatch.setattr(cache, "draw_scene", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list_scenes("train", count=2, size=SMALL)
+    assert list((cache_folder / "generated").iterdir()) == []
+
+
+def _draw_in_process(barrier, queue):
+    barrier.wait()
+    queue.put(list_scenes("val", count=2, size=SMALL))
+
+
+def test_processes_may_race(cache_folder):
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(3), context.Queue()
+    workers = [context.Process(target=_draw_in_process, args=(barrier, queue)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    answers = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert all(worker.exitcode == 0 for worker in workers)
+    assert answers[0] == answers[1] == answers[2]
+    assert all(os.path.exists(record["file_name"]) for record in answers[0])
+    assert len(list((cache_folder / "generated").iterdir())) == 1
+
+
+def test_a_cache_that_can_not_be_written_names_the_variable(tmp_path, monkeypatch):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(blocker))
+    with pytest.raises(DatasetError, match=f"{blocker}.*set {cache.CACHE_VARIABLE}"):
+        list_scenes("val", count=1, size=SMALL)
+
+
+def test_an_unknown_split_is_named():
+    with pytest.raises(DatasetError, match="'test'; train or val"):
+        list_scenes("test")
+
+
+def test_registered_as_ordinary_datasets(cache_folder, monkeypatch, tree):
+    monkeypatch.setitem(cache.SPLITS, "val", (1, 2))
+    records = DatasetCatalog.get("hiera_generated_val")
+    assert len(records) == 2
+    assert records[0]["dataset_name"] == "hiera_generated_val"
+    assert os.path.exists(records[0]["sem_seg_file_name"])
+    metadata = MetadataCatalog.get("hiera_generated_train")
+    assert metadata.stuff_classes == list(tree.leaf_names)
+    assert metadata.ignore_label == VOID
+    assert Hierarchy.from_dict(**metadata.hierarchy) == tree
