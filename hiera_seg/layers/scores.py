@@ -1,0 +1,185 @@
+"""From what a head puts out per node to scores: the only place that makes scores of node outputs.
+
+A *variant* says what the outputs mean. It fixes three things at once: the score of a node standing
+at a level (which direct labels and the safe depth read), and the score of a leaf (whose best one
+gives a pixel its path). With logit ``z_v``, ``s_v = sigmoid(z_v)`` and ``a_l(v)`` the node that
+stands for leaf ``v`` at level ``l`` (its ancestor of depth ``l``; ``v`` itself below its depth, so
+that deep leaves have no advantage):
+
+============== ================================================ ==============================
+variant        score of node v standing at level l              score of leaf v
+============== ================================================ ==============================
+path_sum       s_v                                              sum over levels of s at a_l(v)
+path_product   s_v                                              product over levels of the same
+leaf           s_v                                              s_v
+level_softmax  softmax of z within the nodes of level l, at v   sum over levels of that at a_l(v)
+joint_softmax  one softmax of z over all N nodes, at v          sum over levels of that at a_l(v)
+marginal       sum over the leaves below v of the softmax of z  softmax of z over the leaves, at v
+               over the leaves
+============== ================================================ ==============================
+
+In level_softmax a shallow leaf takes part in the softmax of every deeper level, so it has a score
+of its own at each of them.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.tree_ops import NodeIds, node_ids, path_sum, sum_over_leaves, take_nodes
+
+DECODE_VARIANTS = (
+    "path_sum",
+    "path_product",
+    "leaf",
+    "level_softmax",
+    "joint_softmax",
+    "marginal",
+)
+# What query heads allow: their scores may exceed 1 and are no logits, so that neither a softmax
+# over them nor a product of them means anything.
+SCORE_VARIANTS = ("path_sum", "leaf")
+_KINDS = {"logits": DECODE_VARIANTS, "scores": SCORE_VARIANTS}
+
+
+class NodeOutput(NamedTuple):
+    """What a head says about every node at every position.
+
+    Attributes:
+        values: (B, N, h, w) float, one channel a node in the tree's numbering.
+        kind: "logits" (pixel heads) or "scores" (query heads; not negative, may exceed 1).
+    """
+
+    values: Tensor
+    kind: str
+
+
+def check_variant(variant: str, kind: str) -> None:
+    """Check that outputs of a kind can be decoded by a variant.
+
+    Raises:
+        ValueError: unknown kind, unknown variant, or a variant that the kind does not allow.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"NodeOutput.kind is {kind!r}; it must be one of {tuple(_KINDS)}")
+    if variant not in DECODE_VARIANTS:
+        raise ValueError(f"unknown decode variant {variant!r}; it must be one of {DECODE_VARIANTS}")
+    if variant not in _KINDS[kind]:
+        raise ValueError(
+            f"decode variant {variant!r} needs logits, but the head puts out kind {kind!r} (query "
+            f"heads do; such scores may exceed 1): choose one of {_KINDS[kind]}"
+        )
+
+
+class NodeScores:
+    """Scores of nodes at their levels and of leaves; made by `node_scores`."""
+
+    def __init__(self, values: Tensor, hierarchy: Hierarchy, variant: str):
+        self._hierarchy = hierarchy
+        self._tables = _levels(hierarchy, values.device)
+        self._variant = variant
+        self._nodes: Tensor | None = None  # (B, N, H, W), but for level_softmax
+        self._levels: list[Tensor] | None = None  # of level_softmax alone
+        self._log_nodes: Tensor | None = None  # of path_product alone
+        self._leaves: Tensor | None = None  # of marginal alone
+        if variant == "level_softmax":
+            self._levels = [take_nodes(values, t.nodes, 1).softmax(1) for t in self._tables]
+        elif variant == "joint_softmax":
+            self._nodes = values.softmax(1)
+        elif variant == "marginal":
+            self._leaves = values[:, : hierarchy.num_leaves].softmax(1)
+        elif variant == "path_product":
+            self._log_nodes = torch.nn.functional.logsigmoid(values)
+        else:
+            self._nodes = values
+
+    def at_level(self, level: int) -> Tensor:
+        """Scores of the nodes standing at a level.
+
+        Args:
+            level: index of the level, 0 = coarsest.
+
+        Returns:
+            (B, len(level_nodes(level)), H, W), in the order of ``hierarchy.level_nodes(level)``.
+        """
+        if self._levels is not None:
+            return self._levels[level]
+        if self._nodes is None:  # summed or exponentiated only when somebody asks
+            if self._leaves is not None:
+                self._nodes = sum_over_leaves(self._leaves, self._hierarchy, dim=1)
+            else:
+                self._nodes = self._log_nodes.exp()
+        return take_nodes(self._nodes, self._tables[level].nodes, 1)
+
+    def leaf_ranking(self) -> Tensor:
+        """(B, L, H, W) values that order the leaves as their scores do.
+
+        They are the scores themselves, but for path_product: their logarithms, which do not
+        underflow where every node of every path is improbable.
+        """
+        if self._levels is not None:
+            total = self._levels[-1].clone()  # the finest level holds the leaves in their order
+            for table, scores in zip(self._tables[:-1], self._levels[:-1], strict=True):
+                total += scores.index_select(1, table.leaf_position)
+            return total
+        if self._leaves is not None:
+            return self._leaves
+        if self._variant == "leaf":
+            return self._nodes[:, : self._hierarchy.num_leaves]
+        values = self._nodes if self._log_nodes is None else self._log_nodes
+        return path_sum(values, self._hierarchy, dim=1)
+
+    def leaves(self) -> Tensor:
+        """(B, L, H, W) scores of the leaves; their maximum picks a pixel's path."""
+        ranking = self.leaf_ranking()
+        return ranking if self._log_nodes is None else ranking.exp()
+
+
+def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeScores:
+    """Make the scores of all nodes and leaves of a head's output.
+
+    Args:
+        output: values (B, N, H, W); half precision is computed in float32, float64 stays.
+        hierarchy: the tree whose numbering the channels follow.
+        variant: one of `DECODE_VARIANTS`, see the head of this module.
+
+    Returns:
+        `NodeScores`: ``at_level(level)`` and ``leaves()``.
+
+    Raises:
+        ValueError: a variant unknown or not allowed for the kind, or channels that are not the
+            nodes of the tree.
+    """
+    check_variant(variant, output.kind)
+    values = output.values
+    if values.dim() != 4 or values.shape[1] != hierarchy.num_nodes:
+        raise ValueError(
+            f"node values have shape {tuple(values.shape)}; tree {hierarchy.name!r} needs "
+            f"(B, {hierarchy.num_nodes}, H, W), one channel a node"
+        )
+    if values.dtype != torch.float64:
+        values = values.float()
+    if output.kind == "logits" and variant in SCORE_VARIANTS:
+        values = values.sigmoid()
+    return NodeScores(values, hierarchy, variant)
+
+
+class _Level(NamedTuple):
+    nodes: NodeIds  # of the nodes standing at the level
+    leaf_position: Tensor  # int64 (L,), which of them stands for each leaf
+
+
+@lru_cache(maxsize=64)
+def _levels(hierarchy: Hierarchy, device: torch.device) -> tuple[_Level, ...]:
+    # Tables made in inference mode could not be saved for a later backward.
+    with torch.inference_mode(False):
+        return tuple(
+            _Level(
+                node_ids(hierarchy.level_nodes(level), device),
+                torch.tensor(hierarchy.leaf_to_level(level), device=device),
+            )
+            for level in range(hierarchy.num_levels)
+        )

@@ -1,0 +1,329 @@
+"""Decoding against a float64 loop over pixels, and bands against the order that defines them."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hiera_seg import Hierarchy
+from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
+from hiera_seg.modeling.decode import decode, decode_variant
+
+# The package exports the function of the same name, so that an import would give that.
+decode_module = importlib.import_module("hiera_seg.modeling.decode")
+
+
+def random_tree(rng, depth):
+    """A ragged tree of at most `depth` levels."""
+    names = [f"n{rng.integers(1 << 40)}" for _ in range(rng.integers(1, 4))]
+    deep = [depth > 1 and rng.random() < 0.6 for _ in names]
+    return {
+        name: random_tree(rng, depth - 1) if inner else None
+        for name, inner in zip(names, deep, strict=True)
+    }
+
+
+TREES = {
+    "ragged": {
+        "sky": None,
+        "flat": ["road", "path"],
+        "vehicle": {"van": None, "car": ["bus", "taxi"]},
+    },
+    "one level": ["a", "b", "c"],
+    "one node": ["a"],
+    "chain": {"a": {"b": ["c"]}, "d": None},
+    **{f"random {seed}": random_tree(np.random.default_rng(seed), 4) for seed in (1, 3)},
+}
+# logits' grid, padded input, image, output
+SIZES = {
+    "up": ((8, 12), (32, 48), (29, 37), (61, 83)),
+    "down": ((8, 12), (32, 48), (31, 47), (13, 11)),
+    "rows up, columns down": ((5, 9), (20, 36), (17, 33), (40, 7)),
+    "input size kept": ((8, 8), (32, 32), (32, 32), (32, 32)),
+    "no resize": ((7, 5), (7, 5), (7, 5), (7, 5)),
+    "one pixel": ((1, 1), (4, 4), (3, 1), (1, 1)),
+    "logits larger than the input": ((40, 40), (16, 16), (15, 9), (20, 10)),
+}
+
+
+def path(parent, node):
+    nodes = [node]
+    while parent[nodes[0]] >= 0:
+        nodes.insert(0, int(parent[nodes[0]]))
+    return nodes
+
+
+def reference(values, padded_size, image_size, output_size):
+    """Values at full size in the order that defines the result."""
+    full = F.interpolate(values, size=padded_size, mode="bilinear", align_corners=False)
+    full = full[..., : image_size[0], : image_size[1]]
+    return F.interpolate(full, size=output_size, mode="bilinear", align_corners=False)
+
+
+def as_arguments(sizes):
+    return dict(zip(("padded_size", "image_size", "output_size"), sizes[1:], strict=True))
+
+
+def make_values(hierarchy, size, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn((1, hierarchy.num_nodes, *size), generator=generator, dtype=dtype)
+
+
+def walk(scores, hierarchy, threshold):
+    """Node ids per level of one pixel's walk down; scores: {level: {node: score}}."""
+    parent = hierarchy.parent
+    tops = [v for v in range(hierarchy.num_nodes) if parent[v] < 0]
+    node, labels = max(tops, key=scores[0].get), []
+    labels.append(node)
+    stopped = False
+    for level in range(1, hierarchy.num_levels):
+        children = [v for v in range(hierarchy.num_nodes) if parent[v] == node]
+        if children and not stopped:
+            child = max(children, key=scores[level].get)
+            stopped = scores[level][child] < threshold
+            node = node if stopped else child
+        labels.append(node)
+    return labels
+
+
+@pytest.fixture(params=["one band", "one row a band"])
+def bands(request, monkeypatch):
+    if request.param == "one row a band":
+        monkeypatch.setattr(decode_module, "_BAND_VALUES_CPU", 1)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("variant", DECODE_VARIANTS)
+def test_scores_and_labels_equal_the_reference_order(variant, sizes, bands):
+    hierarchy = Hierarchy.from_dict(TREES["ragged"])
+    values = make_values(hierarchy, sizes[0])
+    out = decode(NodeOutput(values, "logits"), hierarchy, variant=variant, **as_arguments(sizes))
+    full = node_scores(NodeOutput(reference(values, *sizes[1:]), "logits"), hierarchy, variant)
+    torch.testing.assert_close(out["sem_seg"], full.leaves()[0], rtol=1e-10, atol=1e-10)
+    assert out["sem_seg"].shape == (hierarchy.num_leaves, *sizes[3])
+    assert torch.equal(out["hiera_labels"][-1], full.leaves()[0].argmax(0))
+    for level in range(hierarchy.num_levels):
+        nodes = torch.from_numpy(np.array(hierarchy.level_nodes(level)))
+        expected = nodes[full.at_level(level)[0].argmax(0)]
+        assert torch.equal(out["hiera_labels_direct"][level], expected)
+
+
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.parametrize("variant", DECODE_VARIANTS)
+def test_labels_equal_a_loop_over_pixels(tree, variant, bands):
+    hierarchy = Hierarchy.from_dict(TREES[tree])
+    sizes = ((4, 5), (16, 20), (15, 17), (9, 21))
+    values = make_values(hierarchy, sizes[0], seed=1)
+    out = decode(NodeOutput(values, "logits"), hierarchy, variant=variant, **as_arguments(sizes))
+    assert len(out["hiera_labels"]) == len(out["hiera_labels_direct"]) == hierarchy.num_levels
+    leaves = out["sem_seg"].numpy()
+    for row, column in np.ndindex(sizes[3]):
+        nodes = path(hierarchy.parent, int(leaves[:, row, column].argmax()))
+        for level, labels in enumerate(out["hiera_labels"]):
+            assert labels[row, column] == nodes[min(level, len(nodes) - 1)]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6, 2.0])
+@pytest.mark.parametrize("variant", DECODE_VARIANTS)
+@pytest.mark.parametrize("tree", TREES)
+def test_safe_depth_equals_a_walk_of_every_pixel(tree, variant, threshold, bands):
+    hierarchy = Hierarchy.from_dict(TREES[tree])
+    sizes = ((3, 4), (12, 16), (12, 15), (10, 15))
+    values = make_values(hierarchy, sizes[0], seed=2)
+    out = decode(
+        NodeOutput(values, "logits"),
+        hierarchy,
+        variant=variant,
+        safe_depth=threshold,
+        **as_arguments(sizes),
+    )
+    full = node_scores(NodeOutput(reference(values, *sizes[1:]), "logits"), hierarchy, variant)
+    levels = [
+        (hierarchy.level_nodes(level).tolist(), full.at_level(level)[0].numpy())
+        for level in range(hierarchy.num_levels)
+    ]
+    labels = torch.stack(out["hiera_labels"]).numpy()
+    for row, column in np.ndindex(sizes[3]):
+        scores = [dict(zip(ids, s[:, row, column], strict=True)) for ids, s in levels]
+        assert labels[:, row, column].tolist() == walk(scores, hierarchy, threshold)
+    torch.testing.assert_close(out["sem_seg"], full.leaves()[0], rtol=1e-10, atol=1e-10)
+
+
+def test_safe_depth_gives_inner_nodes_between_its_extremes():
+    hierarchy = Hierarchy.from_dict({"vehicle": {"car": ["bus", "taxi"]}, "sky": None})
+    z = torch.full((hierarchy.num_nodes, 1, 1), -5.0)
+    z[hierarchy["vehicle"]], z[hierarchy["car"]], z[hierarchy["taxi"]] = 5.0, 1.0, -0.5
+
+    def labels(threshold):
+        sizes = {"padded_size": (1, 1), "image_size": (1, 1), "output_size": (1, 1)}
+        given = NodeOutput(z, "logits")
+        out = decode(given, hierarchy, variant="path_sum", safe_depth=threshold, **sizes)
+        return [hierarchy.node_names[int(label)] for label in out["hiera_labels"]]
+
+    assert labels(0.1) == ["vehicle", "car", "taxi"]
+    assert labels(0.5) == ["vehicle", "car", "car"]
+    assert labels(0.9) == ["vehicle", "vehicle", "vehicle"]
+
+
+def test_output_says_what_is_made():
+    hierarchy = Hierarchy.from_dict(TREES["ragged"])
+    sizes = SIZES["up"]
+    given = NodeOutput(make_values(hierarchy, sizes[0]), "logits")
+    kwargs = {"variant": "path_sum", **as_arguments(sizes)}
+    both = decode(given, hierarchy, **kwargs)
+    scores = decode(given, hierarchy, output="scores", **kwargs)
+    labels = decode(given, hierarchy, output="labels", direct=False, **kwargs)
+    assert list(scores) == ["sem_seg"] and torch.equal(scores["sem_seg"], both["sem_seg"])
+    assert list(labels) == ["hiera_labels"]
+    for ours, theirs in zip(labels["hiera_labels"], both["hiera_labels"], strict=True):
+        assert torch.equal(ours.long(), theirs)
+    assert both["hiera_labels"][0].dtype == torch.int64
+
+
+def test_labels_alone_never_hold_leaf_scores_at_full_size():
+    hierarchy = Hierarchy.from_dict({f"group{i}": [f"a{i}", f"b{i}"] for i in range(20)})
+    size = (400, 500)
+    allocated = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                allocated.append(result.numel())
+            return result
+
+    values = make_values(hierarchy, (50, 60), dtype=torch.float32)
+    with Watch():
+        decode(
+            NodeOutput(values, "logits"),
+            hierarchy,
+            padded_size=size,
+            image_size=size,
+            output_size=size,
+            variant="path_sum",
+            output="labels",
+        )
+    assert max(allocated) <= decode_module._BAND_VALUES_CPU
+    assert max(allocated) < 0.2 * hierarchy.num_leaves * size[0] * size[1]
+
+
+@pytest.mark.parametrize("channels", [1, 200, 300, 40_000])
+def test_among_equal_scores_the_lowest_id_wins(channels):
+    scores = torch.zeros(channels, 2, 2)
+    scores[channels // 2, 0, 0] = scores[channels - 1, 0, 0] = 1.0
+    best, index = decode_module._best(scores)
+    assert best.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    assert index.tolist() == [[channels // 2, 0], [0, 0]]
+
+
+def test_nan_logits_still_give_ids_of_the_tree():
+    hierarchy = Hierarchy.from_dict(TREES["ragged"])
+    values = torch.full((1, hierarchy.num_nodes, 4, 4), torch.nan)
+    kwargs = {"padded_size": (4, 4), "image_size": (4, 4), "output_size": (4, 4)}
+    out = decode(NodeOutput(values, "logits"), hierarchy, variant="path_sum", **kwargs)
+    for labels in out["hiera_labels"] + out["hiera_labels_direct"]:
+        assert 0 <= labels.min() and labels.max() < hierarchy.num_nodes
+
+
+def test_bfloat16_logits_decode_in_float32():
+    hierarchy = Hierarchy.from_dict(TREES["ragged"])
+    sizes = SIZES["up"]
+    values = make_values(hierarchy, sizes[0]).bfloat16()
+    out = decode(NodeOutput(values, "logits"), hierarchy, variant="path_sum", **as_arguments(sizes))
+    exact = decode(
+        NodeOutput(values.double(), "logits"), hierarchy, variant="path_sum", **as_arguments(sizes)
+    )
+    assert out["sem_seg"].dtype == torch.float32
+    torch.testing.assert_close(out["sem_seg"].double(), exact["sem_seg"], rtol=1e-5, atol=1e-5)
+
+
+def test_autocast_and_a_gradient_change_nothing():
+    hierarchy = Hierarchy.from_dict(TREES["ragged"])
+    sizes = SIZES["up"]
+    values = make_values(hierarchy, sizes[0], dtype=torch.float32)
+    kwargs = {"variant": "level_softmax", **as_arguments(sizes)}
+    plain = decode(NodeOutput(values, "logits"), hierarchy, **kwargs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = decode(NodeOutput(values.clone().requires_grad_(), "logits"), hierarchy, **kwargs)
+    assert torch.equal(plain["sem_seg"], cast["sem_seg"]) and not cast["sem_seg"].requires_grad
+
+
+def test_query_scores_decode_as_they_are_and_refuse_softmax():
+    hierarchy = Hierarchy.from_dict(TREES["ragged"])
+    sizes = SIZES["down"]
+    given = NodeOutput(make_values(hierarchy, sizes[0]).abs(), "scores")
+    out = decode(given, hierarchy, variant="path_sum", **as_arguments(sizes))
+    full = node_scores(
+        NodeOutput(reference(given.values, *sizes[1:]), "scores"), hierarchy, "path_sum"
+    )
+    torch.testing.assert_close(out["sem_seg"], full.leaves()[0])
+    assert out["sem_seg"].max() > hierarchy.num_levels  # no sigmoid was taken of them
+    with pytest.raises(ValueError, match="'marginal'.*'scores'"):
+        decode(given, hierarchy, variant="marginal", **as_arguments(sizes))
+
+
+def test_values_of_the_caller_stay_as_they_were():
+    hierarchy = Hierarchy.from_dict(TREES["ragged"])
+    values = make_values(hierarchy, (6, 6), dtype=torch.float32)
+    before = values.clone()
+    sizes = {"padded_size": (6, 6), "image_size": (6, 6), "output_size": (6, 6)}
+    for variant in DECODE_VARIANTS:
+        decode(NodeOutput(values, "logits"), hierarchy, variant=variant, **sizes)
+        assert torch.equal(values, before)
+    decode(NodeOutput(values.abs(), "scores"), hierarchy, variant="leaf", **sizes)
+
+
+@pytest.mark.parametrize(
+    ("losses", "variant"),
+    [
+        (["marginal_ce"], "marginal"),
+        (["level_ce"], "level_softmax"),
+        (["level_ce", "marginal_ce", "tree_triplet"], "level_softmax"),
+        (["bce"], "path_sum"),
+        (["tree_min", "level_ce"], "path_sum"),
+        (["focal_tree_min", "tree_triplet"], "path_sum"),
+    ],
+)
+def test_auto_follows_the_losses(losses, variant):
+    assert decode_variant("auto", losses) == variant
+    assert decode_variant("auto", losses, kind="scores") == "path_sum"
+    assert decode_variant("joint_softmax", losses) == "joint_softmax"
+
+
+def test_a_variant_that_can_not_be_names_the_key():
+    key = "MODEL.HIERA_SEG.TEST.DECODE"
+    with pytest.raises(ValueError, match=f"{key}.*'auto'.*tree_triplet.*path_sum"):
+        decode_variant("auto", ["tree_triplet"])
+    with pytest.raises(ValueError, match=f"{key} is 'softmax'.*'auto' or one of.*level_softmax"):
+        decode_variant("softmax", ["bce"])
+    with pytest.raises(ValueError, match=f"{key} is 'marginal'.*'scores'.*'path_sum', 'leaf'"):
+        decode_variant("marginal", ["bce"], kind="scores")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"output": "all"}, "'all'.*both"),
+        ({"safe_depth": -0.5}, "safe_depth is -0.5"),
+        ({"safe_depth": float("nan")}, "safe_depth is nan"),
+        ({"variant": "best"}, "'best'.*path_sum"),
+        ({"image_size": (9, 8)}, r"\(9, 8\).*\(8, 8\)"),
+        ({"output_size": (0, 8)}, r"\(0, 8\).*positive"),
+    ],
+)
+def test_bad_arguments_name_the_value(change, message):
+    hierarchy = Hierarchy.from_dict({"a": ["x", "y"]})
+    sizes = {"padded_size": (8, 8), "image_size": (8, 8), "output_size": (8, 8)}
+    kwargs = {"variant": "path_sum", **sizes, **change}
+    with pytest.raises(ValueError, match=message):
+        decode(NodeOutput(torch.zeros(1, 3, 2, 2), "logits"), hierarchy, **kwargs)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 2, 2), (1, 4, 2, 2), (3, 2), (3, 0, 2)])
+def test_values_that_are_not_one_image_of_the_tree_are_refused(shape):
+    hierarchy = Hierarchy.from_dict({"a": ["x", "y"]}, name="small")
+    sizes = {"padded_size": (8, 8), "image_size": (8, 8), "output_size": (8, 8)}
+    with pytest.raises(ValueError, match="'small' needs"):
+        decode(NodeOutput(torch.zeros(shape), "logits"), hierarchy, variant="leaf", **sizes)
