@@ -145,6 +145,7 @@ def build_hiera_train_loader(
         sampler=PositionSampler(len(records), seed=seed, start_position=start_position),
         num_workers=num_workers,
         collate_fn=_as_list,
+        generator=torch.Generator().manual_seed(seed),  # else starting it draws a global number
     )
 
 

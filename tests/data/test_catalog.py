@@ -1,0 +1,268 @@
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from hiera_seg.data import DatasetError, LabelReader, register_hierarchical_dataset
+from hiera_seg.data.catalog import require_registered, resolve_flip_pairs
+from hiera_seg.data.listing import UnpairedFilesError, pair_files
+from hiera_seg.hierarchy import Hierarchy, HierarchyError, tree_colors
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def names_of(records, root):
+    keys = ("file_name", "sem_seg_file_name")
+    return [tuple(os.path.relpath(r[k], root) for k in keys if k in r) for r in records]
+
+
+# -- metadata --------------------------------------------------------------------------------
+
+
+def test_metadata_is_plain_and_complete(tree):
+    register_hierarchical_dataset(
+        "toy_train",
+        lambda: [],
+        hierarchy=tree,
+        label_map={7: "road", "dirt": None},
+        raw_classes=["dirt"],
+        thing_classes=["own"],
+    )
+    meta = MetadataCatalog.get("toy_train")
+    assert meta.stuff_classes == ["road", "grass", "left-arm", "right-arm", "head"]
+    assert meta.stuff_colors == [list(map(int, c)) for c in tree_colors(tree)[:5]]
+    assert meta.ignore_label == 255
+    assert meta.evaluator_type == "hiera_sem_seg"
+    assert meta.label_map == {7: "road", "dirt": None}
+    assert meta.thing_classes == ["own"]
+    assert Hierarchy.from_dict(**meta.hierarchy) == tree
+    json.dumps(meta.as_dict())  # plain data
+    reader = LabelReader.from_metadata(meta)
+    assert reader.lookup(np.array([[7, 0, 255]], np.uint8)).tolist() == [[0, 255, 255]]
+
+
+@pytest.mark.parametrize("form", ["object", "plain", "nested", "file", "builtin"])
+def test_every_form_of_a_tree(tree, tmp_path, form):
+    tree.to_yaml(tmp_path / "toy.yaml")
+    forms = {
+        "object": tree,
+        "plain": tree.to_dict(),
+        "nested": {"ground": ["road", "grass"]},
+        "file": tmp_path / "toy.yaml",
+        "builtin": "camvid",
+    }
+    register_hierarchical_dataset("toy", list, hierarchy=forms[form])
+    first = MetadataCatalog.get("toy").stuff_classes[0]
+    assert first == ("Animal" if form == "builtin" else "road")
+
+
+def test_wide_trees_have_void_65535():
+    for nodes, void in ((255, 255), (256, 65535)):
+        tree = Hierarchy.from_dict([f"n{i}" for i in range(nodes)])
+        register_hierarchical_dataset(f"wide_{nodes}", list, hierarchy=tree)
+        assert MetadataCatalog.get(f"wide_{nodes}").ignore_label == void
+
+
+def test_nothing_is_registered_when_something_does_not_fit(tree):
+    bad = {
+        "ignore_label 3 is the id of node": {"ignore_label": 3},
+        "label_map[3]: unknown name 'rode'": {"label_map": {3: "rode"}},
+        "flip_pairs: ('left-arm', 'arm')": {"flip_pairs": [("left-arm", "arm")]},
+        "metadata 'stuff_classes' is set from the tree": {"stuff_classes": ["road"]},
+        "give image_root (and sem_seg_root), or a source": {"source": None},
+    }
+    for message, arguments in bad.items():
+        with pytest.raises(DatasetError) as error:
+            register_hierarchical_dataset("toy", **{"source": list, "hierarchy": tree, **arguments})
+        assert str(error.value).startswith("dataset 'toy': ") and message in str(error.value)
+        assert "toy" not in DatasetCatalog and "toy" not in MetadataCatalog
+    with pytest.raises(HierarchyError):
+        register_hierarchical_dataset("toy", list, hierarchy="no_such_tree")
+    assert "toy" not in DatasetCatalog
+
+
+def test_registering_twice_says_what_to_do(tree):
+    register_hierarchical_dataset("toy", list, hierarchy=tree)
+    with pytest.raises(DatasetError, match="'toy' is already registered; choose another name"):
+        register_hierarchical_dataset("toy", list, hierarchy=tree)
+
+
+def test_unregistered_names_have_near_ones(tree):
+    require_registered(["hiera_camvid_val"], "DATASETS.TRAIN")
+    with pytest.raises(
+        ValueError, match="DATASETS.TRAIN names the dataset 'hiera_camvid_vla'.*val"
+    ):
+        require_registered(["hiera_camvid_vla"], "DATASETS.TRAIN")
+
+
+def test_flip_pairs_are_pairs_of_two_nodes(tree):
+    body = tree.id("body")
+    assert resolve_flip_pairs([("left-arm", "right-arm"), (body, 4)], tree) == [(2, 3), (body, 4)]
+    for pairs, message in (
+        ([("left-arm", "left-arm")], "'body/left/left-arm' is in more than one pair"),
+        ([("left-arm", "right-arm"), ("head", "left-arm")], "in more than one pair"),
+        ([("left-arm",)], "two names are wanted"),
+        ([(2, 99)], "99 is no node id"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            resolve_flip_pairs(pairs, tree)
+
+
+# -- listing ---------------------------------------------------------------------------------
+
+
+def test_files_pair_by_path_at_any_depth(tmp_path):
+    images = ("b.jpg", "a.PNG", "x/a.jpg", "x/y/c.v2.jpeg", ".hidden.jpg")
+    labels = ("b.png", "a.png", "x/a.tif", "x/y/c.v2.png", "notes.txt")
+    touch(*(tmp_path / "images" / path for path in images))
+    touch(*(tmp_path / "labels" / path for path in labels))
+    records = pair_files(tmp_path / "images", tmp_path / "labels")
+    assert names_of(records, tmp_path) == [
+        ("images/a.PNG", "labels/a.png"),
+        ("images/b.jpg", "labels/b.png"),
+        ("images/x/a.jpg", "labels/x/a.tif"),
+        ("images/x/y/c.v2.jpeg", "labels/x/y/c.v2.png"),
+    ]
+
+
+def test_files_of_one_stem_pair_across_folders(tmp_path):
+    touch(tmp_path / "images/seq1/a.jpg", tmp_path / "images/seq2/b.jpg")
+    touch(tmp_path / "labels/a.png", tmp_path / "labels/deep/er/b.png")
+    records = pair_files(tmp_path / "images", tmp_path / "labels")
+    assert names_of(records, tmp_path) == [
+        ("images/seq1/a.jpg", "labels/a.png"),
+        ("images/seq2/b.jpg", "labels/deep/er/b.png"),
+    ]
+
+
+def test_labels_may_lie_among_or_below_the_images(tmp_path):
+    touch(tmp_path / "one/a.jpg", tmp_path / "one/a.png")
+    records = pair_files(tmp_path / "one", tmp_path / "one")
+    assert names_of(records, tmp_path) == [("one/a.jpg", "one/a.png")]
+    touch(tmp_path / "two/a.png", tmp_path / "two/labels/a.png")
+    records = pair_files(tmp_path / "two", tmp_path / "two/labels")
+    assert names_of(records, tmp_path) == [("two/a.png", "two/labels/a.png")]
+
+
+def test_images_alone(tmp_path):
+    touch(tmp_path / "images/a.jpg")
+    assert names_of(pair_files(tmp_path / "images", None), tmp_path) == [("images/a.jpg",)]
+
+
+def test_unpaired_files_are_named_and_counted(tmp_path):
+    touch(*(tmp_path / f"images/{i}.jpg" for i in range(9)), tmp_path / "images/s/x.jpg")
+    touch(tmp_path / "labels/0.png", tmp_path / "labels/t/x.png", tmp_path / "labels/u/x.png")
+    with pytest.raises(UnpairedFilesError) as error:
+        pair_files(tmp_path / "images", tmp_path / "labels")
+    first = ", ".join(str(tmp_path / f"images/{i}.jpg") for i in range(1, 6))
+    # x is ambiguous: two labels have its stem, and neither its path
+    both = f"{tmp_path}/labels/t/x.png, {tmp_path}/labels/u/x.png"
+    assert str(error.value).startswith(
+        f"9 images without a label: {first}, ...; 2 labels without an image: {both} ("
+    )
+    assert names_of(error.value.records, tmp_path) == [("images/0.jpg", "labels/0.png")]
+    assert len(error.value.unpaired) == 11
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    touch(tmp_path / "images/a.jpg", tmp_path / "images/a.png")
+    with pytest.raises(DatasetError, match="two image files have one name: .*a.* and .*a"):
+        pair_files(tmp_path / "images", None)
+
+
+def test_a_missing_or_empty_folder_is_named_when_used(tree, tmp_path):
+    register_hierarchical_dataset(
+        "gone", image_root=tmp_path / "images", sem_seg_root=tmp_path / "labels", hierarchy=tree
+    )
+    with pytest.raises(DatasetError) as error:
+        DatasetCatalog.get("gone")
+    assert str(error.value) == f"dataset 'gone': image folder not found: {tmp_path}/images"
+    touch(tmp_path / "images/a.jpg")
+    with pytest.raises(DatasetError, match="'gone': label folder not found: .*/labels$"):
+        DatasetCatalog.get("gone")
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DatasetError, match=r"'gone': no label files \(.*png.*\) below .*/labels$"):
+        DatasetCatalog.get("gone")
+
+
+def test_the_datasets_folder_is_that_of_the_moment_of_use(tree, tmp_path, monkeypatch):
+    register_hierarchical_dataset(
+        "mine", image_root="$DETECTRON2_DATASETS/mine/images", hierarchy=tree
+    )
+    touch(tmp_path / "mine/images/a.jpg")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    records = DatasetCatalog.get("mine")
+    assert records == [{"file_name": f"{tmp_path}/mine/images/a.jpg", "dataset_name": "mine"}]
+
+    monkeypatch.setenv("DETECTRON2_DATASETS", f"{tmp_path}/elsewhere")
+    with pytest.raises(DatasetError) as error:
+        DatasetCatalog.get("mine")
+    assert str(error.value) == (
+        f"dataset 'mine': image folder not found: {tmp_path}/elsewhere/mine/images "
+        f"(DETECTRON2_DATASETS is '{tmp_path}/elsewhere'; set it to the folder that holds the "
+        "datasets)"
+    )
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    with pytest.raises(DatasetError, match="not found: datasets/mine/images .* is not set, which"):
+        DatasetCatalog.get("mine")
+
+
+def test_a_callable_lists_dicts_which_get_the_name(tree):
+    original = {"file_name": "a.jpg", "dataset_name": "another", "image_id": 3}
+    register_hierarchical_dataset("toy", lambda: [original], hierarchy=tree)
+    assert DatasetCatalog.get("toy") == [
+        {"file_name": "a.jpg", "dataset_name": "toy", "image_id": 3}
+    ]
+    assert original["dataset_name"] == "another"
+
+
+def test_a_json_file_has_paths_relative_to_the_roots(tree, tmp_path):
+    entry = {"file_name": "a.jpg", "sem_seg_file_name": "/abs/a.png", "height": 3}
+    (tmp_path / "list.json").write_text(json.dumps([entry]))
+    register_hierarchical_dataset("here", tmp_path / "list.json", hierarchy=tree)
+    register_hierarchical_dataset(
+        "root", str(tmp_path / "list.json"), hierarchy=tree, image_root="/data/images"
+    )
+    assert DatasetCatalog.get("here")[0] == {
+        **entry, "file_name": f"{tmp_path}/a.jpg", "dataset_name": "here",
+    }  # fmt: skip
+    assert DatasetCatalog.get("root")[0]["file_name"] == "/data/images/a.jpg"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "json file not found: {path}"),
+        ('[{"file_name": "a"},\n {"x": }]', "{path}, line 2: not valid json"),
+        ('{"file_name": "a"}', "{path} holds a dict; a list of dicts"),
+        ('[{"file_name": "a"}, {"image": "b"}]', "{path}, entry 1: no dict with a 'file_name'"),
+        ("[]", "{path} holds an empty list"),
+    ],
+)
+def test_bad_json_files(tree, tmp_path, content, message):
+    path = tmp_path / "list.json"
+    if content is not None:
+        path.write_text(content)
+    register_hierarchical_dataset("toy", path, hierarchy=tree)
+    with pytest.raises(DatasetError) as error:
+        DatasetCatalog.get("toy")
+    assert str(error.value).startswith(f"dataset 'toy': {message.format(path=path)}")
+
+
+def test_registering_reads_no_file_and_survives_pickling(tree, folders):
+    image_root, label_root = folders({"a": np.zeros((4, 4), np.uint8)})
+    register_hierarchical_dataset(
+        "toy", image_root=image_root, sem_seg_root=label_root, hierarchy=tree
+    )
+    (image_root / "a.png").write_bytes(b"broken")  # listing does not look into files
+    listing = pickle.loads(pickle.dumps(DatasetCatalog["toy"]))
+    assert len(listing()) == 1
+    assert Image.open(label_root / "a.png").size == (4, 4)

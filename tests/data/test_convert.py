@@ -1,0 +1,98 @@
+import os
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog
+from PIL import Image
+
+from hiera_seg.data import DatasetError, LabelReader, register_hierarchical_dataset
+from hiera_seg.data.convert import convert_labels
+from hiera_seg.hierarchy import Hierarchy
+
+
+@pytest.fixture
+def toy(tree, folders):
+    labels = {"x/a": np.array([[5, 6], [7, 8]], np.uint8), "b": np.array([[5, 5]], np.uint8)}
+    roots = folders(labels)
+    register_hierarchical_dataset(
+        "toy", hierarchy=tree, image_root=roots[0], sem_seg_root=roots[1],
+        label_map={5: "grass", 6: "body", 7: None, 8: "head"},
+    )  # fmt: skip
+    return roots
+
+
+def files_below(folder):
+    found = (os.path.join(at, file) for at, _, files in os.walk(folder) for file in files)
+    return sorted(os.path.relpath(path, folder) for path in found)
+
+
+def test_files_hold_node_ids_in_the_same_places(tree, toy, tmp_path):
+    out = tmp_path / "ids"
+    written = list(convert_labels("toy", str(out)))
+    assert files_below(out) == ["b.png", "x/a.png"]
+    assert sorted(written) == [str(out / "b.png"), str(out / "x/a.png")]
+    image = Image.open(out / "x/a.png")
+    assert image.mode == "L"
+    assert np.asarray(image).tolist() == [[1, tree["body"]], [255, 4]]
+    # What comes out is a dataset of node ids, which needs no map.
+    register_hierarchical_dataset("ids", hierarchy=tree, image_root=toy[0], sem_seg_root=out)
+    reader, original = LabelReader(tree), LabelReader(tree, {5: 1, 6: tree["body"], 7: 255, 8: 4})
+    pairs = zip(DatasetCatalog.get("ids"), DatasetCatalog.get("toy"), strict=True)
+    for new, old in pairs:
+        paths = new["sem_seg_file_name"], old["sem_seg_file_name"]
+        assert np.array_equal(reader(paths[0]), original(paths[1]))
+
+
+def test_labels_on_inner_nodes_become_void_for_stock_evaluators(toy, tmp_path):
+    list(convert_labels("toy", str(tmp_path / "ids"), leaves=True))
+    assert np.asarray(Image.open(tmp_path / "ids/x/a.png")).tolist() == [[1, 255], [255, 4]]
+
+
+def test_wide_trees_take_16_bits(folders, tmp_path):
+    tree = Hierarchy.from_dict([f"n{i}" for i in range(300)])
+    roots = folders({"a": np.array([[0, 7, 9]], np.uint8)})
+    register_hierarchical_dataset(
+        "wide", hierarchy=tree, image_root=roots[0], sem_seg_root=roots[1],
+        label_map={0: 299, 7: None, 9: 255},
+    )  # fmt: skip
+    list(convert_labels("wide", str(tmp_path / "ids")))
+    read = np.asarray(Image.open(tmp_path / "ids/a.png"))
+    assert read.dtype == np.uint16 and read.tolist() == [[299, 65535, 255]]
+
+
+def test_without_a_root_the_common_folder_counts(tree, toy, tmp_path):
+    register_hierarchical_dataset(
+        "listed", lambda: DatasetCatalog.get("toy"), hierarchy=tree,
+        label_map={5: "grass", 6: "body", 7: None, 8: "head"},
+    )  # fmt: skip
+    list(convert_labels("listed", str(tmp_path / "ids")))
+    assert files_below(tmp_path / "ids") == ["b.png", "x/a.png"]
+
+
+def test_originals_are_not_overwritten(tree, toy, tmp_path):
+    with pytest.raises(DatasetError, match="holds the labels of 'toy' themselves"):
+        list(convert_labels("toy", str(toy[1])))
+    register_hierarchical_dataset("odd", lambda: [], hierarchy=tree, ignore_label=-1)
+    with pytest.raises(DatasetError, match="ignore label -1 does not fit a label file"):
+        list(convert_labels("odd", str(tmp_path / "ids")))
+    register_hierarchical_dataset("bare", hierarchy=tree, image_root=toy[0])
+    with pytest.raises(DatasetError, match="'bare' lists no label files"):
+        list(convert_labels("bare", str(tmp_path / "ids")))
+
+
+def test_detectron2s_evaluator_reads_converted_labels(tree, toy, tmp_path):
+    import torch
+    from detectron2.evaluation import SemSegEvaluator
+
+    list(convert_labels("toy", str(tmp_path / "ids"), leaves=True))
+    register_hierarchical_dataset(
+        "ids", hierarchy=tree, image_root=toy[0], sem_seg_root=tmp_path / "ids"
+    )
+    evaluator = SemSegEvaluator("ids", distributed=False)
+    evaluator.reset()
+    for record in DatasetCatalog.get("ids"):
+        labels = torch.from_numpy(LabelReader(tree)(record["sem_seg_file_name"]))
+        scores = torch.nn.functional.one_hot(labels.clamp(max=4), 5).permute(2, 0, 1)
+        evaluator.process([record], [{"sem_seg": scores}])
+    results = evaluator.evaluate()["sem_seg"]
+    assert results["pACC"] == 100 and results["IoU-grass"] == 100

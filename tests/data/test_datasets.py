@@ -1,0 +1,113 @@
+import csv
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from hiera_seg.data import DatasetError, LabelReader
+from hiera_seg.data.datasets import camvid, cityscapes
+from hiera_seg.hierarchy import Hierarchy
+
+
+@pytest.fixture
+def root(shared_datasets, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(shared_datasets))
+    return shared_datasets
+
+
+def test_camvid_lists_its_splits(root):
+    counts = {s: len(DatasetCatalog.get(f"hiera_camvid_{s}")) for s in camvid.SPLITS}
+    assert counts == {"train": 367, "val": 101, "test": 233}
+    meta = MetadataCatalog.get("hiera_camvid_test")
+    assert len(meta.stuff_classes) == 31
+    assert Hierarchy.from_dict(**meta.hierarchy).num_nodes == 48
+
+
+def test_camvid_ids_are_those_of_the_published_table(root):
+    with open(root / "camvid/classes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [name for name, _ in camvid.CLASSES]
+    assert [tuple(int(row[c]) for c in "rgb") for row in rows] == [c for _, c in camvid.CLASSES]
+    reader = LabelReader.from_metadata(MetadataCatalog.get("hiera_camvid_train"))
+    raw = np.array([[*range(32), 255]], np.uint8)
+    nodes = reader.lookup(raw)[0].tolist()
+    assert nodes == [*range(30), 255, 30, 255]
+    tree = reader.hierarchy
+    for row, node in zip(rows, nodes, strict=False):
+        if row["name"] == "Void":
+            continue
+        names = [tree.node_names[v] for v in tree.path(node)]
+        assert names == [row["group_authors"], row["mid_suggested"], row["name"]]
+
+
+def test_camvid_labels_keep_the_palette_index(root):
+    record = DatasetCatalog.get("hiera_camvid_val")[0]
+    reader = LabelReader.from_metadata(MetadataCatalog.get("hiera_camvid_val"))
+    raw = np.asarray(Image.open(record["sem_seg_file_name"]))
+    labels = reader(record["sem_seg_file_name"])
+    for value in np.unique(raw):
+        expected = {30: 255, 31: 30}.get(int(value), int(value))
+        assert (labels[raw == value] == expected).all()
+
+
+def test_camvid_splits_follow_from_frame_names(root):
+    found = Counter()
+    for split in camvid.SPLITS:
+        for file in os.listdir(root / "camvid/labels" / split):
+            assert camvid.split_of(os.path.splitext(file)[0]) == split
+            found[split] += 1
+    assert found.total() == 701
+    for name in ("frame_0001", "0001TP", "0001TP_x1", ""):
+        with pytest.raises(ValueError, match="is no frame of CamVid"):
+            camvid.split_of(name)
+
+
+def test_cityscapes_ids_and_train_ids_say_the_same(root, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root / "samples"))
+    labels = []
+    for name in ("hiera_cityscapes_val", "hiera_cityscapes_trainids_val"):
+        (record,) = DatasetCatalog.get(name)
+        assert record["file_name"].endswith("frankfurt_000000_000294_leftImg8bit.png")
+        labels.append(LabelReader.from_metadata(MetadataCatalog.get(name)))
+        labels[-1] = labels[-1](record["sem_seg_file_name"])
+    assert labels[0].shape == (128, 256)
+    trainids = root / "samples/cityscapes/gtFine/val/frankfurt"
+    (file,) = trainids.glob("*_labelTrainIds.png")
+    assert np.array_equal(labels[1], np.asarray(Image.open(file)))
+    # The two files of the sample were made smaller each by itself: they differ at some borders.
+    differ = labels[0] != labels[1]
+    assert 0 < differ.mean() < 0.003
+
+
+def test_cityscapes_scores_19_of_its_34_classes():
+    meta = MetadataCatalog.get("hiera_cityscapes_train")
+    reader = LabelReader.from_metadata(meta)
+    nodes = reader.lookup(np.arange(34, dtype=np.uint8)[None])[0]
+    # Ids that the benchmark scores, as its documentation lists them.
+    scored = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    assert nodes[scored].tolist() == list(range(19))
+    assert (np.delete(nodes, scored) == 255).all()
+    assert [cityscapes.CLASSES[i] for i in scored] == meta.stuff_classes
+    trainids = LabelReader.from_metadata(MetadataCatalog.get("hiera_cityscapes_trainids_val"))
+    with pytest.raises(DatasetError, match=r"raw ids \[19\] are not in the label map"):
+        trainids.lookup(np.array([[19]], np.uint8))
+
+
+@pytest.mark.parametrize(
+    "name, folder",
+    [
+        ("hiera_camvid_test", "camvid/images/test"),
+        ("hiera_cityscapes_train", "cityscapes/leftImg8bit/train"),
+        ("hiera_cityscapes_trainids_val", "cityscapes/leftImg8bit/val"),
+    ],
+)
+def test_a_missing_dataset_says_where_it_should_be(tmp_path, monkeypatch, name, folder):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(DatasetError) as error:
+        DatasetCatalog.get(name)
+    assert str(error.value).startswith(
+        f"dataset {name!r}: image folder not found: {tmp_path}/{folder} (DETECTRON2_DATASETS is "
+    )

@@ -1,0 +1,400 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, build_detection_train_loader
+from detectron2.data import transforms as T
+from PIL import Image
+
+from hiera_seg import add_hiera_seg_config
+from hiera_seg.config import ConfigError
+from hiera_seg.data import DatasetError, HieraDatasetMapper, register_hierarchical_dataset
+from hiera_seg.data.augmentations import NodeAugInput, RandomCropByCategory
+from hiera_seg.hierarchy import Hierarchy
+
+BLUE = np.array([10, 20, 200], np.uint8)
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.MIN_SIZE_TRAIN = (0,)
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    cfg.INPUT.RANDOM_FLIP = "none"
+    return cfg
+
+
+@pytest.fixture
+def toy(tree, folders, cfg):
+    """Registers "toy" with labels of random node ids and one void corner; returns its dicts."""
+    rng = np.random.default_rng(0)
+    labels = {f"{i}": rng.integers(0, tree.num_nodes, (24, 32)).astype(np.uint8) for i in range(3)}
+    for label in labels.values():
+        label[:3, :4] = 255
+    image_root, label_root = folders(labels)
+    register_hierarchical_dataset(
+        "toy", image_root=image_root, sem_seg_root=label_root, hierarchy=tree
+    )
+    cfg.DATASETS.TRAIN = ("toy",)
+    return DatasetCatalog.get("toy")
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+def with_crop(cfg, size=(16, 20), area=1.0):
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = list(size)
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = area
+
+
+# -- a plain sample --------------------------------------------------------------------------
+
+
+def test_a_sample_holds_the_image_and_node_ids(cfg, toy):
+    before = {**toy[0]}
+    sample = HieraDatasetMapper(cfg, True)(toy[0])
+    assert toy[0] == before
+    assert sample["image"].dtype == torch.uint8 and sample["sem_seg"].dtype == torch.int64
+    assert sample["image"].permute(1, 2, 0).tolist() == read(toy[0]["file_name"]).tolist()
+    assert sample["sem_seg"].tolist() == read(toy[0]["sem_seg_file_name"]).tolist()
+    assert {**sample, "image": 0, "sem_seg": 0} == {
+        **toy[0], "image": 0, "sem_seg": 0, "height": 24, "width": 32,
+    }  # fmt: skip
+
+
+def test_the_channel_order_is_that_of_the_config(cfg, toy):
+    cfg.INPUT.FORMAT = "BGR"
+    sample = HieraDatasetMapper(cfg, True)(toy[0])
+    assert sample["image"].flip(0).permute(1, 2, 0).tolist() == read(toy[0]["file_name"]).tolist()
+
+
+def test_greyscale_photos_have_three_channels(cfg, toy, tmp_path):
+    Image.new("L", (32, 24), 77).save(tmp_path / "grey.jpg")
+    sample = HieraDatasetMapper(cfg, True)({**toy[0], "file_name": str(tmp_path / "grey.jpg")})
+    assert sample["image"].shape == (3, 24, 32)
+
+
+def test_exif_orientation_is_applied(cfg, toy, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = str(tmp_path / "turned.jpg")
+    Image.new("RGB", (24, 32)).save(path, exif=exif)
+    mapper = HieraDatasetMapper(cfg, True)
+    assert mapper({**toy[0], "file_name": path})["image"].shape == (3, 24, 32)
+    Image.new("RGB", (24, 32)).save(path)
+    with pytest.raises(DatasetError, match="does the image carry a rotation that the label lacks"):
+        mapper({**toy[0], "file_name": path})
+
+
+def test_at_test_time_the_image_alone(cfg, toy):
+    cfg.INPUT.MIN_SIZE_TEST = 48
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    with_crop(cfg)
+    sample = HieraDatasetMapper(cfg, False)(toy[0])
+    assert sample["image"].shape == (3, 48, 64)
+    assert (sample["height"], sample["width"]) == (24, 32)
+    assert "sem_seg" not in sample and sample["sem_seg_file_name"] == toy[0]["sem_seg_file_name"]
+    asked = HieraDatasetMapper(cfg, False, with_sem_seg=True)(toy[0])
+    assert asked["sem_seg"].shape == (48, 64)
+    del toy[0]["sem_seg_file_name"]
+    assert HieraDatasetMapper(cfg, False)(toy[0])["image"].shape == (3, 48, 64)
+
+
+# -- augmentation ----------------------------------------------------------------------------
+
+
+def test_image_and_labels_move_together(cfg, toy):
+    # Without resizing, the first channel of every image is its label file.
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    with_crop(cfg, (16, 20))
+    mapper = HieraDatasetMapper(cfg, True)
+    np.random.seed(0)
+    seen = set()
+    for _ in range(30):
+        sample = mapper(toy[1])
+        assert sample["sem_seg"].shape == (16, 20)
+        assert torch.equal(sample["image"][0].long(), sample["sem_seg"])
+        seen.add(sample["sem_seg"].numpy().tobytes())
+    assert len(seen) > 15
+
+
+def test_draws_come_from_numpys_global_generator(cfg, toy):
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    with_crop(cfg)
+    mapper = HieraDatasetMapper(cfg, True)
+    samples = []
+    for _ in range(2):
+        np.random.seed(5)
+        samples.append([mapper(toy[0])["sem_seg"] for _ in range(5)])
+    assert all(torch.equal(a, b) for a, b in zip(*samples, strict=True))
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_labels_are_resized_by_the_nearest_pixel_centre(cfg, toy, scale):
+    cfg.INPUT.MIN_SIZE_TRAIN = (24 * scale,)
+    sample = HieraDatasetMapper(cfg, True)(toy[0])
+    raw = read(toy[0]["sem_seg_file_name"])
+    rows, columns = (((np.arange(n * scale) + 0.5) / scale).astype(int) for n in (24, 32))
+    assert sample["sem_seg"].tolist() == raw[np.ix_(rows, columns)].tolist()
+    assert sample["image"].shape == (3, 24 * scale, 32 * scale)
+
+
+def test_small_images_are_padded_with_void_and_the_mean_pixel(cfg, toy):
+    cfg.MODEL.PIXEL_MEAN = [100.4, 110.0, 120.6]
+    with_crop(cfg, (40, 28))
+    sample = HieraDatasetMapper(cfg, True)(toy[0])
+    assert sample["image"].shape == (3, 40, 28) and sample["sem_seg"].shape == (40, 28)
+    assert (sample["sem_seg"][24:] == 255).all()
+    assert sample["image"][:, 24:].amax((1, 2)).tolist() == [100, 110, 121]
+    assert sample["image"][:, 24:].amin((1, 2)).tolist() == [100, 110, 121]
+    assert torch.equal(sample["image"][0, :24].long(), sample["sem_seg"][:24])
+    with_crop(cfg, (24, 50))
+    sample = HieraDatasetMapper(cfg, True)(toy[0])
+    assert (sample["sem_seg"][:, 32:] == 255).all()
+    assert (sample["image"][2, :, 32:] == 121).all()
+
+
+def test_void_is_what_the_model_ignores(cfg, toy):
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 99
+    with_crop(cfg, (30, 40))
+    labels = HieraDatasetMapper(cfg, True)(toy[0])["sem_seg"]
+    assert (labels[:3, :4] == 99).all() and (labels[24:] == 99).all()
+    assert not (labels == 255).any()
+
+
+def test_colour_augmentation_changes_colours_alone(cfg, toy):
+    cfg.INPUT.COLOR_AUG_SSD = True
+    mapper = HieraDatasetMapper(cfg, True)
+    random.seed(1)
+    samples = [mapper(toy[0]) for _ in range(4)]
+    original = read(toy[0]["file_name"]).transpose(2, 0, 1)
+    assert sum(s["image"].tolist() != original.tolist() for s in samples) >= 3
+    raw = read(toy[0]["sem_seg_file_name"]).tolist()
+    assert all(s["sem_seg"].tolist() == raw for s in samples)
+    cfg.INPUT.FORMAT = "L"
+    with pytest.raises(ConfigError, match="COLOR_AUG_SSD wants INPUT.FORMAT 'BGR' or 'RGB'.*'L'"):
+        HieraDatasetMapper(cfg, True)
+
+
+def test_trees_of_more_than_255_nodes(cfg, folders):
+    tree = Hierarchy.from_dict({f"g{g}": [f"g{g}n{i}" for i in range(30)] for g in range(20)})
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 620, (24, 32)).astype(np.uint16)
+    label[:2] = 65535
+    image = np.stack([label % 256, label // 256, label * 0], -1).astype(np.uint8)
+    image_root, label_root = folders({"a": label}, {"a": image})
+    register_hierarchical_dataset(
+        "wide", image_root=image_root, sem_seg_root=label_root, hierarchy=tree
+    )
+    cfg.DATASETS.TRAIN = ("wide",)
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    with_crop(cfg, (30, 20), area=0.9)
+    mapper = HieraDatasetMapper(cfg, True)
+    np.random.seed(0)
+    for _ in range(5):
+        sample = mapper(DatasetCatalog.get("wide")[0])
+        low, high = sample["image"][:2, :24].long()
+        assert torch.equal(low + 256 * high, sample["sem_seg"][:24])
+        assert (sample["sem_seg"][24:] == 65535).all()
+
+
+# -- left and right --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def people(tree, folders, cfg):
+    def register(flip_pairs):
+        label = np.array([tree.id(n) for n in NAMES], np.uint8)[None].repeat(2, 0)
+        roots = folders({"a": label})
+        register_hierarchical_dataset(
+            "people", image_root=roots[0], sem_seg_root=roots[1], hierarchy=tree,
+            flip_pairs=flip_pairs,
+        )  # fmt: skip
+        cfg.DATASETS.TRAIN = ("people",)
+        return DatasetCatalog.get("people")[0]
+
+    return register
+
+
+NAMES = ("road", "left-arm", "right-arm", "left", "right", "head", "body")
+
+
+def flipped(cfg, record, **options):
+    class Always(T.RandomFlip):
+        def __init__(self):
+            super().__init__(prob=1.0, **options)
+
+    mapper = HieraDatasetMapper(cfg, True, augmentations=[Always()])
+    return mapper(record)["sem_seg"]
+
+
+def test_a_flip_swaps_pairs_and_the_inner_nodes_above_them(cfg, tree, people):
+    labels = flipped(cfg, people([("left-arm", "right-arm")]))
+    swapped = ["road", "right-arm", "left-arm", "right", "left", "head", "body"]
+    assert labels[0].tolist() == [tree.id(n) for n in reversed(swapped)]
+
+
+def test_a_vertical_flip_is_a_mirror_image_too(cfg, tree, people):
+    labels = flipped(cfg, people([("left-arm", "right-arm")]), horizontal=False, vertical=True)
+    swapped = ["road", "right-arm", "left-arm", "right", "left", "head", "body"]
+    assert labels[0].tolist() == [tree.id(n) for n in swapped]
+
+
+def test_two_flips_swap_nothing(cfg, tree, people):
+    record = people([("left-arm", "right-arm")])
+    flips = [T.RandomFlip(prob=1.0), T.RandomFlip(prob=1.0)]
+    mapper = HieraDatasetMapper(cfg, True, augmentations=flips)
+    assert mapper(record)["sem_seg"][0].tolist() == [tree.id(n) for n in NAMES]
+
+
+def test_without_pairs_a_flip_only_mirrors(cfg, tree, people):
+    assert flipped(cfg, people([]))[0].tolist() == [tree.id(n) for n in reversed(NAMES)]
+
+
+def test_pairs_of_inner_nodes_alone(cfg, tree, people):
+    labels = flipped(cfg, people([("left", "right")]))
+    swapped = ["road", "left-arm", "right-arm", "right", "left", "head", "body"]
+    assert labels[0].tolist() == [tree.id(n) for n in reversed(swapped)]
+
+
+# -- crops by category -----------------------------------------------------------------------
+
+
+def crop_of(tree, label, size, area, level=-1, seed=0):
+    np.random.seed(seed)
+    data = NodeAugInput(np.zeros((*label.shape, 3), np.uint8), label)
+    RandomCropByCategory("absolute", size, area, tree, level)(data)
+    return data.sem_seg
+
+
+def test_void_is_no_category_and_no_area(tree):
+    # 80 % void, and the valid rest is half road, half grass: nothing is wrong with that crop.
+    label = np.full((10, 10), 255, np.uint8)
+    label[0], label[1] = 0, 1
+    assert crop_of(tree, label, (10, 10), 0.6).tolist() == label.tolist()
+    calls = count_tries(tree, label, 0.6)
+    assert calls == 1
+    # Road fills 91 % of the valid pixels, though 10 % of all.
+    label[1, 1:] = 255
+    assert count_tries(tree, label, 0.6) == 10
+    assert count_tries(tree, np.full((10, 10), 255, np.uint8), 0.6) == 10
+
+
+def count_tries(tree, label, area, level=-1):
+    crop = RandomCropByCategory("absolute", (10, 10), area, tree, level)
+    tries = []
+    size_of = crop.crop.get_crop_size
+    crop.crop.get_crop_size = lambda size: tries.append(1) or size_of(size)
+    crop.get_transform(np.zeros((*label.shape, 3), np.uint8), label)
+    return len(tries)
+
+
+def test_categories_are_those_of_the_chosen_level(tree):
+    label = np.zeros((10, 10), np.uint8)
+    label[5:] = 1  # half road, half grass: two leaves, one group
+    assert count_tries(tree, label, 0.75) == 1
+    assert count_tries(tree, label, 0.75, level="group") == 10
+    label[5:] = tree.id("left")
+    assert count_tries(tree, label, 0.75, level="group") == 1
+    # A label above the level is a category of its own.
+    label[:] = tree.id("body")
+    label[5:] = tree.id("left-arm")
+    assert count_tries(tree, label, 0.75, level="part") == 1
+
+
+def test_crops_keep_the_limit_where_one_can(tree):
+    label = np.zeros((40, 200), np.uint8)
+    label[:, 100:] = np.random.default_rng(0).integers(0, 5, (40, 100))
+    shares = []
+    for seed in range(50):
+        counts = np.bincount(crop_of(tree, label, (20, 20), 0.75, seed=seed).ravel())
+        shares.append(counts.max() / counts.sum())
+    assert sum(share < 0.75 for share in shares) >= 48
+    free = [crop_of(tree, label, (20, 20), 1.0, seed=seed).max() == 0 for seed in range(50)]
+    assert 10 < sum(free) < 40
+
+
+# -- several datasets, and those of others ---------------------------------------------------
+
+
+def test_every_dict_is_read_by_the_map_of_its_dataset(cfg, tree, folders, tmp_path):
+    other = Hierarchy.from_dict({"ground": ["grass", "road"]}, name="other")
+    image_root, label_root = folders({"a": np.array([[0, 1, 7]], np.uint8)})
+    roots = {"image_root": image_root, "sem_seg_root": label_root}
+    register_hierarchical_dataset(
+        "one", hierarchy=tree, label_map={0: "head", 1: "body", 7: None}, **roots
+    )
+    register_hierarchical_dataset(
+        "two", hierarchy=other, label_map={0: 0, 1: "road", 7: "ground"}, ignore_label=9, **roots
+    )
+    tree.to_yaml(tmp_path / "toy.yaml")
+    cfg.MODEL.HIERA_SEG.HIERARCHY = str(tmp_path / "toy.yaml")
+    cfg.DATASETS.TRAIN = ("one", "two")
+    mapper = HieraDatasetMapper(cfg, True)
+    labels = [mapper(DatasetCatalog.get(n)[0])["sem_seg"].tolist() for n in cfg.DATASETS.TRAIN]
+    assert labels == [[[4, tree.id("body"), 255]], [[1, 0, tree.id("ground")]]]
+
+
+def test_a_dataset_whose_tree_does_not_fit_is_refused_at_once(cfg, tree, toy, tmp_path):
+    Hierarchy.from_dict({"ground": ["road", "gras"]}).to_yaml(tmp_path / "small.yaml")
+    cfg.MODEL.HIERA_SEG.HIERARCHY = str(tmp_path / "small.yaml")
+    with pytest.raises(
+        DatasetError, match="'toy': node 'ground/grass' of its tree 'toy' is not in"
+    ):
+        HieraDatasetMapper(cfg, True)
+
+
+def test_dicts_of_others_hold_node_ids_of_the_models_tree(cfg, toy):
+    record = {k: v for k, v in toy[0].items() if k != "dataset_name"}
+    raw = read(toy[0]["sem_seg_file_name"]).tolist()
+    mapper = HieraDatasetMapper(cfg, True)
+    assert mapper(record)["sem_seg"].tolist() == raw
+    assert mapper({**record, "dataset_name": "nobody_registered_this"})["sem_seg"].tolist() == raw
+
+
+def test_stock_loaders_take_the_mapper(cfg, toy):
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    with_crop(cfg)
+    cfg.SOLVER.IMS_PER_BATCH = 4
+    for workers in (0, 2):
+        cfg.DATALOADER.NUM_WORKERS = workers
+        loader = build_detection_train_loader(cfg, mapper=HieraDatasetMapper(cfg, True))
+        batch = next(iter(loader))
+        assert [s["sem_seg"].shape for s in batch] == [(16, 20)] * 4
+
+
+# -- bad input -------------------------------------------------------------------------------
+
+
+def test_bad_samples_name_their_files(cfg, toy, tmp_path):
+    mapper = HieraDatasetMapper(cfg, True)
+    image, label = toy[0]["file_name"], toy[0]["sem_seg_file_name"]
+    Image.new("L", (31, 24)).save(tmp_path / "narrow.png")
+    Image.new("L", (32, 24), 55).save(tmp_path / "strange.png")
+    (tmp_path / "half.jpg").write_bytes(b"\xff\xd8\xff\xe0 no jpeg")
+    cases = [
+        ({"sem_seg_file_name": f"{tmp_path}/narrow.png"},
+         f"size differs: image {image} is 32x24, label {tmp_path}/narrow.png is 31x24"),
+        ({"height": 20}, f"size differs: image {image} is 32x24, its dataset says 32x20 (width x"),
+        ({"sem_seg_file_name": f"{tmp_path}/strange.png"},
+         f"{tmp_path}/strange.png: ids [55] are no node ids of tree 'toy' of dataset 'toy' (0..9"),
+        ({"file_name": f"{tmp_path}/half.jpg"}, f"cannot read image file {tmp_path}/half.jpg: "),
+        ({"file_name": f"{tmp_path}/no.jpg"}, f"image file not found: {tmp_path}/no.jpg"),
+        ({"sem_seg_file_name": f"{tmp_path}/no.png"}, f"label file not found: {tmp_path}/no.png"),
+    ]  # fmt: skip
+    for change, message in cases:
+        with pytest.raises(DatasetError) as error:
+            mapper({**toy[0], **change})
+        assert str(error.value).startswith(message)
+        assert "\n" not in str(error.value)
+    del toy[0]["sem_seg_file_name"]
+    with pytest.raises(DatasetError, match=f"image {image} has no label file"):
+        mapper(toy[0])
+    assert label

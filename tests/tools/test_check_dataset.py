@@ -1,0 +1,101 @@
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+TOOL = Path(__file__).parents[2] / "tools/check_dataset.py"
+# What a user writes: a module that registers two splits.
+MODULE = """
+from hiera_seg.data import register_hierarchical_dataset
+for split in ("train", "val"):
+    register_hierarchical_dataset(
+        f"mine_{split}", image_root=f"{split}/images", sem_seg_root=f"{split}/labels",
+        hierarchy={"ground": ["road", "grass"]}, label_map={1: "road", 2: "grass", 0: None})
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with my_datasets.py and its files; the current folder of the test."""
+    (tmp_path / "my_datasets.py").write_text(MODULE)
+    for split in ("train", "val"):
+        for stem in "ab":
+            for folder in ("images", "labels"):
+                path = tmp_path / split / folder / f"{stem}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.array([[0, 1], [2, 2]], np.uint8)).save(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("my_datasets", None)
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        for name in [n for n in catalog.list() if n.startswith("mine_")]:
+            catalog.remove(name)
+
+
+@pytest.fixture
+def check(monkeypatch, capsys):
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *options])
+        code = 0
+        try:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_good_dataset(project, check):
+    code, out, err = check("mine_train", "--import", "my_datasets")
+    assert (code, err) == (0, "")
+    assert [line.split() for line in out.splitlines()] == [
+        ["mine_train"],
+        ["node", "images", "pixels", "share", "%"],
+        ["ground", "2", "6", "75.0000"],
+        ["road", "2", "2", "25.0000"],
+        ["grass", "2", "4", "50.0000"],
+        ["void", "2", "25.0000"],
+        ["all", "2", "8", "100.0000"],
+    ]
+
+
+def test_all_splits_by_what_they_share(project, check):
+    code, out, _ = check("mine", "--import", "my_datasets")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["mine_train", "mine_val"]
+
+
+def test_problems_are_listed_and_the_status_is_1(project, check):
+    (project / "val/labels/b.png").unlink()
+    Image.fromarray(np.array([[9, 9], [2, 8]], np.uint8)).save(project / "val/labels/a.png")
+    code, out, err = check("mine_val", "--import", "my_datasets")
+    assert code == 1 and err == ""
+    assert "mine_val: 2 problem(s)" in out
+    assert "1 image without a label: val/images/b.png (images below val/images" in out
+    assert "val/labels/a.png: raw ids [8, 9] are not in the label map of dataset 'mine_val'" in out
+    code, out, _ = check("mine_val", "--import", "my_datasets", "--show", "1")
+    assert code == 1 and "... and 1 more" in out
+
+
+def test_bad_arguments_are_one_line(project, check):
+    code, out, err = check("mine_test", "--import", "my_datasets")
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "error: NAME names the dataset 'mine_test', which is not registered (near"
+    )
+    assert "mine_train" in err and err.count("\n") == 1
+    code, _, err = check("mine", "--import", "my_dataset")
+    assert code == 2 and err.startswith("error: --import my_dataset: No module named 'my_dataset'")
+    assert err.count("\n") == 1
+    assert check()[0] == 2
+
+
+def test_help(check):
+    code, out, _ = check("--help")
+    assert code == 0 and "The exit status is 1 when something is wrong." in out
