@@ -1,0 +1,20 @@
+"""Losses on node logits and embeddings: functions, their modules, and the weighted sum of them."""
+
+from .build import HierarchicalLoss
+from .checks import valid_pixels
+from .cross_entropy import bce_loss, level_ce_loss, marginal_ce_loss
+from .registry import HIERA_LOSSES
+from .tree_min import tree_min_loss
+from .tree_triplet import tree_triplet_loss, triplet_weight
+
+__all__ = [
+    "HIERA_LOSSES",
+    "HierarchicalLoss",
+    "bce_loss",
+    "level_ce_loss",
+    "marginal_ce_loss",
+    "tree_min_loss",
+    "tree_triplet_loss",
+    "triplet_weight",
+    "valid_pixels",
+]

@@ -1,0 +1,149 @@
+"""The weighted sum of losses that a config names; what heads call."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hiera_seg.hierarchy import Hierarchy
+
+from .registry import HIERA_LOSSES
+
+_LOSSES_KEY = "MODEL.HIERA_SEG.LOSSES"
+
+
+class HierarchicalLoss(nn.Module):
+    """Weighted losses of `HIERA_LOSSES` on one set of labels.
+
+    Attributes:
+        names: tuple of the losses' names, in order.
+        needs: set of what they read: "logits", "embeddings".
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        terms: Iterable[tuple[str, float, Mapping[str, Any]]],
+        ignore_label: int = 255,
+    ):
+        """
+        Args:
+            hierarchy: the tree.
+            terms: (name, weight, options) of each loss: a name of `HIERA_LOSSES`, a weight of 0 or
+                more, keyword arguments of the module.
+            ignore_label: the value of void in labels.
+
+        Raises:
+            ValueError: no loss, an unknown or repeated name, a bad weight or an unknown option,
+                naming the config key.
+        """
+        super().__init__()
+        self.hierarchy = hierarchy
+        self.weights: list[float] = []
+        names: list[str] = []
+        modules: list[nn.Module] = []
+        for name, weight, options in terms:
+            if name in names:
+                raise ValueError(f"{_LOSSES_KEY} names {name!r} twice; give it one weight")
+            names.append(name)
+            self.weights.append(_check_weight(name, weight))
+            modules.append(_build(name, hierarchy, ignore_label, options))
+        if not names:
+            raise ValueError(f"{_LOSSES_KEY} is empty; known losses: {HIERA_LOSSES.names()}")
+        self.names = tuple(names)
+        self.losses = nn.ModuleList(modules)
+        self.needs = {loss.needs for loss in modules}
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        embeddings: Tensor | None = None,
+        *,
+        valid_count: Tensor | None = None,
+        iteration: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute every loss.
+
+        Args:
+            logits: (B, N, H, W) float.
+            labels: (B, H, W) int64 node ids or the ignore label.
+            embeddings: (B, D, h, w) float, where a loss needs them.
+            valid_count: (1 + num_levels,) as from `valid_pixels`; None to count this batch.
+            iteration: for schedules; None for their final weights.
+            generator: for losses that sample pixels; None for PyTorch's own.
+
+        Returns:
+            {"loss_<name>": scalar}, weights and schedules applied.
+        """
+        if valid_count is not None and tuple(valid_count.shape) != (1 + self.hierarchy.num_levels,):
+            raise ValueError(
+                f"valid_count has shape {tuple(valid_count.shape)}; it must be "
+                f"({1 + self.hierarchy.num_levels},), as from valid_pixels"
+            )
+        values = {"logits": logits, "embeddings": embeddings}
+        result = {}
+        for name, weight, loss in zip(self.names, self.weights, self.losses, strict=True):
+            if values[loss.needs] is None:
+                raise ValueError(f"loss {name!r} needs {loss.needs}, but none were given")
+            arguments: dict[str, Any] = {"valid_count": _part(loss, valid_count)}
+            if getattr(loss, "samples", False):
+                arguments["generator"] = generator
+            if hasattr(loss, "weight_at"):
+                weight = weight * loss.weight_at(iteration)
+            result[f"loss_{name}"] = weight * loss(values[loss.needs], labels, **arguments)
+        return result
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}: {w:g}" for name, w in zip(self.names, self.weights, strict=True))
+
+
+def _part(loss: nn.Module, valid_count: Tensor | None) -> Tensor | None:
+    """The part of `valid_pixels` that a loss averages over."""
+    counts = getattr(loss, "counts", "pixels")
+    if valid_count is None or counts is None:
+        return None
+    return valid_count[0] if counts == "pixels" else valid_count[1:]
+
+
+def _check_weight(name: str, weight: float) -> float:
+    try:
+        weight = float(weight)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise ValueError(
+            f"{_LOSSES_KEY}: the weight of {name!r} must be a finite number, 0 or more, as in "
+            f'[["{name}", 1.0]]'
+        )
+    return weight
+
+
+def _build(
+    name: str, hierarchy: Hierarchy, ignore_label: int, options: Mapping[str, Any]
+) -> nn.Module:
+    if name not in HIERA_LOSSES:
+        raise ValueError(
+            f"{_LOSSES_KEY} names an unknown loss {name!r}; known: {HIERA_LOSSES.names()}"
+        )
+    entry = HIERA_LOSSES.get(name)
+    key = f"MODEL.HIERA_SEG.{name.upper()}"
+    parameters = inspect.signature(entry).parameters.values()
+    allowed = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "ignore_label"]
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    unknown = [option for option in options if option not in allowed and not takes_any]
+    if unknown:
+        raise ValueError(
+            f"{key}.{unknown[0].upper()}: loss {name!r} has no such option; its options: "
+            f"{', '.join(option.upper() for option in allowed) or 'none'}"
+        )
+    try:
+        return entry(hierarchy, ignore_label=ignore_label, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key}: {error}") from error

@@ -1,0 +1,327 @@
+"""The tree-triplet loss: embeddings as far apart as their classes are in the tree."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiera_seg.hierarchy import Hierarchy
+
+from .checks import check_embeddings, label_index
+from .registry import HIERA_LOSSES
+
+FINAL_WEIGHT = 0.5
+
+
+class Triplets(NamedTuple):
+    """Drawn triplets, S of them; those with `weight` 0 stand for nothing.
+
+    Attributes:
+        anchor, positive, negative: int64 (S,), pixels as positions in labels.flatten().
+        weight: float32 (S,), 1 / (anchors of the class x classes that have a triplet). Sums to 1,
+            or to 0 where there is no triplet.
+        gap: float32 (S,), psi(anchor, negative) - psi(anchor, positive) in edges, above 0.
+    """
+
+    anchor: Tensor
+    positive: Tensor
+    negative: Tensor
+    weight: Tensor
+    gap: Tensor
+
+
+class _LeafOrder(NamedTuple):
+    """For each leaf (row) all leaves from near to far, all (L, L).
+
+    Attributes:
+        leaf: int64, the leaf in each place; itself in the first.
+        first: int64, the first place that is as far as this one.
+        distance: float32, psi to the leaf in each place.
+    """
+
+    leaf: Tensor
+    first: Tensor
+    distance: Tensor
+
+
+@lru_cache(maxsize=64)
+def _leaf_order(hierarchy: Hierarchy, device: torch.device) -> _LeafOrder:
+    leaves = hierarchy.num_leaves
+    with torch.inference_mode(False):
+        distance = torch.tensor(hierarchy.distance_matrix[:leaves, :leaves], dtype=torch.int64)
+        distance, leaf = distance.sort(dim=1, stable=True)
+        first = torch.searchsorted(distance, distance)
+        return _LeafOrder(leaf.to(device), first.to(device), distance.float().to(device))
+
+
+def sample_triplets(
+    labels: Tensor,
+    hierarchy: Hierarchy,
+    *,
+    samples_per_class: int = 64,
+    generator: torch.Generator | None = None,
+    ignore_label: int = 255,
+) -> Triplets:
+    """Draw anchors, and for each anchor one positive and one negative.
+
+    Up to K = `samples_per_class` pixels of each leaf present are drawn without replacement (two
+    where K is 1): the pool. The first K of a class are its anchors. An anchor's triplet is drawn
+    uniformly from all pairs (i+, i-) of other pixels in the pool with psi(i, i+) < psi(i, i-), so
+    an anchor finds one whenever the labels hold one; positives may be of the anchor's own class.
+
+    The number of random values drawn and the shapes of all tensors depend on the shape of the
+    labels alone, and nothing waits for the device. With a generator on the CPU the triplets are
+    the same on any device.
+
+    Args:
+        labels: (B, h, w) int64 node ids; only leaves are drawn.
+        hierarchy: the tree.
+        samples_per_class: K, 1 or more.
+        generator: source of the random values; None for PyTorch's own of the labels' device.
+        ignore_label: the value of void in `labels`.
+
+    Returns:
+        `Triplets`, min(L x max(K, 2), B x h x w) of them.
+    """
+    if samples_per_class < 1:
+        raise ValueError(f"samples_per_class must be 1 or more, not {samples_per_class}")
+    leaves, device = hierarchy.num_leaves, labels.device
+    label = label_index(labels, hierarchy, ignore_label).flatten().clamp(max=leaves)
+    # float64: equal values, which would tie an order to the device, practically never occur.
+    source = device if generator is None else generator.device
+    draws = torch.rand(2, len(label), dtype=torch.float64, generator=generator, device=source)
+    keys, picks = draws.to(device, non_blocking=True)
+
+    # The pool: pixels sorted by class and, within it, at random; of each class the first few.
+    order = (label + keys).argsort()
+    label = label[order]
+    counts = torch.zeros(leaves + 1, dtype=torch.int64, device=device)
+    counts.scatter_add_(0, label, torch.ones_like(label))
+    rank = torch.arange(len(label), device=device) - (counts.cumsum(0) - counts)[label]
+    per_class = max(samples_per_class, 2)
+    size = min(leaves * per_class, len(label))
+    pooled = (rank < per_class) & (label < leaves)
+    place = torch.where(pooled, pooled.cumsum(0) - 1, size)
+
+    def pack(values: Tensor, filler: int) -> Tensor:
+        packed = torch.full((size + 1,), filler, dtype=torch.int64, device=device)
+        return packed.scatter_(0, place, torch.where(pooled, values, filler))[:size]
+
+    pixel, label, rank = pack(order, 0), pack(label, leaves), pack(rank, 0)
+    counts = counts[:leaves].clamp(max=per_class)
+    starts = counts.cumsum(0) - counts
+
+    # All pairs of an anchor are numbered; one random number picks one. Classes stand in order of
+    # their distance from the anchor's; the anchor itself is left out of its own class.
+    table = _leaf_order(hierarchy, device)
+    others = counts[table.leaf]
+    others[:, 0] = (others[:, 0] - 1).clamp(min=0)
+    nearer = (others.cumsum(1) - others).gather(1, table.first)  # positives of each negative
+    pairs = (others * nearer).cumsum(1)
+    row = label.clamp(max=leaves - 1)
+    num_pairs = pairs[:, -1][row]
+    valid = (label < leaves) & (rank < samples_per_class) & (num_pairs > 0)
+
+    pair = (picks[:size] * num_pairs).long().clamp(max=num_pairs - 1).clamp(min=0)
+    negative_place = _place_of(pair, pairs, row)
+    before = (pairs - others * nearer)[row, negative_place]
+    num_positives = nearer[row, negative_place].clamp(min=1)
+    negative_rank = (pair - before).div(num_positives, rounding_mode="floor")
+    positive_number = (pair - before) % num_positives
+    reach = others.cumsum(1)
+    positive_place = _place_of(positive_number, reach, row)
+    positive_rank = positive_number - (reach - others)[row, positive_place]
+    positive_rank += (positive_place == 0) & (positive_rank >= rank)  # steps over the anchor
+
+    def member(where: Tensor, number: Tensor) -> Tensor:
+        return pixel[torch.where(valid, starts[table.leaf[row, where]] + number, 0)]
+
+    anchors = torch.zeros(leaves, dtype=torch.float32, device=device)
+    anchors.scatter_add_(0, row, valid.float())
+    classes = (anchors > 0).sum().clamp(min=1)
+    return Triplets(
+        anchor=pixel,
+        positive=member(positive_place, positive_rank),
+        negative=member(negative_place, negative_rank),
+        weight=valid / (anchors[row].clamp(min=1) * classes),
+        gap=table.distance[row, negative_place] - table.distance[row, positive_place],
+    )
+
+
+def _place_of(number: Tensor, cumulative: Tensor, row: Tensor) -> Tensor:
+    """First column of `cumulative` above a number, each number in the row of its own.
+
+    Args:
+        number: int64 (S,), below the last of its row.
+        cumulative: int64 (L, L), not decreasing along rows.
+        row: int64 (S,).
+    """
+    # One search in all rows end to end: a row of L per number would be too much for large trees.
+    leaves = len(cumulative)
+    stride = cumulative[:, -1].max() + 1
+    offsets = torch.arange(leaves, device=row.device) * stride
+    flat = (cumulative + offsets[:, None]).flatten()
+    found = torch.searchsorted(flat, number + offsets[row], right=True) - row * leaves
+    return found.clamp(0, leaves - 1)
+
+
+def tree_triplet_loss(
+    embeddings: Tensor,
+    labels: Tensor,
+    hierarchy: Hierarchy,
+    *,
+    margin_eps: float = 0.1,
+    margin: float | None = None,
+    samples_per_class: int = 64,
+    generator: torch.Generator | None = None,
+    ignore_label: int = 255,
+) -> Tensor:
+    """Tree-triplet loss (HSSN, arXiv 2203.14335, eq. 7 and 8) on L2-normalised embeddings.
+
+    With ``<i, j> = (1 - cos(i, j)) / 2`` and psi the edges between two classes in the tree, a
+    triplet with ``psi(i, i+) < psi(i, i-)`` costs::
+
+        max(<i, i+> - <i, i-> + m, 0),   m = margin_eps + 0.5 (psi(i, i-) - psi(i, i+)) / (2 D)
+
+    where D is ``hierarchy.height``. Mean over the anchors of each class, then over the classes
+    that have a triplet. `sample_triplets` says what is drawn.
+
+    Args:
+        embeddings: (B, D, h, w) float, any scale. Half precision is computed in float32.
+        labels: (B, H, W) int64 node ids of any size, read at the embeddings' grid by nearest
+            neighbour; only pixels labelled with a leaf take part.
+        hierarchy: the tree.
+        margin_eps: the part of the margin that all triplets share.
+        margin: a constant that replaces m; None for m.
+        samples_per_class: at most so many anchors of each leaf present.
+        generator: source of the random values; None for PyTorch's own.
+        ignore_label: the value of void in `labels`.
+
+    Returns:
+        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient path where there is no
+        triplet. The schedule's weight (`triplet_weight`) is not part of it.
+
+    Raises:
+        ValueError: shapes or types that do not fit, or a label that is neither a node id nor
+            `ignore_label` (on CUDA a device assertion; see `label_index`).
+    """
+    check_embeddings(embeddings, labels)
+    if labels.shape[1:] != embeddings.shape[2:]:
+        label_index(labels, hierarchy, ignore_label)  # also the labels that are not read
+        labels = _resize_labels(labels, embeddings.shape[2:])
+    triplets = sample_triplets(
+        labels,
+        hierarchy,
+        samples_per_class=samples_per_class,
+        generator=generator,
+        ignore_label=ignore_label,
+    )
+    anchor = _unit_vectors(embeddings, triplets.anchor)
+    positive = _unit_vectors(embeddings, triplets.positive)
+    negative = _unit_vectors(embeddings, triplets.negative)
+    # <i, i+> - <i, i-> in one product
+    difference = (anchor * (negative - positive)).sum(1) / 2
+    if margin is None:
+        needed = margin_eps + 0.5 * triplets.gap / (2 * hierarchy.height)
+    else:
+        needed = margin
+    return ((difference + needed).relu() * triplets.weight).sum()
+
+
+def _resize_labels(labels: Tensor, size: torch.Size) -> Tensor:
+    """Nearest neighbour as F.interpolate defines it, which takes no integers."""
+    # float32 holds node ids exactly, up to 2^24.
+    return F.interpolate(labels[:, None].float(), size=tuple(size), mode="nearest")[:, 0].long()
+
+
+def _unit_vectors(embeddings: Tensor, pixel: Tensor) -> Tensor:
+    """L2-normalised embeddings (S, D) of some pixels, in float32 or float64.
+
+    Only these are normalised, not the whole map. A zero vector stays zero and gets no gradient.
+    """
+    image_size = embeddings.shape[2] * embeddings.shape[3]
+    image, position = pixel // image_size, pixel % image_size
+    row, column = position // embeddings.shape[3], position % embeddings.shape[3]
+    vectors = embeddings[image, :, row, column]
+    if vectors.dtype != torch.float64:
+        vectors = vectors.float()
+    # By the largest component first: squares of very small or large ones leave float32's range.
+    largest = vectors.detach().abs().amax(1, keepdim=True)
+    vectors = vectors / torch.where(largest > 0, largest, 1.0)
+    square = vectors.square().sum(1, keepdim=True)
+    return vectors * torch.where(square > 0, square, 1.0).rsqrt()
+
+
+def triplet_weight(iteration: int | None, total: int) -> float:
+    """beta(t) = 1/4 (1 + cos(pi (t - T) / T)) for t < T, then 1/2.
+
+    Args:
+        iteration: t; None for the final weight.
+        total: T; 0 or less for the final weight at once.
+    """
+    if iteration is None or iteration >= total:
+        return FINAL_WEIGHT
+    return 0.25 * (1 + math.cos(math.pi * (iteration - total) / total))
+
+
+@HIERA_LOSSES.register(name="tree_triplet")
+class TreeTripletLoss(nn.Module):
+    """`tree_triplet_loss` as a module; `HierarchicalLoss` applies its schedule."""
+
+    needs = "embeddings"
+    counts = None
+    samples = True
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        *,
+        ignore_label: int = 255,
+        margin_eps: float = 0.1,
+        margin: float | None = None,
+        samples_per_class: int = 64,
+        schedule_iters: int = 0,
+    ):
+        """
+        Args:
+            hierarchy, ignore_label, margin_eps, samples_per_class: as in `tree_triplet_loss`.
+            margin: a constant margin; None or below 0 (yaml files hold no None) for the tree's.
+            schedule_iters: iterations over which the weight grows from 0 to 1/2; 0: 1/2 at once.
+        """
+        super().__init__()
+        if samples_per_class < 1:
+            raise ValueError(f"samples_per_class must be 1 or more, not {samples_per_class}")
+        self.hierarchy = hierarchy
+        self.schedule_iters = schedule_iters
+        self.options = {
+            "ignore_label": ignore_label,
+            "margin_eps": margin_eps,
+            "margin": None if margin is None or margin < 0 else margin,
+            "samples_per_class": samples_per_class,
+        }
+
+    def weight_at(self, iteration: int | None) -> float:
+        """The schedule's weight; None for the final one."""
+        return triplet_weight(iteration, self.schedule_iters)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        *,
+        valid_count: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """See `tree_triplet_loss`; a mean over classes has no use for `valid_count`."""
+        return tree_triplet_loss(
+            embeddings, labels, self.hierarchy, generator=generator, **self.options
+        )
+
+    def extra_repr(self) -> str:
+        options = {**self.options, "schedule_iters": self.schedule_iters}
+        return ", ".join(f"{name}={value!r}" for name, value in options.items())
