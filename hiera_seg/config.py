@@ -1,5 +1,8 @@
 """Every config key of the package, once, with its default; and what a config resolves to."""
 
+import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
+
+# isort: split
 from detectron2.config import CfgNode as CN
 from detectron2.data import MetadataCatalog
 from detectron2.projects.deeplab import add_deeplab_config

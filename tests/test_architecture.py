@@ -1,0 +1,107 @@
+"""The floors of the library: what may import what, and what may be absent."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "hiera_seg"
+
+# A module imports from lower floors and from its own package only.
+FLOORS = {
+    "compat": 0,
+    "hierarchy": 1,
+    "layers": 2,
+    "metrics": 2,
+    "losses": 3,
+    "config": 4,
+    "data": 5,
+    "modeling": 5,
+    "evaluation": 6,
+    "inference": 6,
+    "visualization": 6,
+    "engine": 7,
+}
+# Registers what the keys can name, at the call of add_hiera_seg_config.
+REGISTERS = {("config", "data"), ("config", "modeling")}
+WITHOUT_DETECTRON2 = ("hierarchy", "layers", "metrics", "losses")
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Return the dotted names of all modules that a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = file.relative_to(PACKAGE.parent).parts[: -node.level] if node.level else ()
+            module = ".".join((*package, *filter(None, [node.module])))
+            names.update(f"{module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+MODULES = sorted(file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE)
+MODULES += [PACKAGE / "compat.py", PACKAGE / "config.py"]
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_only_from_lower_floors(file):
+    room = room_of(file)
+    for name in imported_modules(file):
+        if name.startswith("hiera_seg."):
+            other = name.split(".")[1]
+            lower = other == room or FLOORS.get(other, -1) < FLOORS[room]
+            assert lower or (room, other) in REGISTERS, f"imports {name}"
+        if name.split(".")[0] == "detectron2":
+            assert room not in WITHOUT_DETECTRON2, f"imports {name}"
+
+
+IMPORT_EACH = """
+import importlib, socket, sys
+absent, modules = map(str.split, sys.argv[1:])
+sys.modules.update(dict.fromkeys(absent))  # None makes an import fail
+socket.socket.connect = None
+for module in modules:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        print(module, type(error).__name__, error, sep=": ")
+"""
+
+
+def import_errors(modules: Iterable[str], absent: Iterable[str]) -> list[str]:
+    """Import modules in a new process where others are absent; return a line for each failure."""
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT_EACH, " ".join(absent), " ".join(modules)],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def test_lower_floors_work_without_detectron2():
+    modules = ["hiera_seg", *(f"hiera_seg.{room}" for room in WITHOUT_DETECTRON2)]
+    assert import_errors(modules, absent=["detectron2"]) == []
+
+
+def test_upper_floors_say_how_to_install_detectron2():
+    modules = [f"hiera_seg.{room}" for room in ("config", "data", "modeling", "engine")]
+    errors = import_errors(modules, absent=["detectron2"])
+    assert [error.split(":")[0] for error in errors] == modules
+    assert all("tools/install_detectron2.py" in error for error in errors), errors
+
+
+def test_everything_imports_without_optional_packages_or_network():
+    names = (file.relative_to(PACKAGE.parent).with_suffix("").parts for file in MODULES)
+    modules = sorted(".".join(parts).removesuffix(".__init__") for parts in names)
+    absent = ["timm", "tensorboard", "torch.utils.tensorboard", "onnx", "panopticapi"]
+    assert import_errors(modules, absent) == []
