@@ -1,8 +1,9 @@
-"""What every head needs for its losses: the terms a config names, the denominator, the clock."""
+"""What every head needs for its losses: terms a config names, denominator, clock, random values."""
 
-import math
 from typing import Any
 
+import numpy as np
+import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -21,15 +22,21 @@ def build_hierarchical_loss(
 ) -> HierarchicalLoss:
     """The weighted sum of losses that MODEL.HIERA_SEG.LOSSES names.
 
+    The options of a loss are the keys of MODEL.HIERA_SEG.<NAME>, where that node exists.
+
     Raises:
-        ConfigError: a malformed entry, an unknown name, or an option that the loss refuses.
+        ConfigError: a malformed entry.
+        ValueError: an unknown name, a bad weight, or an option that the loss refuses; the message
+            names the key.
     """
-    terms = [(name, weight, _options(cfg, name)) for name, weight in _entries(cfg)]
-    try:
-        return HierarchicalLoss(hierarchy, terms, ignore_label)
-    except (TypeError, ValueError) as error:
-        used = ", ".join(f"MODEL.HIERA_SEG.{name.upper()} {options}" for name, _, options in terms)
-        raise ConfigError(f"{KEY} can not be built from {used}: {error}") from error
+    entries = cfg.MODEL.HIERA_SEG.LOSSES
+    if not isinstance(entries, list | tuple):
+        raise _malformed(entries)
+    for entry in entries:
+        if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
+            raise _malformed(entry)
+    terms = [(name, weight, _options(cfg, name)) for name, weight in entries]
+    return HierarchicalLoss(hierarchy, terms, ignore_label)
 
 
 def global_valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tensor:
@@ -60,44 +67,28 @@ def training_iteration() -> int | None:
         return None
 
 
-def _entries(cfg: CfgNode) -> list[tuple[str, float]]:
-    entries = cfg.MODEL.HIERA_SEG.LOSSES
-    known = sorted(name for name, _ in HIERA_LOSSES)
-    rule = (
-        f"{KEY} is a list of [name, weight], such as [['focal_tree_min', 1.0]]; "
-        f"names: {', '.join(known)}; weights: numbers >= 0"
+def sampling_generator(seed: int | None, iteration: int | None) -> torch.Generator | None:
+    """A source of random values that seed, iteration and process decide, whatever drew before.
+
+    Returns:
+        A generator on the CPU; None, PyTorch's own, without a seed or an iteration.
+    """
+    if seed is None or iteration is None:
+        return None
+    state = np.random.SeedSequence([seed, iteration, comm.get_rank()]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))  # it takes signed ones
+
+
+def _malformed(found: Any) -> ConfigError:
+    return ConfigError(
+        f"{KEY} is a list of [name, weight], such as [['focal_tree_min', 1.0]], with names among "
+        f"{', '.join(HIERA_LOSSES.names())}; found {found!r}"
     )
-    if not isinstance(entries, list | tuple) or not entries:
-        raise ConfigError(f"{rule}; found {entries!r}")
-    seen: set[str] = set()
-    for entry in entries:
-        if not isinstance(entry, list | tuple) or len(entry) != 2:
-            raise ConfigError(f"{rule}; found the entry {entry!r}")
-        name, weight = entry
-        if name not in known:
-            raise ConfigError(f"{rule}; found the name {name!r}")
-        if name in seen:
-            raise ConfigError(f"{rule}; found {name!r} twice")
-        if not _is_weight(weight):
-            raise ConfigError(f"{rule}; found the weight {weight!r} of {name!r}")
-        seen.add(name)
-    return [(name, float(weight)) for name, weight in entries]
-
-
-def _is_weight(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value >= 0
 
 
 def _options(cfg: CfgNode, name: str) -> dict[str, Any]:
     node = cfg.MODEL.HIERA_SEG.get(name.upper())
     options = {key.lower(): value for key, value in node.items()} if node is not None else {}
-    # yaml has no way to write "the default" of these that type checks, so the keys use a number
-    # or an empty list where the losses take None
-    if not options.get("level_weights", True):
-        options["level_weights"] = None
-    if options.get("margin", 0.0) < 0:
-        options["margin"] = None
     if options.get("schedule_iters") == 0:
         options["schedule_iters"] = cfg.SOLVER.MAX_ITER
     return options

@@ -17,6 +17,7 @@ from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import (
     build_hierarchical_loss,
     global_valid_pixels,
+    sampling_generator,
     training_iteration,
 )
 from hiera_seg.modeling.pixel_decoders import build_pixel_decoder
@@ -56,6 +57,7 @@ class HieraPixelHead(nn.Module):
         loss: HierarchicalLoss,
         ignore_value: int,
         loss_weight: float = 1.0,
+        seed: int | None = None,
         embedding_head: EmbeddingHead | None = None,
         auxiliary_head: AuxiliaryHead | None = None,
     ):
@@ -66,6 +68,8 @@ class HieraPixelHead(nn.Module):
             loss: the terms to train with.
             ignore_value: what void is in the targets.
             loss_weight: factor of all losses.
+            seed: decides, with the trainer's iteration and the process, which pixels losses
+                sample; None: PyTorch's own random state does.
             embedding_head: needed where a term of ``loss`` works on embeddings.
             auxiliary_head: a flat head that training adds.
 
@@ -81,6 +85,7 @@ class HieraPixelHead(nn.Module):
         self.hierarchy = hierarchy
         self.ignore_value = ignore_value
         self.loss_weight = loss_weight
+        self.seed = seed
         self.loss_names = tuple(loss.names)
         self.pixel_decoder = pixel_decoder
         self.loss = loss
@@ -106,6 +111,7 @@ class HieraPixelHead(nn.Module):
             "loss": loss,
             "ignore_value": ignore_value,
             "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+            "seed": cfg.SEED if cfg.SEED >= 0 else None,
             "embedding_head": embedding_head,
             "auxiliary_head": auxiliary_head,
         }
@@ -152,12 +158,14 @@ class HieraPixelHead(nn.Module):
         logits = F.interpolate(
             output.logits.float(), targets.shape[-2:], mode="bilinear", align_corners=False
         )
+        iteration = training_iteration()
         losses = self.loss(
             logits,
             targets,
             output.embeddings,
             valid_count=counts,
-            iteration=training_iteration(),
+            iteration=iteration,
+            generator=sampling_generator(self.seed, iteration),
         )
         if output.auxiliary is not None:
             losses |= self.auxiliary_head.losses(output.auxiliary, targets, counts[-1])

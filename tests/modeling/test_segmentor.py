@@ -1,0 +1,263 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultPredictor, SimpleTrainer
+from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import Backbone
+from detectron2.utils.analysis import activation_count_operators, flop_count_operators
+from detectron2.utils.visualizer import Visualizer
+from PIL import Image
+from torch import nn
+
+from hiera_seg.layers.scores import NodeOutput
+from hiera_seg.modeling import HieraSegmentor, decode
+
+VOID = 250
+
+
+class Recorder(Backbone):
+    """Passes images on as features and keeps what it saw."""
+
+    def __init__(self, size_divisibility: int = 32):
+        super().__init__()
+        self._size_divisibility = size_divisibility
+        self.seen: list[torch.Tensor] = []
+
+    @property
+    def size_divisibility(self) -> int:
+        return self._size_divisibility
+
+    def output_shape(self):
+        return {"pixels": ShapeSpec(channels=3, stride=1)}
+
+    def forward(self, x):
+        self.seen.append(x)
+        return {"pixels": x}
+
+
+class ScoringHead(nn.Module):
+    """Scores made of the pixel's own colour, at stride 2; keeps the targets it saw."""
+
+    ignore_value = VOID
+    loss_names = ("bce",)
+    output_kind = "scores"
+
+    def __init__(self, hierarchy):
+        super().__init__()
+        self.hierarchy = hierarchy
+        self.targets = None
+
+    def forward(self, features, targets=None):
+        if self.training:
+            self.targets = targets
+            return None, {"loss_bce": features["pixels"].sum()}
+        x = features["pixels"]
+        nodes = torch.arange(self.hierarchy.num_nodes).view(1, -1, 1, 1)
+        values = (x.mean(1, keepdim=True) * (nodes + 1)).sin() + 1
+        return NodeOutput(nn.functional.avg_pool2d(values, 2), "scores"), {}
+
+
+@pytest.fixture
+def plain(hierarchy):
+    """A segmentor made in Python, without a config."""
+    return HieraSegmentor(
+        backbone=Recorder(),
+        sem_seg_head=ScoringHead(hierarchy),
+        pixel_mean=[100.0, 50.0, 25.0],
+        pixel_std=[10.0, 5.0, 2.0],
+    )
+
+
+def test_what_third_party_code_reads(plain, hierarchy):
+    assert plain.device == torch.device("cpu")
+    assert plain.size_divisibility == plain.backbone.size_divisibility == 32
+    assert plain.sem_seg_head.ignore_value == VOID
+    assert plain.pixel_mean.flatten().tolist() == [100.0, 50.0, 25.0]
+    assert plain.hierarchy is hierarchy
+    assert not plain.state_dict()  # mean and std come from the config, as in Detectron2
+
+
+def test_training_normalizes_and_pads_images_and_labels(plain, make_inputs):
+    plain.train()
+    inputs = make_inputs((40, 50), (33, 70))
+    losses = plain(inputs)
+    assert set(losses) == {"loss_bce"}
+    images, targets = plain.backbone.seen[0], plain.sem_seg_head.targets
+    assert images.shape == (2, 3, 64, 96) and targets.shape == (2, 64, 96)
+    assert targets.dtype == torch.int64
+    for i, sample in enumerate(inputs):
+        height, width = sample["sem_seg"].shape
+        raw = sample["image"].numpy().astype(np.float32)
+        expected = (raw - np.float32([100, 50, 25])[:, None, None]) / np.float32([10, 5, 2])[
+            :, None, None
+        ]
+        np.testing.assert_allclose(images[i, :, :height, :width].numpy(), expected, atol=1e-5)
+        assert images[i, :, height:].abs().sum() == images[i, :, :, width:].abs().sum() == 0
+        assert torch.equal(targets[i, :height, :width], sample["sem_seg"])
+        assert (targets[i, height:] == VOID).all() and (targets[i, :, width:] == VOID).all()
+
+
+def test_labels_of_eight_bits_are_padded_without_overflow(plain, make_inputs):
+    plain.sem_seg_head.ignore_value = 65535
+    sample = make_inputs((40, 50))[0]
+    sample["sem_seg"] = sample["sem_seg"].to(torch.uint8)
+    plain.train()([sample])
+    assert (plain.sem_seg_head.targets[0, 40:] == 65535).all()
+
+
+def test_training_without_labels_names_key_file_and_mapper(plain, make_inputs):
+    inputs = make_inputs((32, 32), (32, 32))
+    del inputs[1]["sem_seg"]
+    with pytest.raises(ValueError, match=r'scene_1\.png: no "sem_seg".*HieraDatasetMapper'):
+        plain.train()(inputs)
+
+
+def test_labels_of_another_size_name_both_sizes(plain, make_inputs):
+    inputs = make_inputs((32, 32))
+    inputs[0]["sem_seg"] = inputs[0]["sem_seg"][:30]
+    with pytest.raises(ValueError, match=r"scene_0\.png.*\(30, 32\).*\(32, 32\)"):
+        plain.train()(inputs)
+
+
+def test_eval_needs_no_labels_and_takes_float_images(plain, make_inputs):
+    inputs = make_inputs((40, 50))
+    expected = plain.eval()(inputs)[0]["sem_seg"]
+    found = plain([{"image": inputs[0]["image"].float()}])[0]["sem_seg"]
+    assert torch.equal(found, expected)
+
+
+def test_predictions_are_those_of_decode_at_the_original_size(plain, make_inputs, hierarchy):
+    inputs = make_inputs((40, 50), (64, 96), (40, 50))
+    inputs[0].update(height=81, width=77)
+    results = plain.eval()(inputs)
+    sizes = [tuple(batch.shape) for batch in plain.backbone.seen]
+    assert sorted(sizes) == [(1, 3, 64, 96), (2, 3, 64, 64)]
+    for sample, result in zip(inputs, results, strict=True):
+        height, width = sample["image"].shape[-2:]
+        padded = torch.zeros(3, -(-height // 32) * 32, -(-width // 32) * 32)
+        padded[:, :height, :width] = (sample["image"] - plain.pixel_mean) / plain.pixel_std
+        output, _ = plain.sem_seg_head({"pixels": padded[None]})
+        expected = decode(
+            output,
+            hierarchy,
+            padded_size=tuple(padded.shape[1:]),
+            image_size=(height, width),
+            output_size=(sample["height"], sample["width"]),
+            variant="path_sum",
+        )
+        assert result["sem_seg"].shape == (6, sample["height"], sample["width"])
+        torch.testing.assert_close(result["sem_seg"], expected["sem_seg"], rtol=0, atol=1e-5)
+        for key in ("hiera_labels", "hiera_labels_direct"):
+            assert len(result[key]) == 3
+            for a, b in zip(result[key], expected[key], strict=True):
+                assert a.dtype == torch.int64 and (a != b).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ({}, {"sem_seg", "hiera_labels", "hiera_labels_direct"}),
+        ({"direct": False}, {"sem_seg", "hiera_labels"}),
+        ({"output": "scores"}, {"sem_seg"}),
+        ({"output": "labels"}, {"hiera_labels", "hiera_labels_direct"}),
+    ],
+)
+def test_decode_options_reach_the_decoder(hierarchy, make_inputs, options, keys):
+    model = HieraSegmentor(
+        backbone=Recorder(),
+        sem_seg_head=ScoringHead(hierarchy),
+        pixel_mean=[100.0] * 3,
+        pixel_std=[50.0] * 3,
+        **options,
+    ).eval()
+    assert set(model(make_inputs((32, 32)))[0]) == keys
+
+
+def test_config_keys_of_test_reach_the_segmentor(make_model):
+    test = "MODEL.HIERA_SEG.TEST."
+    model = make_model(
+        *(f"{test}DECODE", "leaf"),
+        *(f"{test}DIRECT", False),
+        *(f"{test}OUTPUT", "labels"),
+        *(f"{test}SAFE_DEPTH", 0.5),
+    )
+    assert (model.variant, model.direct, model.output, model.safe_depth) == (
+        "leaf",
+        False,
+        "labels",
+        0.5,
+    )
+    assert make_model().variant == "path_sum" and make_model().safe_depth is None
+
+
+def test_safe_depth_stops_at_inner_nodes(make_model, make_inputs, hierarchy):
+    model = make_model("MODEL.HIERA_SEG.TEST.SAFE_DEPTH", 0.99).eval()
+    finest = model(make_inputs((32, 32)))[0]["hiera_labels"][-1]
+    assert finest.max() >= hierarchy.num_leaves
+
+
+def test_an_unknown_variant_names_its_key(make_model):
+    with pytest.raises(ValueError, match="MODEL.HIERA_SEG.TEST.DECODE.*'path_mean'"):
+        make_model("MODEL.HIERA_SEG.TEST.DECODE", "path_mean")
+
+
+def test_simple_trainer_of_detectron2_trains_it(make_model, make_inputs):
+    model = make_model().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    SimpleTrainer(model, [make_inputs((64, 96), (64, 96))] * 2, optimizer).train(0, 2)
+    after = dict(model.named_parameters())
+    for name in ("backbone.stages.res2.weight", "sem_seg_head.predictor.weight"):
+        assert not torch.equal(before[name], after[name])
+
+
+def test_default_predictor_of_detectron2_runs_it(make_cfg):
+    predictor = DefaultPredictor(make_cfg("INPUT.MIN_SIZE_TEST", 48))
+    image = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
+    result = predictor(image)
+    assert result["sem_seg"].shape == (6, 37, 61)
+    assert [tuple(labels.shape) for labels in result["hiera_labels"]] == [(37, 61)] * 3
+    metadata = MetadataCatalog.get("hiera_test_modeling_train")
+    drawn = Visualizer(image, metadata).draw_sem_seg(result["sem_seg"].argmax(0))
+    assert drawn.get_image().shape == image.shape
+
+
+def test_stock_evaluation_runs_on_its_output(make_model, make_inputs, tmp_path, caplog):
+    inputs = make_inputs((40, 50), (45, 67))
+    truth = {}
+    for sample in inputs:
+        labels = sample.pop("sem_seg").clone()
+        labels[(labels >= 6) & (labels != 255)] = 255
+        sample["file_name"] = str(tmp_path / sample["file_name"])
+        truth[sample["file_name"]] = sample["file_name"].replace(".png", "_label.png")
+        Image.fromarray(labels.numpy().astype(np.uint8)).save(truth[sample["file_name"]])
+    name = "hiera_test_modeling_stock_evaluation"
+    from detectron2.data import DatasetCatalog
+
+    DatasetCatalog.register(
+        name, lambda: [{"file_name": k, "sem_seg_file_name": v} for k, v in truth.items()]
+    )
+    MetadataCatalog.get(name).set(stuff_classes=list("abcdef"), ignore_label=255)
+    try:
+        with caplog.at_level(logging.ERROR):
+            results = inference_on_dataset(
+                make_model(),
+                torch.utils.data.DataLoader([[x] for x in inputs], batch_size=None),
+                SemSegEvaluator(name, distributed=False),
+            )
+    finally:
+        DatasetCatalog.remove(name)
+    assert 0 <= results["sem_seg"]["mIoU"] <= 100
+
+
+def test_flops_and_activations_are_counted(make_model, make_inputs):
+    model = make_model()
+    image = [{"image": make_inputs((64, 96))[0]["image"]}]
+    flops = flop_count_operators(model, image)
+    # the stem: 16 channels of 5x5x3 at 16x24; all of the network is more
+    assert flops["conv"] > 16 * 75 * 16 * 24 / 1e9
+    assert activation_count_operators(model, image)["conv"] > 16 * 16 * 24 / 1e6
