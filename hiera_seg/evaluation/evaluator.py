@@ -188,7 +188,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                     f"{hierarchy.num_leaves} leaves of the tree {hierarchy.name!r}: "
                     f"({hierarchy.num_leaves}, H, W)"
                 )
-            labels = _as_numpy(scores.argmax(dim=0))
+            # The same as argmax, but not several times slower over the first dimension on CPU.
+            labels = _as_numpy(scores.max(dim=0).indices)
         else:
             raise ValueError(
                 f"it has neither 'hiera_labels' nor 'sem_seg', only {sorted(map(str, output))}"

@@ -20,6 +20,7 @@ def report(scores: HierarchyScores) -> str:
     if scores.consistency is not None:
         path.append(f"consistency {100 * scores.consistency:.2f} %")
     parts.append(", ".join(path))
+    parts.append(f"classes in percent; {_ABSENT}: not in the ground truth")
     for level, name in enumerate(scores.hierarchy.level_names):
         parts.append(f"level {name}\n{class_table(scores, level)}")
     return "\n\n".join(parts)

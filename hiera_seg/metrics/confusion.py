@@ -105,8 +105,7 @@ def count_image(
             has no place in it; or there is not one direct map a level.
     """
     _check_ignore_label(hierarchy, ignore_label)
-    direct = [] if direct is None else list(direct)
-    if direct and len(direct) != hierarchy.num_levels:
+    if direct is not None and len(direct) != hierarchy.num_levels:
         raise ValueError(
             f"{len(direct)} maps of direct labels for the {hierarchy.num_levels} levels of the "
             f"tree {hierarchy.name!r}: pass one a level, coarse to fine"
@@ -116,7 +115,7 @@ def count_image(
         truth, ignore_label = _with_void_at_top(truth, ignore_label)
     truth_map = _LabelMap("ground truth", truth, np.arange(num_nodes), void=ignore_label)
     maps = [_LabelMap("prediction", labels, np.arange(num_nodes))]
-    for level, values in zip(hierarchy.level_names, direct, strict=False):
+    for level, values in zip(hierarchy.level_names, direct or (), strict=False):
         name = f"direct labels of level {level!r}"
         maps.append(_LabelMap(name, values, hierarchy.level_nodes(level)))
     for label_map in maps:
@@ -131,10 +130,9 @@ def count_image(
         joint = _joint_histogram([*group, truth_map])[..., :num_nodes]
         axes = range(len(group))
         matrices += [joint.sum(axis=tuple(a for a in axes if a != kept)) for kept in axes]
-        if direct and len(group) >= len(direct):  # all direct maps are in this group, at its end
-            by_direct = joint.sum(axis=(*range(len(group) - len(direct)), -1))
-            paths = tuple(hierarchy.leaf_to_level(i) for i in range(hierarchy.num_levels))
-            consistent = int(by_direct[paths].sum())
+        if direct and group[-len(direct) :] == maps[1:]:
+            paths = [hierarchy.leaf_to_level(level) for level in range(hierarchy.num_levels)]
+            consistent = int(joint[(..., *paths, slice(None))].sum())
     if direct and consistent is None:
         consistent = _count_consistent(maps[1:], truth_map, hierarchy)
     return matrices[0], matrices[1:], consistent or 0
@@ -204,7 +202,7 @@ class _LabelMap:
         if values.dtype.kind not in "iu":
             raise ValueError(f"the {name} is of {values.dtype}, not of integers")
         if values.dtype == np.uint64:
-            values = values.view(np.int64)  # uint64 with int64 would be computed in floats
+            values = values.view(np.int64)  # numpy 1 refuses uint64 as indices
         self.shape, self.values = values.shape, np.ascontiguousarray(values).reshape(-1)
         self.size = len(self.ids) + (void is not None)
         self.low = int(self.ids.min())

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.evaluation import HieraSemSegEvaluator
+from hiera_seg.evaluation import HieraSemSegEvaluator, evaluator
 from hiera_seg.hierarchy import Hierarchy
 
 NAME = "hiera_test_distributed"
@@ -25,7 +25,7 @@ def evaluate_part(folder, indices, **options):
     ]
     register_hierarchical_dataset(NAME, lambda: records, hierarchy=TREE)
     try:
-        evaluator = HieraSemSegEvaluator(NAME, **options)
+        part = HieraSemSegEvaluator(NAME, **options)
         for i in indices:
             rng = np.random.default_rng(100 + i)
             leaf = rng.integers(0, TREE.num_leaves, (8, 10))
@@ -33,8 +33,8 @@ def evaluate_part(folder, indices, **options):
                 rng.choice(TREE.level_nodes(level), (8, 10)) for level in range(TREE.num_levels)
             ]
             output = {"hiera_labels": [leaf, leaf], "hiera_labels_direct": direct}
-            evaluator.process([records[i]], [output])
-        return evaluator.evaluate()
+            part.process([records[i]], [output])
+        return part.evaluate()
     finally:
         DatasetCatalog.remove(NAME)
         MetadataCatalog.remove(NAME)
@@ -102,3 +102,17 @@ def test_main_process_writes_for_all(folder, results):
     assert summary["images"] == 3
     entries = json.loads((folder / "out" / "hiera_predictions.json").read_text())
     assert {entry["file_name"] for entry in entries} == {f"{folder}/{i}.jpg" for i in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("backend", "on_gpu"), [("gloo", False), ("nccl", True), ("cpu:gloo,cuda:nccl", False)]
+)
+def test_counts_go_where_the_backend_can_move_them(backend, on_gpu, monkeypatch):
+    moved = []
+    monkeypatch.setattr(dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.mul_(2))
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: moved.append(tensor) or tensor)
+    vector = np.arange(5)
+    assert evaluator._sum_over_processes(vector).tolist() == [0, 2, 4, 6, 8]
+    assert vector.tolist() == [0, 1, 2, 3, 4]
+    assert bool(moved) == on_gpu

@@ -104,6 +104,14 @@ def test_a_direct_label_of_another_level_is_named(bad):
         count_image(leaf, leaf, TREE, direct=[np.array([[VEHICLE, bad, SKY]]), leaf])
 
 
+@pytest.mark.parametrize("bad", [0, 3, -1, 6])
+def test_the_same_where_the_ids_of_a_level_are_contiguous(bad):
+    tree = Hierarchy.from_dict({"flat": ["road", "path"], "vehicle": ["car", "bus"]})
+    leaf = np.array([[0, 2]])
+    with pytest.raises(ValueError, match=rf"level_0' holds {bad}; allowed are the node ids 4 to 5"):
+        count_image(leaf, leaf, tree, direct=[np.array([[4, bad]]), leaf])
+
+
 def test_void_in_the_prediction_is_refused():
     with pytest.raises(ValueError, match="prediction holds 255"):
         count_image(np.array([[255]]), np.array([[CAR]]), TREE)
@@ -119,6 +127,8 @@ def test_sizes_kinds_and_numbers_of_maps_are_checked():
         count_image(good.astype(float), good, TREE)
     with pytest.raises(ValueError, match="1 maps of direct labels for the 2 levels"):
         count_image(good, good, TREE, direct=[good])
+    with pytest.raises(ValueError, match="0 maps of direct labels for the 2 levels"):
+        count_image(good, good, TREE, direct=[])
     with pytest.raises(
         ValueError, match=r"ignore_label 6 is a node id .*'small'.* outside 0 \.\. 6"
     ):
