@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import os
 from functools import lru_cache
 
@@ -18,6 +20,19 @@ CHECK_VARIABLE = "HIERA_SEG_CHECK"
 def tree_text(hierarchy: Hierarchy) -> str:
     """How errors name a tree."""
     return f"tree {hierarchy.name!r} ({hierarchy.num_nodes} nodes)"
+
+
+def check_normalize(normalize: str) -> None:
+    """Raise ValueError for a `normalize` that is not one of `NORMALIZATIONS`."""
+    if normalize not in NORMALIZATIONS:
+        raise ValueError(f"unknown normalize {normalize!r}; it must be one of {NORMALIZATIONS}")
+
+
+def check_number(name: str, value: float, *, minimum: float = -math.inf) -> None:
+    """Raise ValueError for an option that is not a finite number of at least `minimum`."""
+    if not isinstance(value, numbers.Real) or not minimum <= value < math.inf:
+        least = "" if minimum == -math.inf else f", {minimum:g} or more"
+        raise ValueError(f"{name} must be a finite number{least}, not {value!r}")
 
 
 def check_logits(logits: Tensor, labels: Tensor, hierarchy: Hierarchy) -> None:

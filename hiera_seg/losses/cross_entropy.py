@@ -12,11 +12,18 @@ from torch import Tensor, nn
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_ops import take_nodes
 
-from .checks import check_logits, label_index, level_counts, reciprocal_or_zero, tree_text
+from .checks import (
+    check_logits,
+    check_normalize,
+    label_index,
+    level_counts,
+    reciprocal_or_zero,
+    tree_text,
+)
 from .label_tables import LevelTable, level_tables, outside_penalty
 from .node_terms import node_loss
 from .registry import HIERA_LOSSES
-from .tiles import TileLoss, sum_over_pixels
+from .tiles import TileLoss, loss_dtype, sum_over_pixels
 
 
 def bce_loss(
@@ -152,19 +159,18 @@ def _loss_by_level(
     check_logits(logits, labels, hierarchy)
     weights = _level_weights(level_weights, hierarchy)
     index = label_index(labels, hierarchy, ignore_label)
-    counts = level_counts(valid_count, index, hierarchy)
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    counts = level_counts(valid_count, index, hierarchy).to(loss_dtype(logits))
     # Each level has its own denominator. The largest is taken out, so that the gradient that is
     # kept stays near 1 and survives half precision.
     scale = reciprocal_or_zero(counts.max())
-    relative = (reciprocal_or_zero(counts) * counts.max()).to(dtype)
+    relative = reciprocal_or_zero(counts) * counts.max()
     tables = level_tables(hierarchy, logits.device)
     pixel_weights = [
         table.reached * (relative[level] * weights[level]) if weights[level] else None
         for level, table in enumerate(tables)
     ]
     tile_loss = make_tile_loss(tables, pixel_weights)
-    return sum_over_pixels(logits, index, tile_loss) * scale.to(dtype)
+    return sum_over_pixels(logits, index, tile_loss) * scale
 
 
 def _level_weights(level_weights: Sequence[float] | None, hierarchy: Hierarchy) -> list[float]:
@@ -320,6 +326,7 @@ class BCELoss(nn.Module):
             hierarchy, ignore_label, normalize: as in `bce_loss`.
         """
         super().__init__()
+        check_normalize(normalize)
         self.hierarchy = hierarchy
         self.options = {"ignore_label": ignore_label, "normalize": normalize}
 

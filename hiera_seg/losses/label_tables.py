@@ -26,7 +26,7 @@ class NodeTables(NamedTuple):
         path: int64 (num_levels, N + 1): the positive nodes from the top down; below the label's
             depth the label again, 0 under void.
         on_path: bool (num_levels, N + 1): False where `path` only repeats.
-        level_size: float32 (N,): how many nodes count at the level of each node.
+        level_size: int64 (N,): how many nodes count at the level of each node.
     """
 
     negative: Tensor
@@ -53,9 +53,7 @@ def node_tables(hierarchy: Hierarchy, device: torch.device) -> NodeTables:
             negative=torch.tensor(negative, device=device),
             path=torch.tensor(path, device=device),
             on_path=torch.tensor(on_path, device=device),
-            level_size=torch.tensor(
-                sizes[hierarchy.node_level], dtype=torch.float32, device=device
-            ),
+            level_size=torch.tensor(sizes[hierarchy.node_level], device=device),
         )
 
 

@@ -17,15 +17,16 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_ops import descendant_max, take_nodes, tree_tables
 
 from .checks import (
-    NORMALIZATIONS,
     check_logits,
+    check_normalize,
+    check_number,
     label_index,
     pixel_count,
     reciprocal_or_zero,
     tree_text,
 )
 from .label_tables import node_tables
-from .tiles import sum_over_pixels
+from .tiles import loss_dtype, sum_over_pixels
 
 
 def node_loss(
@@ -46,15 +47,14 @@ def node_loss(
         consistent: take scores from ancestors and descendants (tree_min) or each node's own (bce).
     """
     check_logits(logits, labels, hierarchy)
-    if not gamma >= 0:
-        raise ValueError(f"gamma must be 0 or more, not {gamma}")
-    node_weight = _node_weight(hierarchy, normalize, node_weights, logits.device)
+    check_normalize(normalize)
+    check_number("gamma", gamma, minimum=0)
+    dtype = loss_dtype(logits)
+    node_weight = _node_weight(hierarchy, normalize, node_weights, dtype, logits.device)
     index = label_index(labels, hierarchy, ignore_label)
-    scale = reciprocal_or_zero(pixel_count(valid_count, index, hierarchy))
+    scale = reciprocal_or_zero(pixel_count(valid_count, index, hierarchy).to(dtype))
 
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     tables = node_tables(hierarchy, logits.device)
-    node_weight = node_weight.to(dtype)
     below = torch.cat([node_weight, node_weight.new_zeros(1)])  # void weighs nothing
     tile_loss = partial(
         _tile_terms,
@@ -65,24 +65,28 @@ def node_loss(
         gamma=gamma,
         consistent=consistent,
     )
-    return sum_over_pixels(logits, index, tile_loss) * scale.to(dtype)
+    return sum_over_pixels(logits, index, tile_loss) * scale
 
 
 def _node_weight(
-    hierarchy: Hierarchy, normalize: str, node_weights: Tensor | None, device: torch.device
+    hierarchy: Hierarchy,
+    normalize: str,
+    node_weights: Tensor | None,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Tensor:
     """(N,) what a node's term is multiplied by, the number of pixels left aside."""
-    if normalize == "sum":
-        weight = torch.ones(hierarchy.num_nodes, device=device)
+    level_size = node_tables(hierarchy, device).level_size
+    if normalize == "level_mean":
+        divisor = level_size
     elif normalize == "node_mean":
-        weight = torch.full((hierarchy.num_nodes,), 1 / hierarchy.num_nodes, device=device)
-    elif normalize == "level_mean":
-        weight = 1 / node_tables(hierarchy, device).level_size
+        divisor = torch.full_like(level_size, hierarchy.num_nodes)
     else:
-        raise ValueError(f"unknown normalize {normalize!r}; it must be one of {NORMALIZATIONS}")
+        divisor = torch.ones_like(level_size)
+    weight = 1 / divisor.to(dtype)
     if node_weights is None:
         return weight
-    node_weights = torch.as_tensor(node_weights, dtype=torch.float32, device=device).detach()
+    node_weights = torch.as_tensor(node_weights, dtype=dtype, device=device).detach()
     if node_weights.shape != weight.shape:
         raise ValueError(
             f"node_weights have shape {tuple(node_weights.shape)}; {tree_text(hierarchy)} needs "

@@ -12,13 +12,17 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # (logits (N, P), label indices (P,)) -> (sum over the pixels, gradient (N, P)).
 TileLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # Values a tile holds on a CPU: a few such tiles lie in the second-level cache of a core.
 _TILE_VALUES = 1 << 18
+
+
+def loss_dtype(logits: Tensor) -> torch.dtype:
+    """The type a loss is computed in: float32, or float64 for float64 logits."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def sum_over_pixels(logits: Tensor, index: Tensor, tile_loss: TileLoss) -> Tensor:
@@ -39,7 +43,7 @@ def sum_over_pixels(logits: Tensor, index: Tensor, tile_loss: TileLoss) -> Tenso
 class _TiledSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, index: Tensor, tile_loss: TileLoss) -> Tensor:
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        dtype = loss_dtype(logits)
         gradient = None
         if ctx.needs_input_grad[0]:
             channels_last = logits.is_contiguous(memory_format=torch.channels_last)
@@ -68,8 +72,12 @@ class _TiledSum(torch.autograd.Function):
         return torch.stack(sums).sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_output: Tensor):
+        if torch.is_grad_enabled():  # create_graph=True; the kept gradient would pass for constant
+            raise RuntimeError(
+                "losses on node logits can be differentiated once: call backward() or "
+                "torch.autograd.grad() without create_graph=True"
+            )
         (gradient,) = ctx.saved_tensors
         if gradient.dtype == grad_output.dtype:
             return gradient * grad_output, None, None

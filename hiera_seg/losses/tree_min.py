@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 
+from .checks import check_normalize, check_number
 from .node_terms import node_loss
 from .registry import HIERA_LOSSES
 
@@ -83,6 +84,7 @@ class TreeMinLoss(nn.Module):
             hierarchy, ignore_label, normalize: as in `tree_min_loss`.
         """
         super().__init__()
+        check_normalize(normalize)
         self.hierarchy = hierarchy
         self.options = {"ignore_label": ignore_label, "normalize": normalize, "gamma": 0.0}
 
@@ -114,4 +116,5 @@ class FocalTreeMinLoss(TreeMinLoss):
             hierarchy, ignore_label, gamma, normalize: as in `tree_min_loss`.
         """
         super().__init__(hierarchy, ignore_label=ignore_label, normalize=normalize)
+        check_number("gamma", gamma, minimum=0)
         self.options["gamma"] = gamma

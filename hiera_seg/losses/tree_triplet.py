@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 
-from .checks import check_embeddings, label_index
+from .checks import check_embeddings, check_number, label_index
 from .registry import HIERA_LOSSES
 
 FINAL_WEIGHT = 0.5
@@ -88,8 +89,7 @@ def sample_triplets(
     Returns:
         `Triplets`, min(L x max(K, 2), B x h x w) of them.
     """
-    if samples_per_class < 1:
-        raise ValueError(f"samples_per_class must be 1 or more, not {samples_per_class}")
+    _check_samples_per_class(samples_per_class)
     leaves, device = hierarchy.num_leaves, labels.device
     label = label_index(labels, hierarchy, ignore_label).flatten().clamp(max=leaves)
     # float64: equal values, which would tie an order to the device, practically never occur.
@@ -151,6 +151,13 @@ def sample_triplets(
         weight=valid / (anchors[row].clamp(min=1) * classes),
         gap=table.distance[row, negative_place] - table.distance[row, positive_place],
     )
+
+
+def _check_samples_per_class(samples_per_class: int) -> None:
+    if not isinstance(samples_per_class, numbers.Integral) or samples_per_class < 1:
+        raise ValueError(
+            f"samples_per_class must be a whole number, 1 or more, not {samples_per_class!r}"
+        )
 
 
 def _place_of(number: Tensor, cumulative: Tensor, row: Tensor) -> Tensor:
@@ -294,8 +301,11 @@ class TreeTripletLoss(nn.Module):
             schedule_iters: iterations over which the weight grows from 0 to 1/2; 0: 1/2 at once.
         """
         super().__init__()
-        if samples_per_class < 1:
-            raise ValueError(f"samples_per_class must be 1 or more, not {samples_per_class}")
+        _check_samples_per_class(samples_per_class)
+        check_number("margin_eps", margin_eps)
+        check_number("schedule_iters", schedule_iters)
+        if margin is not None:
+            check_number("margin", margin)
         self.hierarchy = hierarchy
         self.schedule_iters = schedule_iters
         self.options = {

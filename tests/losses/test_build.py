@@ -1,0 +1,201 @@
+"""The weighted sum that heads call, its registry and what it says about bad configs."""
+
+import pytest
+import torch
+from torch import nn
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.losses import (
+    HIERA_LOSSES,
+    HierarchicalLoss,
+    bce_loss,
+    level_ce_loss,
+    marginal_ce_loss,
+    tree_min_loss,
+    tree_triplet_loss,
+    valid_pixels,
+)
+
+ALL = ("tree_min", "focal_tree_min", "bce", "level_ce", "marginal_ce", "tree_triplet")
+
+
+def _batch(seed=0, size=(2, 8, 9)):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size[0], 26, *size[1:], generator=generator)
+    labels = torch.randint(0, 26, size, generator=generator)
+    labels[0, 0] = 255
+    embeddings = torch.randn(size[0], 8, 4, 5, generator=generator)
+    return logits, labels, embeddings
+
+
+def test_every_loss_equals_its_function(cityscapes):
+    logits, labels, embeddings = _batch()
+    options = {
+        "tree_min": {"normalize": "sum"},
+        "focal_tree_min": {"gamma": 1.5, "normalize": "node_mean"},
+        "bce": {"normalize": "sum"},
+        "level_ce": {"level_weights": [0.5, 2.0]},
+        "marginal_ce": {"level_weights": []},
+        "tree_triplet": {"margin_eps": 0.2, "margin": -1.0, "samples_per_class": 3},
+    }
+    loss = HierarchicalLoss(cityscapes, [(n, i + 1.0, options[n]) for i, n in enumerate(ALL)], 255)
+    assert loss.names == ALL
+    assert loss.needs == {"logits", "embeddings"}
+    found = loss(logits, labels, embeddings, generator=torch.Generator().manual_seed(3))
+    triplet = tree_triplet_loss(
+        embeddings,
+        labels,
+        cityscapes,
+        margin_eps=0.2,
+        samples_per_class=3,
+        generator=torch.Generator().manual_seed(3),
+    )
+    expected = {
+        "loss_tree_min": tree_min_loss(logits, labels, cityscapes, normalize="sum"),
+        "loss_focal_tree_min": 2
+        * tree_min_loss(logits, labels, cityscapes, gamma=1.5, normalize="node_mean"),
+        "loss_bce": 3 * bce_loss(logits, labels, cityscapes, normalize="sum"),
+        "loss_level_ce": 4 * level_ce_loss(logits, labels, cityscapes, level_weights=[0.5, 2.0]),
+        "loss_marginal_ce": 5 * marginal_ce_loss(logits, labels, cityscapes),
+        "loss_tree_triplet": 6 * 0.5 * triplet,
+    }
+    assert list(found) == list(expected)
+    torch.testing.assert_close(found, expected)
+
+
+def test_modules_default_to_the_functions_defaults(cityscapes):
+    logits, labels, _ = _batch()
+    functions = {"tree_min": tree_min_loss, "bce": bce_loss, "level_ce": level_ce_loss}
+    for name, function in functions.items():
+        module = HIERA_LOSSES.get(name)(cityscapes, ignore_label=255)
+        assert module(logits, labels) == function(logits, labels, cityscapes)
+    focal = HIERA_LOSSES.get("focal_tree_min")(cityscapes)
+    assert focal(logits, labels) == tree_min_loss(logits, labels, cityscapes, gamma=2.0)
+
+
+def test_needs_follow_the_terms(cityscapes):
+    assert HierarchicalLoss(cityscapes, [("bce", 1, {})]).needs == {"logits"}
+    assert HierarchicalLoss(cityscapes, [("tree_triplet", 1, {})]).needs == {"embeddings"}
+    assert set(ALL) <= set(HIERA_LOSSES.names())
+
+
+def test_triplet_schedule(cityscapes):
+    logits, labels, embeddings = _batch()
+    loss = HierarchicalLoss(cityscapes, [("tree_triplet", 2.0, {"schedule_iters": 100})])
+
+    def value(iteration):
+        generator = torch.Generator().manual_seed(0)
+        arguments = {"iteration": iteration, "generator": generator}
+        return loss(logits, labels, embeddings, **arguments)["loss_tree_triplet"].item()
+
+    assert value(0) == 0
+    assert value(50) == pytest.approx(value(None) / 2)
+    assert value(100) == value(None) > 0
+
+
+def test_a_constant_margin_passes_and_a_negative_one_means_the_trees_own(cityscapes):
+    labels = torch.tensor([[[cityscapes[name] for name in ("car", "bus", "road")]]])
+    embeddings = torch.ones(1, 4, 1, 3)
+    for margin, expected in ((0.3, 0.3), (0.0, 0.0), (-1.0, 0.35), (None, 0.35)):
+        module = HIERA_LOSSES.get("tree_triplet")(cityscapes, margin=margin)
+        assert module(embeddings, labels).item() == pytest.approx(expected)
+
+
+def test_halves_with_the_shared_count_average_to_the_whole(cityscapes):
+    """What data-parallel training relies on, for all losses that average over pixels."""
+    logits, labels, _ = _batch(size=(2, 6, 7))
+    labels[0, :4] = 255
+    loss = HierarchicalLoss(cityscapes, [(name, 1.0, {}) for name in ALL[:-1]], 255)
+
+    def run(images, valid_count):
+        leaf = logits[images].clone().requires_grad_()
+        losses = loss(leaf, labels[images], valid_count=valid_count)
+        sum(losses.values()).backward()
+        return losses, leaf.grad
+
+    whole, gradient = run(slice(None), None)
+    shared = valid_pixels(labels, cityscapes, 255) / 2
+    first, second = run(slice(0, 1), shared), run(slice(1, 2), shared)
+    for name, value in whole.items():
+        torch.testing.assert_close((first[0][name] + second[0][name]) / 2, value)
+    torch.testing.assert_close(torch.cat([first[1], second[1]]) / 2, gradient)
+
+
+def test_valid_pixels_counts_what_reaches_each_level():
+    tree = Hierarchy.from_dict({"a": {"b": ["c", "d"]}, "e": None})
+    labels = torch.tensor([[[tree[n] for n in "aabcde"] + [255, 255]]])
+    assert valid_pixels(labels, tree, 255).tolist() == [6, 6, 4, 3]
+    assert valid_pixels(labels[..., -2:], tree, 255).tolist() == [0, 0, 0, 0]
+    with pytest.raises(ValueError, match="labels hold 255"):
+        valid_pixels(labels, tree, -1)
+
+
+def test_all_void_batch(cityscapes):
+    logits, labels, embeddings = _batch()
+    logits.requires_grad_(), embeddings.requires_grad_()
+    loss = HierarchicalLoss(cityscapes, [(name, 1.0, {}) for name in ALL], 255)
+    void = torch.full_like(labels, 255)
+    losses = loss(logits, void, embeddings, valid_count=valid_pixels(void, cityscapes, 255))
+    sum(losses.values()).backward()
+    assert all(value == 0 for value in losses.values())
+    assert logits.grad.eq(0).all() and embeddings.grad.eq(0).all()
+
+
+def test_a_users_own_loss(cityscapes):
+    @HIERA_LOSSES.register(name="own_loss_of_a_test")
+    class Own(nn.Module):
+        needs = "logits"
+
+        def __init__(self, hierarchy, *, ignore_label, scale=1.0):
+            super().__init__()
+            self.scale = scale
+
+        def forward(self, logits, labels, *, valid_count=None):
+            return self.scale * logits.sum() / valid_count
+
+    loss = HierarchicalLoss(cityscapes, [("own_loss_of_a_test", 2.0, {"scale": 3.0})])
+    logits, labels, _ = _batch()
+    count = torch.tensor([4.0, 1.0, 1.0])
+    found = loss(logits, labels, valid_count=count)["loss_own_loss_of_a_test"]
+    torch.testing.assert_close(found, 1.5 * logits.sum())
+
+
+@pytest.mark.parametrize(
+    "terms, message",
+    [
+        ([], "MODEL.HIERA_SEG.LOSSES is empty; known losses: .*'tree_min'"),
+        ([("tree_mim", 1, {})], "MODEL.HIERA_SEG.LOSSES names an unknown loss 'tree_mim'.*'bce'"),
+        ([("bce", 1, {}), ("bce", 1, {})], "MODEL.HIERA_SEG.LOSSES names 'bce' twice"),
+        ([("bce", -1, {})], "the weight of 'bce' must be a finite number"),
+        ([("bce", "x", {})], "the weight of 'bce' must be a finite number"),
+        ([("bce", 1, {"gamma": 2})], "MODEL.HIERA_SEG.BCE.GAMMA: .*its options: NORMALIZE"),
+        ([("bce", 1, {"normalize": "mean"})], "MODEL.HIERA_SEG.BCE: .*'mean'.*level_mean"),
+        ([("focal_tree_min", 1, {"gamma": -2})], "MODEL.HIERA_SEG.FOCAL_TREE_MIN: gamma"),
+        ([("focal_tree_min", 1, {"gamma": "two"})], "MODEL.HIERA_SEG.FOCAL_TREE_MIN: gamma"),
+        ([("level_ce", 1, {"level_weights": [1]})], "MODEL.HIERA_SEG.LEVEL_CE: .*1 weights"),
+        ([("level_ce", 1, {"level_weights": 3})], "MODEL.HIERA_SEG.LEVEL_CE: "),
+        (
+            [("tree_triplet", 1, {"samples_per_class": 0})],
+            "MODEL.HIERA_SEG.TREE_TRIPLET: samples_per_class",
+        ),
+    ],
+)
+def test_bad_configs_name_the_key(cityscapes, terms, message):
+    with pytest.raises(ValueError, match=message):
+        HierarchicalLoss(cityscapes, terms, 255)
+
+
+def test_missing_inputs(cityscapes):
+    logits, labels, _ = _batch()
+    with pytest.raises(ValueError, match="'tree_triplet' needs embeddings"):
+        HierarchicalLoss(cityscapes, [("tree_triplet", 1, {})])(logits, labels)
+    with pytest.raises(ValueError, match=r"valid_count has shape \(2,\); it must be \(3,\)"):
+        HierarchicalLoss(cityscapes, [("bce", 1, {})])(logits, labels, valid_count=torch.ones(2))
+
+
+def test_losses_import_no_detectron2():
+    import subprocess
+    import sys
+
+    code = "import sys, hiera_seg.losses; sys.exit('detectron2' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,269 @@
+"""What holds for every loss on node logits: checks, void, precision, layout, denominators."""
+
+import pytest
+import torch
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.losses import (
+    bce_loss,
+    level_ce_loss,
+    marginal_ce_loss,
+    tiles,
+    tree_min_loss,
+    valid_pixels,
+)
+
+
+def focal_tree_min_loss(*arguments, **options):
+    return tree_min_loss(*arguments, gamma=2.0, **options)
+
+
+LOSSES = [tree_min_loss, focal_tree_min_loss, bce_loss, level_ce_loss, marginal_ce_loss]
+pytestmark = pytest.mark.parametrize("function", LOSSES, ids=lambda f: f.__name__)
+
+
+def _value_and_gradient(function, logits, *arguments, **options):
+    logits = logits.clone(memory_format=torch.preserve_format).requires_grad_()
+    value = function(logits, *arguments, **options)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+def test_gradcheck(oracle, function):
+    for seed in (0, 4):
+        hierarchy, logits, labels = oracle.random_case(seed, height=2, width=2)
+        assert torch.autograd.gradcheck(
+            lambda z, h=hierarchy, y=labels: function(z, y, h), logits.requires_grad_()
+        )
+
+
+def test_differentiating_twice_is_an_error(oracle, function):
+    hierarchy, logits, labels = oracle.random_case(0)
+    logits.requires_grad_()
+    value = function(logits, labels, hierarchy)
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(value, logits, create_graph=True)
+
+
+def test_two_backward_passes_through_a_kept_graph_agree(oracle, function):
+    hierarchy, logits, labels = oracle.random_case(0)
+    logits.requires_grad_()
+    value = function(logits, labels, hierarchy)
+    first, second = (torch.autograd.grad(value, logits, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_tiles_do_not_change_the_result(oracle, function, monkeypatch):
+    hierarchy, logits, labels = oracle.random_case(2, height=7, width=9)
+    whole = _value_and_gradient(function, logits, labels, hierarchy)
+    monkeypatch.setattr(tiles, "_TILE_VALUES", 5 * hierarchy.num_nodes)
+    torch.testing.assert_close(_value_and_gradient(function, logits, labels, hierarchy), whole)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "cropped", "transposed", "expanded"])
+def test_any_memory_layout(oracle, function, layout):
+    hierarchy, logits, labels = oracle.random_case(6, height=6, width=6)
+    expected = _value_and_gradient(function, logits, labels, hierarchy)
+    if layout == "channels_last":
+        logits = logits.contiguous(memory_format=torch.channels_last)
+        labels = labels.transpose(1, 2).contiguous().transpose(1, 2)
+    elif layout == "cropped":
+        logits = torch.nn.functional.pad(logits, (2, 1, 0, 3))[:, :, :6, 2:8]
+    elif layout == "transposed":
+        logits = logits.transpose(2, 3).contiguous().transpose(2, 3)
+    else:
+        logits, labels = logits[:1].expand(2, -1, -1, -1), labels[:1].expand(2, -1, -1)
+        expected = _value_and_gradient(function, logits[:1], labels[:1], hierarchy)
+    leaf = logits.detach().requires_grad_()
+    value = function(leaf, labels, hierarchy)
+    value.backward()
+    torch.testing.assert_close(value.detach(), expected[0])
+    gradient = leaf.grad if layout != "expanded" else leaf.grad.sum(0, keepdim=True)
+    torch.testing.assert_close(gradient, expected[1])
+
+
+def test_channels_last_stays_channels_last(cityscapes, function):
+    logits = torch.randn(2, 26, 4, 5).contiguous(memory_format=torch.channels_last)
+    logits.requires_grad_()
+    value = function(logits * 1.0, torch.randint(0, 19, (2, 4, 5)), cityscapes)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_reduces_in_float32(cityscapes, function, dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(2, 26, 8, 9, generator=generator)).to(dtype)
+    labels = torch.randint(0, 26, (2, 8, 9), generator=generator)
+    labels[0, :2] = 255
+    value, gradient = _value_and_gradient(function, logits, labels, cityscapes)
+    expected = _value_and_gradient(function, logits.float(), labels, cityscapes)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, expected[0])
+    assert gradient.dtype == dtype
+    accuracy = torch.finfo(dtype).eps
+    torch.testing.assert_close(gradient.float(), expected[1], rtol=2 * accuracy, atol=1e-6)
+
+
+def test_float16_gradients_survive_the_number_of_pixels(cityscapes, function):
+    """1 / pixels underflows in float16; scaled by a gradient scaler it must still be exact."""
+    count, scale = 2.0e7, 65536.0
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 26, 4, 4, generator=generator).half()
+    labels = torch.randint(0, 19, (1, 4, 4), generator=generator)
+
+    def scaled(z):
+        return function(z, labels, cityscapes, valid_count=count) * scale
+
+    value, gradient = _value_and_gradient(scaled, logits)
+    expected = _value_and_gradient(scaled, logits.float())
+    torch.testing.assert_close(value, expected[0])
+    torch.testing.assert_close(gradient.float(), expected[1], rtol=2e-3, atol=1.2e-7)
+
+
+def test_under_autocast(cityscapes, function):
+    logits = torch.randn(1, 26, 4, 5)
+    labels = torch.randint(0, 19, (1, 4, 5))
+    expected = _value_and_gradient(function, logits, labels, cityscapes)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = _value_and_gradient(function, logits, labels, cityscapes)
+        half = function(logits.bfloat16(), labels, cityscapes)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert half.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_finite_far_out(cityscapes, function, dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randint(0, 2, (2, 26, 5, 5), generator=generator).mul(200).sub(100).to(dtype)
+    labels = torch.randint(0, 26, (2, 5, 5), generator=generator)
+    value, gradient = _value_and_gradient(function, logits, labels, cityscapes)
+    assert torch.isfinite(value) and value > 0
+    assert torch.isfinite(gradient).all()
+    double = _value_and_gradient(function, logits.double(), labels, cityscapes)
+    torch.testing.assert_close(value, double[0].float(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient.double(), double[1], rtol=0.01, atol=1e-6)
+
+
+@pytest.mark.parametrize("valid_count", [None, 0.0, torch.tensor(0.0)], ids=str)
+def test_all_void_is_zero_with_a_gradient_path(cityscapes, function, valid_count):
+    logits = torch.randn(2, 26, 3, 4)
+    labels = torch.full((2, 3, 4), 255)
+    value, gradient = _value_and_gradient(
+        function, logits, labels, cityscapes, valid_count=valid_count
+    )
+    assert value == 0
+    assert gradient.eq(0).all()
+
+
+def test_all_void_here_but_not_elsewhere(cityscapes, function):
+    value, gradient = _value_and_gradient(
+        function,
+        torch.randn(1, 26, 3, 4),
+        torch.full((1, 3, 4), 255),
+        cityscapes,
+        valid_count=6.5,
+    )
+    assert value == 0
+    assert gradient.eq(0).all()
+
+
+def test_void_pixels_change_nothing(oracle, function):
+    hierarchy, logits, labels = oracle.random_case(7, void=0.4)
+    other = torch.where((labels == oracle.VOID)[:, None], 50.0, logits)
+    value, gradient = _value_and_gradient(function, logits, labels, hierarchy)
+    assert value == function(other, labels, hierarchy)
+    assert gradient.permute(0, 2, 3, 1)[labels == oracle.VOID].eq(0).all()
+
+
+@pytest.mark.parametrize("ignore_label", [-1, 26, 65535])
+def test_any_ignore_label(cityscapes, function, ignore_label):
+    logits = torch.randn(1, 26, 4, 5)
+    labels = torch.randint(0, 26, (1, 4, 5))
+    labels[0, 1] = 255
+    expected = function(logits, labels, cityscapes)
+    labels[0, 1] = ignore_label
+    found = function(logits, labels, cityscapes, ignore_label=ignore_label)
+    torch.testing.assert_close(found, expected)
+
+
+def test_halves_with_the_shared_count_average_to_the_whole(oracle, function):
+    hierarchy, logits, labels = oracle.random_case(8, batch=2, void=0.5)
+    labels[0, 0] = oracle.VOID  # so that the halves count differently
+    value, gradient = _value_and_gradient(function, logits, labels, hierarchy)
+    shared = valid_pixels(labels, hierarchy, oracle.VOID) / 2
+    part = shared[1:] if function in (level_ce_loss, marginal_ce_loss) else shared[0]
+    halves = [
+        _value_and_gradient(
+            function, logits[i : i + 1], labels[i : i + 1], hierarchy, valid_count=part
+        )
+        for i in range(2)
+    ]
+    torch.testing.assert_close((halves[0][0] + halves[1][0]) / 2, value, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        torch.cat([halves[0][1], halves[1][1]]) / 2, gradient, rtol=1e-6, atol=1e-9
+    )
+
+
+def test_inputs_are_not_changed(oracle, function):
+    hierarchy, logits, labels = oracle.random_case(1)
+    before = logits.clone(), labels.clone()
+    function(logits.requires_grad_(), labels, hierarchy).backward()
+    assert torch.equal(logits.detach(), before[0])
+    assert torch.equal(labels, before[1])
+
+
+def test_without_gradient(cityscapes, function):
+    logits, labels = torch.randn(1, 26, 4, 5), torch.randint(0, 19, (1, 4, 5))
+    expected = function(logits.clone().requires_grad_(), labels, cityscapes)
+    with torch.inference_mode():
+        found = function(logits, labels, cityscapes)
+    assert not found.requires_grad
+    assert found == expected.detach()
+
+
+def test_labels_outside_the_tree(cityscapes, function):
+    logits = torch.zeros(1, 26, 2, 3)
+    for wrong in (26, -1, 300):
+        labels = torch.zeros(1, 2, 3, dtype=torch.long)
+        labels[0, 1, 1] = wrong
+        with pytest.raises(ValueError, match=f"labels hold {wrong}: .*'cityscapes'.*255"):
+            function(logits, labels, cityscapes)
+    with pytest.raises(ValueError, match="ignore_label 3 is node .*'cityscapes'"):
+        function(logits, torch.zeros(1, 2, 3, dtype=torch.long), cityscapes, ignore_label=3)
+
+
+def test_shapes_and_types(cityscapes, function):
+    logits, labels = torch.zeros(2, 26, 4, 5), torch.zeros(2, 4, 5, dtype=torch.long)
+    wrong = {
+        "19 channels.*'cityscapes'.*needs 26": (logits[:, :19], labels),
+        r"logits must be .*\(26, 4, 5\)": (logits[0], labels),
+        "logits must be .*torch.int64": (logits.long(), labels),
+        "labels must be .*torch.float32": (logits, labels.float()),
+        "labels must be .*torch.bool": (logits, labels.bool()),
+        r"labels must be .*\(2, 1, 4, 5\)": (logits, labels[:, None]),
+        r"labels have shape \(2, 8, 10\)": (logits, torch.zeros(2, 8, 10, dtype=torch.long)),
+        "labels must be .*a list": (logits, labels.tolist()),
+    }
+    for message, arguments in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            function(*arguments, cityscapes)
+    with pytest.raises(ValueError, match="valid_count"):
+        function(logits, labels, cityscapes, valid_count=-1.0)
+
+
+def test_one_node_and_ragged_top(function):
+    for tree in (["a"], {"a": None, "b": {"c": ["d", "e"]}}):
+        hierarchy = Hierarchy.from_dict(tree)
+        logits = torch.randn(1, hierarchy.num_nodes, 2, hierarchy.num_nodes)
+        labels = torch.arange(hierarchy.num_nodes).expand(1, 2, -1)
+        value, gradient = _value_and_gradient(function, logits, labels, hierarchy)
+        assert torch.isfinite(value)
+        assert torch.isfinite(gradient).all()
+
+
+def test_empty_batch_is_zero(cityscapes, function):
+    logits = torch.zeros(0, 26, 4, 5, requires_grad=True)
+    value = function(logits, torch.zeros(0, 4, 5, dtype=torch.long), cityscapes)
+    value.backward()
+    assert value == 0
