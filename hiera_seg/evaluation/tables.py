@@ -15,8 +15,8 @@ _ABSENT = "-"
 def report(scores: HierarchyScores) -> str:
     """Return the summary, the numbers of the whole path, and a table of classes for each level."""
     parts = [summary_table(scores)]
-    path = [f"tree distance {scores.tree_distance:.3f} edges"]
-    path.append(f"mistake severity {scores.mistake_severity:.3f} edges")
+    path = [f"tree distance {_edges(scores.tree_distance)}"]
+    path.append(f"mistake severity {_edges(scores.mistake_severity)}")
     if scores.consistency is not None:
         path.append(f"consistency {100 * scores.consistency:.2f} %")
     parts.append(", ".join(path))
@@ -71,6 +71,10 @@ def class_table(scores: HierarchyScores, level: int) -> str:
 
 def _percent(fraction: float) -> str:
     return _ABSENT if math.isnan(fraction) else f"{100 * fraction:.2f}"
+
+
+def _edges(distance: float) -> str:
+    return _ABSENT if math.isnan(distance) else f"{distance:.3f} edges"
 
 
 def _style(num_columns: int, num_blocks: int = 1) -> dict:

@@ -27,11 +27,8 @@ class PathCounts:
     Attributes:
         hierarchy: the tree with N nodes and L leaves.
         ignore_label: the value of void pixels in the ground truth, outside [0, N).
-        vector: int64 (size,), all counts; the other attributes are views of it. Its size depends
-            on the tree alone. It may be replaced by the sum over processes with ``vector[:] = ..``.
-        nodes: int64 (N, N), pixels by [predicted node, true node]; void pixels are left out.
-        direct: tuple over levels of int64 (K, N), pixels by [index into level_nodes(level) of the
-            direct label, true node].
+        vector: int64 (size,), all counts; the properties are views of it. Its size depends on the
+            tree alone. The sum over processes may be written into it.
     """
 
     def __init__(self, hierarchy: Hierarchy, ignore_label: int = 255) -> None:
@@ -39,29 +36,40 @@ class PathCounts:
         self.hierarchy = hierarchy
         self.ignore_label = ignore_label
         n = hierarchy.num_nodes
-        shapes = [(n, n)]
-        shapes += [(len(hierarchy.level_nodes(i)), n) for i in range(hierarchy.num_levels)]
-        ends = np.cumsum([rows * columns for rows, columns in shapes])
-        self.vector = np.zeros(int(ends[-1]) + 3, np.int64)
-        parts = np.split(self.vector, ends)
-        views = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]
-        self.nodes, self.direct = views[0], tuple(views[1:])
-        self._totals = parts[-1]
+        self._shapes = [(n, n)]
+        self._shapes += [(len(hierarchy.level_nodes(i)), n) for i in range(hierarchy.num_levels)]
+        self._ends = np.cumsum([rows * columns for rows, columns in self._shapes])
+        self.vector = np.zeros(int(self._ends[-1]) + 3, np.int64)
+
+    def _matrix(self, index: int) -> np.ndarray:
+        rows, columns = self._shapes[index]
+        end = self._ends[index]
+        return self.vector[end - rows * columns : end].reshape(rows, columns)
+
+    @property
+    def nodes(self) -> np.ndarray:
+        """int64 (N, N), pixels by [predicted node, true node]; void pixels are left out."""
+        return self._matrix(0)
+
+    @property
+    def direct(self) -> tuple[np.ndarray, ...]:
+        """A level each: int64 (K, N), pixels by [index into level_nodes(level), true node]."""
+        return tuple(self._matrix(1 + level) for level in range(self.hierarchy.num_levels))
 
     @property
     def consistent(self) -> int:
         """Non-void pixels whose direct labels form one path."""
-        return int(self._totals[0])
+        return int(self.vector[-3])
 
     @property
     def num_images(self) -> int:
         """Images counted."""
-        return int(self._totals[1])
+        return int(self.vector[-2])
 
     @property
     def num_direct_images(self) -> int:
         """Images counted that had direct labels."""
-        return int(self._totals[2])
+        return int(self.vector[-1])
 
     def add(
         self, labels: np.ndarray, truth: np.ndarray, direct: Sequence[np.ndarray] | None = None
@@ -70,10 +78,9 @@ class PathCounts:
         nodes, direct_counts, consistent = count_image(
             labels, truth, self.hierarchy, ignore_label=self.ignore_label, direct=direct
         )
-        self.nodes += nodes
-        for total, counts in zip(self.direct, direct_counts, strict=False):
+        for total, counts in zip((self.nodes, *self.direct), (nodes, *direct_counts), strict=False):
             total += counts
-        self._totals += (consistent, 1, int(direct is not None))
+        self.vector[-3:] += (consistent, 1, int(direct is not None))
 
 
 def count_image(

@@ -63,3 +63,8 @@ def test_many_classes_stand_side_by_side(num_leaves, num_blocks):
 def test_nothing_scored_is_all_dashes():
     scores = scores_of(TREE, truth=[65535], labels=[0])
     assert cells_of(summary_table(scores))[1] == ["group", *["-"] * 5, "0 of 2"]
+
+
+def test_perfect_prediction_has_no_severity():
+    text = report(scores_of(TREE, truth=[0, 2], labels=[0, 2]))
+    assert "tree distance 0.000 edges, mistake severity -" in text and "nan" not in text

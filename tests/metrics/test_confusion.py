@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -157,6 +160,16 @@ def test_the_vector_holds_all_counts_of_a_process():
     assert summed.consistent == both.consistent > 0
     assert (summed.num_images, summed.num_direct_images) == (2, 2)
     assert summed.vector.dtype == np.int64
+
+
+def test_counting_goes_on_after_a_copy():
+    leaf = np.array([[CAR, ROAD]])
+    counts = PathCounts(TREE)
+    counts.add(leaf, leaf)
+    for copied in (copy.deepcopy(counts), pickle.loads(pickle.dumps(counts))):
+        copied.add(leaf, leaf)
+        assert copied.vector.sum() == 2 * counts.vector.sum()
+        assert copied.nodes[CAR, CAR] == 2 and counts.nodes[CAR, CAR] == 1
 
 
 def test_a_wide_and_a_deep_tree_are_counted_alike():
