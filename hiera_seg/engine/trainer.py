@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hiera_seg.compat import grad_scaler
+from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.schedule import build_lr_scheduler
@@ -207,7 +208,9 @@ class HieraTrainer(DefaultTrainer):
         folder = cfg.OUTPUT_DIR
         if len(cfg.DATASETS.TEST) > 1:  # or the sets would overwrite each other's files
             folder = f"{folder}/inference/{dataset_name}"
-        return HieraSemSegEvaluator(dataset_name, output_dir=folder)
+        return HieraSemSegEvaluator(
+            dataset_name, output_dir=folder, hierarchy=resolve_hierarchy(cfg)
+        )
 
 
 def distribute(model: nn.Module) -> nn.Module:

@@ -1,0 +1,102 @@
+"""A dataset of three 40x48 images, and configs small enough to train on it in seconds."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg.data import register_hierarchical_dataset
+
+NAME = "tiny_street_train"
+
+
+@pytest.fixture(scope="session")
+def street() -> Hierarchy:
+    return Hierarchy.from_dict(
+        {"flat": {"road": None, "pavement": None}, "vehicle": {"car": None, "truck": None}},
+        name="street",
+        levels=["group", "class"],
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """``images/*.jpg`` and ``labels/*.png``: four quadrants of four colours, with a void rim."""
+    folder = tmp_path_factory.mktemp("tiny_street")
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    rng = np.random.default_rng(0)
+    colors = np.array([[90, 90, 90], [200, 200, 180], [40, 40, 220], [220, 60, 40]])
+    for index in range(3):
+        label = np.empty((40, 48), np.uint8)
+        row, column = rng.integers(14, 26, 2)
+        label[:row, :column], label[:row, column:] = 0, 1
+        label[row:, :column], label[row:, column:] = 2, 3
+        image = np.clip(colors[label] + rng.integers(-20, 20, (40, 48, 1)), 0, 255)
+        label[:2] = 255
+        cv2.imwrite(str(folder / "images" / f"{index}.jpg"), image.astype(np.uint8))
+        cv2.imwrite(str(folder / "labels" / f"{index}.png"), label)
+    return folder
+
+
+@pytest.fixture
+def tiny_dataset(street, tiny_folder):
+    register_hierarchical_dataset(
+        NAME,
+        hierarchy=street,
+        image_root=str(tiny_folder / "images"),
+        sem_seg_root=str(tiny_folder / "labels"),
+    )
+    yield NAME
+    DatasetCatalog.remove(NAME)
+    MetadataCatalog.remove(NAME)
+
+
+SMALL_NETWORK = [
+    "MODEL.DEVICE", "cpu",
+    "MODEL.META_ARCHITECTURE", "HieraSegmentor",
+    "MODEL.WEIGHTS", "",
+    "MODEL.BACKBONE.NAME", "build_resnet_backbone",
+    "MODEL.BACKBONE.FREEZE_AT", 0,
+    "MODEL.RESNETS.DEPTH", 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
+    "MODEL.RESNETS.OUT_FEATURES", ["res2", "res4", "res5"],
+    "MODEL.RESNETS.NORM", "BN",
+    "MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead",
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res5"],
+    "MODEL.SEM_SEG_HEAD.NORM", "BN",
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16,
+    "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 16,
+    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [1, 2, 3],
+    "MODEL.HIERA_SEG.EMBEDDING.DIM", 16,
+    "INPUT.MIN_SIZE_TRAIN", (36, 40, 48),
+    "INPUT.MIN_SIZE_TEST", 0,
+    "INPUT.CROP.ENABLED", True,
+    "INPUT.CROP.TYPE", "absolute",
+    "INPUT.CROP.SIZE", [32, 32],
+    "INPUT.COLOR_AUG_SSD", True,
+    "SOLVER.IMS_PER_BATCH", 2,
+    "SOLVER.BASE_LR", 0.02,
+    "SOLVER.MAX_ITER", 6,
+    "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR",
+    "SOLVER.WARMUP_ITERS", 2,
+    "SOLVER.CHECKPOINT_PERIOD", 2,
+    "DATALOADER.NUM_WORKERS", 0,
+    "SEED", 7,
+]  # fmt: skip
+
+
+@pytest.fixture
+def cfg(tiny_dataset, tmp_path) -> CfgNode:
+    """A config that trains a small network on the tiny dataset into a fresh folder."""
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.merge_from_list(SMALL_NETWORK)
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (tiny_dataset,)
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    return cfg

@@ -1,0 +1,156 @@
+"""tools/train_net.py and what is behind it: one process and two, and errors of one line."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hiera_seg.config import ConfigError
+from hiera_seg.engine import load_config, setup
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TRAIN_NET = REPOSITORY / "tools" / "train_net.py"
+
+# A user's own script: it registers a dataset and calls launch, as tools/train_net.py does.
+SCRIPT = """
+import sys
+from detectron2.engine import default_argument_parser
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.engine import HieraTrainer, launch, setup
+
+register_hierarchical_dataset(
+    "tiny_street_train",
+    hierarchy={{"flat": ["road", "pavement"], "vehicle": ["car", "truck"]}},
+    image_root={folder!r} + "/images",
+    sem_seg_root={folder!r} + "/labels",
+)
+
+def main(args):
+    trainer = HieraTrainer(setup(args))
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser().parse_args())
+"""
+
+
+def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def script(cfg, tiny_folder, tmp_path) -> list[str]:
+    """Arguments that train two iterations on the tiny dataset."""
+    (tmp_path / "train.py").write_text(SCRIPT.format(folder=str(tiny_folder)))
+    cfg.SOLVER.MAX_ITER = 2
+    cfg.SOLVER.IMS_PER_BATCH = 4  # two a process: BN needs more than one value at stride 32
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    return [str(tmp_path / "train.py"), "--config-file", str(tmp_path / "config.yaml")]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def check_two_processes(done: subprocess.CompletedProcess, folder: Path) -> None:
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (folder / "log.txt.rank1").is_file(), "the second process keeps a log of its own"
+    assert json.loads((folder / "hiera_metrics.json").read_text())
+    assert (folder / "model_final.pth").is_file()
+
+
+def test_two_processes_on_cpu_by_num_gpus(script, tmp_path):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    done = run(sys.executable, *script, "--num-gpus", 2, "--dist-url", url)
+    check_two_processes(done, tmp_path / "run")
+
+
+def test_two_processes_on_cpu_by_torchrun(script, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2]
+    done = run(*torchrun, "--master-port", free_port(), *script)
+    check_two_processes(done, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["--config-file", "missing.yaml"], 2, "error: config file missing.yaml: .*does not exist"),
+        (["MODEL.NOPE", "1"], 2, "error: options MODEL.NOPE 1: Non-existent.*MODEL.NOPE"),
+        (["SOLVER.MAX_ITER", "soon"], 2, "error: options SOLVER.MAX_ITER soon: .*int"),
+        (["--nope"], 2, "unrecognized arguments|Non-existent|Override list"),
+        (["DATASETS.TRAIN", "('hiera_nope_train',)"], 2, "error: .*hiera_nope_train"),
+        (["MODEL.HIERA_SEG.HIERARCHY", "citiscapes"], 1, "error: .*cityscapes"),
+        (["MODEL.WEIGHTS", "nope.pth"], 1, "error: there is no checkpoint file nope.pth"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_input_is_one_line_and_no_traceback(script, tmp_path, arguments, code, line):
+    if "--config-file" not in arguments:
+        arguments = [*script[1:], *arguments]
+    else:
+        arguments = [*arguments, "OUTPUT_DIR", str(tmp_path)]
+    done = run(sys.executable, script[0], *arguments)
+    assert done.returncode == code, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert re.search(line, done.stderr.strip().splitlines()[-1])
+
+
+def test_a_dataset_whose_files_are_missing_says_which_folder_it_wanted(tmp_path):
+    config = REPOSITORY / "configs" / "CamVid" / "flat_deeplab_v3_plus_r18.yaml"
+    done = run(
+        sys.executable,
+        TRAIN_NET,
+        "--config-file",
+        config,
+        "OUTPUT_DIR",
+        tmp_path,
+        DETECTRON2_DATASETS=str(tmp_path / "nothing"),
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert str(tmp_path / "nothing" / "camvid") in last
+    assert "Traceback" not in done.stderr
+
+
+def test_train_net_is_thin():
+    assert len(TRAIN_NET.read_text().splitlines()) < 60
+
+
+def test_help_exits_with_0():
+    done = run(sys.executable, TRAIN_NET, "--help")
+    assert done.returncode == 0
+    assert "--resume" in done.stdout
+
+
+def test_no_gpu_means_cpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert load_config("", ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert load_config("", ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE == "cuda"
+
+
+def test_an_output_folder_that_can_not_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    class Args:
+        config_file = ""
+        opts = ("OUTPUT_DIR", str(tmp_path / "file" / "run"))
+
+    with pytest.raises(ConfigError, match="OUTPUT_DIR .*file/run can not be written"):
+        setup(Args)

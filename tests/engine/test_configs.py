@@ -1,0 +1,65 @@
+"""The shipped configs: each reads, and names a tree, losses and a decoding that fit together."""
+
+from pathlib import Path
+
+import pytest
+from detectron2.config import get_cfg
+
+from hiera_seg import add_hiera_seg_config
+from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
+from hiera_seg.losses import HIERA_LOSSES
+from hiera_seg.modeling import decode_variant
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
+
+
+def read(name: str):
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / name))
+    return cfg
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "Base" not in name])
+def test_a_config_reads_and_fits_together(name):
+    cfg = read(name)
+    hierarchy = resolve_hierarchy(cfg)
+    assert not 0 <= resolve_ignore_label(cfg, hierarchy) < hierarchy.num_nodes
+    losses = [term for term, _ in cfg.MODEL.HIERA_SEG.LOSSES]
+    assert all(term in HIERA_LOSSES for term in losses)
+    assert decode_variant(cfg.MODEL.HIERA_SEG.TEST.DECODE, losses) == decode_variant("auto", losses)
+
+
+def test_the_camvid_configs_differ_in_the_loss_and_its_decoding_alone():
+    found = []
+    for name in NAMES:
+        if name.startswith("CamVid/") and "Base" not in name:
+            cfg = read(name)
+            cfg.OUTPUT_DIR = ""
+            for key in ("LOSSES", "MARGINAL_CE", "TEST"):
+                cfg.MODEL.HIERA_SEG[key] = None
+            found.append(cfg.dump())
+    assert len(found) == 5
+    assert len(set(found)) == 1
+
+
+def test_flat_is_cross_entropy_over_the_leaves_alone():
+    cfg = read("CamVid/flat_deeplab_v3_plus_r18.yaml")
+    assert cfg.MODEL.HIERA_SEG.MARGINAL_CE.LEVEL_WEIGHTS == [0.0, 0.0, 1.0]
+
+
+def test_a_void_value_that_is_a_node_is_refused():
+    cfg = read("CamVid/flat_deeplab_v3_plus_r18.yaml")
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 30
+    hierarchy = resolve_hierarchy(cfg)
+    with pytest.raises(ValueError, match=r"IGNORE_VALUE is 30, which is node 'fixed_object/.*Wall"):
+        resolve_ignore_label(cfg, hierarchy)
+
+
+def test_no_tree_at_all_is_an_error_that_names_the_keys():
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.DATASETS.TRAIN = ("coco_2017_train",)
+    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN.*MODEL\.HIERA_SEG\.HIERARCHY"):
+        resolve_hierarchy(cfg)

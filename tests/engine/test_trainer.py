@@ -1,0 +1,170 @@
+"""Runs that stop and go on, on CPU; what a checkpoint holds; what a run leaves behind."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.engine import HookBase
+
+from hiera_seg.engine import HieraCheckpointer, HieraTrainer
+from hiera_seg.engine.checkpoint import CheckpointError
+from hiera_seg.engine.trainer import get_random_state, seed_everything, set_random_state
+
+
+class KillAfter(HookBase):
+    """Ends the process as a power cut would, once an iteration is done."""
+
+    def __init__(self, iteration: int):
+        self.iteration = iteration
+
+    def after_step(self):
+        if self.trainer.iter == self.iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(cfg, *, resume: bool = False, kill_after: int | None = None) -> None:
+    trainer = HieraTrainer(cfg)
+    if kill_after is not None:
+        trainer.register_hooks([KillAfter(kill_after)])
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+
+
+def in_a_process(function, *args, **kwargs) -> int:
+    # forked: the child knows the dataset that this process registered
+    process = multiprocessing.get_context("fork").Process(target=function, args=args, kwargs=kwargs)
+    process.start()
+    process.join(timeout=120)
+    return process.exitcode
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "model_final.pth")["model"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_that_goes_on_ends_with_the_weights_of_an_uninterrupted_one(
+    cfg, tmp_path, workers
+):
+    cfg.DATASETS.TEST = ()
+    cfg.DATALOADER.NUM_WORKERS = workers
+    cfg.OUTPUT_DIR = str(tmp_path / "whole")
+    assert in_a_process(train, cfg) == 0
+
+    cfg.OUTPUT_DIR = str(tmp_path / "cut")
+    assert in_a_process(train, cfg, kill_after=4) == -signal.SIGKILL
+    assert not (tmp_path / "cut" / "model_final.pth").exists()
+    assert (tmp_path / "cut" / "last_checkpoint").read_text() == "model_0000003.pth"
+    assert in_a_process(train, cfg, resume=True) == 0
+
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, cut[name]), name
+
+
+def test_another_seed_gives_other_weights(cfg, tmp_path):
+    cfg.DATASETS.TEST = ()
+    cfg.SOLVER.MAX_ITER = 2
+    for seed in (7, 8):
+        cfg.SEED = seed
+        cfg.OUTPUT_DIR = str(tmp_path / str(seed))
+        seed_everything(0)  # the same start: only order, augmentation and sampling differ
+        train(cfg)
+    first, second = weights(tmp_path / "7"), weights(tmp_path / "8")
+    assert any(not torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_run_resumes_under_a_longer_schedule_with_its_own_seed(cfg):
+    cfg.DATASETS.TEST = ()
+    cfg.SOLVER.MAX_ITER = 4
+    train(cfg)
+    cfg.SOLVER.MAX_ITER = 40
+    cfg.SEED = 99
+    trainer = HieraTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 4
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * (1 - 4 / 40) ** 0.9)
+    assert trainer.optimizer.state, "momentum is part of a checkpoint"
+    assert trainer.data_loader.seed == 7
+    assert trainer.data_loader.start_iter == 4
+
+
+def test_a_run_logs_each_loss_and_ends_with_results_per_level(cfg):
+    results = HieraTrainer(cfg)
+    results.resume_or_load(resume=False)
+    scores = results.train()["sem_seg"]
+    assert {"mIoU", "mIoU_group", "mIoU_class", "consistency"} <= scores.keys()
+    folder = Path(cfg.OUTPUT_DIR)
+    logged = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    names = set().union(*logged)
+    assert {"loss_focal_tree_min", "loss_tree_triplet", "total_loss", "lr"} <= names
+    assert (folder / "hiera_metrics.json").is_file()
+
+
+def test_expected_results_that_are_missed_end_the_run_with_code_1(cfg):
+    cfg.SOLVER.MAX_ITER = 1
+    cfg.TEST.EXPECTED_RESULTS = [["sem_seg", "mIoU", 100.0, 0.01]]
+    trainer = HieraTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    with pytest.raises(SystemExit) as stop:
+        trainer.train()
+    assert stop.value.code == 1
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(cfg):
+    trainer = HieraTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    with torch.no_grad():
+        trainer.model.sem_seg_head.predictor.bias.fill_(float("nan"))
+    before = trainer.model.backbone.stem.conv1.weight.clone()
+    with pytest.raises(FloatingPointError, match="iteration=0"):
+        trainer.train()
+    assert torch.equal(before, trainer.model.backbone.stem.conv1.weight)
+
+
+def test_random_state_survives_a_file(tmp_path):
+    seed_everything(3, 1, 4)
+    torch.save(get_random_state(), tmp_path / "state.pth")
+    drawn = torch.rand(3), np.random.rand(3), random.random()
+    seed_everything(5)
+    set_random_state(torch.load(tmp_path / "state.pth"))
+    again = torch.rand(3), np.random.rand(3), random.random()
+    assert torch.equal(drawn[0], again[0])
+    assert np.array_equal(drawn[1], again[1])
+    assert drawn[2] == again[2]
+
+
+def test_seeds_of_neighbouring_steps_have_nothing_in_common():
+    draws = []
+    for key in [(1, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 0)]:
+        seed_everything(*key)
+        draws.append(torch.rand(1).item())
+    assert len(set(draws)) == 4
+
+
+def test_missing_weights_are_named(tmp_path):
+    checkpointer = HieraCheckpointer(torch.nn.Linear(1, 1), str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"nothing_here\.pth; check MODEL\.WEIGHTS"):
+        checkpointer.load(str(tmp_path / "nothing_here.pth"))
+
+
+def test_saving_leaves_the_old_file_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    checkpointer = HieraCheckpointer(torch.nn.Linear(1, 1), str(tmp_path))
+    checkpointer.save("model", iteration=1)
+
+    def half_a_file(data, file):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", half_a_file)
+    with pytest.raises(OSError, match="No space left"):
+        checkpointer.save("model", iteration=2)
+    monkeypatch.undo()
+    assert checkpointer.load(str(tmp_path / "model.pth"))["iteration"] == 1
