@@ -182,8 +182,8 @@ def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
             if node.value is not None:
                 shown = repr(node.value) if node.text is None else repr(node.text)
                 flat.fail(
-                    f"the value of {flat.path(index)!r} is {shown}: write [{node.value}] for one"
-                    " child, a mapping or list for several, nothing for a leaf",
+                    f"the value of {flat.path(index)!r} is {shown}: write [{shown}] for one child,"
+                    " a mapping or list for several, nothing for a leaf",
                     node.line or name.line,
                 )
             continue
@@ -219,8 +219,8 @@ def _entries(flat: FlatTree, node: MapNode | ListNode, parent: int) -> Iterator[
 
 def flat_from_paths(paths: Iterable[Any], sep: str = SEPARATOR) -> FlatTree:
     """Reads paths whose names stand between separators."""
-    if isinstance(paths, str):
-        raise HierarchyError(f"paths must be a list of strings, not the string {paths!r}")
+    if isinstance(paths, str) or not isinstance(paths, Iterable):
+        raise HierarchyError(f"paths must be a list of strings, not {paths!r}")
     if not isinstance(sep, str) or not sep:
         raise HierarchyError(f"the separator must be a string that is not empty, not {sep!r}")
     rows = []

@@ -159,4 +159,4 @@ def check_levels(levels: Any, num_levels: int, origin: str = "") -> tuple[str, .
                 origin,
                 names[f"direct_{name}"],
             )
-    return tuple(names)
+    return tuple(str.__str__(name) for name in names)  # no subclasses, as numpy's

@@ -67,7 +67,7 @@ def test_the_error_is_a_value_error():
         ),
         (
             {"a": "b"},
-            "the value of 'a' is 'b': write [b] for one child, a mapping or list for several,"
+            "the value of 'a' is 'b': write ['b'] for one child, a mapping or list for several,"
             " nothing for a leaf",
         ),
         (
@@ -100,7 +100,8 @@ def test_data_that_contains_itself_is_a_cycle():
         (["a//b"], "/", "path 'a//b': a name is empty"),
         (["/a"], "/", "path '/a': a name is empty"),
         ([], "/", "the tree is empty: it needs at least one node"),
-        ("a/b", "/", "paths must be a list of strings, not the string 'a/b'"),
+        ("a/b", "/", "paths must be a list of strings, not 'a/b'"),
+        (None, "/", "paths must be a list of strings, not None"),
         (["a"], "", "the separator must be a string that is not empty, not ''"),
         (
             ["a", 3],
@@ -179,6 +180,7 @@ def test_bad_level_names(levels, expected):
          " missing: 'road'"),
         (["road", "road", "pavement", "sky", "car"], "twice: 'road'; missing: 'truck'"),
         (["flat", "flat/road", "pavement", "sky", "car", "truck"], "a group, no leaf: 'flat'"),
+        (["/flat", "road", "pavement", "sky", "car", "truck"], "a group, no leaf: '/flat'"),
         (["vehicle/road", "pavement", "sky", "car", "truck"], "unknown: 'vehicle/road';"
          " known: 'road', 'pavement', 'sky', 'car', 'truck'; missing: 'road'"),
     ],

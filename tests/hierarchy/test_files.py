@@ -105,8 +105,8 @@ def test_csv_with_paths(load):
          "a.yaml:3: group 'c' is empty: give it children, or no value for a leaf"),
         ("a.yaml", "tree:\n", "a.yaml:1: the tree is empty: it needs at least one node"),
         ("a.yaml", "tree:\n  - a\n  -\n", "a.yaml:3: at the top level: an entry without a name"),
-        ("a.yaml", "tree:\n  a: b\n", "a.yaml:2: the value of 'a' is 'b': write [b] for one child,"
-         " a mapping or list for several, nothing for a leaf"),
+        ("a.yaml", "tree:\n  a: |\n    b\n    c\n", "a.yaml:2: the value of 'a' is 'b\\nc\\n':"
+         " write ['b\\nc\\n'] for one child, a mapping or list for several, nothing for a leaf"),
         ("a.yaml", "tree:\n  ? [a]\n  : b\n",
          "a.yaml:2: at the top level: a name is a list or a mapping"),
         # levels and leaf order

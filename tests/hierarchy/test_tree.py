@@ -190,8 +190,11 @@ def test_no_accidental_sequence(street):
 
 
 def test_numpy_names_and_ids(street):
-    names = np.array(["b/x", "a/y"])
-    h = Hierarchy.from_paths(names)
-    assert all(type(name) is str for name in h.node_names)
+    words = np.array(["b", "a", "x", "y"])
+    h = Hierarchy.from_dict(
+        {words[0]: words[2:].tolist(), words[1]: list(words[2:])}, levels=words[:2]
+    )
+    assert h == Hierarchy.from_paths(np.array(["b/x", "b/y", "a/x", "a/y"]), levels=["b", "a"])
+    assert {type(name) for name in (*h.node_names, *h.level_names)} == {str}
     assert street.path(np.int64(4)) == street.path("car")
     assert type(street.id(np.int64(4))) is int
