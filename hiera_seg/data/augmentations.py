@@ -91,7 +91,7 @@ class RandomCropByCategory(T.Augmentation):
                 break
             category = self._category.take(sem_seg[y : y + crop_h, x : x + crop_w])
             counts = np.bincount(category.ravel(), minlength=self.num_categories + 1)[:-1]
-            if np.count_nonzero(counts) > 1 and counts.max() < self.max_area * counts.sum():
+            if counts.max() < self.max_area * counts.sum():
                 break
         return CropTransform(x, y, crop_w, crop_h, orig_w=width, orig_h=height)
 

@@ -120,7 +120,7 @@ def test_flip_pairs_are_pairs_of_two_nodes(tree):
 
 
 def test_files_pair_by_path_at_any_depth(tmp_path):
-    images = ("b.jpg", "a.PNG", "x/a.jpg", "x/y/c.v2.jpeg", ".hidden.jpg")
+    images = ("b.jpg", "a.PNG", "x/a.jpg", "x/y/c.v2.jpeg", ".hidden.jpg", ".tmp/d.jpg")
     labels = ("b.png", "a.png", "x/a.tif", "x/y/c.v2.png", "notes.txt")
     touch(*(tmp_path / "images" / path for path in images))
     touch(*(tmp_path / "labels" / path for path in labels))

@@ -305,7 +305,7 @@ def test_categories_are_those_of_the_chosen_level(tree):
     assert count_tries(tree, label, 0.75, level="group") == 1
     # A label above the level is a category of its own.
     label[:] = tree.id("body")
-    label[5:] = tree.id("left-arm")
+    label[5:] = tree.id("ground")
     assert count_tries(tree, label, 0.75, level="part") == 1
 
 
