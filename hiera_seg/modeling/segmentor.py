@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
-from hiera_seg.modeling.decode import decode, decode_variant
+from hiera_seg.modeling.decode import OUTPUTS, decode, decode_variant
 from hiera_seg.modeling.norm import fall_back_to_batch_norm
 
 
@@ -43,8 +43,14 @@ class HieraSegmentor(nn.Module):
             direct: also give the best node of each level by its own score.
             output: "both", "scores" (no label maps) or "labels" (no scores).
             safe_depth: stop at an inner node where the best child scores below this; None: never.
+
+        Raises:
+            ValueError: an unknown ``output``, or a ``decode_as`` that is unknown or does not fit
+                the head.
         """
         super().__init__()
+        if output not in OUTPUTS:  # now, not at the first test after a long training
+            raise ValueError(f"MODEL.HIERA_SEG.TEST.OUTPUT is {output!r}; choose one of {OUTPUTS}")
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)

@@ -200,9 +200,10 @@ def test_safe_depth_stops_at_inner_nodes(make_model, make_inputs, hierarchy):
     assert finest.max() >= hierarchy.num_leaves
 
 
-def test_an_unknown_variant_names_its_key(make_model):
-    with pytest.raises(ValueError, match="MODEL.HIERA_SEG.TEST.DECODE.*'path_mean'"):
-        make_model("MODEL.HIERA_SEG.TEST.DECODE", "path_mean")
+@pytest.mark.parametrize(("key", "value"), [("DECODE", "path_mean"), ("OUTPUT", "masks")])
+def test_unknown_test_options_stop_the_build_and_name_their_key(make_model, key, value):
+    with pytest.raises(ValueError, match=f"MODEL.HIERA_SEG.TEST.{key} is '{value}'"):
+        make_model(f"MODEL.HIERA_SEG.TEST.{key}", value)
 
 
 def test_simple_trainer_of_detectron2_trains_it(make_model, make_inputs):
