@@ -3,11 +3,10 @@
 
 import argparse
 
-from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from hiera_seg.engine import HieraCheckpointer, HieraTrainer, launch, setup
+from hiera_seg.engine import HieraCheckpointer, HieraTrainer, argument_parser, launch, setup
 
 EPILOG = """
 examples:
@@ -17,6 +16,8 @@ examples:
     tools/train_net.py --config-file ... --resume
   evaluate a checkpoint
     tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
+  a dataset of your own, which my_datasets.py registers
+    tools/train_net.py --import my_datasets --config-file my_config.yaml
   several GPUs
     tools/train_net.py --config-file ... --num-gpus 8
     torchrun --nproc-per-node 8 tools/train_net.py --config-file ...
@@ -39,4 +40,4 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 if __name__ == "__main__":
-    launch(main, default_argument_parser(epilog=EPILOG).parse_args())
+    launch(main, argument_parser(EPILOG).parse_args())

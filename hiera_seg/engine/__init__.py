@@ -5,13 +5,14 @@ from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.engine.launch import launch
 from hiera_seg.engine.schedule import build_lr_scheduler
-from hiera_seg.engine.setup import load_config, setup
+from hiera_seg.engine.setup import argument_parser, load_config, setup
 from hiera_seg.engine.trainer import HieraTrainer
 
 __all__ = [
     "CheckpointError",
     "HieraCheckpointer",
     "HieraTrainer",
+    "argument_parser",
     "build_lr_scheduler",
     "exit_on_error",
     "launch",

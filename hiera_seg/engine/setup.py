@@ -5,11 +5,12 @@ import logging
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_setup
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from hiera_seg.config import ConfigError, add_hiera_seg_config
+from hiera_seg.data.catalog import import_modules
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +28,32 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     return cfg
 
 
+def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """Detectron2's command line for training, and ``--import`` for datasets of one's own."""
+    parser = default_argument_parser(epilog)
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="Python module to import first, such as one that registers datasets",
+    )
+    return parser
+
+
 def setup(args: argparse.Namespace) -> CfgNode:
     """Make the frozen config of a run, and start its log.
 
     A SEED below 0 is replaced by a drawn one, the same in all processes.
 
     Args:
-        args: what ``detectron2.engine.default_argument_parser`` gives.
+        args: what :func:`argument_parser` gives, or Detectron2's ``default_argument_parser``.
 
     Raises:
         ConfigError: see :func:`load_config`; or OUTPUT_DIR can not be written.
     """
+    import_modules(getattr(args, "modules", ()))
     cfg = _read_config(args.config_file, args.opts)
     try:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="hiera_seg")

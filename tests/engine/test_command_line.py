@@ -40,12 +40,15 @@ if __name__ == "__main__":
 """
 
 
-def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
+def run(
+    *command: object, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         env={**os.environ, **environment},
     )
@@ -154,3 +157,15 @@ def test_an_output_folder_that_can_not_be_written_is_named(tmp_path):
 
     with pytest.raises(ConfigError, match="OUTPUT_DIR .*file/run can not be written"):
         setup(Args)
+
+
+def test_a_users_module_registers_a_dataset_for_train_net(script, tiny_folder, tmp_path):
+    module = SCRIPT.format(folder=str(tiny_folder)).split("def main")[0]
+    (tmp_path / "my_datasets.py").write_text(module)
+    train = [TRAIN_NET, "--import", "my_datasets", *script[1:]]
+    done = run(sys.executable, *train, "SOLVER.MAX_ITER", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "model_final.pth").is_file()
+    done = run(sys.executable, TRAIN_NET, "--import", "not_there", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: --import not_there: ")
