@@ -1,0 +1,150 @@
+"""Label maps drawn over their image."""
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from hiera_seg.hierarchy import Hierarchy, tree_colors
+from hiera_seg.visualization.text import draw_text, text_width
+
+
+def overlay_labels(
+    image: np.ndarray,
+    labels: np.ndarray,
+    hierarchy: Hierarchy,
+    colors: np.ndarray | None = None,
+    alpha: float = 0.55,
+    *,
+    boundaries: bool = True,
+    names: bool = False,
+) -> np.ndarray:
+    """Draw a map of node ids over an image.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        labels: (H, W) integer node ids; every other value is void and stays transparent.
+        hierarchy: the tree of the ids.
+        colors: (N, 3) uint8 RGB, one a node; default ``tree_colors(hierarchy)``.
+        alpha: opacity of the colours, 0..1.
+        boundaries: whether to draw a thin line where two labels meet.
+        names: whether to write the node's name into every region that has room for it.
+
+    Returns:
+        (H, W, 3) uint8, RGB; a new array.
+
+    Raises:
+        ValueError: sizes, types or an opacity that do not fit.
+    """
+    _check(image, labels, alpha)
+    colors = tree_colors(hierarchy) if colors is None else np.asarray(colors)
+    if colors.shape != (hierarchy.num_nodes, 3):
+        raise ValueError(
+            f"colors have shape {colors.shape}; tree {hierarchy.name!r} needs "
+            f"({hierarchy.num_nodes}, 3)"
+        )
+    valid = (labels >= 0) & (labels < hierarchy.num_nodes)
+    ids = np.where(valid, labels, 0)
+    # Void takes the image's own colour on both sides of the blend.
+    painted = np.where(valid[..., None], colors[ids], image).astype(np.uint8)
+    result = cv2.addWeighted(np.ascontiguousarray(image), 1 - alpha, painted, alpha, 0)
+    if boundaries:
+        edge = _boundaries(np.where(valid, labels, -1), thickness=1 + max(labels.shape) // 1500)
+        result[edge] = (0.35 * result[edge]).astype(np.uint8)
+    if names:
+        result = _write_names(result, np.where(valid, labels, -1), hierarchy)
+    return result
+
+
+def overlay_mistakes(
+    image: np.ndarray, labels: np.ndarray, truth: np.ndarray, hierarchy: Hierarchy
+) -> np.ndarray:
+    """Draw how far in the tree each pixel's label is from the true one.
+
+    The image in grey; yellow where the label is a near relative of the true one, red where they
+    have nothing in common; right and void pixels without colour.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        labels: (H, W) integer node ids.
+        truth: (H, W) integer node ids; every other value is void.
+        hierarchy: the tree of the ids.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    num_nodes = hierarchy.num_nodes
+    known = (truth >= 0) & (truth < num_nodes) & (labels >= 0) & (labels < num_nodes)
+    # An inner node as truth says nothing about what lies below it: no mistake there.
+    distance = hierarchy.distance_matrix[np.where(known, labels, 0), np.where(known, truth, 0)]
+    below = hierarchy.ancestor_matrix[np.where(known, labels, 0), np.where(known, truth, 0)]
+    wrong = known & ~below
+    severity = np.clip(distance / (2 * hierarchy.height), 0, 1)[..., None]
+    near, far = np.array([255, 225, 60.0]), np.array([215, 20, 40.0])
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    result = (255 - (255 - grey.astype(np.float32)) * 0.7) * 0.9
+    result = np.where(wrong[..., None], near + (far - near) * severity, result)
+    return result.astype(np.uint8)
+
+
+def cut_at_level(labels: np.ndarray, hierarchy: Hierarchy, level: int, void: int) -> np.ndarray:
+    """Replace node ids by the nodes that stand for them at a level.
+
+    Args:
+        labels: (H, W) integer node ids; every other value is void.
+        hierarchy: the tree of the ids.
+        level: index of the level.
+        void: the value for void in the result.
+
+    Returns:
+        (H, W) int64. An inner node above the level stands for itself, as at a safe depth.
+    """
+    table = hierarchy.level_ancestor[level]
+    table = np.where(table < 0, np.arange(hierarchy.num_nodes), table)
+    valid = (labels >= 0) & (labels < hierarchy.num_nodes)
+    return np.where(valid, table[np.where(valid, labels, 0)], void).astype(np.int64)
+
+
+def _check(image: np.ndarray, labels: np.ndarray, alpha: float) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image is {image.dtype} {image.shape}; it must be uint8 (H, W, 3), RGB")
+    if labels.shape != image.shape[:2] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels are {labels.dtype} {labels.shape}; they must be integers {image.shape[:2]}"
+        )
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it must lie in 0..1")
+
+
+def _boundaries(labels: np.ndarray, thickness: int) -> np.ndarray:
+    """Pixels that touch another label on their right or below, widened to the thickness."""
+    edge = np.zeros(labels.shape, np.uint8)
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edge[:-1] |= labels[:-1] != labels[1:]
+    if thickness > 1:
+        edge = cv2.dilate(edge, np.ones((thickness, thickness), np.uint8))
+    return edge.astype(bool)
+
+
+def _write_names(image: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
+    """Write each large enough region's name at the point farthest from its rim."""
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    size = int(np.clip(max(labels.shape) / 45, 10, 40))
+    for node in np.unique(labels[labels >= 0]):
+        mask = np.pad((labels == node).astype(np.uint8), 1)  # the image's rim is a rim too
+        count, regions, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+        text = hierarchy.node_names[node]
+        width = text_width(text, size)
+        for region in range(1, count):
+            x, y, w, h, area = stats[region]
+            if w < 0.8 * width or h < 1.2 * size or area < size * width:
+                continue
+            inside = (regions[y : y + h, x : x + w] == region).astype(np.uint8)
+            depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+            row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+            if depth[row, column] < 0.7 * size:
+                continue
+            center = (x - 1 + column, y - 1 + row)
+            center = (np.clip(center[0], width / 2 + 2, image.shape[1] - width / 2 - 2), center[1])
+            draw_text(draw, center, text, size, (255, 255, 255), anchor="mm", halo=(20, 20, 20))
+    return np.asarray(canvas).copy()

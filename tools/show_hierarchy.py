@@ -1,0 +1,57 @@
+#!/usr/bin/env python
+"""Print a class tree with its node ids, or draw it with its colours."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hiera_seg.hierarchy import Hierarchy, HierarchyError, builtin_names
+
+EPILOG = """
+examples:
+  a built-in tree
+    tools/show_hierarchy.py cityscapes
+  a file of your own, drawn as the legend that overlays use
+    tools/show_hierarchy.py my_tree.yaml --png my_tree.png
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "tree",
+        metavar="NAME|FILE",
+        help=f"built-in tree ({', '.join(builtin_names())}), or a .yaml, .json or .csv file",
+    )
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the tree into this file")
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    hierarchy = Hierarchy.load(args.tree)
+    print(hierarchy)
+    if args.png is not None:
+        draw(hierarchy, args.png)
+
+
+def draw(hierarchy: Hierarchy, path: Path) -> None:
+    from PIL import Image  # printing a tree needs no picture library
+
+    from hiera_seg.visualization import legend
+
+    columns = -(-hierarchy.num_nodes // 50)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(legend(hierarchy, columns=columns, ids=True)).save(path, format="PNG")
+    print(f"drawn: {path}")
+
+
+if __name__ == "__main__":
+    arguments = parse_args()
+    try:
+        main(arguments)
+    except (HierarchyError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        known = arguments.tree in builtin_names() or Path(arguments.tree).exists()
+        sys.exit(1 if known else 2)
