@@ -141,7 +141,7 @@ def label_index(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tens
     wrong = (labels == num_nodes) & (ignore_label != num_nodes)
     wrong = wrong | (index < 0) | (index > num_nodes)
     if labels.is_cuda and os.environ.get(CHECK_VARIABLE) != "1":
-        torch._assert_async(
+        _assert_on_device(
             ~wrong.any(),
             f"a label is neither a node id of {tree_text(hierarchy)} nor the ignore label "
             f"{ignore_label}; set {CHECK_VARIABLE}=1 to see the value",
@@ -155,6 +155,13 @@ def label_index(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tens
             f"0 .. {num_nodes - 1}, nor the ignore label {ignore_label}"
         )
     return index
+
+
+def _assert_on_device(condition: Tensor, message: str) -> None:
+    if "msg" in torch.ops.aten._assert_async.overloads():
+        torch._assert_async(condition, message)
+    else:  # torch 2.0
+        torch._assert_async(condition)
 
 
 @lru_cache(maxsize=64)

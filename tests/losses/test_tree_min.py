@@ -128,6 +128,19 @@ def test_weight_moves_to_the_node_that_gives_the_score(cityscapes):
     assert gradient[0, person].item() == pytest.approx(2 * torch.tensor(1.0).sigmoid().item())
 
 
+def test_children_that_tie_share_the_weight_of_their_parent(cityscapes):
+    human, person, rider = (cityscapes[name] for name in ("human", "person", "rider"))
+    logits = torch.full((1, 26, 1, 1), -9.0)
+    logits[0, [person, rider]] = 1.0
+    labels = torch.full((1, 1, 1), cityscapes["road"])
+    _, gradient = _value_and_gradient(
+        lambda z: tree_min_loss(z, labels, cityscapes, normalize="sum"), logits
+    )
+    slope = torch.tensor(1.0).sigmoid().item()
+    assert gradient[0, human] == 0
+    assert gradient[0, [person, rider]].sum().item() == pytest.approx(3 * slope)
+
+
 @pytest.mark.parametrize("function", [tree_min_loss, bce_loss])
 def test_node_weights_scale_terms_and_leave_denominators(oracle, function):
     hierarchy, logits, labels = oracle.random_case(3)

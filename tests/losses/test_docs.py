@@ -1,0 +1,47 @@
+"""The examples of docs/losses.md run, and its numbers are what the functions give."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss, tree_min_loss
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "losses.md"
+
+
+def test_examples_run(cityscapes):
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        if "small_logits" in block and "small_logits" in HIERA_LOSSES:
+            continue  # a second run of the test in one process
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert torch.isfinite(names["logits"].grad).all()
+    loss = HierarchicalLoss(cityscapes, [("small_logits", 0.1, {"power": 1.0})])
+    found = loss(torch.ones(1, 26, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long))
+    assert found["loss_small_logits"].item() == pytest.approx(0.1)
+
+
+def test_every_loss_is_described():
+    text = PAGE.read_text()
+    for name in ("tree_min", "focal_tree_min", "bce", "level_ce", "marginal_ce", "tree_triplet"):
+        assert f"| `{name}` |" in text
+
+
+def test_table_of_normalisations(cityscapes):
+    rows = re.findall(
+        r"^\| `\"(\w+)\"`.*?\| ([\d.]+), ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), flags=re.M
+    )
+    assert [row[0] for row in rows] == ["level_mean", "node_mean", "sum"]
+    labels = torch.full((1, 1, 1), cityscapes["car"])
+    for normalize, plain, focal, gradient in rows:
+        logits = torch.zeros(1, 26, 1, 1, requires_grad=True)
+        value = tree_min_loss(logits, labels, cityscapes, gamma=2.0, normalize=normalize)
+        value.backward()
+        assert value.item() == pytest.approx(float(focal), rel=5e-4)
+        assert -logits.grad[0, cityscapes["car"]].item() == pytest.approx(float(gradient), rel=5e-3)
+        value = tree_min_loss(logits, labels, cityscapes, normalize=normalize)
+        assert value.item() == pytest.approx(float(plain), rel=5e-4)
