@@ -8,7 +8,7 @@ import numpy as np
 from detectron2.data import detection_utils
 from detectron2.data.catalog import Metadata
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hiera_seg.hierarchy import Hierarchy, HierarchyError
 
@@ -198,7 +198,7 @@ class LabelReader:
                 "None for void"
             )
         raise DatasetError(
-            f"{source}: ids {ids} are no node ids of tree {self.hierarchy.name!r}{of} "
+            f"{source}: ids {ids} are no node ids of {_tree(self.hierarchy)}{of} "
             f"(0..{self.hierarchy.num_nodes - 1}, void {self.ignore_label}); if the file holds "
             "other ids, register the dataset with a label_map"
         )
@@ -223,8 +223,8 @@ class LabelReader:
             if path not in target:
                 near = difflib.get_close_matches(path, target, n=1, cutoff=0.5)
                 raise DatasetError(
-                    f"dataset {self.name!r}: node {path!r} of its tree {self.hierarchy.name!r} is "
-                    f"not in the model's tree {hierarchy.name!r}"
+                    f"dataset {self.name!r}: node {path!r} of {_tree(self.hierarchy)} is not in "
+                    f"the model's {_tree(hierarchy).removeprefix('the ')}"
                     + (f" (nearest: {near[0]!r})" if near else "")
                     + "; nodes of two trees are the same where their paths are"
                 )
@@ -268,7 +268,7 @@ class LabelReader:
         if _is_int(value) and (0 <= value < num_nodes or value == self.ignore_label):
             return int(value)
         raise DatasetError(
-            f"label_map[{key!r}] is {value!r}; a node of tree {self.hierarchy.name!r} is wanted: "
+            f"label_map[{key!r}] is {value!r}; a node of {_tree(self.hierarchy)} is wanted: "
             f"an id 0..{num_nodes - 1}, a name or a path, or None (or {self.ignore_label}) for void"
         )
 
@@ -297,8 +297,8 @@ def _check_ignore_label(value: Any, hierarchy: Hierarchy) -> int:
         raise DatasetError(f"ignore_label is {value!r}; an integer is wanted")
     if 0 <= value < hierarchy.num_nodes:
         raise DatasetError(
-            f"ignore_label {value} is the id of node {hierarchy.paths[value]!r} of tree "
-            f"{hierarchy.name!r}; choose one outside 0..{hierarchy.num_nodes - 1}"
+            f"ignore_label {value} is the id of node {hierarchy.paths[value]!r} of "
+            f"{_tree(hierarchy)}; choose one outside 0..{hierarchy.num_nodes - 1}"
         )
     return int(value)
 
@@ -349,6 +349,12 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def _tree(hierarchy: Hierarchy) -> str:
+    return f"tree {hierarchy.name!r}" if hierarchy.name else "the tree"
+
+
 def _one_line(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its text is the address of a file object
+        return "it is damaged, or no image"
     text = " ".join(str(error).split()) or "unreadable"
     return f"{type(error).__name__}: {text}"

@@ -201,8 +201,8 @@ def _list_files(
                 raise DatasetError(f"two {what} files have one name: {found[key]} and {path}")
             found[key] = path
     if not found:
-        pattern = f"*{stem_suffix}[{'|'.join(types)}]"
-        raise DatasetError(f"no {what} files ({pattern}) below {folder}{_hint(os.fspath(root))}")
+        wanted = " ".join(f"*{stem_suffix}{suffix}" for suffix in types)
+        raise DatasetError(f"no {what} files ({wanted}) below {folder}{_hint(os.fspath(root))}")
     return found
 
 

@@ -225,6 +225,6 @@ def test_only_nodes_that_occur_must_be_in_the_other_tree(tree):
     with pytest.raises(DatasetError) as error:
         LabelReader(tree, {1: "road", 2: "grass"}, name="mine").to_hierarchy(small, 255)
     assert str(error.value) == (
-        "dataset 'mine': node 'ground/grass' of its tree 'toy' is not in the model's tree 'small' "
+        "dataset 'mine': node 'ground/grass' of tree 'toy' is not in the model's tree 'small' "
         "(nearest: 'ground/gras'); nodes of two trees are the same where their paths are"
     )

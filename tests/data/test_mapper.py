@@ -345,9 +345,7 @@ def test_every_dict_is_read_by_the_map_of_its_dataset(cfg, tree, folders, tmp_pa
 def test_a_dataset_whose_tree_does_not_fit_is_refused_at_once(cfg, tree, toy, tmp_path):
     Hierarchy.from_dict({"ground": ["road", "gras"]}).to_yaml(tmp_path / "small.yaml")
     cfg.MODEL.HIERA_SEG.HIERARCHY = str(tmp_path / "small.yaml")
-    with pytest.raises(
-        DatasetError, match="'toy': node 'ground/grass' of its tree 'toy' is not in"
-    ):
+    with pytest.raises(DatasetError, match="'toy': node 'ground/grass' of tree 'toy' is not in"):
         HieraDatasetMapper(cfg, True)
 
 
