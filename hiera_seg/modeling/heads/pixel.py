@@ -92,6 +92,7 @@ class HieraPixelHead(nn.Module):
         self.embedding_head = embedding_head
         self.auxiliary_head = auxiliary_head
         self.predictor = Conv2d(pixel_decoder.out_channels, hierarchy.num_nodes, kernel_size=1)
+        # As Detectron2's DeepLab heads begin: all scores near 1/2, whatever the loss
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
 
