@@ -53,7 +53,7 @@ $(READY): requirements/base.txt requirements/dev.txt setup.py pyproject.toml too
 
 demo: $(READY)
 	$(BIN)/python tools/train_net.py --config-file $(DEMO_CONFIG) OUTPUT_DIR $(DEMO_OUTPUT) $(DEMO_OPTS)
-	$(BIN)/python tools/demo.py --config-file $(DEMO_OUTPUT)/config.yaml --output $(DEMO_OUTPUT)/overlays
+	$(BIN)/python tools/demo.py --config-file $(DEMO_OUTPUT)/config.yaml --num 6 --output $(DEMO_OUTPUT)/overlays
 
 test: $(READY)
 	$(BIN)/python -m pytest $(TEST_OPTS)
