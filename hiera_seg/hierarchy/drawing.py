@@ -17,11 +17,14 @@ def draw(hierarchy: Hierarchy) -> str:
     else:
         levels = f"levels {' > '.join(h.level_names)}"
     lines = [f"{title}, {levels}"]
-    stack = [(node, "") for node in reversed(h.children(-1))]
-    last = {row[-1] for row in h._children if row}
+    stack: list[tuple[int, str, bool]] = []  # node, what stands before it, last of its siblings
+
+    def push(children: tuple[int, ...], indent: str) -> None:
+        stack.extend((node, indent, node == children[-1]) for node in reversed(children))
+
+    push(h.children(-1), "")
     while stack:
-        node, indent = stack.pop()
-        lines.append(f"{indent}{'└── ' if node in last else '├── '}{h.node_names[node]} [{node}]")
-        inside = indent + ("    " if node in last else "│   ")
-        stack.extend((child, inside) for child in reversed(h.children(node)))
+        node, indent, is_last = stack.pop()
+        lines.append(f"{indent}{'└── ' if is_last else '├── '}{h.node_names[node]} [{node}]")
+        push(h.children(node), indent + ("    " if is_last else "│   "))
     return "\n".join(lines)

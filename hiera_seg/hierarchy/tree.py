@@ -322,9 +322,8 @@ class Hierarchy:
     def __getitem__(self, node: int | str) -> int:
         return self.id(node)
 
-    # Without these, Python would try h[0], h[1], ... for `in` and `for`.
+    # Without this, Python would try h[0], h[1], ... for `in` and `for`.
     __iter__ = None
-    __contains__ = None
 
     @cached_property
     def _names(self) -> NameIndex:

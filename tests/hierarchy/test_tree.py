@@ -131,6 +131,10 @@ def test_equality_is_paths_numbering_and_level_names(street):
     assert {street: 1}[again] == 1
     assert Hierarchy.from_dict(**{**data, "levels": None}) != street
     assert Hierarchy.from_dict(**{**data, "leaf_order": None}) != street
+    # The same names under the same numbers, but y is elsewhere.
+    one = Hierarchy.from_paths(["a/x", "a/y", "b/z"])
+    other = Hierarchy.from_paths(["a/x", "b/y", "b/z"])
+    assert one.node_names == other.node_names and one != other
 
 
 def test_plain_data(street):
