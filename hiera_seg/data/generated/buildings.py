@@ -87,10 +87,11 @@ class Building:
 
     @classmethod
     def draw(cls, is_house: bool, stream: Stream) -> "Building":
-        walls = [
-            (176, 156, 134), (158, 98, 78), (186, 178, 164), (140, 128, 120), (196, 170, 126),
-            (128, 78, 66), (170, 174, 178), (150, 140, 116),
-        ]  # fmt: skip
+        both = [(186, 178, 164), (140, 128, 120), (176, 156, 134)]
+        if is_house:
+            walls = [(158, 98, 78), (196, 170, 126), (128, 78, 66), *both]
+        else:
+            walls = [(170, 174, 178), (132, 140, 150), (158, 156, 150), *both]
         glass = stream.pick([(66, 84, 104), (52, 62, 74), (88, 108, 124)])
         wall = shaded(stream.pick(walls), stream.between(215, 275))
         roof = stream.pick([(126, 66, 52), (92, 84, 84), (108, 78, 62), (82, 70, 66)])
@@ -195,20 +196,23 @@ def draw_barrier(
     look: int,
     label: int,
 ) -> None:
-    """A wall, a fence or a hedge on a panel. Wall and fence share height and colours."""
+    """A wall, a fence or a hedge on a panel. Wall and fence are as tall and much of a colour."""
     if panel is None:
         return
     stream = Stream(look)
     rank = canvas.new_object()
     u, v = panel.u, panel.v
-    colours = [(150, 110, 84), (136, 130, 122), (168, 158, 140), (112, 86, 66), (120, 124, 120)]
+    if kind == "wall":
+        colours = [(164, 116, 94), (150, 146, 140), (184, 174, 156), (142, 108, 78)]
+    else:
+        colours = [(116, 84, 58), (142, 108, 78), (92, 104, 92), (104, 92, 84)]
     colour = shaded(stream.pick(colours), shade)
     body = (v >= 0) & (v < height)
     rough = panel.noise(8, 3, 1, stream)
     if kind == "hedge":
         lumps = panel.noise(64, 4, 1, stream)
         body = (v >= 0) & (v < height + (lumps >> 2))
-        green = stream.pick([(74, 104, 50), (84, 112, 60), (66, 98, 52)])
+        green = stream.pick([(92, 126, 58), (84, 118, 56), (100, 132, 64)])
         lift = np.minimum(v, height) * 40 // height - 26
         panel.paint(body, shaded(green, shade), (rough >> 1) + (lumps >> 2) + lift, label, rank)
     elif kind == "wall":

@@ -18,12 +18,11 @@ from pathlib import Path
 from PIL import Image
 
 from hiera_seg import hierarchy
-from hiera_seg.data.generated.scene import draw_scene
+from hiera_seg.data.generated.scene import SIZE, draw_scene
 from hiera_seg.data.labels import DatasetError
 
 CACHE_VARIABLE = "HIERA_SEG_CACHE"
-SIZE = (192, 256)  # height, width
-SPLITS = {"train": (0, 480), "val": (1, 60)}  # seed, number of scenes
+SPLITS = {"train": (0, 400), "val": (1, 60)}  # seed, number of scenes
 _MANIFEST = "manifest.json"
 
 logger = logging.getLogger(__name__)

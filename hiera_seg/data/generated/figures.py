@@ -19,6 +19,7 @@ CLOTHES = [
     (52, 66, 110), (146, 50, 52), (62, 62, 66), (196, 186, 160), (70, 110, 86), (206, 140, 56),
     (112, 84, 130), (190, 96, 110), (90, 116, 140), (214, 210, 200),
 ]  # fmt: skip
+BRIGHT = [(236, 126, 40), (214, 220, 60), (210, 52, 56), (70, 190, 190)]
 SKINS = [(228, 186, 154), (196, 146, 112), (140, 98, 74), (100, 70, 54)]
 
 
@@ -59,13 +60,18 @@ class Figure:
         ellipse(self.canvas, cx, cy, px, py, None, shadow=140)
 
 
+def _jacket(rider: bool, stream: Stream) -> Colour:
+    """Riders like to be seen, yet some wear what everybody does."""
+    return stream.pick(BRIGHT if rider and stream.chance(70) else CLOTHES)
+
+
 def draw_pedestrian(
     canvas: Canvas, camera: Camera, x: int, z: int, label: int, stream: Stream
 ) -> None:
     """Somebody walking, in profile or from behind."""
     figure = Figure(canvas, camera, x, z, stream.chance(50), label, canvas.new_object())
     k = stream.between(88, 108)  # percent of 172 cm
-    top, legs = stream.pick(CLOTHES), shaded(stream.pick(CLOTHES), 190)
+    top, legs = _jacket(False, stream), shaded(stream.pick(CLOTHES), 190)
     skin = stream.pick(SKINS)
     hair = stream.pick([(48, 36, 30), (96, 66, 40), (150, 120, 74), (60, 58, 58)])
     stride = stream.between(6, 26)
@@ -153,7 +159,8 @@ def draw_two_wheeler(
 
 def _draw_rider(canvas, camera, x, z, mirror, profile, motor, label, stream) -> None:
     figure = Figure(canvas, camera, x, z, mirror, label, canvas.new_object())
-    top, legs, skin = stream.pick(CLOTHES), shaded(stream.pick(CLOTHES), 190), stream.pick(SKINS)
+    top, skin = _jacket(True, stream), stream.pick(SKINS)
+    legs = shaded(stream.pick(CLOTHES), 190)
     helmet = stream.pick(PAINTS) if motor or stream.chance(60) else (56, 42, 34)
     seat = 88 if motor else 96
     if profile:
@@ -190,7 +197,7 @@ def draw_pole(
     """A street lamp (kind "pole"), a "traffic_light" or a "traffic_sign", each on its pole."""
     pole = Figure(canvas, camera, x, z, side > 0, labels["pole"], canvas.new_object())
     grey = stream.pick([(104, 108, 112), (84, 92, 88), (70, 72, 78), (130, 132, 130)])
-    thick = stream.between(15, 20)
+    thick = stream.between(20, 28)
     pole.shadow(30, 9)
 
     def mast(height: int) -> None:
@@ -237,7 +244,7 @@ def draw_pole(
 def _draw_plate(canvas, camera, x, z, side, v, label, stream) -> None:
     """One plate of a sign; the tall dark ones are easily taken for a traffic light."""
     plate = Figure(canvas, camera, x, z, side > 0, label, canvas.new_object())
-    shape = stream.pick(["disc", "triangle", "square", "tall", "tall", "back"])
+    shape = stream.pick(["disc", "disc", "triangle", "square", "tall", "back"])
     red, white, blue = (204, 40, 38), (238, 236, 230), (40, 84, 164)
     if shape == "disc":
         rim, field = stream.pick([(red, white), (red, red), (blue, blue), (red, blue)])

@@ -45,7 +45,7 @@ class Layout:
         for side in (-1, 1):
             z = stream.between(100, 900) - 900
             # Neighbours are of a kind: a block of offices, a row of gardens.
-            mood = stream.pick(["town", "town", "suburb", "suburb", "park", "park"])
+            mood = stream.pick(["town", "suburb", "park"])
             while z < FAR - 600:
                 length = stream.between(800, 1900)
                 if c1 and z < c1 + 240 and z + length > c0 - 240:
@@ -53,7 +53,7 @@ class Layout:
                         length = c0 - 240 - z
                     else:
                         z = c1 + 240
-                        mood = stream.pick(["town", "town", "suburb", "suburb", "park", "park"])
+                        mood = stream.pick(["town", "suburb", "park"])
                         continue
                 z0, z1 = max(z, 170), z + length
                 if z1 > z0 + 100:
@@ -99,14 +99,14 @@ class Layout:
                     villa,
                 )  # fmt: skip
 
-            items.append((z0 * 4 + 3, draw_villa))
+            items.append((z1 * 4 + 3, draw_villa))  # before the trees in its front garden
             self._trees(items, side, front + side * 170, z0, z1, 1, stream)
         else:
             count = 1 + (z1 - z0) // 500
             self._trees(items, side, front + side * stream.between(200, 500), z0, z1, count, stream)
         if kind != "open":
             name = stream.pick(["wall", "fence", "hedge"])
-            height = stream.between(150, 270)
+            height = stream.between(170, 290)
             look = stream.below(1 << 31)
 
             def draw_front():
@@ -231,8 +231,8 @@ class Layout:
         """Pedestrians, riders, and two-wheelers without a rider."""
         items: list[Item] = []
         street = self.street
-        for _ in range(stream.between(2, 6)):
-            z = stream.between(480, 2000)
+        for _ in range(stream.between(4, 8)):
+            z = stream.between(420, 1700)
             s = stream.below(2)
             side = (-1, 1)[s]
             outside = street.verge[s] + stream.between(90, max(street.walk[s] - 40, 100))

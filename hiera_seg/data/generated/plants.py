@@ -6,7 +6,7 @@ from hiera_seg.data.generated.canvas import Camera, Canvas, ellipse, polygon
 from hiera_seg.data.generated.stream import TILE, Stream, noise_tile
 from hiera_seg.data.generated.surroundings import Light
 
-GREENS = [(86, 116, 52), (74, 108, 56), (96, 120, 58), (70, 98, 58), (104, 114, 50)]
+GREENS = [(78, 102, 44), (66, 94, 48), (88, 108, 50), (60, 88, 54), (94, 100, 44)]
 TRUNK = (88, 68, 50)
 
 
@@ -106,5 +106,5 @@ def _conifer_crown(canvas, cx, top, base, height, green, sun, label, rank, strea
     leaves = _leaves((y1 - y0, x1 - x0), length // 2, stream)
     mask = np.abs(dx) * 1024 < half * (256 + leaves) >> 8
     tone = (dx * sun * 36 // widest) + (leaves >> 1) - (within >> 5) + 8
-    cool = (green[0] - 10, green[1] - 6, green[2] + 4)
+    cool = (green[0] - 26, green[1] - 18, green[2] + 6)
     _paint_leaves(canvas, y0, x0, mask, cool, tone, label, rank)

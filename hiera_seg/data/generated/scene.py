@@ -11,6 +11,8 @@ from hiera_seg.data.generated.surroundings import Light, Street, draw_ground, dr
 from hiera_seg.hierarchy import Hierarchy
 
 VOID = 255
+SIZE = (256, 384)  # height, width
+RIM = 128  # the void rim is one pixel wide per so many pixels of height
 SCALE = 2  # scenes are painted this many times larger and averaged: smooth edges
 
 
@@ -21,7 +23,7 @@ def _labels() -> dict[str, int]:
 
 
 def draw_scene(
-    seed: int, index: int, size: tuple[int, int] = (192, 256)
+    seed: int, index: int, size: tuple[int, int] = SIZE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one street scene. The same arguments give the same pixels on any machine.
 
@@ -138,15 +140,22 @@ def _finish_labels(canvas: Canvas) -> np.ndarray:
     """
     label = canvas.label[SCALE - 1 :: SCALE, SCALE - 1 :: SCALE].copy()
     rank = canvas.rank[SCALE - 1 :: SCALE, SCALE - 1 :: SCALE]
-    rim = np.ones(label.shape, dtype=bool)  # the border of the picture
-    rim[1:-1, 1:-1] = False
-    pairs = [
-        (np.s_[:-1, :], np.s_[1:, :]),
-        (np.s_[1:, :], np.s_[:-1, :]),
-        (np.s_[:, :-1], np.s_[:, 1:]),
-        (np.s_[:, 1:], np.s_[:, :-1]),
-    ]
-    for here, there in pairs:
-        rim[here] |= (rank[there] > rank[here]) & (label[there] != label[here])
-    label[rim] = VOID
-    return label
+    width = max(label.shape[0] // RIM, 1)
+    # Let every object grow over what lies behind it, one pixel a step.
+    grown_label, grown_rank = label.copy(), rank.copy()
+    for _ in range(width):
+        before_label, before_rank = grown_label.copy(), grown_rank.copy()
+        for here, there in (
+            (np.s_[:-1, :], np.s_[1:, :]),
+            (np.s_[1:, :], np.s_[:-1, :]),
+            (np.s_[:, :-1], np.s_[:, 1:]),
+            (np.s_[:, 1:], np.s_[:, :-1]),
+        ):
+            nearer = before_rank[there] > grown_rank[here]
+            np.copyto(grown_label[here], before_label[there], where=nearer)
+            np.copyto(grown_rank[here], before_rank[there], where=nearer)
+    label[grown_label != label] = VOID
+    inner = np.s_[width:-width, width:-width]
+    framed = np.full_like(label, VOID)  # the border of the picture
+    framed[inner] = label[inner]
+    return framed
