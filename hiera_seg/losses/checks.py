@@ -174,7 +174,6 @@ def _levels_reached(hierarchy: Hierarchy, device: torch.device) -> Tensor:
 
 def count_index(index: Tensor, hierarchy: Hierarchy) -> Tensor:
     """`valid_pixels` of labels that went through `label_index`."""
-    # (index of a table by the whole map would be slower: index_select is one pass)
     reached = _levels_reached(hierarchy, index.device).index_select(0, index.flatten())
     counts = [(reached > level).sum() for level in range(hierarchy.num_levels)]
     return torch.stack([counts[0], *counts]).float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fvcore.common.registry import Registry
@@ -30,7 +29,7 @@ class LossRegistry(Registry):
         return sorted(name for name, _ in self)
 
 
-HIERA_LOSSES: Callable[..., Any] | LossRegistry = LossRegistry("HIERA_LOSSES")
+HIERA_LOSSES = LossRegistry("HIERA_LOSSES")
 HIERA_LOSSES.__doc__ = """Loss modules by name.
 
 An entry is built as ``Entry(hierarchy, *, ignore_label, **options)`` and called as
