@@ -183,18 +183,18 @@ class Checkpointer(HieraCheckpointer):
     """Refuses weights that leave the head as it was drawn: such pictures would show noise."""
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
-        super()._log_incompatible_keys(incompatible)
         for key, theirs, ours in incompatible.incorrect_shapes:
             raise CheckpointError(
                 f"the weights do not fit the config: {key} is {tuple(theirs)} in the file, and "
                 f"{tuple(ours)} in the model (another class tree?)"
             )
-        head = {key for key in self.model.state_dict() if key.startswith("sem_seg_head.")}
+        head = {key for key, _ in self.model.named_parameters() if key.startswith("sem_seg_head.")}
         if head <= set(incompatible.missing_keys):
             raise CheckpointError(
                 "the weights hold no segmentation head (a backbone to begin training from?); set "
                 "MODEL.WEIGHTS to a trained model"
             )
+        super()._log_incompatible_keys(incompatible)
 
 
 def load_predictor(cfg: CfgNode, opts: list[str]) -> DefaultPredictor:

@@ -1,0 +1,55 @@
+"""tools/show_hierarchy.py: the tree as text and as a picture, and its exit codes."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+TOOL = Path(__file__).parents[2] / "tools/show_hierarchy.py"
+
+
+@pytest.fixture
+def show(monkeypatch, capsys):
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
+        code = 0
+        try:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_built_in_tree_is_printed_with_its_ids(show):
+    code, out, err = show("lip")
+    assert (code, err) == (0, "")
+    assert "jumpsuits" in out and "[24]" in out
+
+
+def test_a_file_is_drawn(show, tmp_path):
+    (tmp_path / "tree.yaml").write_text("tree: {flat: [road, path], sky: null}")
+    code, out, err = show(tmp_path / "tree.yaml", "--png", tmp_path / "new" / "tree.png")
+    assert (code, err) == (0, "") and "road" in out
+    with Image.open(tmp_path / "new" / "tree.png") as picture:
+        assert picture.format == "PNG" and picture.width > 50 and picture.height > 50
+
+
+def test_an_unknown_name_is_a_bad_argument(show):
+    code, out, err = show("cityscape")
+    assert code == 2 and out == ""
+    assert err.startswith("error: 'cityscape'") and err.count("\n") == 1 and "cityscapes" in err
+
+
+def test_a_broken_file_is_a_failed_run(show, tmp_path):
+    (tmp_path / "tree.yaml").write_text("tree: {flat: [road, road]}")
+    code, out, err = show(tmp_path / "tree.yaml")
+    assert code == 1 and "road" in err and "tree.yaml" in err and err.count("\n") == 1
+
+
+def test_a_picture_that_can_not_be_written(show, tmp_path):
+    code, _, err = show("lip", "--png", tmp_path)
+    assert code == 1 and str(tmp_path) in err and err.count("\n") == 1
