@@ -13,6 +13,7 @@ import it first.
 """
 
 import importlib.util
+import warnings
 
 import torch
 
@@ -21,6 +22,12 @@ if importlib.util.find_spec("detectron2") is None:
         "Detectron2 is not installed: run `python tools/install_detectron2.py` in a checkout of "
         "hiera_seg, or install it as its own documentation says"
     )
+
+with warnings.catch_warnings():
+    # Detectron2 and fvcore call torch.jit.script, which torch 2.9 calls deprecated: warnings at
+    # every start that a user can do nothing about. Whoever imports these later finds them loaded.
+    warnings.simplefilter("ignore", FutureWarning)
+    import detectron2.modeling  # noqa: F401
 
 
 def create_local_process_group(processes_per_machine: int) -> None:

@@ -84,6 +84,11 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 
+    # "SGD" or "ADAMW"
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # The learning rate of the backbone as a multiple of BASE_LR.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+
 
 def resolve_hierarchy(cfg: CN) -> Hierarchy:
     """The class tree that a config trains: MODEL.HIERA_SEG.HIERARCHY or the training set's.

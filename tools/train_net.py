@@ -3,10 +3,7 @@
 
 import argparse
 
-from detectron2.evaluation import verify_results
-from detectron2.utils import comm
-
-from hiera_seg.engine import HieraCheckpointer, HieraTrainer, argument_parser, launch, setup
+from hiera_seg.engine import HieraTrainer, argument_parser, launch, setup
 
 EPILOG = """
 examples:
@@ -27,13 +24,7 @@ examples:
 def main(args: argparse.Namespace) -> dict | None:
     cfg = setup(args)
     if args.eval_only:
-        model = HieraTrainer.build_model(cfg)
-        checkpointer = HieraCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        results = HieraTrainer.test(cfg, model)
-        if comm.is_main_process():
-            verify_results(cfg, results)
-        return results
+        return HieraTrainer.evaluate(cfg, resume=args.resume)
     trainer = HieraTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()

@@ -1,9 +1,10 @@
-"""Running it: config and log, launch, trainer, checkpoints, schedules."""
+"""Running it: config and log, launch, trainer, checkpoints, optimizers, schedules."""
 
 import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
 from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.engine.launch import launch
+from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.setup import argument_parser, load_config, setup
 from hiera_seg.engine.trainer import HieraTrainer
@@ -14,6 +15,7 @@ __all__ = [
     "HieraTrainer",
     "argument_parser",
     "build_lr_scheduler",
+    "build_optimizer",
     "exit_on_error",
     "launch",
     "load_config",

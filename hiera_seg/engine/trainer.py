@@ -14,7 +14,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from torch import nn
@@ -23,7 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from hiera_seg.compat import grad_scaler
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
+from hiera_seg.data.catalog import require_registered
 from hiera_seg.engine.checkpoint import HieraCheckpointer
+from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.evaluation import HieraSemSegEvaluator
 
@@ -112,8 +114,8 @@ class HieraTrainer(DefaultTrainer):
     """Detectron2's DefaultTrainer for hierarchical segmentation.
 
     What differs: it runs on CPU, in one process or many; its checkpoints hold the optimizer, the
-    seed and the random state, so that a resumed run equals an uninterrupted one; it knows the
-    "poly" schedule, this package's mapper, loader and evaluator.
+    seed and the random state, so that a resumed run equals an uninterrupted one; it knows AdamW
+    and the "poly" schedule, and uses this package's mapper, loader and evaluator.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -167,6 +169,22 @@ class HieraTrainer(DefaultTrainer):
         super().train()  # checks TEST.EXPECTED_RESULTS
         return getattr(self, "_last_eval_results", None)
 
+    @classmethod
+    def evaluate(cls, cfg: CfgNode, resume: bool = False) -> dict:
+        """Evaluate a checkpoint on DATASETS.TEST and check TEST.EXPECTED_RESULTS.
+
+        Args:
+            cfg: see the constructor.
+            resume: take the last checkpoint of OUTPUT_DIR instead of MODEL.WEIGHTS.
+        """
+        model = cls.build_model(cfg)
+        checkpointer = HieraCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        results = cls.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+
     def state_dict(self) -> dict[str, Any]:
         state = TrainerBase.state_dict(self)
         state["_trainer"] = self._trainer.state_dict()
@@ -190,6 +208,10 @@ class HieraTrainer(DefaultTrainer):
         return [CommonMetricPrinter(self.max_iter), JSONWriter(metrics_file)]
 
     @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
     def build_lr_scheduler(
         cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
@@ -201,6 +223,7 @@ class HieraTrainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
+        require_registered([dataset_name], "DATASETS.TEST")
         return build_detection_test_loader(cfg, dataset_name, mapper=HieraDatasetMapper(cfg, False))
 
     @classmethod

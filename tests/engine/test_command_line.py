@@ -169,3 +169,21 @@ def test_a_users_module_registers_a_dataset_for_train_net(script, tiny_folder, t
     done = run(sys.executable, TRAIN_NET, "--import", "not_there", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: --import not_there: ")
+
+
+def test_eval_only_scores_a_checkpoint_and_checks_what_was_expected(script, tiny_folder, tmp_path):
+    module = SCRIPT.format(folder=str(tiny_folder)).split("def main")[0]
+    (tmp_path / "my_datasets.py").write_text(module)
+    done = run(sys.executable, *script)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first = json.loads((tmp_path / "run" / "hiera_metrics.json").read_text())
+
+    evaluate = [sys.executable, TRAIN_NET, "--import", "my_datasets", *script[1:], "--eval-only"]
+    weights = ["MODEL.WEIGHTS", tmp_path / "run" / "model_final.pth"]
+    other = ["OUTPUT_DIR", tmp_path / "again"]
+    wrong = ["TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 101.0, 0.5]]"]
+    done = run(*evaluate, *weights, *other, *wrong, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Result verification failed" in done.stdout
+    assert json.loads((tmp_path / "again" / "hiera_metrics.json").read_text()) == first
+    assert "FutureWarning" not in done.stderr

@@ -1,0 +1,48 @@
+"""Optimizers by config: SGD as Detectron2 builds it, or AdamW."""
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import get_default_optimizer_params
+from detectron2.solver.build import maybe_add_gradient_clipping, reduce_param_groups
+from torch import nn
+
+from hiera_seg.config import ConfigError
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Build the optimizer that SOLVER.OPTIMIZER names.
+
+    BASE_LR, the WEIGHT_DECAY keys, BIAS_LR_FACTOR and CLIP_GRADIENTS mean what they mean in
+    Detectron2; MOMENTUM and NESTEROV are read by SGD only. Parameters of ``model.backbone`` learn
+    at BACKBONE_MULTIPLIER times the rate of the others.
+
+    Raises:
+        ConfigError: SOLVER.OPTIMIZER is neither "SGD" nor "ADAMW".
+    """
+    solver = cfg.SOLVER
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
+    if solver.BACKBONE_MULTIPLIER != 1.0:
+        groups = _scale_backbone(groups, model, solver.BACKBONE_MULTIPLIER)
+    if solver.OPTIMIZER == "SGD":
+        return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
+            groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
+        )
+    if solver.OPTIMIZER == "ADAMW":
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, solver.BASE_LR)
+    raise ConfigError(f'SOLVER.OPTIMIZER is "{solver.OPTIMIZER}": choose "SGD" or "ADAMW"')
+
+
+def _scale_backbone(groups: list[dict], model: nn.Module, factor: float) -> list[dict]:
+    backbone = set(model.backbone.parameters())
+    single = [{**group, "params": [value]} for group in groups for value in group["params"]]
+    for group in single:
+        if group["params"][0] in backbone:
+            group["lr"] *= factor
+    return reduce_param_groups(single)

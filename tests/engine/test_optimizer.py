@@ -1,0 +1,76 @@
+"""SOLVER.OPTIMIZER, the backbone's rate, and weight decay of norms and biases."""
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from torch import nn
+
+from hiera_seg import add_hiera_seg_config
+from hiera_seg.config import ConfigError
+from hiera_seg.engine import build_optimizer
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.head = nn.Conv2d(4, 2, 1)
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.SOLVER.BASE_LR = 0.25
+    cfg.SOLVER.WEIGHT_DECAY = 0.05
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    return cfg
+
+
+def settings(optimizer, parameter) -> tuple[float, float]:
+    for group in optimizer.param_groups:
+        if any(parameter is value for value in group["params"]):
+            return group["lr"], group["weight_decay"]
+    raise AssertionError("a parameter is not optimised")
+
+
+def test_sgd_is_the_default_with_momentum(cfg):
+    cfg.SOLVER.MOMENTUM = 0.8
+    optimizer = build_optimizer(cfg, Net())
+    assert type(optimizer) is torch.optim.SGD
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.8}
+
+
+@pytest.mark.parametrize("name, kind", [("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)])
+def test_rates_and_decay_of_each_part(cfg, name, kind):
+    cfg.SOLVER.OPTIMIZER = name
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.5
+    net = Net()
+    optimizer = build_optimizer(cfg, net)
+    assert isinstance(optimizer, kind)
+    assert settings(optimizer, net.backbone[0].weight) == (0.125, 0.05)
+    assert settings(optimizer, net.backbone[1].weight) == (0.125, 0.0)
+    assert settings(optimizer, net.head.weight) == (0.25, 0.05)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(
+        list(net.parameters())
+    )
+
+
+@pytest.mark.parametrize("name", ["SGD", "ADAMW"])
+def test_gradients_are_clipped_as_detectron2_does(cfg, name):
+    cfg.SOLVER.OPTIMIZER = name
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "value"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
+    net = Net()
+    optimizer = build_optimizer(cfg, net)
+    for value in net.parameters():
+        value.grad = torch.full_like(value, 3.0)
+    optimizer.step()
+    assert all((value.grad == 0.5).all() for value in net.parameters())
+
+
+def test_an_unknown_optimizer_is_refused(cfg):
+    cfg.SOLVER.OPTIMIZER = "adam"
+    with pytest.raises(ConfigError, match='SOLVER.OPTIMIZER is "adam": choose "SGD" or "ADAMW"'):
+        build_optimizer(cfg, Net())
