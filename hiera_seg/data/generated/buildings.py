@@ -72,7 +72,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Building:
-    """How a building looks; house and office share the walls and differ in windows and roof."""
+    """How a building looks: houses are warm, offices cool; windows and roofs differ too."""
 
     is_house: bool
     height: int  # of the walls, cm
@@ -87,11 +87,10 @@ class Building:
 
     @classmethod
     def draw(cls, is_house: bool, stream: Stream) -> "Building":
-        both = [(186, 178, 164), (140, 128, 120), (176, 156, 134)]
         if is_house:
-            walls = [(158, 98, 78), (196, 170, 126), (128, 78, 66), *both]
+            walls = [(158, 98, 78), (196, 166, 118), (128, 78, 66), (186, 160, 136)]
         else:
-            walls = [(170, 174, 178), (132, 140, 150), (158, 156, 150), *both]
+            walls = [(170, 174, 178), (132, 140, 150), (152, 152, 152), (174, 170, 164)]
         glass = stream.pick([(66, 84, 104), (52, 62, 74), (88, 108, 124)])
         wall = shaded(stream.pick(walls), stream.between(215, 275))
         roof = stream.pick([(126, 66, 52), (92, 84, 84), (108, 78, 62), (82, 70, 66)])
@@ -196,23 +195,23 @@ def draw_barrier(
     look: int,
     label: int,
 ) -> None:
-    """A wall, a fence or a hedge on a panel. Wall and fence are as tall and much of a colour."""
+    """A wall of stone, a fence of wood or a hedge on a panel, all as tall as each other."""
     if panel is None:
         return
     stream = Stream(look)
     rank = canvas.new_object()
     u, v = panel.u, panel.v
     if kind == "wall":
-        colours = [(164, 116, 94), (150, 146, 140), (184, 174, 156), (142, 108, 78)]
+        colours = [(204, 196, 176), (190, 186, 174), (212, 202, 170)]
     else:
-        colours = [(116, 84, 58), (142, 108, 78), (92, 104, 92), (104, 92, 84)]
+        colours = [(128, 84, 50), (142, 100, 62), (112, 72, 44)]
     colour = shaded(stream.pick(colours), shade)
     body = (v >= 0) & (v < height)
     rough = panel.noise(8, 3, 1, stream)
     if kind == "hedge":
         lumps = panel.noise(64, 4, 1, stream)
         body = (v >= 0) & (v < height + (lumps >> 2))
-        green = stream.pick([(92, 126, 58), (84, 118, 56), (100, 132, 64)])
+        green = stream.pick([(66, 104, 42), (60, 96, 40), (72, 110, 46)])
         lift = np.minimum(v, height) * 40 // height - 26
         panel.paint(body, shaded(green, shade), (rough >> 1) + (lumps >> 2) + lift, label, rank)
     elif kind == "wall":

@@ -16,8 +16,8 @@ from hiera_seg.data.generated.stream import Stream
 from hiera_seg.data.generated.vehicles import PAINTS, TYRE
 
 CLOTHES = [
-    (52, 66, 110), (146, 50, 52), (62, 62, 66), (196, 186, 160), (70, 110, 86), (206, 140, 56),
-    (112, 84, 130), (190, 96, 110), (90, 116, 140), (214, 210, 200),
+    (52, 66, 110), (146, 50, 52), (62, 62, 66), (150, 140, 120), (60, 84, 74), (120, 96, 70),
+    (92, 72, 104), (134, 78, 88), (80, 98, 118), (172, 168, 160),
 ]  # fmt: skip
 BRIGHT = [(236, 126, 40), (214, 220, 60), (210, 52, 56), (70, 190, 190)]
 SKINS = [(228, 186, 154), (196, 146, 112), (140, 98, 74), (100, 70, 54)]
@@ -61,8 +61,8 @@ class Figure:
 
 
 def _jacket(rider: bool, stream: Stream) -> Colour:
-    """Riders like to be seen, yet some wear what everybody does."""
-    return stream.pick(BRIGHT if rider and stream.chance(70) else CLOTHES)
+    """Riders like to be seen, yet a few wear what everybody does."""
+    return stream.pick(BRIGHT if rider and stream.chance(92) else CLOTHES)
 
 
 def draw_pedestrian(
@@ -197,7 +197,7 @@ def draw_pole(
     """A street lamp (kind "pole"), a "traffic_light" or a "traffic_sign", each on its pole."""
     pole = Figure(canvas, camera, x, z, side > 0, labels["pole"], canvas.new_object())
     grey = stream.pick([(104, 108, 112), (84, 92, 88), (70, 72, 78), (130, 132, 130)])
-    thick = stream.between(20, 28)
+    thick = stream.between(24, 32)
     pole.shadow(30, 9)
 
     def mast(height: int) -> None:
@@ -244,7 +244,7 @@ def draw_pole(
 def _draw_plate(canvas, camera, x, z, side, v, label, stream) -> None:
     """One plate of a sign; the tall dark ones are easily taken for a traffic light."""
     plate = Figure(canvas, camera, x, z, side > 0, label, canvas.new_object())
-    shape = stream.pick(["disc", "disc", "triangle", "square", "tall", "back"])
+    shape = stream.pick(["disc", "triangle", "square"] * 2 + ["tall", "back"])
     red, white, blue = (204, 40, 38), (238, 236, 230), (40, 84, 164)
     if shape == "disc":
         rim, field = stream.pick([(red, white), (red, red), (blue, blue), (red, blue)])

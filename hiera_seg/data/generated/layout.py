@@ -70,7 +70,7 @@ class Layout:
         canvas, camera, light, labels = self.canvas, self.camera, self.light, self.labels
         front = self.street.front(side)
         kinds = {
-            "town": ["office", "office", "house", "barrier"],
+            "town": ["office", "office", "house", "barrier", "barrier"],
             "suburb": ["house", "garden", "garden", "barrier", "barrier"],
             "park": ["barrier", "barrier", "barrier", "open", "garden"],
         }
@@ -106,7 +106,7 @@ class Layout:
             self._trees(items, side, front + side * stream.between(200, 500), z0, z1, count, stream)
         if kind != "open":
             name = stream.pick(["wall", "fence", "hedge"])
-            height = stream.between(170, 290)
+            height = stream.between(190, 320)
             look = stream.below(1 << 31)
 
             def draw_front():
@@ -231,8 +231,8 @@ class Layout:
         """Pedestrians, riders, and two-wheelers without a rider."""
         items: list[Item] = []
         street = self.street
-        for _ in range(stream.between(4, 8)):
-            z = stream.between(420, 1700)
+        for _ in range(stream.between(5, 9)):
+            z = stream.between(400, 1400)
             s = stream.below(2)
             side = (-1, 1)[s]
             outside = street.verge[s] + stream.between(90, max(street.walk[s] - 40, 100))
@@ -247,7 +247,7 @@ class Layout:
             kind = stream.pick(["bicycle", "motorcycle"])
             ridden = stream.chance(70)
             profile = stream.chance(60)
-            z = stream.between(470, 1400)
+            z = stream.between(450, 1200)
             s = stream.below(2)
             side = (-1, 1)[s]
             if ridden:

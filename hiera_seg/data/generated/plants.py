@@ -21,7 +21,7 @@ def draw_tree(
     label: int,
     stream: Stream,
 ) -> None:
-    """A tree with its trunk; both species share their greens."""
+    """A tree with its trunk; conifers are of a cooler, darker green."""
     rank = canvas.new_object()
     foot_x, foot_y = camera.point(x, 0, z)
     crown_top = camera.y(height, z)
@@ -106,5 +106,5 @@ def _conifer_crown(canvas, cx, top, base, height, green, sun, label, rank, strea
     leaves = _leaves((y1 - y0, x1 - x0), length // 2, stream)
     mask = np.abs(dx) * 1024 < half * (256 + leaves) >> 8
     tone = (dx * sun * 36 // widest) + (leaves >> 1) - (within >> 5) + 8
-    cool = (green[0] - 26, green[1] - 18, green[2] + 6)
+    cool = (green[0] - 40, green[1] - 24, green[2] + 10)
     _paint_leaves(canvas, y0, x0, mask, cool, tone, label, rank)

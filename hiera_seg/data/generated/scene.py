@@ -71,7 +71,7 @@ def draw_scene(
 def _draw_camera(height: int, width: int, stream: Stream) -> Camera:
     return Camera(
         width=width,
-        focal=width * stream.between(84, 100) // 100,
+        focal=width * stream.between(94, 112) // 100,
         centre=width * stream.between(36, 64) // 100,
         horizon=height * stream.between(42, 56) // 100,
         height=stream.between(145, 190),
@@ -106,7 +106,7 @@ def _draw_street(stream: Stream) -> Street:
         start = stream.between(1000, 2100)
         crossing = (start, start + 700)
     road_tone = stream.between(92, 116)
-    walk_tone = road_tone + stream.pick([-14, 12, 20, 30])
+    walk_tone = road_tone + stream.between(32, 56)
     return Street(
         road, lanes, verge, walk, crossing, road_tone, walk_tone, stream.between(50, 110)
     )  # fmt: skip

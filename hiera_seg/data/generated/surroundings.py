@@ -158,7 +158,7 @@ def draw_ground(
     is_grass = ~is_road & ~is_walk
     blades = (fine >> 2) + (coarse >> 2)
     tint = np.int16(stream.between(-14, 14))
-    blue = np.where(is_walk, np.int16(-3), np.int16(3))
+    blue = np.where(is_walk, np.int16(-12), np.int16(4))
     rgb = np.empty((3,) + x.shape, dtype=np.int16)
     rgb[0] = np.where(is_grass, blades + (96 + tint), grey - (blue >> 1))
     rgb[1] = np.where(is_grass, blades + np.int16(128), grey)

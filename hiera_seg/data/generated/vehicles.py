@@ -21,13 +21,13 @@ from hiera_seg.data.generated.surroundings import Light
 Quad = Sequence[Point]
 
 PAINTS = [
-    (176, 44, 40), (44, 74, 140), (206, 206, 204), (58, 60, 64), (134, 140, 146), (40, 104, 84),
-    (214, 168, 52), (120, 40, 56), (92, 132, 168), (232, 228, 216),
+    (176, 44, 40), (44, 74, 140), (168, 172, 176), (58, 60, 64), (134, 140, 146), (40, 104, 84),
+    (214, 168, 52), (120, 40, 56), (92, 132, 168), (84, 72, 60),
 ]  # fmt: skip
 # Fleets have their colours; the other vehicles of the kind have anybody's.
 LIVERIES = {
-    "van": [(232, 232, 228), (196, 200, 204), (226, 180, 60)],
-    "bus": [(222, 176, 48), (190, 52, 44), (60, 128, 150), (226, 220, 196)],
+    "van": [(232, 232, 228), (210, 214, 218), (236, 226, 196)],
+    "bus": [(222, 176, 48), (190, 52, 44), (60, 128, 150)],
 }
 LOADS = [(198, 200, 202), (150, 154, 158), (120, 112, 98), (222, 222, 216)]
 TYRE = (34, 34, 38)
@@ -90,10 +90,10 @@ class Vehicle:
         self.x = (x - half, x + half)
         self.z = (z, z + (width if self.across else self.length))
         self.paint = shaded(stream.pick(PAINTS), stream.between(220, 270))
-        if kind in LIVERIES and stream.chance(60):
+        if kind in LIVERIES and stream.chance(85):
             self.paint = stream.pick(LIVERIES[kind])
         self.second = shaded(stream.pick(PAINTS), stream.between(220, 270))
-        if kind == "truck" and stream.chance(60):
+        if kind == "truck" and stream.chance(85):
             self.second = stream.pick(LOADS)
         self.stream = stream
 
