@@ -104,6 +104,60 @@ def pair_files(
     return records
 
 
+def pair_listed(
+    list_file: str | os.PathLike,
+    image_root: str | os.PathLike,
+    sem_seg_root: str | os.PathLike,
+    *,
+    image_type: str = ".jpg",
+    label_type: str = ".png",
+) -> list[dict]:
+    """List the images and labels that a text file names, one file stem a line.
+
+    Only the first word of a line counts: some lists have further columns.
+
+    Args:
+        list_file: the text file.
+        image_root: folder of the images; a stem may hold folders below it.
+        sem_seg_root: folder of the labels.
+        image_type: file suffix of the images.
+        label_type: the same for the labels.
+
+    Returns:
+        Dicts with ``file_name`` and ``sem_seg_file_name``, in the order of the list.
+
+    Raises:
+        DatasetError: the list or a folder is missing, or the list is empty or names a file twice.
+        UnpairedFilesError: an image or a label that the list names is missing.
+    """
+    stems = read_list(list_file)
+    folders = {"image": expand_root(image_root), "label": expand_root(sem_seg_root)}
+    for (what, folder), root in zip(folders.items(), (image_root, sem_seg_root), strict=True):
+        if not os.path.isdir(folder):
+            raise DatasetError(f"{what} folder not found: {folder}{_hint(os.fspath(root))}")
+    records, missing = [], {"image": [], "label": []}
+    for stem in stems:
+        image = os.path.join(folders["image"], stem + image_type)
+        label = os.path.join(folders["label"], stem + label_type)
+        has_image, has_label = os.path.isfile(image), os.path.isfile(label)
+        if has_image and has_label:
+            records.append({"file_name": image, "sem_seg_file_name": label})
+        if not has_image:
+            missing["image"].append(image)
+        if not has_label:
+            missing["label"].append(label)
+    if missing["image"] or missing["label"]:
+        parts = [
+            f"{_count(paths, what)} of {len(stems)} not found: {_first(paths)}"
+            for what, paths in missing.items()
+            if paths
+        ]
+        error = UnpairedFilesError(f"{'; '.join(parts)} (named in {expand_root(list_file)})")
+        error.records, error.unpaired = records, missing["image"] + missing["label"]
+        raise error
+    return records
+
+
 class Listing:
     """Lists a dataset on call. A class, not a closure: it can be pickled into a new process."""
 
@@ -168,6 +222,33 @@ class Listing:
         if not records:
             raise DatasetError(f"{path} holds an empty list")
         return records
+
+
+def read_list(list_file: str | os.PathLike) -> list[str]:
+    """The first word of every line of a text file that lists files.
+
+    Raises:
+        DatasetError: the file is missing, not text or empty, or has a word twice.
+    """
+    path = expand_root(list_file)
+    try:
+        with PathManager.open(path, "r") as file:
+            lines = [line.split() for line in file]
+    except FileNotFoundError as error:
+        raise DatasetError(f"list of files not found: {path}{_hint(os.fspath(list_file))}") from (
+            error
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"cannot read the list of files {path}: {error}") from error
+    first_line: dict[str, int] = {}
+    for number, words in enumerate(lines, 1):
+        if words and first_line.setdefault(words[0], number) != number:
+            raise DatasetError(
+                f"{path}, line {number}: {words[0]!r} stands in line {first_line[words[0]]} already"
+            )
+    if not first_line:
+        raise DatasetError(f"the list of files {path} is empty")
+    return list(first_line)
 
 
 def _list_files(

@@ -31,21 +31,23 @@ def test_a_config_reads_and_fits_together(name):
     assert decode_variant(cfg.MODEL.HIERA_SEG.TEST.DECODE, losses) == decode_variant("auto", losses)
 
 
-def test_the_camvid_configs_differ_in_the_loss_and_its_decoding_alone():
+@pytest.mark.parametrize("folder, count", [("CamVid", 5), ("PascalPersonPart", 3)])
+def test_the_configs_of_a_study_differ_in_the_loss_and_its_decoding_alone(folder, count):
     found = []
     for name in NAMES:
-        if name.startswith("CamVid/") and "Base" not in name:
+        if name.startswith(f"{folder}/") and "Base" not in name:
             cfg = read(name)
             cfg.OUTPUT_DIR = ""
             for key in ("LOSSES", "MARGINAL_CE", "TEST"):
                 cfg.MODEL.HIERA_SEG[key] = None
             found.append(cfg.dump())
-    assert len(found) == 5
+    assert len(found) == count
     assert len(set(found)) == 1
 
 
-def test_flat_is_cross_entropy_over_the_leaves_alone():
-    cfg = read("CamVid/flat_deeplab_v3_plus_r18.yaml")
+@pytest.mark.parametrize("folder", ["CamVid", "PascalPersonPart"])
+def test_flat_is_cross_entropy_over_the_leaves_alone(folder):
+    cfg = read(f"{folder}/flat_deeplab_v3_plus_r18.yaml")
     assert cfg.MODEL.HIERA_SEG.MARGINAL_CE.LEVEL_WEIGHTS == [0.0, 0.0, 1.0]
 
 

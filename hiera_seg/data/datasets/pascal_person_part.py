@@ -1,0 +1,45 @@
+"""Pascal-Person-Part: 3533 photos of VOC2010 with six body parts and background.
+
+Chen et al.: Detect what you can: detecting and representing objects using holistic models and body
+parts, CVPR 2014. ``datasets/prepare_pascal_person_part.py`` makes the folders from the official
+release.
+"""
+
+from functools import partial
+
+from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.listing import pair_listed
+from hiera_seg.hierarchy import Hierarchy
+
+ROOT = "$DETECTRON2_DATASETS/pascal_person_part"
+SPLIT_SIZES = {"train": 1716, "test": 1817}  # as published
+
+# The parts of a person in the release's annotations, by the class that the benchmark gives them.
+PARTS = {
+    "head": (
+        "head", "hair", "leye", "reye", "lear", "rear", "lebrow", "rebrow", "nose", "mouth",
+    ),
+    "torso": ("torso", "neck"),
+    "upper_arm": ("luarm", "ruarm"),
+    "lower_arm": ("llarm", "rlarm", "lhand", "rhand"),
+    "upper_leg": ("luleg", "ruleg"),
+    "lower_leg": ("llleg", "rlleg", "lfoot", "rfoot"),
+}  # fmt: skip
+
+
+def register() -> None:
+    """Register hiera_pascal_person_part_train and hiera_pascal_person_part_test."""
+    tree = Hierarchy.load("pascal_person_part")
+    roots = {"image_root": f"{ROOT}/images", "sem_seg_root": f"{ROOT}/labels"}
+    for split in SPLIT_SIZES:
+        register_hierarchical_dataset(
+            f"hiera_pascal_person_part_{split}",
+            partial(pair_listed, f"{ROOT}/{split}.txt", *roots.values()),
+            hierarchy=tree,
+            label_map={leaf: leaf for leaf in range(tree.num_leaves)},
+            raw_classes=list(tree.leaf_names),
+            **roots,
+        )
+
+
+register()
