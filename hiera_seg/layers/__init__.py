@@ -1,15 +1,23 @@
-"""Tensor operations that know a class tree but no config."""
+"""Tensor operations that know a class tree but no config, and others that networks need."""
 
+from .deformable_attention import MultiScaleDeformableAttention, multi_scale_deformable_attention
+from .point_sampling import Points, draw_points, draw_uncertain_points, sample_maps
 from .scores import DECODE_VARIANTS, NodeOutput, node_scores
 from .tree_ops import ancestor_min, descendant_max, path_product, path_sum, sum_over_leaves
 
 __all__ = [
     "DECODE_VARIANTS",
+    "MultiScaleDeformableAttention",
     "NodeOutput",
+    "Points",
     "ancestor_min",
     "descendant_max",
+    "draw_points",
+    "draw_uncertain_points",
+    "multi_scale_deformable_attention",
     "node_scores",
     "path_product",
     "path_sum",
+    "sample_maps",
     "sum_over_leaves",
 ]
