@@ -47,6 +47,7 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # One weight a level, coarse to fine; [] weighs all levels 1.
     hiera.LEVEL_CE = CN({"LEVEL_WEIGHTS": []})
     hiera.MARGINAL_CE = CN({"LEVEL_WEIGHTS": []})
+    hiera.RMI = CN({"RIDGE": 1e-3})
     hiera.TREE_TRIPLET = CN()
     hiera.TREE_TRIPLET.MARGIN_EPS = 0.1
     # A constant margin; below 0 the margin follows the distances in the tree.

@@ -4,6 +4,7 @@ from .build import HierarchicalLoss
 from .checks import valid_pixels
 from .cross_entropy import bce_loss, level_ce_loss, marginal_ce_loss
 from .registry import HIERA_LOSSES
+from .rmi import rmi_loss
 from .tree_min import tree_min_loss
 from .tree_triplet import tree_triplet_loss, triplet_weight
 
@@ -13,6 +14,7 @@ __all__ = [
     "bce_loss",
     "level_ce_loss",
     "marginal_ce_loss",
+    "rmi_loss",
     "tree_min_loss",
     "tree_triplet_loss",
     "triplet_weight",

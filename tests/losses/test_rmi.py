@@ -1,0 +1,246 @@
+"""The region mutual information loss against its formula in numpy, a node at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss, rmi_loss, valid_pixels
+
+VOID = 255
+
+
+def numpy_rmi(logits, labels, hierarchy, ridge=1e-3):
+    """By the formula: loops over images, nodes and windows, inverse and determinant of numpy."""
+    batch, nodes, height, width = logits.shape
+    total = 0.0
+    for b in range(batch):
+        for v in range(nodes):
+            y, p = np.zeros((height, width)), np.full((height, width), 1e-6)
+            for i, j in np.ndindex(height, width):
+                label = int(labels[b, i, j])
+                if label == VOID or (v != label and v in hierarchy.descendants(label)):
+                    continue
+                y[i, j] = v in hierarchy.ancestors(label)
+                p[i, j] += 1 / (1 + np.exp(-float(logits[b, v, i, j])))
+            rows = [_rows(_pooled(x)) for x in (y, p)]
+            target, score = (x - x.mean(1, keepdims=True) for x in rows)
+            eye = ridge * np.eye(9)
+            cross = target @ score.T
+            rest = target @ target.T - cross @ np.linalg.inv(score @ score.T + eye) @ cross.T
+            total += 0.5 * np.linalg.slogdet(rest + eye)[1] / 9
+    return total / batch
+
+
+def _pooled(x):
+    rows, columns = ((n - 1) // 3 + 1 for n in x.shape)
+    starts = [[max(3 * k - 1, 0) for k in range(n)] for n in (rows, columns)]
+    return np.array([[x[i : 3 * k + 2, j : 3 * m + 2].max() for m, j in enumerate(starts[1])]
+                     for k, i in enumerate(starts[0])])  # fmt: skip
+
+
+def _rows(x):
+    height, width = x.shape[0] - 2, x.shape[1] - 2
+    return np.array([x[i : i + height, j : j + width].ravel() for i in range(3) for j in range(3)])
+
+
+def blobs(hierarchy, seed, size=(2, 24, 31), leaves_only=False):
+    """Labels in patches, as in pictures, with some void; and logits that half agree with them."""
+    generator = torch.Generator().manual_seed(seed)
+    count = hierarchy.num_leaves if leaves_only else hierarchy.num_nodes
+    patches = torch.randint(0, count, (size[0], size[1] // 5 + 1, size[2] // 5 + 1),
+                            generator=generator)  # fmt: skip
+    labels = patches.repeat_interleave(5, 1).repeat_interleave(5, 2)
+    labels = labels[:, : size[1], : size[2]].clone()
+    labels[torch.rand(size, generator=generator) < 0.1] = VOID
+    logits = torch.randn(size[0], hierarchy.num_nodes, *size[1:], generator=generator).double()
+    shown = labels.clamp(max=hierarchy.num_nodes - 1)[:, None]
+    return logits.scatter_add(1, shown, torch.full_like(logits, 2.0)), labels
+
+
+@pytest.fixture(scope="module", params=["cityscapes", "ragged"])
+def tree(request):
+    if request.param == "cityscapes":
+        return Hierarchy.load("cityscapes")
+    return Hierarchy.from_dict({"a": None, "b": {"c": ["d", "e"], "f": None}}, name="ragged")
+
+
+def test_value_is_that_of_the_formula(tree):
+    logits, labels = blobs(tree, 0)
+    expected = numpy_rmi(logits.numpy(), labels.numpy(), tree)
+    assert rmi_loss(logits, labels, tree).item() == pytest.approx(expected, rel=1e-9)
+    assert rmi_loss(logits.float(), labels, tree).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 7, 7), (1, 9, 14), (2, 12, 8)])
+def test_sizes_that_the_pooling_does_not_divide(size):
+    tree = Hierarchy.from_dict({"a": None, "b": ["c", "d"]})
+    logits, labels = blobs(tree, 1, size)
+    expected = numpy_rmi(logits.numpy(), labels.numpy(), tree, ridge=0.01)
+    assert rmi_loss(logits, labels, tree, ridge=0.01).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_gradcheck():
+    tree = Hierarchy.from_dict({"a": None, "b": ["c", "d"]})
+    logits, labels = blobs(tree, 2, (2, 10, 13))
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: rmi_loss(z, labels, tree), logits)
+
+
+def test_gradients_reach_the_pixels_that_win_the_pooling():
+    """Everywhere else the loss does not change: one pixel of each 3x3 window and node."""
+    tree = Hierarchy.from_dict(["a", "b"])
+    logits, labels = blobs(tree, 3, (1, 18, 18))
+    logits.requires_grad_()
+    rmi_loss(logits, labels, tree).backward()
+    touched = (logits.grad != 0).float()
+    counts = torch.nn.functional.avg_pool2d(touched, 3, padding=1, divisor_override=1)
+    assert counts.max() == 1
+    assert touched.sum() > 0.5 * counts.numel()
+
+
+def test_training_lowers_it_and_finds_the_labels():
+    tree = Hierarchy.from_dict({"a": None, "b": ["c", "d"]})
+    _, labels = blobs(tree, 4, leaves_only=True)
+    logits = torch.zeros(2, tree.num_nodes, *labels.shape[1:], requires_grad=True)
+    with torch.no_grad():
+        logits.copy_(0.1 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)))
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    values = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        value = rmi_loss(logits, labels, tree)
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < values[0] - 1
+
+
+def test_unknown_nodes_and_void_get_no_gradient_and_change_nothing(tree):
+    logits, labels = blobs(tree, 5)
+    reach = torch.tensor(tree.ancestor_matrix)
+    hidden = torch.ones(*labels.shape, tree.num_nodes, dtype=torch.bool)
+    for label in range(tree.num_nodes):
+        below = reach[:, label].clone()
+        below[label] = False
+        hidden[labels == label] = below
+    hidden = hidden.permute(0, 3, 1, 2)
+    assert hidden.any(1).float().mean() > 0.1
+    other = torch.where(hidden, 30.0, logits).requires_grad_()
+    value = rmi_loss(other, labels, tree)
+    assert value == rmi_loss(logits, labels, tree)
+    value.backward()
+    assert other.grad[hidden].eq(0).all()
+    assert other.grad.abs().sum() > 0
+
+
+def test_an_inner_label_says_that_it_is_there():
+    """A region known as "b" alone is a target of b as the same region of its children is."""
+    tree = Hierarchy.from_dict({"a": None, "b": ["c", "d"]})
+    logits, labels = blobs(tree, 6, leaves_only=True)
+    coarse = torch.where((labels == tree["c"]) | (labels == tree["d"]), tree["b"], labels)
+    logits[:, [tree["c"], tree["d"]]] = 0
+    difference = []
+    for y in (labels, coarse):
+        z = logits.clone().requires_grad_()
+        rmi_loss(z, y, tree).backward()
+        difference.append(z.grad[:, tree["b"]])
+    torch.testing.assert_close(*difference)
+
+
+@pytest.mark.parametrize("size", [(2, 12, 15), (1, 3, 4)])
+@pytest.mark.parametrize("valid_count", [None, 0.0, 6.5])
+def test_all_void_is_zero_with_a_gradient_path(tree, size, valid_count):
+    logits = torch.randn(size[0], tree.num_nodes, *size[1:], requires_grad=True)
+    value = rmi_loss(logits, torch.full(size, VOID), tree, valid_count=valid_count)
+    value.backward()
+    assert value == 0
+    assert logits.grad.eq(0).all()
+
+
+def test_no_neighbourhood_no_gradient(tree):
+    logits = torch.randn(1, tree.num_nodes, 6, 20, requires_grad=True)
+    value = rmi_loss(logits, torch.zeros(1, 6, 20, dtype=torch.long), tree)
+    value.backward()
+    assert value.item() == pytest.approx(tree.num_nodes * 0.5 * np.log(1e-3))
+    assert logits.grad.eq(0).all()
+
+
+def test_an_empty_batch_is_zero(tree):
+    logits = torch.zeros(0, tree.num_nodes, 9, 9, requires_grad=True)
+    value = rmi_loss(logits, torch.zeros(0, 9, 9, dtype=torch.long), tree)
+    value.backward()
+    assert value == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float64(tree, dtype):
+    logits, labels = blobs(tree, 7)
+    half = logits.to(dtype).requires_grad_()
+    double = half.detach().double().requires_grad_()
+    value, expected = rmi_loss(half, labels, tree), rmi_loss(double, labels, tree)
+    assert value.dtype == torch.float32 and expected.dtype == torch.float64
+    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(
+        half.grad.double(), double.grad, rtol=2 * torch.finfo(dtype).eps, atol=1e-7
+    )
+
+
+def test_under_autocast(tree):
+    logits, labels = blobs(tree, 8)
+    expected = rmi_loss(logits.float(), labels, tree)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert rmi_loss(logits.float(), labels, tree) == expected
+
+
+def test_finite_far_out_and_nan_where_logits_are_nan(tree):
+    logits, labels = blobs(tree, 9)
+    far = (100 * logits.sign()).float().requires_grad_()
+    value = rmi_loss(far, labels, tree)
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(far.grad).all()
+    # The trainer's own check is to report it, with the iteration; not an error of a solver.
+    logits[0, 0] = torch.nan
+    assert rmi_loss(logits, torch.zeros_like(labels), tree).isnan()
+
+
+def test_inputs_are_not_changed_and_any_layout_will_do(tree):
+    logits, labels = blobs(tree, 10)
+    before = logits.clone(), labels.clone()
+    value = rmi_loss(logits, labels, tree)
+    assert torch.equal(logits, before[0]) and torch.equal(labels, before[1])
+    assert rmi_loss(logits.contiguous(memory_format=torch.channels_last), labels, tree) == value
+    with torch.inference_mode():
+        assert rmi_loss(logits, labels, tree) == value
+
+
+def test_halves_average_to_the_whole(tree):
+    logits, labels = blobs(tree, 11)
+    shared = valid_pixels(labels, tree)[0] / 2
+    halves = [rmi_loss(logits[i : i + 1], labels[i : i + 1], tree, valid_count=shared)
+              for i in range(2)]  # fmt: skip
+    torch.testing.assert_close(sum(halves) / 2, rmi_loss(logits, labels, tree))
+
+
+def test_arguments_are_checked(tree):
+    logits, labels = blobs(tree, 12, (1, 9, 9))
+    with pytest.raises(ValueError, match=rf"needs {tree.num_nodes}, one channel a node"):
+        rmi_loss(logits[:, :-1], labels, tree)
+    with pytest.raises(ValueError, match="labels hold 300"):
+        rmi_loss(logits, labels.fill_(300), tree)
+    with pytest.raises(ValueError, match="ridge must be above 0"):
+        rmi_loss(logits, labels.fill_(0), tree, ridge=0)
+    with pytest.raises(ValueError, match="valid_count"):
+        rmi_loss(logits, labels, tree, valid_count=-1.0)
+    with pytest.raises(ValueError, match=r"MODEL\.HIERA_SEG\.RMI: ridge must be a finite number"):
+        HierarchicalLoss(tree, [("rmi", 1.0, {"ridge": -1.0})])
+
+
+def test_the_module_is_the_function(tree):
+    logits, labels = blobs(tree, 13, (1, 9, 12))
+    module = HIERA_LOSSES.get("rmi")(tree, ignore_label=VOID, ridge=0.1)
+    assert module(logits, labels) == rmi_loss(logits, labels, tree, ridge=0.1)
+    loss = HierarchicalLoss(tree, [("rmi", 0.25, {"ridge": 0.1}), ("bce", 1.0, {})])
+    torch.testing.assert_close(loss(logits, labels)["loss_rmi"], 0.25 * module(logits, labels))
