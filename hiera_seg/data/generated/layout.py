@@ -232,14 +232,14 @@ class Layout:
         items: list[Item] = []
         street = self.street
         for _ in range(stream.between(5, 9)):
-            z = stream.between(400, 1400)
+            z = stream.between(380, 1100)
             s = stream.below(2)
             side = (-1, 1)[s]
             outside = street.verge[s] + stream.between(90, max(street.walk[s] - 40, 100))
             x = street.road[s] + side * outside
             if stream.chance(25):
                 x = stream.between(street.road[0], street.road[1])
-                z = max(z, 700)
+                z = max(z, 560)
             if self._free(x - 30, x + 30, z - 30, z + 30):
                 look = Stream(stream.below(1 << 31))
                 items.append((z, self._pedestrian(x, z, look)))
@@ -247,12 +247,12 @@ class Layout:
             kind = stream.pick(["bicycle", "motorcycle"])
             ridden = stream.chance(70)
             profile = stream.chance(60)
-            z = stream.between(450, 1200)
+            z = stream.between(430, 1000)
             s = stream.below(2)
             side = (-1, 1)[s]
             if ridden:
                 x = stream.between(street.road[0] + 60, street.road[1] - 60)
-                z = max(z, 560)
+                z = max(z, 500)
             else:
                 x = street.road[s] + side * (street.verge[s] + street.walk[s] - 50)
             half = 95 if profile else 40
