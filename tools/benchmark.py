@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+"""Measure what hierarchy costs: losses, training step, evaluator, decoding.
+
+Each row runs ours and a flat counterpart in turns and compares medians; memory is the peak of one
+run above what was there before it. docs/performance.md explains the rows and their targets.
+"""
+
+import argparse
+import platform
+
+import torch
+
+from hiera_seg.engine.benchmark import GROUPS, as_json, measure, table
+from hiera_seg.engine.benchmark.harness import MIN_ROUNDS
+from hiera_seg.engine.cli import exit_on_error
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all when none is named"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name holds TEXT")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--rounds", type=int, default=MIN_ROUNDS, metavar="N", help=f"timed runs ({MIN_ROUNDS})"
+    )
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="PyTorch's default")
+    parser.add_argument("--no-memory", action="store_true", help="times only")
+    parser.add_argument(
+        "--json", default="benchmark.json", metavar="FILE", help="written too (benchmark.json)"
+    )
+    args = parser.parse_args()
+    if unknown := sorted(set(args.groups) - set(GROUPS)):
+        parser.error(f"unknown group {unknown[0]!r}: choose of {', '.join(GROUPS)}")
+    if args.rounds < 1 or args.threads < 0:
+        parser.error("--rounds must be at least 1 and --threads at least 0")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch sees no GPU here")
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    chosen = [
+        (comparison, f"{group}:{index}")
+        for group in args.groups or GROUPS
+        for index, comparison in enumerate(GROUPS[group])
+        if args.only in comparison.name
+    ]
+    if not chosen:
+        raise SystemExit(f"--only {args.only!r}: no row has that in its name")
+    results = []
+    for comparison, key in chosen:
+        print(f"{key}: {comparison.name} ...", flush=True)
+        results.append(measure(comparison, key, device, args.rounds, not args.no_memory))
+    print(table(results))
+    facts = {
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rounds": args.rounds,
+    }
+    with open(args.json, "w") as file:
+        file.write(as_json(results, **facts))
+    print(f"written: {args.json}")
+
+
+if __name__ == "__main__":
+    exit_on_error(main, parse_args())
