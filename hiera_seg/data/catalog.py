@@ -48,9 +48,12 @@ def register_hierarchical_dataset(
         image_root: folder of the images.
         sem_seg_root: folder of the label files.
         ignore_label: void in the labels; default 255, or 65535 where the tree has a node 255.
-        metadata: further entries of the dataset's metadata. Two are used here: ``raw_classes``,
-            names of the raw ids that keys of ``label_map`` may use, and ``flip_pairs``, pairs of
-            nodes that swap when an image is mirrored: ``[("left-arm", "right-arm"), ...]``.
+        metadata: further entries of the dataset's metadata. Used here are ``raw_classes``, names
+            of the raw ids that keys of ``label_map`` may use; ``flip_pairs``, pairs of nodes that
+            swap when an image is mirrored: ``[("left-arm", "right-arm"), ...]``;
+            ``unscored_classes``, leaves that are trained but left out of the means; and
+            ``void_classes``, names of published classes that are void here, which a second mean
+            (``mIoU_all``) counts as 0.
 
     Raises:
         DatasetError: tree, label map, ignore label or pairs do not fit each other.
@@ -71,6 +74,7 @@ def register_hierarchical_dataset(
     try:
         LabelReader(tree, label_map, ignore_label, metadata.get("raw_classes"), name=name)
         resolve_flip_pairs(metadata.get("flip_pairs") or (), tree)
+        resolve_unscored(metadata.get("unscored_classes") or (), tree)
     except DatasetError as error:
         raise DatasetError(f"dataset {name!r}: {error}") from error
 
@@ -162,4 +166,25 @@ def resolve_flip_pairs(
                 )
             seen.add(node)
         resolved.append((left, right))
+    return resolved
+
+
+def resolve_unscored(leaves: Iterable[str | int], hierarchy: Hierarchy) -> list[int]:
+    """The node ids of the leaves that a dataset leaves out of its means.
+
+    Raises:
+        DatasetError: one is no leaf of the tree.
+    """
+    resolved = []
+    for leaf in leaves:
+        try:
+            node = int(hierarchy.id(leaf))
+        except HierarchyError as error:
+            raise DatasetError(f"unscored_classes: {error}") from error
+        if node >= hierarchy.num_leaves:
+            raise DatasetError(
+                f"unscored_classes holds {leaf!r}, the inner node {hierarchy.paths[node]!r}; "
+                "leaves are wanted"
+            )
+        resolved.append(node)
     return resolved

@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from hiera_seg.config import WIDE_IGNORE_VALUE
+from hiera_seg.data.catalog import resolve_unscored
 from hiera_seg.data.labels import DatasetError, LabelReader
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
@@ -73,9 +74,15 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._distributed = distributed is not False
         self._output_dir = output_dir
         self._save_predictions = save_predictions
-        self._read_truth = LabelReader.from_metadata(MetadataCatalog.get(dataset_name))
+        meta = MetadataCatalog.get(dataset_name)
+        self._read_truth = LabelReader.from_metadata(meta)
+        own = self._read_truth.hierarchy
         if hierarchy is not None and hierarchy != self._read_truth.hierarchy:
             self._read_truth = self._read_truth.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
+        leaves = self._read_truth.hierarchy.paths[: self._read_truth.hierarchy.num_leaves]
+        unscored = {own.paths[v] for v in resolve_unscored(meta.get("unscored_classes") or (), own)}
+        self._unscored = [leaf for leaf, path in enumerate(leaves) if path in unscored]
+        self._num_void_classes = len(meta.get("void_classes") or ())
         self.reset()
 
     def reset(self) -> None:
@@ -133,7 +140,9 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return {}
 
-        scores = hierarchy_scores(self._counts)
+        scores = hierarchy_scores(
+            self._counts, unscored=self._unscored, num_void_classes=self._num_void_classes
+        )
         if 0 < self._counts.num_direct_images < self._counts.num_images:
             logger.warning(
                 "%d of %d images had direct labels: direct numbers and consistency are left out",

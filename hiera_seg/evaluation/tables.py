@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from tabulate import tabulate
 
 from hiera_seg.metrics import HierarchyScores
@@ -10,6 +11,7 @@ from hiera_seg.metrics import HierarchyScores
 _ROWS_BEFORE_BREAK = 16
 _MAX_BLOCKS = 3
 _ABSENT = "-"
+_UNSCORED = " *"
 
 
 def report(scores: HierarchyScores) -> str:
@@ -20,7 +22,11 @@ def report(scores: HierarchyScores) -> str:
     if scores.consistency is not None:
         path.append(f"consistency {100 * scores.consistency:.2f} %")
     parts.append(", ".join(path))
-    parts.append(f"classes in percent; {_ABSENT}: not in the ground truth")
+    legend = f"classes in percent; {_ABSENT}: not in the ground truth"
+    if scores.leaves_out_classes:
+        parts.append(_all_classes(scores))
+        legend += f"; {_UNSCORED.strip()}: not in the means"
+    parts.append(legend)
     for level, name in enumerate(scores.hierarchy.level_names):
         parts.append(f"level {name}\n{class_table(scores, level)}")
     return "\n\n".join(parts)
@@ -41,7 +47,7 @@ def summary_table(scores: HierarchyScores) -> str:
                 _percent(merged.fwiou),
                 _percent(merged.macc),
                 _percent(merged.pacc),
-                f"{sum(not math.isnan(v) for v in merged.iou)} of {len(merged.iou)}",
+                f"{(merged.scored & ~np.isnan(merged.iou)).sum()} of {len(merged.iou)}",
             ]
         )
     return tabulate(rows, headers, **_style(len(headers)))
@@ -51,13 +57,23 @@ def class_table(scores: HierarchyScores, level: int) -> str:
     """Return IoU, accuracy and share of the pixels of a level's classes, in percent.
 
     Classes run down the first column block, then down the next. One without ground truth has no
-    scores and is marked with a dash.
+    scores and is marked with a dash; one that the means leave out, with a star.
     """
     merged = scores.merged[level]
     cells = [
-        [name, _percent(iou), _percent(acc), _percent(share) if share > 0 else _ABSENT]
-        for name, iou, acc, share in zip(
-            scores.class_names(level), merged.iou, merged.acc, merged.share, strict=True
+        [
+            name if scored else name + _UNSCORED,
+            _percent(iou),
+            _percent(acc),
+            _percent(share) if share > 0 else _ABSENT,
+        ]
+        for name, iou, acc, share, scored in zip(
+            scores.class_names(level),
+            merged.iou,
+            merged.acc,
+            merged.share,
+            merged.scored,
+            strict=True,
         )
     ]
     num_blocks = min(_MAX_BLOCKS, math.ceil(len(cells) / _ROWS_BEFORE_BREAK))
@@ -67,6 +83,19 @@ def class_table(scores: HierarchyScores, level: int) -> str:
     rows = [sum(row, []) for row in zip(*blocks, strict=True)]
     headers = ["class", "IoU", "ACC", "pixels"] * len(blocks)
     return tabulate(rows, headers, **_style(4, len(blocks)))
+
+
+def _all_classes(scores: HierarchyScores) -> str:
+    """One line on the mean over every class that the dataset publishes."""
+    leaves, void = scores.merged[-1], scores.num_void_classes
+    unscored = (~leaves.scored).sum()
+    counted = (~np.isnan(leaves.iou)).sum() + void
+    kinds = [f"{unscored} not scored above"] if unscored else []
+    kinds += [f"{void} void at 0"] if void else []
+    return (
+        f"mIoU_all {_percent(scores.miou_all)} over {counted} of the {len(leaves.iou) + void} "
+        f"published classes, {' and '.join(kinds)} included"
+    )
 
 
 def _percent(fraction: float) -> str:

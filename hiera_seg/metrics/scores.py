@@ -1,5 +1,6 @@
 """Every number of an evaluation, from the counts of confusion.py. Definitions: docs/metrics.md."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,29 +18,34 @@ class LevelScores:
         iou: float64 (K,), TP / (TP + FP + FN) over the whole set.
         acc: float64 (K,), TP / (TP + FN).
         share: float64 (K,), the class's part of the ground truth of this level.
-        miou: mean IoU over the classes that occur in the ground truth.
-        fwiou: mean IoU weighted by share.
-        macc: mean accuracy over the classes that occur.
-        pacc: part of the pixels that got the right class.
+        scored: bool (K,), the classes that count in the means.
+        miou: mean IoU over the scored classes that occur in the ground truth.
+        fwiou: the same, weighted by share.
+        macc: mean accuracy over the scored classes that occur.
+        pacc: part of the pixels that got the right class, of all classes.
     """
 
     iou: np.ndarray
     acc: np.ndarray
     share: np.ndarray
+    scored: np.ndarray
     miou: float
     fwiou: float
     macc: float
     pacc: float
 
 
-def level_scores(matrix: np.ndarray) -> LevelScores:
+def level_scores(matrix: np.ndarray, scored: np.ndarray | None = None) -> LevelScores:
     """Make the scores of one level from its confusion matrix.
 
     Args:
         matrix: integers (K, K) or (K + 1, K), pixels by [predicted, true class]. Row K counts
             predictions of no class: errors of the true class that are nobody's false alarm.
+        scored: bool (K,), the classes that count in the means; None: all of them. The others are
+            counted like any class: a pixel predicted as one of them is an error.
     """
     num_classes = matrix.shape[1]
+    scored = np.ones(num_classes, bool) if scored is None else np.asarray(scored, bool)
     true_positives = matrix.diagonal().astype(np.float64)
     truth = matrix.sum(axis=0).astype(np.float64)
     union = truth + matrix.sum(axis=1)[:num_classes] - true_positives
@@ -50,13 +56,15 @@ def level_scores(matrix: np.ndarray) -> LevelScores:
     total = truth.sum()
     if total > 0:
         share = truth / total
+    counted = present & scored
     return LevelScores(
         iou=iou,
         acc=acc,
         share=share,
-        miou=_ratio(iou[present].sum(), present.sum()),
-        fwiou=_ratio((iou[present] * truth[present]).sum(), total),
-        macc=_ratio(acc[present].sum(), present.sum()),
+        scored=scored,
+        miou=_ratio(iou[counted].sum(), counted.sum()),
+        fwiou=_ratio((iou[counted] * truth[counted]).sum(), truth[counted].sum()),
+        macc=_ratio(acc[counted].sum(), counted.sum()),
         pacc=_ratio(true_positives.sum(), total),
     )
 
@@ -92,6 +100,7 @@ class HierarchyScores:
         consistency: part of the non-void pixels whose direct labels form one path, or None.
         tree_distance: mean edges between predicted and true leaf.
         mistake_severity: the same over wrongly labelled pixels alone.
+        num_void_classes: classes that the dataset publishes and that are void here.
     """
 
     hierarchy: Hierarchy
@@ -100,6 +109,23 @@ class HierarchyScores:
     consistency: float | None
     tree_distance: float
     mistake_severity: float
+    num_void_classes: int = 0
+
+    @property
+    def miou_all(self) -> float:
+        """Mean IoU over every class that the dataset publishes.
+
+        Leaves that do not count in ``miou`` count here, and so do the classes that are void, with
+        an IoU of 0: what a model that never predicts them would get. Where all leaves are scored
+        and none is void, it is the same as ``miou``.
+        """
+        iou = self.merged[-1].iou
+        return _ratio(np.nansum(iou), (~np.isnan(iou)).sum() + self.num_void_classes)
+
+    @property
+    def leaves_out_classes(self) -> bool:
+        """Whether ``miou_all`` is over more classes than the mean of the leaves."""
+        return bool(self.num_void_classes) or not self.merged[-1].scored.all()
 
     def as_dict(self) -> dict[str, float]:
         """All scores under their public names, in percent except the two in edges."""
@@ -111,6 +137,8 @@ class HierarchyScores:
             for name, scores in zip(h.level_names, self.direct, strict=True):
                 result[f"mIoU_direct_{name}"] = 100 * scores.miou
             result["consistency"] = 100 * self.consistency
+        if self.leaves_out_classes:
+            result["mIoU_all"] = 100 * self.miou_all
         result["tree_distance"] = self.tree_distance
         result["mistake_severity"] = self.mistake_severity
         result |= _per_class(self.merged[-1], self.class_names(-1), "")
@@ -123,26 +151,51 @@ class HierarchyScores:
         return [self.hierarchy.display_names[v] for v in self.hierarchy.level_nodes(level)]
 
 
-def hierarchy_scores(counts: PathCounts) -> HierarchyScores:
-    """Make all scores from the counts; the direct ones only if every image had direct labels."""
+def hierarchy_scores(
+    counts: PathCounts, *, unscored: Iterable[int] = (), num_void_classes: int = 0
+) -> HierarchyScores:
+    """Make all scores from the counts; the direct ones only if every image had direct labels.
+
+    Args:
+        counts: of one evaluation.
+        unscored: ids of leaves that stay out of the means, though they are counted. At a coarser
+            level a node stays out if all its leaves do.
+        num_void_classes: classes that the dataset publishes and that are void here, for
+            ``miou_all``.
+    """
     h = counts.hierarchy
+    scored = _scored_classes(h, unscored)
     direct = consistency = None
     if 0 < counts.num_images == counts.num_direct_images:
         direct = tuple(
-            level_scores(collapse_direct(counts.direct[level], h, level))
+            level_scores(collapse_direct(counts.direct[level], h, level), scored[level])
             for level in range(h.num_levels)
         )
         consistency = _ratio(counts.consistent, counts.nodes.sum())
     return HierarchyScores(
         hierarchy=h,
         merged=tuple(
-            level_scores(collapse_nodes(counts.nodes, h, level)) for level in range(h.num_levels)
+            level_scores(collapse_nodes(counts.nodes, h, level), scored[level])
+            for level in range(h.num_levels)
         ),
         direct=direct,
         consistency=consistency,
         tree_distance=mean_tree_distance(counts.nodes, h),
         mistake_severity=mean_tree_distance(counts.nodes, h, wrong_only=True),
+        num_void_classes=num_void_classes,
     )
+
+
+def _scored_classes(hierarchy: Hierarchy, unscored: Iterable[int]) -> list[np.ndarray]:
+    """A level each: bool (K,), whether a class of the level has a leaf that is scored."""
+    scored_leaf = np.ones(hierarchy.num_leaves, bool)
+    scored_leaf[list(unscored)] = False
+    levels = []
+    for level in range(hierarchy.num_levels):
+        num_scored = np.zeros(len(hierarchy.level_nodes(level)), np.int64)
+        np.add.at(num_scored, hierarchy.leaf_to_level(level), scored_leaf)
+        levels.append(num_scored > 0)
+    return levels
 
 
 def _means(scores: LevelScores, suffix: str) -> dict[str, float]:

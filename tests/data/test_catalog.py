@@ -266,3 +266,17 @@ def test_registering_reads_no_file_and_survives_pickling(tree, folders):
     listing = pickle.loads(pickle.dumps(DatasetCatalog["toy"]))
     assert len(listing()) == 1
     assert Image.open(label_root / "a.png").size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "leaf, words",
+    [
+        ("ground", "unscored_classes holds 'ground', the inner node 'ground'; leaves are wanted"),
+        ("heads", "unscored_classes: unknown name 'heads'"),
+    ],
+)
+def test_unscored_classes_are_leaves(tree, tmp_path, leaf, words):
+    with pytest.raises(DatasetError, match=f"dataset 'toy': {words}"):
+        register_hierarchical_dataset(
+            "toy", hierarchy=tree, image_root=tmp_path, unscored_classes=[leaf]
+        )

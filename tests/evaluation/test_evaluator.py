@@ -333,3 +333,21 @@ def test_a_dataset_without_a_tree_is_refused():
             HieraSemSegEvaluator("hiera_test_flat")
     finally:
         MetadataCatalog.remove("hiera_test_flat")
+
+
+@pytest.mark.parametrize("other_tree", [False, True])
+def test_a_dataset_leaves_classes_out_of_its_means(dataset, other_tree):
+    name, records, truths = dataset
+    MetadataCatalog.get(name).set(unscored_classes=["vehicle/bus"], void_classes=["dust", "glare"])
+    tree = TREE.with_leaf_order(["bus", "sky", "car", "road", "path"]) if other_tree else None
+    evaluator = HieraSemSegEvaluator(name, distributed=False, hierarchy=tree)
+    for record, truth in zip(records, truths, strict=True):
+        leaf = np.where(truth == 255, ROAD, (truth * 3 + truth // 2) % TREE.num_leaves)
+        if other_tree:
+            leaf = np.array([tree.id(f"/{path}") for path in TREE.paths])[leaf]
+        evaluator.process([record], [{"hiera_labels": [leaf, leaf]}])
+    found = evaluator.evaluate()["sem_seg"]
+    iou = {leaf: found[f"IoU-{leaf}"] for leaf in TREE.leaf_names}
+    assert found["mIoU"] == pytest.approx(np.mean([iou[k] for k in iou if k != "bus"]))
+    assert found["mIoU_all"] == pytest.approx(sum(iou.values()) / 7)
+    assert len(set(iou.values())) > 1

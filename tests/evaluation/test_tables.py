@@ -46,6 +46,27 @@ def test_report_has_every_level_and_the_path_numbers():
     assert "tree distance 1.333 edges, mistake severity 4.000 edges, consistency 66.67 %" in text
 
 
+def test_classes_out_of_the_means_are_marked():
+    counts = PathCounts(TREE, 65535)
+    counts.add(np.array([[0, 1, 2, 2]]), np.array([[0, 0, 1, 2]]))
+    scores = hierarchy_scores(counts, unscored=[1], num_void_classes=3)
+    assert cells_of(summary_table(scores))[2][1] == "50.00"  # of road 1 / 2 and car 1 / 2
+    assert cells_of(summary_table(scores))[2][-1] == "2 of 4"
+    assert [row[0] for row in cells_of(class_table(scores, 1))[1:]] == [
+        "road",
+        "1e3 *",
+        "car",
+        "bus",
+    ]
+    text = report(scores)
+    assert (
+        "mIoU_all 16.67 over 6 of the 7 published classes, 1 not scored above and 3 void at 0 "
+        "included" in text
+    )
+    assert "*: not in the means" in text
+    assert "not in the means" not in report(hierarchy_scores(counts))
+
+
 @pytest.mark.parametrize(("num_leaves", "num_blocks"), [(16, 1), (17, 2), (33, 3), (144, 3)])
 def test_many_classes_stand_side_by_side(num_leaves, num_blocks):
     tree = Hierarchy.from_dict([f"class {i}" for i in range(num_leaves)])

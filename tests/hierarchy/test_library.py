@@ -22,6 +22,7 @@ LIP = (
         ("cityscapes", [7, 19]),
         ("pascal_person_part", [2, 3, 7]),
         ("lip", [2, 3, 20]),
+        ("cihp", [2, 3, 20]),
     ],
 )
 def test_sizes(name, nodes_per_level):

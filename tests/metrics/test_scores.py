@@ -288,3 +288,54 @@ def test_direct_scores_are_left_out_unless_every_image_had_direct_labels():
     counts.add(labels, truth)
     scores = hierarchy_scores(counts)
     assert scores.direct is None and scores.consistency is None
+
+
+UNSCORED_TREE = Hierarchy.from_dict(
+    {"flat": ["road", "path"], "odd": ["group"], "vehicle": ["car", "bus", "heap"]},
+    levels=["group", "class"],
+)
+
+
+def test_unscored_classes_count_as_errors_and_not_in_the_means():
+    h = UNSCORED_TREE  # road 0, path 1, group 2, car 3, bus 4, heap 5
+    counts = PathCounts(h, VOID)
+    truth = np.array([[0, 0, 0, 2, 2, 3, 3, 5, VOID]])
+    labels = np.array([[0, 0, 2, 2, 0, 3, 5, 5, 0]])
+    counts.add(labels, truth)
+    plain = hierarchy_scores(counts)
+    scores = hierarchy_scores(counts, unscored=[h["group"], h["heap"]])
+    # road 2 / (3 + 1), group 1 / 3, car 1 / 2, heap 1 / 2; path and bus do not occur
+    iou = {"road": 2 / 4, "group": 1 / 3, "car": 1 / 2, "heap": 1 / 2}
+    leaves = scores.merged[-1]
+    assert dict(zip(h.leaf_names, leaves.iou, strict=True)) == pytest.approx(
+        {**iou, "path": math.nan, "bus": math.nan}, nan_ok=True
+    )
+    assert np.array_equal(leaves.iou, plain.merged[-1].iou, equal_nan=True)
+    assert leaves.miou == pytest.approx((2 / 4 + 1 / 2) / 2)
+    assert leaves.macc == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert leaves.fwiou == pytest.approx((2 / 4 * 3 + 1 / 2 * 2) / 5)
+    assert leaves.pacc == plain.merged[-1].pacc == pytest.approx(5 / 8)
+    assert scores.miou_all == pytest.approx(sum(iou.values()) / 4) == plain.merged[-1].miou
+    # "odd" has unscored leaves alone, "vehicle" has others too.
+    assert scores.merged[0].scored.tolist() == [True, False, True]
+    assert scores.merged[0].miou == pytest.approx((2 / 4 + 3 / 3) / 2)
+
+
+def test_void_classes_count_as_zero_in_the_mean_over_all():
+    counts = PathCounts(UNSCORED_TREE, VOID)
+    counts.add(np.array([[0, 3, 3]]), np.array([[0, 3, VOID]]))
+    scores = hierarchy_scores(counts, num_void_classes=2)
+    assert scores.merged[-1].miou == 1
+    assert scores.miou_all == pytest.approx(2 / 4)
+    assert scores.as_dict()["mIoU_all"] == pytest.approx(50)
+    assert "mIoU_all" not in hierarchy_scores(counts).as_dict()
+
+
+def test_direct_means_leave_the_same_classes_out():
+    h, rng = UNSCORED_TREE, np.random.default_rng(0)
+    counts = PathCounts(h, VOID)
+    truth, labels = rng.integers(0, 6, (2, 9, 9))
+    counts.add(labels, truth, [h.level_nodes(i)[h.leaf_to_level(i)[labels]] for i in range(2)])
+    scores = hierarchy_scores(counts, unscored=[5])
+    for merged, direct in zip(scores.merged, scores.direct, strict=True):
+        assert merged.miou == direct.miou  # the direct labels are the path

@@ -1,0 +1,35 @@
+"""LIP (Look into Person): 50462 cut-outs of one person each, 19 classes of clothes and body parts.
+
+Gong et al.: Look into person: self-supervised structure-sensitive learning and a new benchmark for
+human parsing, CVPR 2017.
+"""
+
+from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.hierarchy import Hierarchy
+
+ROOT = "$DETECTRON2_DATASETS/lip"
+SPLITS = ("train", "val")
+# Left and right are the person's: they change places when the image is mirrored.
+FLIP_PAIRS = (
+    ("left-arm", "right-arm"),
+    ("left-leg", "right-leg"),
+    ("left-shoe", "right-shoe"),
+)
+
+
+def register() -> None:
+    """Register hiera_lip_train and hiera_lip_val."""
+    tree = Hierarchy.load("lip")
+    for split in SPLITS:
+        register_hierarchical_dataset(
+            f"hiera_lip_{split}",
+            hierarchy=tree,
+            label_map={leaf: leaf for leaf in range(tree.num_leaves)},
+            raw_classes=list(tree.leaf_names),
+            image_root=f"{ROOT}/{split}_images",
+            sem_seg_root=f"{ROOT}/{split}_segmentations",
+            flip_pairs=[list(pair) for pair in FLIP_PAIRS],
+        )
+
+
+register()
