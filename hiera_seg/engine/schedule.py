@@ -6,6 +6,8 @@ from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_core_lr_scheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
+from hiera_seg.config import ConfigError
+
 
 class PolyParamScheduler(ParamScheduler):
     """The "poly" decay of DeepLab: ``max((1 - where) ** power, constant_ending)``.
@@ -32,9 +34,15 @@ def build_lr_scheduler(
     Unlike the class of that name in Detectron2's DeepLab project it keeps no MAX_ITER in its
     state, so a run can be resumed under a longer or a shorter schedule. Other names are left to
     Detectron2.
+
+    Raises:
+        ConfigError: Detectron2 does not know the name either.
     """
     if cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupPolyLR":
-        return build_core_lr_scheduler(cfg, optimizer)
+        try:
+            return build_core_lr_scheduler(cfg, optimizer)
+        except ValueError as error:
+            raise ConfigError(f"SOLVER.LR_SCHEDULER_NAME: {error}") from error
     schedule = WarmupParamScheduler(
         PolyParamScheduler(cfg.SOLVER.POLY_LR_POWER, cfg.SOLVER.POLY_LR_CONSTANT_ENDING),
         cfg.SOLVER.WARMUP_FACTOR,

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hiera_seg.compat import grad_scaler
-from hiera_seg.config import resolve_hierarchy
+from hiera_seg.config import ConfigError, resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.engine.checkpoint import HieraCheckpointer
@@ -123,6 +123,7 @@ class HieraTrainer(DefaultTrainer):
         Args:
             cfg: what :func:`hiera_seg.engine.setup` gives: SEED is at least 0.
         """
+        require_registered(cfg.DATASETS.TEST, "DATASETS.TEST")  # now, not after hours of training
         TrainerBase.__init__(self)  # DefaultTrainer's own would build DDP for GPUs only
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
@@ -206,6 +207,17 @@ class HieraTrainer(DefaultTrainer):
         logger.info("tensorboard is not installed: writing metrics.json and the log only")
         metrics_file = os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
         return [CommonMetricPrinter(self.max_iter), JSONWriter(metrics_file)]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        try:
+            return super().build_model(cfg)
+        except KeyError as error:  # what Detectron2's registries raise
+            if "registry" not in str(error):
+                raise
+            raise ConfigError(
+                f"the config names a part that is not there: {error.args[0]}"
+            ) from error
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -230,7 +230,14 @@ def tree_triplet_loss(
     )
     # All at once: the backward of each reading fills a gradient of the size of the whole map.
     pixels = torch.cat([triplets.anchor, triplets.positive, triplets.negative])
-    anchor, positive, negative = _unit_vectors(embeddings, pixels).chunk(3)
+    if pixels.device.type == "cpu":
+        # Each pixel once: where many readings of a pixel add up their gradients in several threads
+        # at a time, the last bits depend on which comes first, and no run could be repeated.
+        pixels, reading = pixels.unique(return_inverse=True)
+        vectors = _unit_vectors(embeddings, pixels).index_select(0, reading)
+    else:
+        vectors = _unit_vectors(embeddings, pixels)
+    anchor, positive, negative = vectors.chunk(3)
     # <i, i+> - <i, i-> in one product
     difference = (anchor * (negative - positive)).sum(1) / 2
     if margin is None:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hiera_seg.config import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import (
     DECODE_VARIANTS,
@@ -52,7 +53,7 @@ def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits"
         One of `DECODE_VARIANTS`.
 
     Raises:
-        ValueError: unknown name, a variant that the kind does not allow, or "auto" with losses
+        ConfigError: unknown name, a variant that the kind does not allow, or "auto" with losses
             that do not say what the logits of nodes mean.
     """
     losses = list(loss_names)
@@ -65,14 +66,16 @@ def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits"
             return "level_softmax"
         if "marginal_ce" in losses:
             return "marginal"
-        raise ValueError(
+        raise ConfigError(
             f"{DECODE_KEY} is 'auto', but the losses {losses} do not say what the logits of nodes "
             f"mean; set it to one of {DECODE_VARIANTS}"
         )
     if name not in DECODE_VARIANTS:
-        raise ValueError(f"{DECODE_KEY} is {name!r}; it must be 'auto' or one of {DECODE_VARIANTS}")
+        raise ConfigError(
+            f"{DECODE_KEY} is {name!r}; it must be 'auto' or one of {DECODE_VARIANTS}"
+        )
     if kind == "scores" and name not in SCORE_VARIANTS:
-        raise ValueError(
+        raise ConfigError(
             f"{DECODE_KEY} is {name!r}, but the head puts out kind 'scores' (query heads do): it "
             f"must be 'auto' or one of {SCORE_VARIANTS}"
         )

@@ -10,6 +10,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from hiera_seg.config import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.modeling.decode import OUTPUTS, decode, decode_variant
@@ -45,12 +46,12 @@ class HieraSegmentor(nn.Module):
             safe_depth: stop at an inner node where the best child scores below this; None: never.
 
         Raises:
-            ValueError: an unknown ``output``, or a ``decode_as`` that is unknown or does not fit
+            ConfigError: an unknown ``output``, or a ``decode_as`` that is unknown or does not fit
                 the head.
         """
         super().__init__()
         if output not in OUTPUTS:  # now, not at the first test after a long training
-            raise ValueError(f"MODEL.HIERA_SEG.TEST.OUTPUT is {output!r}; choose one of {OUTPUTS}")
+            raise ConfigError(f"MODEL.HIERA_SEG.TEST.OUTPUT is {output!r}; choose one of {OUTPUTS}")
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 
+from hiera_seg.config import ConfigError
 from hiera_seg.engine import HieraCheckpointer, HieraTrainer
 from hiera_seg.engine.checkpoint import CheckpointError
 from hiera_seg.engine.trainer import get_random_state, seed_everything, set_random_state
@@ -168,3 +169,20 @@ def test_saving_leaves_the_old_file_until_the_new_one_is_whole(tmp_path, monkeyp
         checkpointer.save("model", iteration=2)
     monkeypatch.undo()
     assert checkpointer.load(str(tmp_path / "model.pth"))["iteration"] == 1
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("DATASETS.TEST", ("tiny_street_val",), "nearest: tiny_street_train"),
+        ("MODEL.BACKBONE.NAME", "build_foo", "'build_foo' found in 'BACKBONE' registry"),
+        ("MODEL.HIERA_SEG.LOSSES", [["tre_min", 1.0]], "unknown loss 'tre_min'; known: "),
+        ("MODEL.HIERA_SEG.TEST.DECODE", "best", "DECODE is 'best'; it must be 'auto' or one of"),
+        ("MODEL.HIERA_SEG.TEST.OUTPUT", "all", "OUTPUT is 'all'; choose one of"),
+        ("SOLVER.LR_SCHEDULER_NAME", "Poly", "SOLVER.LR_SCHEDULER_NAME: Unknown .*Poly"),
+    ],
+)
+def test_a_config_that_can_not_work_is_refused_before_training(cfg, key, value, message):
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ConfigError, match=message):
+        HieraTrainer(cfg)

@@ -191,6 +191,28 @@ def test_a_function_of_the_generator_alone(cityscapes):
     assert loss(None) == default
 
 
+def test_several_threads_add_up_gradients_in_one_order(cityscapes):
+    # Two pixels a class: each is read by many triplets, of vectors long enough for many threads.
+    labels = torch.full((1, 32, 32), 255)
+    labels[0, ::16, ::16] = torch.tensor([[0, 0], [1, 1]])
+    embeddings = torch.randn(1, 512, 32, 32, generator=_seeded(1), requires_grad=True)
+
+    def gradient():
+        loss = tree_triplet_loss(embeddings, labels, cityscapes, margin=1.0)
+        return torch.autograd.grad(loss * 1e3, embeddings)[0]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        torch.manual_seed(3)
+        first = gradient()
+        for _ in range(30):
+            torch.manual_seed(3)
+            assert torch.equal(gradient(), first)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_draws_as_many_values_whatever_the_labels(cityscapes):
     states = []
     for labels in (torch.randint(0, 19, (1, 6, 6)), torch.full((1, 6, 6), 255)):

@@ -25,9 +25,8 @@ def build_hierarchical_loss(
     The options of a loss are the keys of MODEL.HIERA_SEG.<NAME>, where that node exists.
 
     Raises:
-        ConfigError: a malformed entry.
-        ValueError: an unknown name, a bad weight, or an option that the loss refuses; the message
-            names the key.
+        ConfigError: a malformed entry, an unknown name, a bad weight, or an option that the loss
+            refuses.
     """
     entries = cfg.MODEL.HIERA_SEG.LOSSES
     if not isinstance(entries, list | tuple):
@@ -36,7 +35,10 @@ def build_hierarchical_loss(
         if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
             raise _malformed(entry)
     terms = [(name, weight, _options(cfg, name)) for name, weight in entries]
-    return HierarchicalLoss(hierarchy, terms, ignore_label)
+    try:
+        return HierarchicalLoss(hierarchy, terms, ignore_label)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def global_valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tensor:
