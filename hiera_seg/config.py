@@ -72,6 +72,32 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.AUXILIARY.DROPOUT = 0.1
     hiera.AUXILIARY.NORM = "BN"
 
+    # Queries that score nodes (HieraMaskFormerHead); MODEL.HIERA_SEG.LOSSES is not read there.
+    hiera.MASK_FORMER = CN()
+    # "leaf_softmax" (softmax over leaves, parents summed) or "node_sigmoid" (a sigmoid a node).
+    hiera.MASK_FORMER.OPTION = "leaf_softmax"
+    hiera.MASK_FORMER.NUM_QUERIES = 100
+    hiera.MASK_FORMER.HIDDEN_DIM = 256
+    hiera.MASK_FORMER.NUM_HEADS = 8
+    hiera.MASK_FORMER.DIM_FEEDFORWARD = 2048
+    hiera.MASK_FORMER.DECODER_LAYERS = 9
+    # "ms_deform_attn", "top_down_fpn", or "fpn" (queries read the backbone's own features).
+    hiera.MASK_FORMER.PIXEL_DECODER = "ms_deform_attn"
+    hiera.MASK_FORMER.ENCODER_LAYERS = 6
+    hiera.MASK_FORMER.ENCODER_DIM_FEEDFORWARD = 1024
+    # Of the losses, and of the costs by which queries are matched with segments.
+    hiera.MASK_FORMER.CLASS_WEIGHT = 2.0
+    hiera.MASK_FORMER.MASK_WEIGHT = 5.0
+    hiera.MASK_FORMER.DICE_WEIGHT = 5.0
+    hiera.MASK_FORMER.NO_OBJECT_WEIGHT = 0.1
+    # Masks are compared at so many points, most of them where a mask is undecided.
+    hiera.MASK_FORMER.NUM_POINTS = 12544
+    hiera.MASK_FORMER.OVERSAMPLE_RATIO = 3.0
+    hiera.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO = 0.75
+    hiera.MASK_FORMER.DEEP_SUPERVISION = True
+    # Stride at which masks become scores in eval; 1 is exact, the decoder's own is quick.
+    hiera.MASK_FORMER.SCORE_STRIDE = 1
+
     hiera.TEST = CN()
     # How node scores become leaf scores: "auto" fits the losses, or a name of docs/metrics.md.
     hiera.TEST.DECODE = "auto"

@@ -13,8 +13,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer that SOLVER.OPTIMIZER names.
 
     BASE_LR, the WEIGHT_DECAY keys, BIAS_LR_FACTOR and CLIP_GRADIENTS mean what they mean in
-    Detectron2; MOMENTUM and NESTEROV are read by SGD only. Parameters of ``model.backbone`` learn
-    at BACKBONE_MULTIPLIER times the rate of the others.
+    Detectron2; CLIP_TYPE may also be "full_model", the norm of all gradients together being at
+    most CLIP_VALUE (Mask2Former's recipe). MOMENTUM and NESTEROV are read by SGD only. Parameters
+    of ``model.backbone`` learn at BACKBONE_MULTIPLIER times the rate of the others.
 
     Raises:
         ConfigError: SOLVER.OPTIMIZER is neither "SGD" nor "ADAMW".
@@ -31,12 +32,30 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if solver.BACKBONE_MULTIPLIER != 1.0:
         groups = _scale_backbone(groups, model, solver.BACKBONE_MULTIPLIER)
     if solver.OPTIMIZER == "SGD":
-        return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
+        return _add_gradient_clipping(cfg, torch.optim.SGD)(
             groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
         )
     if solver.OPTIMIZER == "ADAMW":
-        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, solver.BASE_LR)
+        return _add_gradient_clipping(cfg, torch.optim.AdamW)(groups, solver.BASE_LR)
     raise ConfigError(f'SOLVER.OPTIMIZER is "{solver.OPTIMIZER}": choose "SGD" or "ADAMW"')
+
+
+def _add_gradient_clipping(
+    cfg: CfgNode, kind: type[torch.optim.Optimizer]
+) -> type[torch.optim.Optimizer]:
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not (clip.ENABLED and clip.CLIP_TYPE == "full_model"):
+        return maybe_add_gradient_clipping(cfg, kind)
+    limit = clip.CLIP_VALUE
+
+    class ClipsFullModel(kind):
+        def step(self, closure=None):
+            values = [value for group in self.param_groups for value in group["params"]]
+            nn.utils.clip_grad_norm_(values, limit)
+            return super().step(closure)
+
+    ClipsFullModel.__name__ = f"{kind.__name__}ClippingFullModel"
+    return ClipsFullModel
 
 
 def _scale_backbone(groups: list[dict], model: nn.Module, factor: float) -> list[dict]:

@@ -2,6 +2,7 @@
 
 from .deformable_attention import MultiScaleDeformableAttention, multi_scale_deformable_attention
 from .point_sampling import Points, draw_points, draw_uncertain_points, sample_maps
+from .positions import sine_positions
 from .scores import DECODE_VARIANTS, NodeOutput, node_scores
 from .tree_ops import ancestor_min, descendant_max, path_product, path_sum, sum_over_leaves
 
@@ -19,5 +20,6 @@ __all__ = [
     "path_product",
     "path_sum",
     "sample_maps",
+    "sine_positions",
     "sum_over_leaves",
 ]

@@ -3,6 +3,8 @@
 from .build import HierarchicalLoss
 from .checks import valid_pixels
 from .cross_entropy import bce_loss, level_ce_loss, marginal_ce_loss
+from .queries import QueryLoss
+from .query_classes import QUERY_OPTIONS
 from .registry import HIERA_LOSSES
 from .rmi import rmi_loss
 from .tree_min import tree_min_loss
@@ -10,7 +12,9 @@ from .tree_triplet import tree_triplet_loss, triplet_weight
 
 __all__ = [
     "HIERA_LOSSES",
+    "QUERY_OPTIONS",
     "HierarchicalLoss",
+    "QueryLoss",
     "bce_loss",
     "level_ce_loss",
     "marginal_ce_loss",

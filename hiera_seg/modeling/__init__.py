@@ -8,6 +8,7 @@ from hiera_seg.modeling.decode import decode, decode_variant
 from hiera_seg.modeling.heads import (
     AuxiliaryHead,
     EmbeddingHead,
+    HieraMaskFormerHead,
     HieraPixelHead,
     build_hierarchical_loss,
 )
@@ -16,9 +17,12 @@ from hiera_seg.modeling.pixel_decoders import (
     HIERA_PIXEL_DECODERS,
     DeepLabV3PlusDecoder,
     FPNDecoder,
+    MSDeformAttnDecoder,
+    TopDownFPNDecoder,
     build_pixel_decoder,
 )
 from hiera_seg.modeling.segmentor import HieraSegmentor
+from hiera_seg.modeling.transformer_decoder import MaskedAttentionDecoder, QueryPrediction
 
 __all__ = [
     "HIERA_PIXEL_DECODERS",
@@ -26,8 +30,13 @@ __all__ = [
     "DeepLabV3PlusDecoder",
     "EmbeddingHead",
     "FPNDecoder",
+    "HieraMaskFormerHead",
     "HieraPixelHead",
     "HieraSegmentor",
+    "MSDeformAttnDecoder",
+    "MaskedAttentionDecoder",
+    "QueryPrediction",
+    "TopDownFPNDecoder",
     "build_hierarchical_loss",
     "build_pixel_decoder",
     "decode",

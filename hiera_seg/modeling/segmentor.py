@@ -1,5 +1,6 @@
 """The meta-architecture: images in, losses or label maps of every level out."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,7 +89,8 @@ class HieraSegmentor(nn.Module):
     @property
     def size_divisibility(self) -> int:
         """Images are padded to multiples of this; 0 or 1: not padded."""
-        return self.backbone.size_divisibility
+        of_head = getattr(self.sem_seg_head, "size_divisibility", 0)
+        return math.lcm(max(self.backbone.size_divisibility, 1), max(of_head, 1))
 
     @property
     def hierarchy(self) -> Hierarchy:

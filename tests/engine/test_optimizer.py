@@ -70,6 +70,24 @@ def test_gradients_are_clipped_as_detectron2_does(cfg, name):
     assert all((value.grad == 0.5).all() for value in net.parameters())
 
 
+@pytest.mark.parametrize("name", ["SGD", "ADAMW"])
+def test_the_norm_of_all_gradients_together_can_be_clipped(cfg, name):
+    cfg.SOLVER.OPTIMIZER = name
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+    net = Net()
+    optimizer = build_optimizer(cfg, net)
+    assert isinstance(optimizer, {"SGD": torch.optim.SGD, "ADAMW": torch.optim.AdamW}[name])
+    values = list(net.parameters())
+    for i, value in enumerate(values):
+        value.grad = torch.full_like(value, float(i))
+    before = torch.cat([value.grad.flatten() for value in values])
+    optimizer.step()
+    after = torch.cat([value.grad.flatten() for value in values])
+    torch.testing.assert_close(after, before * (0.01 / before.norm()), rtol=1e-4, atol=0)
+
+
 def test_an_unknown_optimizer_is_refused(cfg):
     cfg.SOLVER.OPTIMIZER = "adam"
     with pytest.raises(ConfigError, match='SOLVER.OPTIMIZER is "adam": choose "SGD" or "ADAMW"'):

@@ -1,6 +1,9 @@
 """Small networks over a small ragged tree, built from configs as users build them."""
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -164,3 +167,13 @@ def tree_colored_scene() -> dict:
 def scene() -> dict:
     """One 64x96 training sample of six blocks, one a leaf, that a network can learn by heart."""
     return tree_colored_scene()
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """The module mask2former_reference beside this file."""
+    path = Path(__file__).with_name("mask2former_reference.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -3,6 +3,13 @@
 from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
 from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import build_hierarchical_loss
+from hiera_seg.modeling.heads.maskformer import HieraMaskFormerHead
 from hiera_seg.modeling.heads.pixel import HieraPixelHead
 
-__all__ = ["AuxiliaryHead", "EmbeddingHead", "HieraPixelHead", "build_hierarchical_loss"]
+__all__ = [
+    "AuxiliaryHead",
+    "EmbeddingHead",
+    "HieraMaskFormerHead",
+    "HieraPixelHead",
+    "build_hierarchical_loss",
+]

@@ -53,9 +53,14 @@ def global_valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int)
     Returns:
         Float (1 + num_levels,), the same on every process.
     """
-    counts = valid_pixels(labels, hierarchy, ignore_label)
+    return mean_over_processes(valid_pixels(labels, hierarchy, ignore_label))
+
+
+def mean_over_processes(counts: Tensor) -> Tensor:
+    """Mean of a tensor over all processes, on the device of the model; alone, the tensor itself."""
     world_size = comm.get_world_size()
     if world_size > 1:
+        counts = counts.clone()
         dist.all_reduce(counts)
         counts = counts / world_size
     return counts
@@ -69,16 +74,18 @@ def training_iteration() -> int | None:
         return None
 
 
-def sampling_generator(seed: int | None, iteration: int | None) -> torch.Generator | None:
+def sampling_generator(
+    seed: int | None, iteration: int | None, device: torch.device | str = "cpu"
+) -> torch.Generator | None:
     """A source of random values that seed, iteration and process decide, whatever drew before.
 
     Returns:
-        A generator on the CPU; None, PyTorch's own, without a seed or an iteration.
+        A generator on the device; None, PyTorch's own, without a seed or an iteration.
     """
     if seed is None or iteration is None:
         return None
     state = np.random.SeedSequence([seed, iteration, comm.get_rank()]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))  # it takes signed ones
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))  # it takes signed
 
 
 def _malformed(found: Any) -> ConfigError:

@@ -3,10 +3,14 @@
 from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS, build_pixel_decoder
 from hiera_seg.modeling.pixel_decoders.deeplab import DeepLabV3PlusDecoder
 from hiera_seg.modeling.pixel_decoders.fpn import FPNDecoder
+from hiera_seg.modeling.pixel_decoders.ms_deform_attn import MSDeformAttnDecoder
+from hiera_seg.modeling.pixel_decoders.top_down_fpn import TopDownFPNDecoder
 
 __all__ = [
     "HIERA_PIXEL_DECODERS",
     "DeepLabV3PlusDecoder",
     "FPNDecoder",
+    "MSDeformAttnDecoder",
+    "TopDownFPNDecoder",
     "build_pixel_decoder",
 ]

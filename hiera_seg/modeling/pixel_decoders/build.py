@@ -19,14 +19,25 @@ Builders ``(cfg, input_shape) -> nn.Module`` of pixel decoders. A pixel decoder 
 """
 
 
-def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
-    """Build the pixel decoder that MODEL.HIERA_SEG.PIXEL_DECODER names.
+def build_pixel_decoder(
+    cfg: CfgNode,
+    input_shape: dict[str, ShapeSpec],
+    name: str | None = None,
+    key: str = "MODEL.HIERA_SEG.PIXEL_DECODER",
+) -> nn.Module:
+    """Build a pixel decoder.
+
+    Args:
+        cfg: the config that it reads its options from.
+        input_shape: what the backbone gives.
+        name: in the registry; None: what MODEL.HIERA_SEG.PIXEL_DECODER names.
+        key: that holds the name, for the error.
 
     Raises:
         ConfigError: there is none of that name.
     """
-    name = cfg.MODEL.HIERA_SEG.PIXEL_DECODER
+    name = cfg.MODEL.HIERA_SEG.PIXEL_DECODER if name is None else name
     if name not in HIERA_PIXEL_DECODERS:
         known = ", ".join(sorted(known for known, _ in HIERA_PIXEL_DECODERS))
-        raise ConfigError(f"MODEL.HIERA_SEG.PIXEL_DECODER is {name!r}; choose one of: {known}")
+        raise ConfigError(f"{key} is {name!r}; choose one of: {known}")
     return HIERA_PIXEL_DECODERS.get(name)(cfg, input_shape)

@@ -1,0 +1,52 @@
+"""One query for each segment, at the least total cost (the Hungarian algorithm)."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class HungarianMatcher:
+    """Assigns segments to queries by SciPy; costs that are not finite do not stop it."""
+
+    def __init__(self) -> None:
+        self._warned = False
+
+    def __call__(self, costs: Tensor) -> Tensor:
+        """Match the queries and segments of one image, each layer on its own.
+
+        A cost that is not finite counts as a little more than the highest finite one; the first
+        time there is a warning.
+
+        Args:
+            costs: (A, Q, S) float, for A layers.
+
+        Returns:
+            int64 (A, 2, K) on the CPU, K = min(Q, S): matched queries and their segments, in
+            ascending order of segments.
+        """
+        from scipy.optimize import linear_sum_assignment  # half a second that inference can save
+
+        costs = costs.detach().float().cpu()
+        finite = costs.isfinite()
+        if not finite.all():
+            if not self._warned:
+                logger.warning(
+                    "Costs of matching queries with segments are not finite: a mask or class "
+                    "logit is infinite or NaN. If the loss is not finite either, lower "
+                    "SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENTS. This is said once."
+                )
+                self._warned = True
+            highest = costs[finite].max() if finite.any() else costs.new_zeros(())
+            costs = torch.where(finite, costs, highest.clamp(-1e6, 1e6) + 1)
+        matched = []
+        for cost in costs.transpose(1, 2).numpy():  # segments first: SciPy sorts by rows
+            segments, queries = linear_sum_assignment(cost)
+            matched.append(torch.stack([torch.as_tensor(queries), torch.as_tensor(segments)]))
+        if not matched:
+            return torch.zeros(0, 2, min(costs.shape[1:]), dtype=torch.long)
+        return torch.stack(matched).long()

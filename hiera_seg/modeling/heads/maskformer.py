@@ -1,0 +1,234 @@
+"""The head whose queries score nodes: Mask2Former on a class tree."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.scores import NodeOutput
+from hiera_seg.losses import QUERY_OPTIONS, QueryLoss
+from hiera_seg.modeling.heads.loss import (
+    mean_over_processes,
+    sampling_generator,
+    training_iteration,
+)
+from hiera_seg.modeling.pixel_decoders import build_pixel_decoder
+from hiera_seg.modeling.transformer_decoder import MaskedAttentionDecoder, QueryPrediction
+
+KEY = "MODEL.HIERA_SEG.MASK_FORMER"
+
+# Queries whose masks are upsampled at a time: all of them would be the peak of memory in eval.
+_CHUNK = 8
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class HieraMaskFormerHead(nn.Module):
+    """A pixel decoder, a masked-attention transformer decoder, and matched losses.
+
+    Each query has a mask and scores for the nodes of the tree; the score of a node at a pixel is
+    the sum over queries of node score times mask.
+    """
+
+    output_kind = "scores"  # the kind of its NodeOutput
+    loss_names = ("class", "mask", "dice")
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hierarchy: Hierarchy,
+        pixel_decoder: nn.Module,
+        transformer_decoder: MaskedAttentionDecoder,
+        loss: QueryLoss,
+        ignore_value: int,
+        loss_weight: float = 1.0,
+        deep_supervision: bool = True,
+        seed: int | None = None,
+        score_stride: int = 1,
+        size_divisibility: int = 0,
+    ):
+        """
+        Args:
+            hierarchy: the class tree.
+            pixel_decoder: see ``HIERA_PIXEL_DECODERS``; it gives multi-scale features.
+            transformer_decoder: its class logits are those of ``loss.classes``.
+            loss: how queries are matched and trained.
+            ignore_value: what void is in the targets.
+            loss_weight: factor of all losses.
+            deep_supervision: also train what every layer but the last predicts.
+            seed: decides, with the trainer's iteration and the process, the points of the losses;
+                None: PyTorch's own random state does.
+            score_stride: in eval, masks are upsampled to this stride before they become scores; 1
+                is Mask2Former's order. The pixel decoder's stride saves time and memory; scores
+                are then upsampled instead of masks, which blurs thin things.
+            size_divisibility: images are padded to multiples of it, so that masks upsampled to
+                stride 1 lie on the pixels; 0: not padded.
+        """
+        super().__init__()
+        self.hierarchy = hierarchy
+        self.ignore_value = ignore_value
+        self.loss_weight = loss_weight
+        self.deep_supervision = deep_supervision
+        self.seed = seed
+        self.score_stride = score_stride
+        self.size_divisibility = size_divisibility
+        self.pixel_decoder = pixel_decoder
+        self.transformer_decoder = transformer_decoder
+        self.loss = loss
+        loss.classes.reset_predictor(transformer_decoder.class_predictor)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        keys = cfg.MODEL.HIERA_SEG.MASK_FORMER
+        hierarchy = resolve_hierarchy(cfg)
+        ignore_value = resolve_ignore_label(cfg, hierarchy)
+        _check_keys(keys)
+        pixel_decoder = build_pixel_decoder(
+            cfg, input_shape, keys.PIXEL_DECODER, f"{KEY}.PIXEL_DECODER"
+        )
+        if not 1 <= keys.SCORE_STRIDE <= pixel_decoder.stride:
+            raise ConfigError(
+                f"{KEY}.SCORE_STRIDE is {keys.SCORE_STRIDE}; choose 1 (exact) to "
+                f"{pixel_decoder.stride}, the pixel decoder's stride"
+            )
+        classes = QUERY_OPTIONS[keys.OPTION](hierarchy)
+        transformer_decoder = MaskedAttentionDecoder(
+            in_channels=pixel_decoder.multi_scale_channels,
+            mask_channels=pixel_decoder.out_channels,
+            num_classes=classes.num_logits,
+            num_queries=keys.NUM_QUERIES,
+            hidden_dim=keys.HIDDEN_DIM,
+            num_heads=keys.NUM_HEADS,
+            dim_feedforward=keys.DIM_FEEDFORWARD,
+            num_layers=keys.DECODER_LAYERS,
+        )
+        loss = QueryLoss(
+            classes,
+            ignore_label=ignore_value,
+            class_weight=keys.CLASS_WEIGHT,
+            mask_weight=keys.MASK_WEIGHT,
+            dice_weight=keys.DICE_WEIGHT,
+            no_object_weight=keys.NO_OBJECT_WEIGHT,
+            num_points=keys.NUM_POINTS,
+            oversample_ratio=keys.OVERSAMPLE_RATIO,
+            importance_ratio=keys.IMPORTANCE_SAMPLE_RATIO,
+        )
+        return {
+            "hierarchy": hierarchy,
+            "pixel_decoder": pixel_decoder,
+            "transformer_decoder": transformer_decoder,
+            "loss": loss,
+            "ignore_value": ignore_value,
+            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+            "deep_supervision": keys.DEEP_SUPERVISION,
+            "seed": cfg.SEED if cfg.SEED >= 0 else None,
+            "score_stride": keys.SCORE_STRIDE,
+            "size_divisibility": max(
+                input_shape[name].stride for name in pixel_decoder.in_features
+            ),
+        }
+
+    def forward(
+        self, features: dict[str, Tensor], targets: Tensor | None = None
+    ) -> tuple[NodeOutput | None, dict[str, Tensor]]:
+        """Compute losses in training, node scores in eval.
+
+        Args:
+            features: backbone features (B, C, h, w) float by name.
+            targets: (B, H, W) int64 node ids, void = ``ignore_value``; read in training only.
+
+        Returns:
+            In training None and the losses by name; in eval node scores (B, N, h, w) at
+            ``score_stride`` and an empty dict.
+        """
+        predictions = self.layers(features)
+        if self.training:
+            return None, self.losses(predictions, targets)
+        return NodeOutput(self.scores(predictions[-1]), self.output_kind), {}
+
+    def layers(self, features: dict[str, Tensor]) -> list[QueryPrediction]:
+        """Run the network; in training with deep supervision, of all layers."""
+        mask_features, _, multi_scale = self.pixel_decoder.forward_features(features)
+        return self.transformer_decoder(
+            multi_scale, mask_features, all_layers=self.training and self.deep_supervision
+        )
+
+    def scores(self, prediction: QueryPrediction) -> Tensor:
+        """Score every node at every pixel.
+
+        Args:
+            prediction: class logits (B, Q, K), mask logits (B, Q, h, w).
+
+        Returns:
+            (B, N, H, W) float at ``score_stride``: the sum over queries of node score times
+            sigmoid of the mask; not negative, may exceed 1.
+        """
+        node_scores = self.loss.classes.node_scores(_at_least_float32(prediction.class_logits))
+        masks = prediction.mask_logits
+        factor = self.pixel_decoder.stride / self.score_stride
+        size = tuple(round(int(n) * factor) for n in masks.shape[-2:])
+        total = None
+        for start in range(0, masks.shape[1], _CHUNK):
+            chunk = _at_least_float32(masks[:, start : start + _CHUNK])
+            if factor != 1:
+                chunk = F.interpolate(chunk, size=size, mode="bilinear", align_corners=False)
+            part = torch.einsum(
+                "bqn,bqhw->bnhw", node_scores[:, start : start + _CHUNK], chunk.sigmoid()
+            )
+            total = part if total is None else total + part
+        return total
+
+    def losses(self, predictions: list[QueryPrediction], targets: Tensor) -> dict[str, Tensor]:
+        """Weighted losses of what :meth:`layers` computed.
+
+        Args:
+            predictions: of one or all layers, the last layer's last.
+            targets: (B, H, W) int64 node ids, void = ``ignore_value``.
+
+        Returns:
+            {"loss_class", "loss_mask", "loss_dice"} of the last layer and, where there are more,
+            {"loss_deep_class", ...}, the sums over the others.
+        """
+        segments = self.loss.segments(targets)
+        counts = self.loss.counts(segments, predictions[-1].class_logits.shape[1])
+        losses = self.loss(
+            [x.class_logits for x in predictions],
+            [x.mask_logits for x in predictions],
+            targets,
+            counts=mean_over_processes(counts.to(targets.device)),
+            segments=segments,
+            generator=sampling_generator(self.seed, training_iteration(), targets.device),
+        )
+        result = {f"loss_{name}": self.loss_weight * loss[-1] for name, loss in losses.items()}
+        if len(predictions) > 1:
+            for name, loss in losses.items():
+                result[f"loss_deep_{name}"] = self.loss_weight * loss[:-1].sum()
+        return result
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _check_keys(keys: CfgNode) -> None:
+    if keys.OPTION not in QUERY_OPTIONS:
+        raise ConfigError(f"{KEY}.OPTION is {keys.OPTION!r}; choose one of {tuple(QUERY_OPTIONS)}")
+    for name in ("NUM_QUERIES", "NUM_HEADS", "NUM_POINTS", "DIM_FEEDFORWARD", "DECODER_LAYERS"):
+        if keys[name] < 1:
+            raise ConfigError(f"{KEY}.{name} is {keys[name]}; 1 or more is needed")
+    if keys.HIDDEN_DIM % keys.NUM_HEADS or keys.HIDDEN_DIM % 4:
+        raise ConfigError(
+            f"{KEY}.HIDDEN_DIM is {keys.HIDDEN_DIM}; it must be a multiple of 4 and of "
+            f"{KEY}.NUM_HEADS, {keys.NUM_HEADS}"
+        )
+    if keys.OVERSAMPLE_RATIO < 1 or not 0 <= keys.IMPORTANCE_SAMPLE_RATIO <= 1:
+        raise ConfigError(
+            f"{KEY}.OVERSAMPLE_RATIO is {keys.OVERSAMPLE_RATIO} and IMPORTANCE_SAMPLE_RATIO "
+            f"{keys.IMPORTANCE_SAMPLE_RATIO}; 1 or more, and a number from 0 to 1, are needed"
+        )

@@ -1,0 +1,219 @@
+"""Mask2Former's pixel decoder: a deformable transformer encoder, then FPN steps to finer maps."""
+
+from collections.abc import Sequence
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.config import ConfigError
+from hiera_seg.layers import MultiScaleDeformableAttention, sine_positions
+from hiera_seg.modeling.features import pick_features
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+
+GROUPS = 32  # of the group norms
+
+Size = tuple[int, int]
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention and a feed-forward network, each added and normalised."""
+
+    def __init__(self, dim: int, *, num_heads: int, num_levels: int, dim_feedforward: int):
+        """
+        Args:
+            dim: channels of all maps.
+            num_heads: of the attention.
+            num_levels: maps that attend to each other.
+            dim_feedforward: channels inside the feed-forward network.
+        """
+        super().__init__()
+        self.attention = MultiScaleDeformableAttention(
+            dim, num_heads=num_heads, num_levels=num_levels
+        )
+        self.attention_norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, dim_feedforward)
+        self.contract = nn.Linear(dim_feedforward, dim)
+        self.feedforward_norm = nn.LayerNorm(dim)
+        nn.init.xavier_uniform_(self.expand.weight)
+        nn.init.xavier_uniform_(self.contract.weight)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, reference: Tensor, sizes: Sequence[Size]
+    ) -> Tensor:
+        """
+        Args:
+            x: (B, S, dim), the maps of all levels, each row by row.
+            positions: (S, dim), added to what asks, not to what is read.
+            reference: (S, 2), the centre of each position, (x, y) in [0, 1].
+            sizes: (height, width) of each level.
+        """
+        x = self.attention_norm(x + self.attention(x + positions, reference, x, sizes))
+        return self.feedforward_norm(x + self.contract(F.relu(self.expand(x))))
+
+
+class MSDeformAttnDecoder(nn.Module):
+    """All features but the finest read each other by deformable attention; the finest joins by FPN.
+
+    (Cheng et al., Mask2Former, CVPR 2022.)
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: dict[str, ShapeSpec],
+        conv_dims: int,
+        num_layers: int,
+        num_heads: int,
+        dim_feedforward: int,
+        norm: str = "GN",
+    ):
+        """
+        Args:
+            input_shape: shapes of the features to read, two or more.
+            conv_dims: channels of the encoder and of all results, a multiple of 32.
+            num_layers: encoder layers.
+            num_heads: of their attention.
+            dim_feedforward: channels inside their feed-forward networks.
+            norm: of the convolutions at the finest feature, in Detectron2's names.
+        """
+        super().__init__()
+        shapes = sorted(input_shape.items(), key=lambda item: item[1].stride)
+        self.in_features = [name for name, _ in shapes]  # finest first
+        self.out_channels = conv_dims
+        self.stride = shapes[0][1].stride
+        coarse = [shape.channels for _, shape in reversed(shapes[1:])]  # coarsest first
+        self.multi_scale_channels = [conv_dims] * len(coarse)
+
+        self.input_projections = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, conv_dims, 1), nn.GroupNorm(GROUPS, conv_dims))
+            for channels in coarse
+        )
+        for projection in self.input_projections:
+            nn.init.xavier_uniform_(projection[0].weight)
+            nn.init.zeros_(projection[0].bias)
+        self.level_embedding = nn.Parameter(torch.randn(len(coarse), conv_dims))
+        self.layers = nn.ModuleList(
+            EncoderLayer(
+                conv_dims,
+                num_heads=num_heads,
+                num_levels=len(coarse),
+                dim_feedforward=dim_feedforward,
+            )
+            for _ in range(num_layers)
+        )
+        self.lateral = Conv2d(
+            shapes[0][1].channels, conv_dims, 1, bias=not norm, norm=get_norm(norm, conv_dims)
+        )
+        self.smooth = Conv2d(
+            conv_dims,
+            conv_dims,
+            3,
+            padding=1,
+            bias=not norm,
+            norm=get_norm(norm, conv_dims),
+            activation=F.relu,
+        )
+        self.mask_features = Conv2d(conv_dims, conv_dims, 1)
+        for conv in (self.lateral, self.smooth, self.mask_features):
+            weight_init.c2_xavier_fill(conv)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        keys = cfg.MODEL.SEM_SEG_HEAD
+        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
+        check_feature_keys(keys, shapes)
+        mask_former = cfg.MODEL.HIERA_SEG.MASK_FORMER
+        if keys.CONVS_DIM % GROUPS or keys.CONVS_DIM % mask_former.NUM_HEADS:
+            raise ConfigError(
+                f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {keys.CONVS_DIM}; ms_deform_attn needs a "
+                f"multiple of {GROUPS} and of MODEL.HIERA_SEG.MASK_FORMER.NUM_HEADS, "
+                f"{mask_former.NUM_HEADS}"
+            )
+        return {
+            "input_shape": shapes,
+            "conv_dims": keys.CONVS_DIM,
+            "num_layers": mask_former.ENCODER_LAYERS,
+            "num_heads": mask_former.NUM_HEADS,
+            "dim_feedforward": mask_former.ENCODER_DIM_FEEDFORWARD,
+            "norm": keys.NORM,
+        }
+
+    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+        """Decode backbone features.
+
+        Args:
+            features: (B, C, h, w) float by name, one for each of ``in_features``.
+
+        Returns:
+            The decoded map (B, out_channels, H / stride, W / stride), None, and the encoder's maps,
+            coarse to fine.
+        """
+        finest, *coarse = self.in_features
+        maps = [
+            projection(features[name])
+            for name, projection in zip(reversed(coarse), self.input_projections, strict=True)
+        ]
+        maps = self._encode(maps)
+        lateral = self.lateral(features[finest])
+        above = F.interpolate(
+            maps[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return self.mask_features(self.smooth(lateral + above)), None, maps
+
+    def _encode(self, maps: list[Tensor]) -> list[Tensor]:
+        sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
+        device = maps[0].device
+        x = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
+        positions = torch.cat(
+            [
+                sine_positions(height, width, self.out_channels, device=device) + embedding
+                for (height, width), embedding in zip(sizes, self.level_embedding, strict=True)
+            ]
+        )
+        reference = torch.cat([_centres(height, width, device) for height, width in sizes])
+        for layer in self.layers:
+            x = layer(x, positions, reference, sizes)
+        levels = x.split([height * width for height, width in sizes], 1)
+        return [
+            level.transpose(1, 2).unflatten(2, size)
+            for level, size in zip(levels, sizes, strict=True)
+        ]
+
+
+def check_feature_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
+    """Check the keys of MODEL.SEM_SEG_HEAD that decoders which end at the finest feature read.
+
+    Raises:
+        ConfigError: less than two features, or a COMMON_STRIDE that is not that of the finest.
+    """
+    if len(shapes) < 2:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(shapes)}; the pixel decoder needs two "
+            "features or more: the finest for masks, the others for queries"
+        )
+    finest = min(shape.stride for shape in shapes.values())
+    if keys.COMMON_STRIDE != finest:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; the pixel decoder ends at "
+            f"the stride of the finest of its features {list(shapes)}, which is {finest}"
+        )
+
+
+def _centres(height: int, width: int, device: torch.device) -> Tensor:
+    """(height * width, 2): (x, y) of the centres of pixels, in [0, 1]."""
+    y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
+    x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(
+        0, 1
+    )
+
+
+@HIERA_PIXEL_DECODERS.register()
+def ms_deform_attn(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> MSDeformAttnDecoder:
+    """Build an :class:`MSDeformAttnDecoder` from MODEL.SEM_SEG_HEAD and MASK_FORMER keys."""
+    return MSDeformAttnDecoder(cfg, input_shape)

@@ -1,0 +1,93 @@
+"""A plain FPN (Lin et al., CVPR 2017) as pixel decoder for query heads."""
+
+import fvcore.nn.weight_init as weight_init
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.config import ConfigError
+from hiera_seg.modeling.features import pick_features
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.ms_deform_attn import check_feature_keys
+
+
+class TopDownFPNDecoder(nn.Module):
+    """Coarse maps are upsampled and added to finer ones; each sum is smoothed.
+
+    Unlike :class:`~hiera_seg.modeling.FPNDecoder`, which hands on the backbone's own features, its
+    multi-scale maps know what is in all coarser ones.
+    """
+
+    @configurable
+    def __init__(self, *, input_shape: dict[str, ShapeSpec], conv_dims: int, norm: str):
+        """
+        Args:
+            input_shape: shapes of the features to read, two or more.
+            conv_dims: channels of all convolutions and results.
+            norm: of the convolutions, in Detectron2's names; "" for none.
+        """
+        super().__init__()
+        shapes = sorted(input_shape.items(), key=lambda item: item[1].stride)
+        self.in_features = [name for name, _ in shapes]  # finest first
+        self.out_channels = conv_dims
+        self.stride = shapes[0][1].stride
+        self.multi_scale_channels = [conv_dims] * (len(shapes) - 1)
+
+        def conv(channels: int, size: int, *, smooth: bool) -> Conv2d:
+            layer = Conv2d(
+                channels,
+                conv_dims,
+                size,
+                padding=size // 2,
+                bias=not norm,
+                norm=get_norm(norm, conv_dims),
+                activation=F.relu if smooth else None,
+            )
+            weight_init.c2_xavier_fill(layer)
+            return layer
+
+        self.laterals = nn.ModuleDict(
+            {name: conv(shape.channels, 1, smooth=False) for name, shape in shapes}
+        )
+        self.smooths = nn.ModuleDict({name: conv(conv_dims, 3, smooth=True) for name, _ in shapes})
+        self.mask_features = Conv2d(conv_dims, conv_dims, 3, padding=1)
+        weight_init.c2_xavier_fill(self.mask_features)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        keys = cfg.MODEL.SEM_SEG_HEAD
+        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
+        check_feature_keys(keys, shapes)
+        if keys.NORM == "GN" and keys.CONVS_DIM % 32:
+            raise ConfigError(
+                "MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs a multiple of 32 channels; "
+                f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {keys.CONVS_DIM}"
+            )
+        return {"input_shape": shapes, "conv_dims": keys.CONVS_DIM, "norm": keys.NORM}
+
+    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+        """Decode backbone features.
+
+        Args:
+            features: (B, C, h, w) float by name, one for each of ``in_features``.
+
+        Returns:
+            The decoded map (B, out_channels, H / stride, W / stride), None, and the smoothed maps
+            of all features but the finest, coarse to fine.
+        """
+        maps: list[Tensor] = []
+        for name in reversed(self.in_features):
+            x = self.laterals[name](features[name])
+            if maps:
+                x = x + F.interpolate(
+                    maps[-1], size=x.shape[-2:], mode="bilinear", align_corners=False
+                )
+            maps.append(self.smooths[name](x))
+        return self.mask_features(maps[-1]), None, maps[:-1]
+
+
+@HIERA_PIXEL_DECODERS.register()
+def top_down_fpn(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> TopDownFPNDecoder:
+    """Build a :class:`TopDownFPNDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
+    return TopDownFPNDecoder(cfg, input_shape)

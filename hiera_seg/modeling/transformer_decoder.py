@@ -1,0 +1,209 @@
+"""Mask2Former's transformer decoder: queries that attend to what their own masks cover."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.layers import sine_positions
+
+
+class QueryPrediction(NamedTuple):
+    """What one layer says for each query.
+
+    Attributes:
+        class_logits: (B, Q, K).
+        mask_logits: (B, Q, h, w) at the stride of the mask features.
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head attention; the result is added to the queries and normalised."""
+
+    def __init__(self, dim: int, num_heads: int):
+        """
+        Args:
+            dim: channels.
+            num_heads: divides ``dim``.
+        """
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        for linear in (self.query, self.key, self.value, self.out):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        query_positions: Tensor,
+        memory: Tensor,
+        memory_positions: Tensor,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """
+        Args:
+            x: (B, Q, dim), the queries.
+            query_positions: (Q, dim), added to them.
+            memory: (B, S, dim), what they read.
+            memory_positions: (S, dim), added to what they compare with, not to what they read.
+            allowed: bool (B, 1, Q, S), where each may look; None: everywhere.
+
+        Returns:
+            (B, Q, dim).
+        """
+        heads = (self.num_heads, -1)
+        query = self.query(x + query_positions).unflatten(-1, heads).transpose(1, 2)
+        key = self.key(memory + memory_positions).unflatten(-1, heads).transpose(1, 2)
+        value = self.value(memory).unflatten(-1, heads).transpose(1, 2)
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        return self.norm(x + self.out(found.transpose(1, 2).flatten(2)))
+
+
+class DecoderLayer(nn.Module):
+    """Masked cross-attention, self-attention, feed-forward network."""
+
+    def __init__(self, dim: int, num_heads: int, dim_feedforward: int):
+        """
+        Args:
+            dim: channels.
+            num_heads: of both attentions.
+            dim_feedforward: channels inside the feed-forward network.
+        """
+        super().__init__()
+        self.cross_attention = Attention(dim, num_heads)
+        self.self_attention = Attention(dim, num_heads)
+        self.expand = nn.Linear(dim, dim_feedforward)
+        self.contract = nn.Linear(dim_feedforward, dim)
+        self.norm = nn.LayerNorm(dim)
+        nn.init.xavier_uniform_(self.expand.weight)
+        nn.init.xavier_uniform_(self.contract.weight)
+
+    def forward(
+        self,
+        x: Tensor,
+        query_positions: Tensor,
+        memory: Tensor,
+        memory_positions: Tensor,
+        allowed: Tensor,
+    ) -> Tensor:
+        """Arguments as in :meth:`Attention.forward`."""
+        x = self.cross_attention(x, query_positions, memory, memory_positions, allowed)
+        x = self.self_attention(x, query_positions, x, query_positions)
+        return self.norm(x + self.contract(F.relu(self.expand(x))))
+
+
+class MaskedAttentionDecoder(nn.Module):
+    """Learned queries read multi-scale maps, each where its mask of the layer before is on.
+
+    Every query ends as class logits and a mask: the product of its mask embedding with the mask
+    features of every pixel (Cheng et al., Mask2Former, CVPR 2022).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        mask_channels: int,
+        num_classes: int,
+        num_queries: int = 100,
+        hidden_dim: int = 256,
+        num_heads: int = 8,
+        dim_feedforward: int = 2048,
+        num_layers: int = 9,
+    ):
+        """
+        Args:
+            in_channels: of each multi-scale map; the layers read the maps in turn.
+            mask_channels: of the mask features.
+            num_classes: class logits of a query.
+            num_queries: how many there are.
+            hidden_dim: their channels, a multiple of 4 and of ``num_heads``.
+            num_heads: of all attentions.
+            dim_feedforward: channels inside the feed-forward networks.
+            num_layers: 1 or more.
+        """
+        super().__init__()
+        read = in_channels[:num_layers]  # a projection that nothing reads would stop DDP
+        self.input_projections = nn.ModuleList(
+            nn.Identity() if channels == hidden_dim else nn.Conv2d(channels, hidden_dim, 1)
+            for channels in read
+        )
+        self.level_embedding = nn.Embedding(len(read), hidden_dim)
+        self.query_features = nn.Embedding(num_queries, hidden_dim)
+        self.query_positions = nn.Embedding(num_queries, hidden_dim)
+        self.layers = nn.ModuleList(
+            DecoderLayer(hidden_dim, num_heads, dim_feedforward) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.class_predictor = nn.Linear(hidden_dim, num_classes)
+        self.mask_embedding = nn.Sequential(
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, mask_channels),
+        )
+
+    def forward(
+        self, multi_scale: Sequence[Tensor], mask_features: Tensor, *, all_layers: bool = False
+    ) -> list[QueryPrediction]:
+        """
+        Args:
+            multi_scale: maps (B, C, h, w), one for each of ``in_channels``.
+            mask_features: (B, mask_channels, H, W).
+            all_layers: predict after each layer, and before the first.
+
+        Returns:
+            The predictions asked for; the last layer's is the last.
+        """
+        batch = mask_features.shape[0]
+        multi_scale = multi_scale[: len(self.input_projections)]
+        sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in multi_scale]
+        memories, positions, small_mask_features = [], [], []
+        for level, (x, size) in enumerate(zip(multi_scale, sizes, strict=True)):
+            x = self.input_projections[level](x).flatten(2).transpose(1, 2)
+            memories.append(x + self.level_embedding.weight[level])
+            positions.append(sine_positions(*size, x.shape[-1], device=x.device).to(x.dtype))
+            # Resizing and the product with a mask embedding commute: masks at the size of a level
+            # come from mask features of that size
+            small_mask_features.append(
+                F.interpolate(
+                    mask_features.detach(), size=size, mode="bilinear", align_corners=False
+                )
+            )
+
+        x = self.query_features.weight.expand(batch, -1, -1)
+        query_positions = self.query_positions.weight
+        predictions = []
+        for i, layer in enumerate(self.layers):
+            level = i % len(memories)
+            allowed = self._allowed(x, small_mask_features[level])
+            if all_layers:
+                predictions.append(self._predict(x, mask_features))
+            x = layer(x, query_positions, memories[level], positions[level], allowed)
+        predictions.append(self._predict(x, mask_features))
+        return predictions
+
+    def _predict(self, x: Tensor, mask_features: Tensor) -> QueryPrediction:
+        x = self.norm(x)
+        return QueryPrediction(
+            self.class_predictor(x),
+            torch.einsum("bqc,bchw->bqhw", self.mask_embedding(x), mask_features),
+        )
+
+    @torch.no_grad()
+    def _allowed(self, x: Tensor, mask_features: Tensor) -> Tensor:
+        """bool (B, 1, Q, S): where the mask of a query is on; everywhere if it is on nowhere."""
+        embedding = self.mask_embedding(self.norm(x))
+        inside = torch.einsum("bqc,bchw->bqhw", embedding, mask_features).flatten(2) >= 0
+        return (inside | ~inside.any(-1, keepdim=True))[:, None]

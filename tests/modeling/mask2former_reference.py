@@ -1,0 +1,40 @@
+"""Weights that anyone can make again, for tests that compare with other implementations."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden" / "mask2former_r50_cityscapes_semantic"
+
+
+def fill(shapes: dict[str, list[int]], seed: int) -> dict[str, Tensor]:
+    """Tensors of given names and shapes: see tests/modeling/golden/README.md."""
+    rng = np.random.default_rng(seed)
+    state = {}
+    for name in sorted(shapes):
+        shape = tuple(shapes[name])
+        if name.endswith(".num_batches_tracked") or name.startswith("criterion."):
+            continue
+        if name.endswith(".running_mean"):
+            value = np.zeros(shape, np.float32)
+        elif name.endswith((".running_var", "weight")) and len(shape) < 2:
+            value = np.ones(shape, np.float32)
+        else:
+            value = rng.standard_normal(shape, dtype=np.float32)
+            scale = np.sqrt(1 / np.prod(shape[1:])) if len(shape) >= 2 else 0.01
+            value = value * np.float32(scale)
+        state[name] = torch.from_numpy(value)
+    return state
+
+
+def golden() -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+    """Weights of the official R50 network for Cityscapes, an input, and what it computes of it."""
+    shapes = json.loads(GOLDEN.with_suffix(".json").read_text())
+    with np.load(GOLDEN.with_suffix(".npz")) as file:
+        outputs = {name: torch.from_numpy(file[name]) for name in file.files}
+    seed = int(outputs.pop("seed"))
+    images = np.random.default_rng(1000 + seed).standard_normal((1, 3, 96, 160), dtype=np.float32)
+    return fill(shapes, seed), torch.from_numpy(images), outputs

@@ -1,0 +1,190 @@
+"""HieraMaskFormerHead: both options, on both pixel decoders, as a config builds them."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hiera_seg.config import ConfigError
+from hiera_seg.modeling import QueryPrediction
+
+HEAD = "MODEL.SEM_SEG_HEAD."
+QUERY = "MODEL.HIERA_SEG.MASK_FORMER."
+SMALL = [
+    *(f"{HEAD}NAME", "HieraMaskFormerHead"),
+    *(f"{HEAD}IN_FEATURES", ["res2", "res4", "res5"]),
+    *(f"{HEAD}NORM", "GN"),
+    *("MODEL.HIERA_SEG.LOSSES", []),
+    *(f"{QUERY}NUM_QUERIES", 8),
+    *(f"{QUERY}HIDDEN_DIM", 32),
+    *(f"{QUERY}NUM_HEADS", 4),
+    *(f"{QUERY}DIM_FEEDFORWARD", 64),
+    *(f"{QUERY}DECODER_LAYERS", 2),
+    *(f"{QUERY}ENCODER_LAYERS", 1),
+    *(f"{QUERY}ENCODER_DIM_FEEDFORWARD", 64),
+    *(f"{QUERY}NUM_POINTS", 256),
+]
+NETWORKS = {
+    "leaf_softmax_ms_deform_attn": [],
+    "leaf_softmax_top_down_fpn": [f"{QUERY}PIXEL_DECODER", "top_down_fpn"],
+    "node_sigmoid_ms_deform_attn": [f"{QUERY}OPTION", "node_sigmoid"],
+    "node_sigmoid_fpn": [f"{QUERY}OPTION", "node_sigmoid", f"{QUERY}PIXEL_DECODER", "fpn"],
+}
+LOSSES = {f"loss_{deep}{name}" for deep in ("", "deep_") for name in ("class", "mask", "dice")}
+
+
+@pytest.fixture(params=NETWORKS)
+def build(request, make_model):
+    """A function that builds the network, with the same weights each time."""
+    return lambda *options: make_model(*SMALL, *NETWORKS[request.param], *options)
+
+
+class TestNetwork:
+    def test_one_image_trains_every_parameter(self, build, make_inputs):
+        model = build().train()
+        losses = model(make_inputs((64, 96)))
+        assert set(losses) == LOSSES
+        sum(losses.values()).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name  # DDP stops at one without
+            assert parameter.grad.isfinite().all(), name
+
+    def test_an_image_without_any_segment_trains(self, build, make_inputs):
+        model = build().train()
+        inputs = make_inputs((64, 96))
+        inputs[0]["sem_seg"].fill_(255)
+        losses = model(inputs)
+        assert losses["loss_mask"] == losses["loss_dice"] == 0 < losses["loss_class"]
+        sum(losses.values()).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+    def test_mixed_sizes_train_and_inputs_stay(self, build, make_inputs):
+        model = build().train()
+        inputs = make_inputs((64, 96), (71, 65), (33, 97))
+        before = copy.deepcopy(inputs)
+        assert all(loss.isfinite() for loss in model(inputs).values())
+        for sample, copied in zip(inputs, before, strict=True):
+            assert torch.equal(sample["image"], copied["image"])
+            assert torch.equal(sample["sem_seg"], copied["sem_seg"])
+
+    def test_a_batch_of_mixed_odd_sizes_equals_one_by_one(self, build, make_inputs):
+        model = build().double().eval()
+        inputs = make_inputs((45, 67), (64, 96), (33, 97), (64, 96))
+        inputs[1].update(height=50, width=131)
+        with torch.no_grad():
+            together = model(inputs)
+            alone = [model([sample])[0] for sample in inputs]
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a["sem_seg"], b["sem_seg"], rtol=0, atol=1e-9)
+        sizes = [tuple(result["sem_seg"].shape) for result in together]
+        assert sizes == [(6, 45, 67), (6, 50, 131), (6, 33, 97), (6, 64, 96)]
+        assert len(together[0]["hiera_labels"]) == len(together[0]["hiera_labels_direct"]) == 3
+
+    def test_saved_weights_give_the_same_predictions(self, build, make_inputs, tmp_path):
+        model = build().eval()
+        torch.save(model.state_dict(), tmp_path / "model.pth")
+        other = build().eval()
+        for parameter in other.parameters():
+            torch.nn.init.zeros_(parameter)
+        other.load_state_dict(torch.load(tmp_path / "model.pth"), strict=True)
+        inputs = make_inputs((64, 96))
+        with torch.no_grad():
+            found, expected = other(inputs)[0], model(inputs)[0]
+        assert torch.equal(found["sem_seg"], expected["sem_seg"])
+
+    def test_trains_in_bfloat16_autocast(self, build, make_inputs):
+        model = build().train()
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model(make_inputs((64, 96)))
+        assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+        sum(losses.values()).backward()
+
+
+@pytest.mark.parametrize("option", ["leaf_softmax", "node_sigmoid"])
+def test_learns_a_scene_by_heart(make_model, scene, option):
+    model = make_model(*SMALL, f"{QUERY}OPTION", option, f"{QUERY}PIXEL_DECODER", "top_down_fpn")
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    model.train()
+    for _ in range(60):
+        losses = model([scene])
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    result = model.eval()([scene])[0]
+    right = result["hiera_labels"][-1] == scene["sem_seg"]
+    assert right.float().mean() > 0.9
+    direct = result["hiera_labels_direct"][0]
+    assert (direct == result["hiera_labels"][0]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("option", ["leaf_softmax", "node_sigmoid"])
+def test_scores_are_sums_over_queries_at_the_size_of_the_input(make_model, hierarchy, option):
+    head = make_model(*SMALL, f"{QUERY}OPTION", option).eval().sem_seg_head
+    generator = torch.Generator().manual_seed(0)
+    prediction = QueryPrediction(
+        torch.randn(2, 11, head.loss.classes.num_logits, generator=generator),
+        3 * torch.randn(2, 11, 4, 6, generator=generator),
+    )
+    masks = F.interpolate(
+        prediction.mask_logits, size=(16, 24), mode="bilinear", align_corners=False
+    ).sigmoid()
+    nodes = head.loss.classes.node_scores(prediction.class_logits)
+    assert nodes.shape == (2, 11, hierarchy.num_nodes)
+    expected = sum(nodes[:, q, :, None, None] * masks[:, q, None] for q in range(11))
+    torch.testing.assert_close(head.scores(prediction), expected)
+
+
+def test_scores_at_the_decoders_stride_are_cheaper_and_nearly_the_same(make_model, make_inputs):
+    exact = make_model(*SMALL).eval()
+    quick = make_model(*SMALL, f"{QUERY}SCORE_STRIDE", 4).eval()
+    inputs = make_inputs((64, 96))
+    with torch.no_grad():
+        a, b = exact(inputs)[0]["sem_seg"], quick(inputs)[0]["sem_seg"]
+    assert not torch.equal(a, b)
+    assert (a - b).abs().mean() < 0.02 * a.mean()
+
+
+def test_images_are_padded_to_the_coarsest_stride(make_model):
+    model = make_model(*SMALL)
+    assert model.backbone.size_divisibility == 0 and model.size_divisibility == 32
+
+
+def test_scores_allow_path_sum_leaf_and_nothing_else(make_model):
+    assert make_model(*SMALL).variant == "path_sum"
+    assert make_model(*SMALL, "MODEL.HIERA_SEG.TEST.DECODE", "leaf").variant == "leaf"
+    with pytest.raises(ValueError, match="'joint_softmax', but the head puts out kind 'scores'"):
+        make_model(*SMALL, "MODEL.HIERA_SEG.TEST.DECODE", "joint_softmax")
+
+
+def test_without_deep_supervision_the_last_layer_alone_is_trained(make_model, make_inputs):
+    model = make_model(*SMALL, f"{QUERY}DEEP_SUPERVISION", False).train()
+    losses = model(make_inputs((64, 96)))
+    assert set(losses) == {"loss_class", "loss_mask", "loss_dice"}
+
+
+def test_the_loss_weight_scales_everything(make_model, make_inputs):
+    inputs = make_inputs((64, 96))
+    losses = []
+    for weight in (1.0, 3.0):
+        model = make_model(*SMALL, f"{HEAD}LOSS_WEIGHT", weight).train()
+        torch.manual_seed(1)  # of the points
+        losses.append(model(inputs))
+    for name, loss in losses[1].items():
+        torch.testing.assert_close(loss, 3 * losses[0][name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([f"{QUERY}OPTION", "softmax"], r"OPTION is 'softmax'; choose one of .*leaf_softmax"),
+        ([f"{QUERY}NUM_QUERIES", 0], "NUM_QUERIES is 0; 1 or more"),
+        ([f"{QUERY}HIDDEN_DIM", 34], "HIDDEN_DIM is 34; it must be a multiple of 4 and of"),
+        ([f"{QUERY}SCORE_STRIDE", 8], "SCORE_STRIDE is 8; choose 1 .exact. to 4"),
+        ([f"{QUERY}OVERSAMPLE_RATIO", 0.5], "OVERSAMPLE_RATIO is 0.5"),
+    ],
+)
+def test_bad_keys_are_named_with_what_is_allowed(make_model, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_model(*SMALL, *options)
