@@ -8,6 +8,16 @@ from hiera_seg.data.datasets import (
     lip,
     mapillary,
     pascal_person_part,
+    street,
 )
 
-__all__ = ["camvid", "cihp", "cityscapes", "generated", "lip", "mapillary", "pascal_person_part"]
+__all__ = [
+    "camvid",
+    "cihp",
+    "cityscapes",
+    "generated",
+    "lip",
+    "mapillary",
+    "pascal_person_part",
+    "street",
+]

@@ -4,6 +4,8 @@ Brostow, Fauqueur, Cipolla: Semantic object classes in video, Pattern Recognitio
 ``datasets/prepare_camvid.py`` makes the folders from the official colour-coded release.
 """
 
+from typing import Any
+
 from hiera_seg.data.catalog import register_hierarchical_dataset
 
 # Name and RGB colour of each raw id, in order, as the release's label_colors.txt has them.
@@ -70,17 +72,22 @@ def split_of(frame: str) -> str:
     )
 
 
+def files_and_labels(split: str) -> dict[str, Any]:
+    """Arguments of register_hierarchical_dataset for a split, for any tree with its classes."""
+    names = [name for name, _ in CLASSES]
+    return {
+        "label_map": {name: None if name == VOID else name for name in names},
+        "raw_classes": names,
+        "image_root": f"{ROOT}/images/{split}",
+        "sem_seg_root": f"{ROOT}/labels/{split}",
+    }
+
+
 def register() -> None:
     """Register hiera_camvid_train, hiera_camvid_val and hiera_camvid_test."""
-    names = [name for name, _ in CLASSES]
     for split in SPLITS:
         register_hierarchical_dataset(
-            f"hiera_camvid_{split}",
-            hierarchy="camvid",
-            label_map={name: None if name == VOID else name for name in names},
-            raw_classes=names,
-            image_root=f"{ROOT}/images/{split}",
-            sem_seg_root=f"{ROOT}/labels/{split}",
+            f"hiera_camvid_{split}", hierarchy="camvid", **files_and_labels(split)
         )
 
 

@@ -51,6 +51,23 @@ ROOT = "$DETECTRON2_DATASETS/cityscapes"
 SPLITS = ("train", "val")
 
 
+def source_and_roots(split: str, kind: str) -> tuple[partial, dict[str, str]]:
+    """What lists a split, and its folders.
+
+    Args:
+        split: "train" or "val".
+        kind: of the label files, "labelIds" or "labelTrainIds".
+    """
+    roots = {
+        "image_root": f"{ROOT}/leftImg8bit/{split}",
+        "sem_seg_root": f"{ROOT}/gtFine/{split}",
+    }
+    source = partial(
+        pair_files, *roots.values(), image_suffix="_leftImg8bit", label_suffix=f"_gtFine_{kind}"
+    )
+    return source, roots
+
+
 def register() -> None:
     """Register hiera_cityscapes_{train,val} and hiera_cityscapes_trainids_{train,val}."""
     tree = Hierarchy.load("cityscapes")
@@ -66,16 +83,7 @@ def register() -> None:
     }
     for prefix, (kind, label_map, raw_classes) in kinds.items():
         for split in SPLITS:
-            roots = {
-                "image_root": f"{ROOT}/leftImg8bit/{split}",
-                "sem_seg_root": f"{ROOT}/gtFine/{split}",
-            }
-            source = partial(
-                pair_files,
-                *roots.values(),
-                image_suffix="_leftImg8bit",
-                label_suffix=f"_gtFine_{kind}",
-            )
+            source, roots = source_and_roots(split, kind)
             register_hierarchical_dataset(
                 f"hiera_cityscapes_{prefix}{split}",
                 source,

@@ -42,6 +42,15 @@ LAYOUTS = {
         18,
         19,
     ),
+    "hiera_street_camvid_test": Layout(
+        "camvid/images/test/{}.jpg", "camvid/labels/test/{}.png", 31, 32
+    ),
+    "hiera_street_cityscapes_train": Layout(
+        "cityscapes/leftImg8bit/train/ulm/{}_leftImg8bit.png",
+        "cityscapes/gtFine/train/ulm/{}_gtFine_labelIds.png",
+        33,
+        34,
+    ),
     "hiera_pascal_person_part_test": Layout(
         "pascal_person_part/images/{}.jpg",
         "pascal_person_part/labels/{}.png",
