@@ -108,6 +108,12 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # Stop at an inner node where the best child scores below this; below 0: always to the leaf.
     hiera.TEST.SAFE_DEPTH = -1.0
 
+    # Beside Detectron2's ENABLED, MIN_SIZES ([]: INPUT.MIN_SIZE_TEST alone), MAX_SIZE and FLIP:
+    # sliding windows of (height, width) over each resized image; [] sees it as a whole.
+    cfg.TEST.AUG.CROP_SIZE = []
+    # Steps between windows down and across; [] takes two thirds of CROP_SIZE.
+    cfg.TEST.AUG.STRIDE = []
+
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 

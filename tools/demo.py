@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
 
 from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import DatasetError, LabelReader
@@ -20,6 +20,7 @@ from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.labels import check_same_size, read_image_file
 from hiera_seg.engine import CheckpointError, HieraCheckpointer, exit_on_error, load_config
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.inference import HieraPredictor
 from hiera_seg.visualization import save_levels
 
 EPILOG = """
@@ -28,6 +29,9 @@ examples:
     tools/demo.py --config-file CONFIG --input 'images/*.jpg' --output out/
   images of the config's test set beside their ground truth
     tools/demo.py --config-file CONFIG --output out/ --num 8
+  several sizes, each also mirrored (docs/inference.md)
+    tools/demo.py --config-file CONFIG --input street.jpg --output out/ \\
+        --opts TEST.AUG.ENABLED True TEST.AUG.MIN_SIZES "(256, 384, 512)"
   with other weights, and inner nodes wherever the model is not sure of a leaf
     tools/demo.py --config-file CONFIG --input street.jpg --output out/ \\
         --opts MODEL.WEIGHTS model.pth MODEL.HIERA_SEG.TEST.SAFE_DEPTH 0.6
@@ -197,11 +201,10 @@ class Checkpointer(HieraCheckpointer):
         super()._log_incompatible_keys(incompatible)
 
 
-def load_predictor(cfg: CfgNode, opts: list[str]) -> DefaultPredictor:
+def load_predictor(cfg: CfgNode, opts: list[str]) -> HieraPredictor:
     weights = cfg.MODEL.WEIGHTS
-    cfg.MODEL.WEIGHTS = ""
-    predictor = DefaultPredictor(cfg)
-    checkpointer = Checkpointer(predictor.model, save_dir=cfg.OUTPUT_DIR)
+    model = build_model(cfg)
+    checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
     if "MODEL.WEIGHTS" not in opts and checkpointer.has_checkpoint():
         weights = checkpointer.get_checkpoint_file()
     if not weights:
@@ -211,7 +214,7 @@ def load_predictor(cfg: CfgNode, opts: list[str]) -> DefaultPredictor:
         )
     checkpointer.load(weights)
     print(f"weights: {weights}")
-    return predictor
+    return HieraPredictor(cfg, model)
 
 
 def describe(labels: np.ndarray, hierarchy: Hierarchy) -> str:

@@ -234,7 +234,7 @@ class _LabelTables:
             reader = LabelReader(hierarchy, None, void, name=name or "")
         else:
             reader = LabelReader.from_metadata(meta)
-            swap = _swap_table(meta.get("flip_pairs") or (), reader.hierarchy, hierarchy)
+            swap = swap_table(meta.get("flip_pairs") or (), reader.hierarchy, hierarchy)
         if reader.hierarchy != hierarchy or reader.ignore_label != ignore_label:
             reader = reader.to_hierarchy(hierarchy, ignore_label)
 
@@ -248,8 +248,16 @@ class _LabelTables:
         return cls(reader, compact, straight, mirrored)
 
 
-def _swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
-    """int64 (N,): the node of the model's tree that each one becomes in a mirrored image."""
+def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
+    """int64 (N,): the node of the model's tree that each one becomes in a mirrored image.
+
+    It is its own inverse.
+
+    Args:
+        pairs: ``flip_pairs`` of a dataset.
+        own: the dataset's tree.
+        model: the model's.
+    """
     swap = np.arange(model.num_nodes)
     target = {path: node for node, path in enumerate(model.paths)}
     for left, right in resolve_flip_pairs(pairs, own):

@@ -28,6 +28,7 @@ from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.evaluation import HieraSemSegEvaluator
+from hiera_seg.inference import HieraSegmentorWithTTA
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +187,25 @@ class HieraTrainer(DefaultTrainer):
             verify_results(cfg, results)
         return results
 
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> dict:
+        """Evaluate a model on DATASETS.TEST, by test-time augmentation where TEST.AUG says so.
+
+        Args:
+            cfg: see the constructor.
+            model: with its weights, wrapped for several processes or not.
+            evaluators: default: :meth:`build_evaluator` of each dataset.
+        """
+        if cfg.TEST.AUG.ENABLED:
+            plain = model.module if isinstance(model, DistributedDataParallel) else model
+            model = HieraSegmentorWithTTA(cfg, plain)
+        return super().test(cfg, model, evaluators)
+
     def state_dict(self) -> dict[str, Any]:
         state = TrainerBase.state_dict(self)
         state["_trainer"] = self._trainer.state_dict()
@@ -236,7 +256,10 @@ class HieraTrainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
         require_registered([dataset_name], "DATASETS.TEST")
-        return build_detection_test_loader(cfg, dataset_name, mapper=HieraDatasetMapper(cfg, False))
+        # test-time augmentation resizes the original itself
+        options = {"augmentations": []} if cfg.TEST.AUG.ENABLED else {}
+        mapper = HieraDatasetMapper(cfg, False, **options)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -3,7 +3,7 @@
 from .deformable_attention import MultiScaleDeformableAttention, multi_scale_deformable_attention
 from .point_sampling import Points, draw_points, draw_uncertain_points, sample_maps
 from .positions import sine_positions
-from .scores import DECODE_VARIANTS, NodeOutput, node_scores
+from .scores import DECODE_VARIANTS, NodeOutput, mean_scores, node_scores
 from .tree_ops import ancestor_min, descendant_max, path_product, path_sum, sum_over_leaves
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "descendant_max",
     "draw_points",
     "draw_uncertain_points",
+    "mean_scores",
     "multi_scale_deformable_attention",
     "node_scores",
     "path_product",

@@ -22,6 +22,9 @@ In level_softmax a shallow leaf takes part in the softmax of every deeper level,
 of its own at each of them.
 """
 
+import copy
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -136,6 +139,35 @@ class NodeScores:
         """(B, L, H, W) scores of the leaves; their maximum picks a pixel's path."""
         ranking = self.leaf_ranking()
         return ranking if self._log_nodes is None else ranking.exp()
+
+
+def mean_scores(scores: Sequence[NodeScores]) -> NodeScores:
+    """The mean of what several outputs say about the same pixels: of probabilities, not logits.
+
+    Args:
+        scores: of one tree and one variant, all of one size; not changed.
+
+    Returns:
+        `NodeScores` in which every node has the mean of its scores. A leaf's score is made of
+        these means as the variant makes it of scores.
+    """
+    first = scores[0]
+    if len(scores) == 1:
+        return first
+    mean = copy.copy(first)
+    if first._levels is not None:
+        levels = zip(*(member._levels for member in scores), strict=True)
+        mean._levels = [torch.stack(level).mean(0) for level in levels]
+    elif first._leaves is not None:
+        mean._leaves = torch.stack([member._leaves for member in scores]).mean(0)
+        mean._nodes = None
+    elif first._log_nodes is not None:
+        logs = torch.stack([member._log_nodes for member in scores])
+        mean._log_nodes = logs.logsumexp(0) - math.log(len(scores))
+        mean._nodes = None
+    else:
+        mean._nodes = torch.stack([member._nodes for member in scores]).mean(0)
+    return mean
 
 
 def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeScores:

@@ -4,7 +4,7 @@ Importing this package registers everything in Detectron2's registries.
 """
 
 import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
-from hiera_seg.modeling.decode import decode, decode_variant
+from hiera_seg.modeling.decode import NodeView, decode, decode_variant, decode_views
 from hiera_seg.modeling.heads import (
     AuxiliaryHead,
     EmbeddingHead,
@@ -35,11 +35,13 @@ __all__ = [
     "HieraSegmentor",
     "MSDeformAttnDecoder",
     "MaskedAttentionDecoder",
+    "NodeView",
     "QueryPrediction",
     "TopDownFPNDecoder",
     "build_hierarchical_loss",
     "build_pixel_decoder",
     "decode",
     "decode_variant",
+    "decode_views",
     "fall_back_to_batch_norm",
 ]

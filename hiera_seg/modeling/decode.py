@@ -8,7 +8,7 @@ result comes out in bands of output rows that fit the cache, apart from the roun
 bits, which can matter only where two leaves tie.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from hiera_seg.layers.scores import (
     NodeOutput,
     NodeScores,
     check_variant,
+    mean_scores,
     node_scores,
 )
 from hiera_seg.layers.tree_ops import tree_tables
@@ -39,6 +40,25 @@ _BAND_VALUES_CPU = 1 << 19
 _BAND_VALUES_GPU = 1 << 25
 
 Size = tuple[int, int]
+
+
+class NodeView(NamedTuple):
+    """What a head says about an image, or about a resized or mirrored copy of it.
+
+    Attributes:
+        output: of one image, values (1, N, h, w) or (N, h, w) covering the padded input.
+        padded_size: (height, width) of the network's input.
+        image_size: (height, width) of the part of it that the image fills, from the top left.
+        mirrored: whether the network saw left as right.
+        swap: of a mirrored view, int64 (N,): which of its channels speaks of each node ("left arm"
+            of "right arm"); None: each channel of its own node.
+    """
+
+    output: NodeOutput
+    padded_size: Size
+    image_size: Size
+    mirrored: bool = False
+    swap: Tensor | None = None
 
 
 def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits") -> str:
@@ -126,34 +146,78 @@ def decode(
     Raises:
         ValueError: sizes, variant, output or threshold that can not be, each with its value.
     """
-    values = _checked_values(node_output, hierarchy)
-    check_variant(variant, node_output.kind)
+    view = NodeView(node_output, padded_size, image_size)
+    return decode_views(
+        [view],
+        hierarchy,
+        output_size=output_size,
+        variant=variant,
+        direct=direct,
+        output=output,
+        safe_depth=safe_depth,
+    )
+
+
+@torch.no_grad()
+def decode_views(
+    views: Sequence[NodeView],
+    hierarchy: Hierarchy,
+    *,
+    output_size: Size,
+    variant: str,
+    direct: bool = True,
+    output: str = "both",
+    safe_depth: float | None = None,
+) -> dict:
+    """Decode several views of one image as one.
+
+    Each view's values are resized to the image's original size and scored there; where there are
+    several, the scores (probabilities, not logits) of every node are averaged before anything is
+    decided.
+
+    Args:
+        views: one or more, of one kind of output.
+        hierarchy, output_size, variant, direct, output, safe_depth: as in `decode`.
+
+    Returns, Raises:
+        As `decode`.
+    """
+    values = [_checked_values(view.output, hierarchy) for view in views]
+    for view in views:
+        check_variant(variant, view.output.kind)
+        _check_sizes(view.padded_size, view.image_size, output_size)
     if output not in OUTPUTS:
         raise ValueError(f"output is {output!r}; it must be one of {OUTPUTS}")
     if safe_depth is not None and not safe_depth >= 0:
         raise ValueError(f"safe_depth is {safe_depth}; it must be a score of 0 or more, or None")
-    _check_sizes(padded_size, image_size, output_size)
 
     height, width = output_size
     num_levels = hierarchy.num_levels
-    kwargs = {"dtype": torch.int32 if output == "labels" else torch.int64, "device": values.device}
+    device = values[0].device
+    kwargs = {"dtype": torch.int32 if output == "labels" else torch.int64, "device": device}
     scores_out, labels, direct_labels = None, [], []
     if output != "labels":
-        scores_out = values.new_empty((hierarchy.num_leaves, height, width))
+        scores_out = values[0].new_empty((hierarchy.num_leaves, height, width))
     if output != "scores":
         labels = [torch.empty(output_size, **kwargs) for _ in range(num_levels)]
         if direct:
             direct_labels = [torch.empty(output_size, **kwargs) for _ in range(num_levels)]
 
-    row_steps = _resizes(values.shape[1], padded_size[0], image_size[0], height, values)
-    budget = _BAND_VALUES_CPU if values.device.type == "cpu" else _BAND_VALUES_GPU
-    rows = max(1, budget // (hierarchy.num_nodes * width))
+    rows_of = [
+        _resizes(x.shape[1], view.padded_size[0], view.image_size[0], height, x)
+        for x, view in zip(values, views, strict=True)
+    ]
+    budget = _BAND_VALUES_CPU if device.type == "cpu" else _BAND_VALUES_GPU
+    rows = max(1, budget // (hierarchy.num_nodes * width * len(views)))
     for top in range(0, height, rows):
         band = slice(top, min(top + rows, height))
-        index = torch.arange(band.start, band.stop, device=values.device)
-        narrow = _resize_rows(values, row_steps, index)
-        wide = _resize_columns(narrow, padded_size[1], image_size[1], width)
-        scores = node_scores(NodeOutput(wide[None], node_output.kind), hierarchy, variant)
+        index = torch.arange(band.start, band.stop, device=device)
+        scores = mean_scores(
+            [
+                node_scores(_band(x, view, steps, index, width), hierarchy, variant)
+                for x, view, steps in zip(values, views, rows_of, strict=True)
+            ]
+        )
         ranking = scores.leaf_ranking()[0]
         if scores_out is not None:
             scores_out[:, band] = scores.leaves()[0] if variant == "path_product" else ranking
@@ -165,7 +229,7 @@ def decode(
             for out, level_labels in zip(labels, path, strict=True):
                 out[band] = level_labels
         for level, out in enumerate(direct_labels):
-            nodes = _levels(hierarchy, values.device)[level].nodes
+            nodes = _levels(hierarchy, device)[level].nodes
             out[band] = nodes[_best(scores.at_level(level)[0])[1]]
 
     result = {}
@@ -176,6 +240,19 @@ def decode(
     if direct_labels:
         result["hiera_labels_direct"] = direct_labels
     return result
+
+
+def _band(
+    values: Tensor, view: NodeView, row_steps: list["_Resize"], index: Tensor, width: int
+) -> NodeOutput:
+    """Rows `index` of a view at its final size, left and right as in the image."""
+    narrow = _resize_rows(values, row_steps, index)
+    wide = _resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
+    if view.mirrored:
+        wide = wide.flip(-1)
+        if view.swap is not None:
+            wide = wide[view.swap]
+    return NodeOutput(wide[None], view.output.kind)
 
 
 def _checked_values(node_output: NodeOutput, hierarchy: Hierarchy) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hiera_seg.config import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
-from hiera_seg.modeling.decode import OUTPUTS, decode, decode_variant
+from hiera_seg.modeling.decode import OUTPUTS, NodeView, Size, decode_variant, decode_views
 from hiera_seg.modeling.norm import fall_back_to_batch_norm
 
 
@@ -116,10 +116,15 @@ class HieraSegmentor(nn.Module):
         Raises:
             ValueError: in training, "sem_seg" is missing or differs in size from its image.
         """
-        images = [self._normalize(x["image"]) for x in batched_inputs]
+        images = [x["image"] for x in batched_inputs]
         if self.training:
-            return self._losses(images, batched_inputs)
-        return self._predictions(images, batched_inputs)
+            return self._losses([self._normalize(image) for image in images], batched_inputs)
+        results = []
+        for x, view in zip(batched_inputs, self.node_views(images), strict=True):
+            height, width = view.image_size
+            size = (x.get("height", height), x.get("width", width))
+            results.append(self.decode([view], size))
+        return results
 
     def _normalize(self, image: Tensor) -> Tensor:
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
@@ -135,26 +140,46 @@ class HieraSegmentor(nn.Module):
         targets = ImageList.from_tensors(labels, divisibility, ignore_value).tensor
         return self.sem_seg_head(self.backbone(batch.tensor), targets)[1]
 
-    def _predictions(self, images: list[Tensor], inputs: list[dict[str, Any]]) -> list[dict]:
-        results: list[dict] = [{} for _ in images]
+    def node_views(self, images: Sequence[Tensor]) -> list[NodeView]:
+        """What the head says about each image; in eval.
+
+        Args:
+            images: (C, H, W) uint8 or float of any sizes, as in the "image" of inputs.
+        """
+        images = [self._normalize(image) for image in images]
+        views: list = [None] * len(images)
         for members in self._batches(images):
             batch = ImageList.from_tensors([images[i] for i in members], self.size_divisibility)
             output, _ = self.sem_seg_head(self.backbone(batch.tensor))
             padded_height, padded_width = batch.tensor.shape[-2:]
             for row, i in enumerate(members):
                 height, width = (int(n) for n in images[i].shape[-2:])
-                results[i] = decode(
+                views[i] = NodeView(
                     NodeOutput(output.values[row : row + 1], output.kind),
-                    self.hierarchy,
                     padded_size=(int(padded_height), int(padded_width)),
                     image_size=(height, width),
-                    output_size=(inputs[i].get("height", height), inputs[i].get("width", width)),
-                    variant=self.variant,
-                    direct=self.direct,
-                    output=self.output,
-                    safe_depth=self.safe_depth,
                 )
-        return results
+        return views
+
+    def decode(self, views: Sequence[NodeView], output_size: Size, **changes: Any) -> dict:
+        """Decode views of one image as this model is set to.
+
+        Args:
+            views: of :meth:`node_views`; several are averaged.
+            output_size: (height, width) of the result.
+            changes: settings to replace: ``variant``, ``direct``, ``output`` or ``safe_depth``.
+
+        Returns:
+            As of :func:`~hiera_seg.modeling.decode.decode`.
+        """
+        settings = {
+            "variant": self.variant,
+            "direct": self.direct,
+            "output": self.output,
+            "safe_depth": self.safe_depth,
+        }
+        settings |= changes
+        return decode_views(views, self.hierarchy, output_size=output_size, **settings)
 
     def _batches(self, images: list[Tensor]) -> list[list[int]]:
         """Indices of images that pad to one size.

@@ -1,0 +1,8 @@
+"""Prediction: images in, label maps per level out; test-time augmentation, sliding windows."""
+
+import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
+from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
+from hiera_seg.inference.predictor import HieraPredictor
+from hiera_seg.inference.sliding import slide
+
+__all__ = ["HieraPredictor", "HieraSegmentorWithTTA", "slide"]

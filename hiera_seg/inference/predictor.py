@@ -1,0 +1,132 @@
+"""The predictor: a config and its weights as a function of images."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from hiera_seg.config import ConfigError
+from hiera_seg.data.labels import read_image_file
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
+from hiera_seg.modeling import HieraSegmentor, NodeView
+
+Image = np.ndarray | str | os.PathLike
+
+
+class HieraPredictor:
+    """Segments images as a config says: INPUT at test time, MODEL.HIERA_SEG.TEST, TEST.AUG.
+
+    ::
+
+        predictor = HieraPredictor(cfg)                        # weights: MODEL.WEIGHTS
+        result = predictor("street.jpg", level="group")
+        result["labels"], result["names"]
+
+    Attributes:
+        model: the segmentor, in eval.
+        hierarchy: its tree.
+    """
+
+    def __init__(self, cfg: CfgNode, model: HieraSegmentor | None = None):
+        """
+        Args:
+            cfg: a config with a HieraSegmentor.
+            model: a model with its weights; None builds it and loads MODEL.WEIGHTS.
+
+        Raises:
+            ConfigError: the model is no HieraSegmentor.
+        """
+        if model is None:
+            model = build_model(cfg)
+            DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        if not isinstance(model, HieraSegmentor):
+            raise ConfigError(
+                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; HieraPredictor wants a "
+                "HieraSegmentor"
+            )
+        self.model = model.eval()
+        self.image_format = cfg.INPUT.FORMAT
+        self._augmented = HieraSegmentorWithTTA(cfg, model) if cfg.TEST.AUG.ENABLED else None
+        self._resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        return self.model.hierarchy
+
+    def __call__(
+        self,
+        images: Image | Sequence[Image],
+        *,
+        level: int | str | None = None,
+        safe_depth: float | None = None,
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Segment an image, or a list of images.
+
+        Args:
+            images: a path, or an array uint8 (H, W, 3) in BGR, as OpenCV reads it and Detectron2's
+                predictor takes it; or a list of these, of any sizes.
+            level: of "labels": an index or a name; default: the finest.
+            safe_depth: stop at an inner node where the best child scores below this; default: as
+                the config says.
+
+        Returns:
+            For an image a dict, for a list a list of them. Tensors are on the model's device:
+
+            - "labels": int64 (H, W), the node ids at `level`;
+            - "names": {node id: display name} of the nodes in "labels", the largest area first;
+            - "sem_seg", "hiera_labels", "hiera_labels_direct": what the model gives, see
+              :class:`~hiera_seg.modeling.HieraSegmentor`; which of them, TEST.OUTPUT and
+              TEST.DIRECT decide. With TEST.OUTPUT "scores" there are no labels and no names.
+
+        Raises:
+            DatasetError: a file can not be read.
+            HierarchyError: the tree has no such level.
+            ValueError: an array that is no image.
+        """
+        level = -1 if level is None else self.hierarchy.level_index(level)
+        changes = {} if safe_depth is None else {"safe_depth": safe_depth}
+        single = isinstance(images, str | os.PathLike | np.ndarray)
+        arrays = [self._read(image) for image in ([images] if single else images)]
+        results = []
+        for image, views in zip(arrays, self._views(arrays), strict=True):
+            result = self.model.decode(views, image.shape[:2], **changes)
+            if "hiera_labels" in result:
+                result["labels"] = result["hiera_labels"][level].long()
+                result["names"] = self._names(result["labels"])
+            results.append(result)
+        return results[0] if single else results
+
+    def _read(self, image: Image) -> np.ndarray:
+        """(H, W, C) in the model's channel order."""
+        if isinstance(image, str | os.PathLike):
+            array = read_image_file(os.fspath(image), self.image_format)
+            return array if array.ndim == 3 else array[:, :, None]
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"an image is a path, or a uint8 array (H, W, 3) in BGR, not {image.dtype} of "
+                f"shape {image.shape}"
+            )
+        return image[:, :, ::-1] if self.image_format == "RGB" else image
+
+    @torch.no_grad()
+    def _views(self, images: list[np.ndarray]) -> list[list[NodeView]]:
+        if self._augmented is not None:
+            return [self._augmented.views(image) for image in images]
+        resized = [self._resize.get_transform(image).apply_image(image) for image in images]
+        tensors = [
+            torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in resized
+        ]
+        return [[view] for view in self.model.node_views(tensors)]
+
+    def _names(self, labels: Tensor) -> dict[int, str]:
+        counts = labels.flatten().bincount(minlength=self.hierarchy.num_nodes).tolist()
+        present = sorted((v for v, count in enumerate(counts) if count), key=lambda v: -counts[v])
+        return {v: self.hierarchy.display_names[v] for v in present}

@@ -1,0 +1,46 @@
+"""Evaluation through TEST.AUG: the same trainer, loader and evaluator."""
+
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+
+from hiera_seg.engine import HieraTrainer
+
+
+@pytest.fixture
+def evaluate(cfg):
+    def run(*options):
+        changed = cfg.clone()
+        changed.INPUT.MIN_SIZE_TEST = 64
+        changed.merge_from_list(list(options))
+        return HieraTrainer.evaluate(changed)["sem_seg"]
+
+    return run
+
+
+@pytest.fixture
+def weights(cfg, tmp_path):
+    """Random weights whose predictions are not all one class."""
+    torch.manual_seed(0)
+    model = HieraTrainer.build_model(cfg)
+    torch.nn.init.normal_(model.sem_seg_head.predictor.weight, std=3.0)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
+
+
+def test_evaluation_by_test_time_augmentation(evaluate, weights):
+    plain = evaluate()
+    as_it_is = ["TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (), "TEST.AUG.FLIP", False]
+    covering = ["TEST.AUG.CROP_SIZE", [200, 200]]
+    assert evaluate(*as_it_is, *covering) == pytest.approx(plain, nan_ok=True)
+    sliding = ["TEST.AUG.CROP_SIZE", [32, 48]]
+    several = evaluate("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (40, 64), *sliding)
+    assert several.keys() == plain.keys()
+    assert 0 < several["pACC"] != plain["pACC"]
+
+
+def test_a_mirrored_view_swaps_the_pairs_of_the_dataset(cfg, evaluate, weights):
+    aug = ["TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", ()]
+    without = evaluate(*aug)
+    MetadataCatalog.get(cfg.DATASETS.TEST[0]).flip_pairs = [("car", "road")]
+    assert evaluate(*aug)["pACC"] != without["pACC"]

@@ -1,0 +1,111 @@
+"""The predictor: what goes in, what comes out, and that TEST.AUG reaches it."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from PIL import Image
+
+from hiera_seg import HierarchyError, add_hiera_seg_config
+from hiera_seg.config import ConfigError
+from hiera_seg.data import DatasetError
+from hiera_seg.inference import HieraPredictor, HieraSegmentorWithTTA
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.MIN_SIZE_TEST = 30
+    return cfg
+
+
+def test_labels_scores_and_names(cfg, make_model, image, tree):
+    model = make_model(stride=4)
+    result = HieraPredictor(cfg, model)(image[:, :, ::-1])
+    expected = model(
+        [
+            {
+                "image": torch.as_tensor(
+                    np.array(Image.fromarray(image).resize((42, 30), 2))
+                ).permute(2, 0, 1),
+                "height": 40,
+                "width": 56,
+            }
+        ]  # fmt: skip
+    )[0]
+    assert torch.equal(result["sem_seg"], expected["sem_seg"])
+    assert torch.equal(result["labels"], expected["hiera_labels"][-1])
+    assert len(result["hiera_labels"]) == len(result["hiera_labels_direct"]) == 3
+    counts = np.bincount(result["labels"].numpy().ravel(), minlength=tree.num_nodes)
+    assert list(result["names"].values()) == [
+        tree.display_names[v] for v in np.argsort(-counts, kind="stable") if counts[v]
+    ]
+
+
+def test_a_path_is_an_array_in_bgr(cfg, make_model, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "a.png")
+    predictor = HieraPredictor(cfg, make_model(stride=4))
+    expected = predictor(image[:, :, ::-1])["sem_seg"]
+    assert torch.equal(predictor(tmp_path / "a.png")["sem_seg"], expected)
+    assert torch.equal(predictor(str(tmp_path / "a.png"))["sem_seg"], expected)
+    cfg.INPUT.FORMAT = "BGR"
+    predictor = HieraPredictor(cfg, make_model(stride=4))
+    found = predictor(tmp_path / "a.png")["sem_seg"]
+    assert torch.equal(found, predictor(image[:, :, ::-1])["sem_seg"])
+    assert not torch.equal(found, expected)
+
+
+def test_a_list_gives_a_list(cfg, make_model, image):
+    predictor = HieraPredictor(cfg, make_model(stride=4))
+    images = [image, image[:33], image[::-1].copy()]
+    results = predictor(images)
+    assert [tuple(x["labels"].shape) for x in results] == [(40, 56), (33, 56), (40, 56)]
+    for result, one in zip(results, images, strict=True):
+        torch.testing.assert_close(result["sem_seg"], predictor(one)["sem_seg"])
+    assert predictor([]) == []
+
+
+def test_levels_by_name_and_safe_depth(cfg, make_model, image, tree):
+    predictor = HieraPredictor(cfg, make_model(stride=4))
+    result = predictor(image, level="group")
+    assert torch.equal(result["labels"], result["hiera_labels"][0])
+    assert set(result["names"]) <= set(tree.level_nodes(0).tolist())
+    assert torch.equal(predictor(image, level=0)["labels"], result["labels"])
+    unsure = predictor(image, safe_depth=2.0)
+    assert np.isin(unsure["labels"].numpy(), tree.level_nodes(0)).all()
+    assert not np.isin(predictor(image)["labels"].numpy(), tree.level_nodes(0)).all()
+    with pytest.raises(HierarchyError, match="groups"):
+        predictor(image, level="groups")
+
+
+def test_output_as_the_model_is_set(cfg, make_model, image):
+    labels = HieraPredictor(cfg, make_model(output="labels", direct=False))(image)
+    assert set(labels) == {"hiera_labels", "labels", "names"}
+    assert set(HieraPredictor(cfg, make_model(output="scores"))(image)) == {"sem_seg"}
+
+
+def test_test_time_augmentation_by_config(cfg, make_model, image):
+    model = make_model(stride=4)
+    cfg.TEST.AUG.ENABLED = True
+    cfg.TEST.AUG.MIN_SIZES = (30, 44)
+    cfg.TEST.AUG.CROP_SIZE = [24, 24]
+    augmented = HieraSegmentorWithTTA(cfg, model)
+    expected = model.decode(augmented.views(image), (40, 56))
+    found = HieraPredictor(cfg, model)([image[:, :, ::-1]])[0]
+    torch.testing.assert_close(found["sem_seg"], expected["sem_seg"])
+    cfg.TEST.AUG.ENABLED = False
+    plain = HieraPredictor(cfg, model)(image[:, :, ::-1])
+    assert not torch.allclose(plain["sem_seg"], expected["sem_seg"])
+
+
+def test_what_is_no_image(cfg, make_model, image, tmp_path):
+    predictor = HieraPredictor(cfg, make_model())
+    for wrong in (image.astype(np.float32), image[:, :, 0]):
+        with pytest.raises(ValueError, match=r"a uint8 array \(H, W, 3\) in BGR, not"):
+            predictor(wrong)
+    with pytest.raises(DatasetError, match=r"none\.png"):
+        predictor(tmp_path / "none.png")
+    with pytest.raises(ConfigError, match="wants a HieraSegmentor"):
+        HieraPredictor(cfg, torch.nn.Identity())
