@@ -39,7 +39,7 @@ setup(
         "pycocotools>=2.0.2",
     ],
     extras_require={
-        "timm": ["timm>=0.9"],
+        "timm": ["timm>=1.0.11"],
         "export": ["onnx>=1.14", "onnxruntime>=1.15"],
         "opencv": ["opencv-python"],
         "dev": ["pytest>=7.3", "hypothesis>=6.80", "ruff>=0.5"],

@@ -17,6 +17,10 @@ class ConfigError(ValueError):
     """A config key holds a value that can not work; the message names key, value and remedy."""
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint can not be found or read; the message names the file and the reason."""
+
+
 def add_hiera_seg_config(cfg: CN) -> None:
     """Add the keys of hiera_seg (and of Detectron2's DeepLab project) to a config.
 
@@ -97,6 +101,20 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.MASK_FORMER.DEEP_SUPERVISION = True
     # Stride at which masks become scores in eval; 1 is exact, the decoder's own is quick.
     hiera.MASK_FORMER.SCORE_STRIDE = 1
+    # A model of timm as backbone (MODEL.BACKBONE.NAME: build_hiera_timm_backbone).
+    hiera.TIMM = CN()
+    hiera.TIMM.NAME = ""  # such as "hrnet_w48"; docs/backbones.md
+    # Begin with timm's own weights, downloaded; not where MODEL.WEIGHTS is set.
+    hiera.TIMM.PRETRAINED = True
+    # A local file of weights to begin with instead.
+    hiera.TIMM.CHECKPOINT = ""
+    # 8 or 16 dilate the last stages of models that can be dilated.
+    hiera.TIMM.OUTPUT_STRIDE = 32
+    hiera.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    hiera.TIMM.DROP_PATH_RATE = 0.0
+    hiera.TIMM.NORM = "BN"  # "SyncBN": batch norms over all GPUs
+    # "LN": layer norm of each feature, for Swin and ConvNeXt.
+    hiera.TIMM.OUT_NORM = ""
 
     hiera.TEST = CN()
     # How node scores become leaf scores: "auto" fits the losses, or a name of docs/metrics.md.

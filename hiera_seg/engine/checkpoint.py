@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-
-class CheckpointError(RuntimeError):
-    """A checkpoint can not be found or read; the message names the file and the reason."""
+from hiera_seg.config import CheckpointError
 
 
 class HieraCheckpointer(DetectionCheckpointer):

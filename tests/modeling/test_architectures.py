@@ -22,6 +22,10 @@ FPN = [
 ]
 RESNET_FEATURES = ["MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]]
 AUXILIARY = ["MODEL.HIERA_SEG.AUXILIARY.WEIGHT", 0.4]
+TIMM = [
+    *("MODEL.BACKBONE.NAME", "build_hiera_timm_backbone"),
+    *("MODEL.HIERA_SEG.TIMM.PRETRAINED", False),
+]
 
 ARCHITECTURES = {
     "resnet18_deeplab": [
@@ -92,12 +96,27 @@ ARCHITECTURES = {
         *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
         *("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn"),
     ],
+    "timm_convnext_deeplab": [
+        *TIMM,
+        *("MODEL.HIERA_SEG.TIMM.NAME", "test_convnext"),
+        *("MODEL.HIERA_SEG.TIMM.OUT_NORM", "LN"),  # of features that are read
+        *("MODEL.HIERA_SEG.TIMM.OUT_FEATURES", ["res2", "res4", "res5"]),
+        *AUXILIARY,
+    ],
+    "timm_hrnet_fpn": [
+        *TIMM,
+        *("MODEL.HIERA_SEG.TIMM.NAME", "hrnet_w18_small"),
+        *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+        *("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn"),
+    ],
 }
 
 
 @pytest.fixture(params=ARCHITECTURES)
 def build(request, make_model):
     """A function that builds the architecture, with the same weights each time."""
+    if request.param.startswith("timm_"):
+        pytest.importorskip("timm", reason="needs timm: pip install timm")
     return lambda *options: make_model(*ARCHITECTURES[request.param], *options)
 
 

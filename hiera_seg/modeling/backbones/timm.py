@@ -1,0 +1,235 @@
+"""Any model of timm that gives features of strides 4, 8, 16 and 32, as a Detectron2 backbone."""
+
+import difflib
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import Backbone
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from hiera_seg.config import ConfigError
+from hiera_seg.modeling.backbones.timm_weights import download_error, load_timm_file
+
+KEY = "MODEL.HIERA_SEG.TIMM"
+STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+NORMS = ("BN", "SyncBN")
+OUT_NORMS = ("", "LN")
+
+_ANY_SIZE = {"strict_img_size": False, "always_partition": True}
+# By the file of timm that defines a model: what turns a classifier of one image size into a
+# network for images of any size, and takes HRNet's branches instead of its classifier's widening.
+MODEL_OPTIONS: dict[str, dict[str, Any]] = {
+    "hrnet": {"feature_location": ""},
+    "swin_transformer": _ANY_SIZE,
+    "swin_transformer_v2": _ANY_SIZE,
+    "swin_transformer_v2_cr": _ANY_SIZE,
+}
+
+
+class TimmBackbone(Backbone):
+    """The last four stages of a timm model as features res2, res3, res4 and res5.
+
+    Images are to be padded to multiples of ``size_divisibility``, as
+    :class:`~hiera_seg.modeling.HieraSegmentor` does. All parameters train:
+    ``MODEL.BACKBONE.FREEZE_AT`` is a key of Detectron2's ResNets.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        name: str,
+        in_channels: int = 3,
+        pretrained: bool = False,
+        checkpoint: str = "",
+        output_stride: int = 32,
+        out_features: Sequence[str] = tuple(STRIDES),
+        drop_path_rate: float = 0.0,
+        synchronize_norms: bool = False,
+        out_norm: str = "",
+    ):
+        """
+        Args:
+            name: of the model in timm, such as "hrnet_w48"; "model.tag" chooses among weights.
+            in_channels: channels of images.
+            pretrained: begin with timm's weights, downloaded where they are not cached.
+            checkpoint: file of weights to begin with instead, in timm's names.
+            output_stride: 8, 16 or 32; below 32 the last stages are dilated, as far as the model
+                can be.
+            out_features: which of res2, res3, res4, res5 to give.
+            drop_path_rate: of stochastic depth.
+            synchronize_norms: batch norm over all processes (on GPUs; a CPU has none).
+            out_norm: "LN" normalises each feature over its channels, as published segmentation
+                networks on Swin and ConvNeXt do; "" leaves it.
+
+        Raises:
+            ConfigError: timm is not installed, knows no such model, or the model can not do what
+                is asked.
+            CheckpointError: the weights can not be found, read or downloaded, or do not fit.
+        """
+        super().__init__()
+        timm = _import_timm()
+        _check_options(timm, name, output_stride, out_features, out_norm)
+        own = MODEL_OPTIONS.get(timm.model_entrypoint(name).__module__.rpartition(".")[2], {})
+        options = {"in_chans": in_channels, **own}
+        if output_stride != 32:
+            options["output_stride"] = output_stride
+        if drop_path_rate > 0:
+            options["drop_path_rate"] = drop_path_rate
+        self._out_features = sorted(out_features, key=STRIDES.get)
+        self.body = _build(timm, name, options)
+        indices = _stage_indices(self.body, name, output_stride, any_size=bool(own))
+        if len(out_features) < len(STRIDES):  # again, without the stages that nobody reads
+            options["out_indices"] = [indices[feature] for feature in self._out_features]
+            self.body = _build(timm, name, options)
+        if checkpoint:
+            load_timm_file(timm, self.body, name, checkpoint, in_channels)
+        elif pretrained:
+            try:
+                self.body = _create(timm, name, {**options, "pretrained": True})
+            except Exception as error:  # whatever a download, a cache or a damaged file runs into
+                raise download_error(self.body.pretrained_cfg, name, error) from error
+        _drop_unstrided_pools(self.body)
+        if synchronize_norms:
+            self.body = timm.layers.convert_sync_batchnorm(self.body)
+
+        self._channels_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
+        info = self.body.feature_info
+        self._out_feature_strides = self._last(info.reduction())
+        self._out_feature_channels = self._last(info.channels())
+        self._size_divisibility = output_stride
+        self.norms = nn.ModuleDict()
+        if out_norm:
+            self.norms.update({k: nn.LayerNorm(c) for k, c in self._out_feature_channels.items()})
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        keys = cfg.MODEL.HIERA_SEG.TIMM
+        if keys.NORM not in NORMS:
+            raise ConfigError(f"{KEY}.NORM is {keys.NORM!r}; choose one of {NORMS}")
+        several_gpus = comm.get_world_size() > 1 and not cfg.MODEL.DEVICE.startswith("cpu")
+        return {
+            "name": keys.NAME,
+            "in_channels": input_shape.channels,
+            # MODEL.WEIGHTS holds the whole network: nothing to download for it
+            "pretrained": keys.PRETRAINED and not cfg.MODEL.WEIGHTS,
+            "checkpoint": "" if cfg.MODEL.WEIGHTS else keys.CHECKPOINT,
+            "output_stride": keys.OUTPUT_STRIDE,
+            "out_features": keys.OUT_FEATURES,
+            "drop_path_rate": keys.DROP_PATH_RATE,
+            "synchronize_norms": keys.NORM == "SyncBN" and several_gpus,
+            "out_norm": keys.OUT_NORM,
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        return self._size_divisibility
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Images (B, C, H, W), H and W multiples of ``size_divisibility`` -> features by name.
+
+        Returns:
+            (B, channels, H / stride, W / stride) for each of the out features.
+        """
+        features = {}
+        for name, feature in self._last(self.body(x)).items():
+            if name in self.norms:
+                if not self._channels_last:
+                    feature = feature.permute(0, 2, 3, 1)
+                feature = self.norms[name](feature).permute(0, 3, 1, 2)
+            elif self._channels_last:
+                feature = feature.permute(0, 3, 1, 2)
+            features[name] = feature.contiguous()
+        return features
+
+    def _last(self, stages: Sequence[Any]) -> dict[str, Any]:
+        """By feature name, from what timm lists for all stages: those before res2 are not used."""
+        return dict(zip(self._out_features, stages[-len(self._out_features) :], strict=True))
+
+
+@BACKBONE_REGISTRY.register()
+def build_hiera_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+    """Build a :class:`TimmBackbone` from the keys of MODEL.HIERA_SEG.TIMM."""
+    return TimmBackbone(cfg, input_shape)
+
+
+def _import_timm() -> ModuleType:
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise ConfigError(
+            f"MODEL.BACKBONE.NAME build_hiera_timm_backbone needs timm, which can not be imported "
+            f"({error}): pip install timm"
+        ) from error
+
+
+def _check_options(
+    timm: ModuleType, name: str, output_stride: int, out_features: Sequence[str], out_norm: str
+) -> None:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+        hint = f"; names like it: {', '.join(near)}" if near else ""
+        raise ConfigError(
+            f"{KEY}.NAME is {name!r}, which timm {timm.__version__} does not know{hint} "
+            "(timm.list_models() has all)"
+        )
+    if output_stride not in (8, 16, 32):
+        raise ConfigError(f"{KEY}.OUTPUT_STRIDE is {output_stride}; choose 8, 16 or 32")
+    unknown = [feature for feature in out_features if feature not in STRIDES]
+    if unknown or not out_features or len(set(out_features)) < len(out_features):
+        raise ConfigError(
+            f"{KEY}.OUT_FEATURES is {list(out_features)}; choose among {', '.join(STRIDES)}"
+        )
+    if out_norm not in OUT_NORMS:
+        raise ConfigError(f"{KEY}.OUT_NORM is {out_norm!r}; choose one of {OUT_NORMS}")
+
+
+def _create(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
+    return timm.create_model(name, features_only=True, **options)
+
+
+def _build(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
+    try:
+        return _create(timm, name, {**options, "pretrained": False})
+    except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError) as error:
+        raise ConfigError(
+            f"{KEY}: timm can not build {name} with {options} ({error}); models without dilation "
+            "take no OUTPUT_STRIDE but 32, those without stochastic depth no DROP_PATH_RATE"
+        ) from error
+
+
+def _stage_indices(net: nn.Module, name: str, output_stride: int, any_size: bool) -> dict[str, int]:
+    """Index in timm's list of features for each of res2 to res5: the last four."""
+    strides = list(net.feature_info.reduction())
+    wanted = [min(stride, output_stride) for stride in STRIDES.values()]
+    if strides[-4:] != wanted:
+        raise ConfigError(
+            f"{KEY}.NAME is {name!r}, whose features have strides {strides} at output stride "
+            f"{output_stride}; needed are {wanted}, as those of HRNet, ResNet, ConvNeXt or Swin"
+        )
+    if net.pretrained_cfg.get("fixed_input_size", False) and not any_size:
+        size = net.pretrained_cfg["input_size"][-2:]
+        raise ConfigError(
+            f"{KEY}.NAME is {name!r}, which takes images of {size[0]}x{size[1]} pixels only; "
+            "choose a convolutional network or a Swin transformer"
+        )
+    return dict(zip(STRIDES, range(len(strides) - 4, len(strides)), strict=True))
+
+
+def _drop_unstrided_pools(net: nn.Module) -> None:
+    """Leave out the 2x2 average pools of stride 1 in the shortcuts of dilated ResNet-Ds.
+
+    The pool stands there to look at all pixels that a stride of 2 would jump over. Without the
+    stride it only blurs and shifts; ResNet-V1d of segmentation networks has none.
+    """
+    for module in net.modules():
+        shortcut = getattr(module, "downsample", None)
+        if isinstance(shortcut, nn.Sequential) and isinstance(shortcut[0], nn.AvgPool2d):
+            if shortcut[0].stride in (1, (1, 1)):
+                shortcut[0] = nn.Identity()
