@@ -4,9 +4,8 @@ Importing this package registers everything in Detectron2's registries.
 """
 
 import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
-from hiera_seg.modeling.decode import NodeView, decode, decode_variant, decode_views
 from hiera_seg.modeling.backbones import TimmBackbone, build_hiera_timm_backbone
-from hiera_seg.modeling.decode import decode, decode_variant
+from hiera_seg.modeling.decode import NodeView, decode, decode_variant, decode_views
 from hiera_seg.modeling.heads import (
     AuxiliaryHead,
     EmbeddingHead,
