@@ -20,12 +20,14 @@ from .checks import (
     reciprocal_or_zero,
     tree_text,
 )
+from .compiling import runs_eagerly
 from .label_tables import LevelTable, level_tables, outside_penalty
 from .node_terms import node_loss
 from .registry import HIERA_LOSSES
 from .tiles import TileLoss, loss_dtype, sum_over_pixels
 
 
+@runs_eagerly
 def bce_loss(
     logits: Tensor,
     labels: Tensor,
@@ -65,6 +67,7 @@ def bce_loss(
     )
 
 
+@runs_eagerly
 def level_ce_loss(
     logits: Tensor,
     labels: Tensor,
@@ -103,6 +106,7 @@ def level_ce_loss(
     return _loss_by_level(logits, labels, hierarchy, level_weights, ignore_label, valid_count, make)
 
 
+@runs_eagerly
 def marginal_ce_loss(
     logits: Tensor,
     labels: Tensor,

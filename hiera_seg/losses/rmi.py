@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hiera_seg.hierarchy import Hierarchy
 
 from .checks import check_logits, check_number, label_index, pixel_count
+from .compiling import runs_eagerly
 from .registry import HIERA_LOSSES
 from .tiles import loss_dtype
 
@@ -18,6 +19,7 @@ _POOL = 3  # side and stride of the max-pooling, padding 1
 _WINDOW = 3  # side of a neighbourhood, so that it has 9 places
 
 
+@runs_eagerly
 def rmi_loss(
     logits: Tensor,
     labels: Tensor,

@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from hiera_seg.hierarchy import Hierarchy
 
 from .checks import check_normalize, check_number
+from .compiling import runs_eagerly
 from .node_terms import node_loss
 from .registry import HIERA_LOSSES
 
 
+@runs_eagerly
 def tree_min_loss(
     logits: Tensor,
     labels: Tensor,

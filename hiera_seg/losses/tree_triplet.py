@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hiera_seg.hierarchy import Hierarchy
 
 from .checks import check_embeddings, check_number, label_index
+from .compiling import runs_eagerly
 from .registry import HIERA_LOSSES
 
 FINAL_WEIGHT = 0.5
@@ -177,6 +178,7 @@ def _place_of(number: Tensor, cumulative: Tensor, row: Tensor) -> Tensor:
     return found.clamp(0, leaves - 1)
 
 
+@runs_eagerly
 def tree_triplet_loss(
     embeddings: Tensor,
     labels: Tensor,
