@@ -102,7 +102,10 @@ class NodeSigmoid(nn.Module):
         return ancestor_min(logits, self.hierarchy, dim=-1)[..., labels].sigmoid()
 
     def loss(self, logits: Tensor, labels: Tensor, no_object_weight: float) -> Tensor:
-        """Weighted sum over queries of their tree-min loss, summed over nodes.
+        """Weighted sum over queries of their tree-min loss, summed over nodes, a mean over levels.
+
+        The mean, because a path has a positive node at each level: the loss stays comparable to
+        one softmax whatever the depth of the tree.
 
         Args:
             logits: (R, N) float.
@@ -124,7 +127,8 @@ class NodeSigmoid(nn.Module):
             valid_count=1.0,
         )
         highest = descendant_max(logits[~has_object], self.hierarchy, dim=-1)
-        return loss + no_object_weight * F.softplus(highest).sum()
+        loss = loss + no_object_weight * F.softplus(highest).sum()
+        return loss / self.hierarchy.num_levels
 
 
 QUERY_OPTIONS = {"leaf_softmax": LeafSoftmax, "node_sigmoid": NodeSigmoid}
