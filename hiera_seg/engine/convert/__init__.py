@@ -1,5 +1,21 @@
 """Checkpoints of other projects, made loadable."""
 
+from hiera_seg.engine.convert.convert import (
+    CONVERTERS,
+    ConversionReport,
+    Converter,
+    convert_checkpoint,
+    save_checkpoint,
+)
+from hiera_seg.engine.convert.files import read_checkpoint
 from hiera_seg.engine.convert.mask2former import convert_mask2former
 
-__all__ = ["convert_mask2former"]
+__all__ = [
+    "CONVERTERS",
+    "ConversionReport",
+    "Converter",
+    "convert_checkpoint",
+    "convert_mask2former",
+    "read_checkpoint",
+    "save_checkpoint",
+]

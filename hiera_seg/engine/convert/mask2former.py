@@ -71,6 +71,8 @@ _RULES = [
         ("sem_seg_head.predictor.mask_embed.layers.2.*", rf"{_DECODER}.mask_embedding.4.\1"),
     ]
 ]
+# A row for each class, then one for "no object"
+CLASS_LAYERS = (f"{_DECODER}.class_predictor.weight", f"{_DECODER}.class_predictor.bias")
 # PyTorch's attention keeps the weights of query, key and value in one tensor
 _IN_PROJECTION = re.compile(
     r"sem_seg_head\.predictor\.transformer_(self|cross)_attention_layers\.(\d+)\."

@@ -1,0 +1,236 @@
+"""Small checkpoints with the official names of Mask2Former, by command and by function."""
+
+import json
+import pickle
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from hiera_seg import Hierarchy
+from hiera_seg.engine import load_config
+from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
+from hiera_seg.engine.convert import CONVERTERS, convert_checkpoint, read_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOOL = REPOSITORY / "tools" / "convert_checkpoint.py"
+NAMES = REPOSITORY / "tests/modeling/golden/mask2former_r50_cityscapes_semantic.json"
+PREDICTOR = "sem_seg_head.transformer_decoder.class_predictor"
+CONFIG = f"""
+_BASE_: {REPOSITORY}/configs/Base-Mask2Former.yaml
+MODEL:
+  DEVICE: cpu
+  WEIGHTS: ""
+  RESNETS: {{WIDTH_PER_GROUP: 8, STEM_OUT_CHANNELS: 8, RES2_OUT_CHANNELS: 16}}
+  SEM_SEG_HEAD: {{CONVS_DIM: 32}}
+  HIERA_SEG:
+    HIERARCHY: HERE/tree.yaml
+    MASK_FORMER:
+      NUM_QUERIES: 8
+      HIDDEN_DIM: 32
+      NUM_HEADS: 4
+      DIM_FEEDFORWARD: 64
+      DECODER_LAYERS: 3
+      ENCODER_LAYERS: 1
+      ENCODER_DIM_FEEDFORWARD: 48
+"""
+OFFICIAL = ["road", "car", "traffic light"]  # of the checkpoint
+TREE = {"ground": {"road": None, "grass": None}, "thing": {"Traffic_Light": None, "car": None}}
+
+
+def small(name: str, shape: list[int]) -> tuple[int, ...] | None:
+    """The shape of an official tensor in the small network; None where it has no such layer."""
+    parts = name.split(".")
+    for block, layers in (("encoder", 1), ("attention_layers", 3), ("ffn_layers", 3)):
+        at = next((i for i, part in enumerate(parts) if part.endswith(block)), None)
+        if at is not None:
+            index = parts[at + 2] if block == "encoder" else parts[at + 1]
+            if int(index) >= layers:
+                return None
+    sizes = {256: 32, 768: 96, 100: 8, 192: 96, 96: 48, 20: len(OFFICIAL) + 1}
+    sizes |= {2048: 64} if "ffn" in name else {2048: 128, 1024: 64, 512: 32}
+    if "encoder.layers" in name:
+        sizes[1024] = 48
+    shape = [sizes.get(n, n) for n in shape]
+    if name.endswith("adapter_1.weight"):
+        shape[1] = 16
+    return tuple(shape)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a config, its tree, and official.pth; the current folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    Hierarchy.from_dict(TREE, name="small").to_yaml("tree.yaml")
+    Path("config.yaml").write_text(CONFIG.replace("HERE", str(tmp_path)))
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, shape in json.loads(NAMES.read_text()).items():
+        shape = None if name.startswith("backbone") else small(name, shape)
+        if shape is not None:
+            state[name] = torch.randn(shape, generator=generator)
+    backbone = build_model(load_config("config.yaml", [])).backbone.state_dict()
+    for name, value in backbone.items():
+        state[f"backbone.{name}"] = torch.randn(value.shape, generator=generator)
+    torch.save({"model": state}, "official.pth")
+    Path("classes.txt").write_text("\n".join(OFFICIAL))
+    return tmp_path
+
+
+@pytest.fixture
+def official(folder):
+    return torch.load("official.pth")["model"]
+
+
+@pytest.fixture
+def convert(monkeypatch, capsys):
+    def run(*options):
+        options = ["--from", "mask2former", "--config-file", "config.yaml", *options]
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *options])
+        code = 0
+        try:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_every_tensor_finds_its_place_and_is_reported(folder, official, convert):
+    code, out, err = convert("--classes", "classes.txt", "official.pth", "new/ours.pth")
+    assert (code, err) == (0, "")
+    model = build_model(load_config("config.yaml", []))
+    loaded = sum(not name.endswith("num_batches_tracked") for name in model.state_dict())
+    tracked = sum(name.endswith("num_batches_tracked") for name in official)
+    lines = out.splitlines()
+    assert lines[0] == f"loaded: {loaded + tracked} tensors"
+    assert "skipped: 1 tensors of the checkpoint" in lines
+    assert "  criterion.empty_weight (1): the network has no such tensor" in lines
+    assert "re-initialised: 0 tensors of the network" in lines
+    assert "note: class layer: 3 of 4 leaves by name; not in the checkpoint: grass" in lines
+    assert lines[-1] == "wrote new/ours.pth"
+
+    HieraCheckpointer(model).load("new/ours.pth")
+    state = model.state_dict()
+    attention = "sem_seg_head.predictor.transformer_cross_attention_layers.1.multihead_attn"
+    ours = "sem_seg_head.transformer_decoder.layers.1.cross_attention"
+    query, key, value = official[f"{attention}.in_proj_weight"].chunk(3)
+    assert torch.equal(state[f"{ours}.query.weight"], query)
+    assert torch.equal(state[f"{ours}.key.weight"], key)
+    assert torch.equal(state[f"{ours}.value.weight"], value)
+    assert torch.equal(
+        state["sem_seg_head.pixel_decoder.layers.0.attention.offsets.bias"],
+        official[
+            "sem_seg_head.pixel_decoder.transformer.encoder.layers.0.self_attn.sampling_offsets.bias"
+        ],
+    )
+
+
+def test_class_rows_move_by_name(folder, official):
+    cfg = load_config("config.yaml", [])
+    torch.manual_seed(0)
+    state, _ = convert_checkpoint("official.pth", "mask2former", cfg, classes="classes.txt")
+    torch.manual_seed(0)
+    fresh = build_model(cfg).state_dict()
+    for kind in ("weight", "bias"):
+        theirs = official[f"sem_seg_head.predictor.class_embed.{kind}"]
+        ours = state[f"{PREDICTOR}.{kind}"]
+        road, car, light, nothing = theirs
+        expected = torch.stack([road, fresh[f"{PREDICTOR}.{kind}"][1], light, car, nothing])
+        assert torch.equal(ours, expected)
+
+
+def test_sigmoids_start_from_the_difference_to_no_object(folder, official):
+    cfg = load_config("config.yaml", ["MODEL.HIERA_SEG.MASK_FORMER.OPTION", "node_sigmoid"])
+    state, report = convert_checkpoint("official.pth", "mask2former", cfg, classes="classes.txt")
+    theirs = official["sem_seg_head.predictor.class_embed.bias"]
+    ours = state[f"{PREDICTOR}.bias"]
+    assert ours.shape == (6,)
+    torch.testing.assert_close(ours[[0, 3, 2]], theirs[:3] - theirs[3])
+    torch.testing.assert_close(ours[[1, 4, 5]].sigmoid(), torch.full((3,), 0.05))
+    assert any("inner nodes are re-initialised" in note for note in report.notes)
+
+
+def test_as_many_classes_as_leaves_are_taken_in_order_and_that_is_said(folder, official):
+    Hierarchy.from_dict({"ground": ["road"], "thing": ["light", "car"]}).to_yaml("tree.yaml")
+    cfg = load_config("config.yaml", [])
+    state, report = convert_checkpoint("official.pth", "mask2former", cfg)
+    assert torch.equal(
+        state[f"{PREDICTOR}.weight"], official["sem_seg_head.predictor.class_embed.weight"]
+    )
+    assert any("taken to be the leaves" in note for note in report.notes)
+
+
+def test_the_zoos_pickles_of_arrays_and_old_names_are_read(folder, official):
+    arrays = {name: value.numpy() for name, value in official.items()}
+    queries = arrays.pop("sem_seg_head.predictor.query_feat.weight")
+    arrays["sem_seg_head.predictor.static_query.weight"] = queries
+    with open("model_final.pkl", "wb") as file:
+        pickle.dump({"model": arrays, "__author__": "somebody"}, file)
+    cfg = load_config("config.yaml", [])
+    state, report = convert_checkpoint("model_final.pkl", "mask2former", cfg, classes="classes.txt")
+    found = state["sem_seg_head.transformer_decoder.query_features.weight"]
+    np.testing.assert_array_equal(found.numpy(), queries)
+    assert report.initialized == []
+    with open("tensors.pkl", "wb") as file:
+        pickle.dump({"model": official}, file)
+    assert set(read_checkpoint("tensors.pkl")) == set(official)
+
+
+def test_tensors_of_another_size_are_skipped_and_said(folder, official, convert):
+    options = ["--opts", "MODEL.HIERA_SEG.MASK_FORMER.NUM_QUERIES", "9"]
+    arguments = ["--classes", "classes.txt", "official.pth", "ours.pth", *options]
+    code, out, _ = convert(*arguments)
+    assert code == 0
+    assert "  sem_seg_head.transformer_decoder (2): it is 8 x 32, the network's 9 x 32" in out
+    assert "re-initialised: 2 tensors of the network\n  sem_seg_head.transformer_decoder (2)" in out
+
+
+class Malicious:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_code_in_a_pickle_is_not_run(folder, convert):
+    with open("bad.pkl", "wb") as file:
+        pickle.dump({"model": {"x": Malicious()}}, file)
+    torch.save({"model": {"x": Malicious()}}, "bad.pth")
+    code, out, err = convert("bad.pkl", "ours.pth")
+    assert (code, out) == (1, "") and "builtins.print" in err and err.count("\n") == 1
+    code, out, err = convert("bad.pth", "ours.pth")
+    assert (code, out) == (1, "") and "could run code" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["none.pth", "ours.pth"], 1, "there is no checkpoint file none.pth"),
+        (["classes.txt", "ours.pth"], 1, "classes.txt can not be read as a checkpoint"),
+        (["empty.pth", "ours.pth"], 1, 'empty.pth holds no tensors by name, neither .* "model"'),
+        (["other.pth", "ours.pth"], 1, "not one of its 1 tensors fits .*mask2former.* layer.w"),
+        (["official.pth", "ours.pth"], 2, r"3 classes .* has 4 leaves: .*\(--classes\)"),
+        (["--classes", "camvid", "official.pth", "o.pth"], 2, "camvid names 31 classes; .* has 3"),
+        (["--classes", "none.txt", "official.pth", "o.pth"], 2, "class names none.txt"),
+        (["--classes", "classes.txt", "official.pth", "classes.txt/x"], 1, "can not be written"),
+        (["--from", "mmdet", "official.pth", "ours.pth"], 2, "invalid choice: 'mmdet'"),
+    ],
+)
+def test_bad_input_is_one_line(folder, convert, arguments, code, message):
+    torch.save({"epoch": 3}, "empty.pth")
+    torch.save({"layer.weight": torch.zeros(2)}, "other.pth")
+    found, out, err = convert(*arguments)
+    assert (found, out) == (code, "")
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(err)
+    assert "Traceback" not in err
+
+
+def test_other_projects_can_be_added_to_the_table():
+    assert "mask2former" in CONVERTERS
+    with pytest.raises(CheckpointError):
+        read_checkpoint("nowhere.pkl")

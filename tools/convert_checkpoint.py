@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+"""Convert a checkpoint of another project so that MODEL.WEIGHTS can name it."""
+
+import argparse
+
+from hiera_seg.data.catalog import import_modules
+from hiera_seg.engine import exit_on_error, load_config
+from hiera_seg.engine.convert import CONVERTERS, convert_checkpoint, save_checkpoint
+
+EPILOG = """
+examples:
+  official weights of Mask2Former R50 for Cityscapes
+    tools/convert_checkpoint.py --from mask2former --config-file configs/Cityscapes/maskformer_r50.yaml \\
+        model_final_cc1b1f.pkl mask2former_r50_cityscapes.pth
+  the same as the start of another dataset: classes of the same name keep their weights
+    tools/convert_checkpoint.py --from mask2former --classes cityscapes --config-file my_config.yaml \\
+        model_final_cc1b1f.pkl start.pth
+"""  # noqa: E501
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="IN", help="the checkpoint, .pkl or .pth")
+    parser.add_argument("out", metavar="OUT", help="file to write")
+    parser.add_argument(
+        "--from", dest="project", required=True, choices=sorted(CONVERTERS), help="whose it is"
+    )
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="config of the network to load into"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="TREE|FILE.txt",
+        help="the checkpoint's classes, if they are not the leaves of the config's tree in order: "
+        "a tree whose leaves they are, or a text file with a name a line",
+    )
+    parser.add_argument(
+        "--import", dest="modules", action="append", default=[], metavar="MODULE",
+        help="import this first, a module that registers datasets; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config options"
+    )
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    import_modules(args.modules)
+    cfg = load_config(args.config_file, args.opts)
+    state, report = convert_checkpoint(args.source, args.project, cfg, classes=args.classes)
+    save_checkpoint(state, args.out)
+    print("\n".join(report.lines()))
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    exit_on_error(main, parse_args())
