@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import TypeVar
 
 import torch
@@ -17,5 +18,12 @@ def runs_eagerly(function: Function) -> Function:
     tables of the tree made with numpy. A trace of that is large, and the code made from it is no
     faster; stepping over it leaves what lies before and after the loss compiled.
     """
-    compiler = getattr(torch, "compiler", None)  # not in torch 2.0
-    return function if compiler is None else compiler.disable(function)
+    if not hasattr(torch, "compiler"):  # torch 2.0
+        return function
+    stepped_over = torch.compiler.disable(function)
+
+    @wraps(function)
+    def call(*args, **kwargs):  # torch.compile(stepped_over) itself would compile `function`
+        return stepped_over(*args, **kwargs)
+
+    return call

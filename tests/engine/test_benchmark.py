@@ -88,14 +88,8 @@ def test_the_large_tree_has_the_nodes_it_says():
     ],
 )
 def test_losses_go_back_to_the_logits(make):
-    run = make(CPU)
-    run()
-    (values,) = [
-        cell.cell_contents
-        for cell in run.__closure__
-        if isinstance(cell.cell_contents, torch.Tensor)
-    ]
-    assert values.grad is not None and values.grad.abs().sum() > 0
+    gradient = make(CPU)()
+    assert gradient.abs().sum() > 0
 
 
 def test_both_sides_decode_the_same_labels():

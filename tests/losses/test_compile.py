@@ -32,6 +32,8 @@ def test_a_compiled_function_may_call_a_loss(loss):
     compiled = torch.compile(doubled, backend="eager")(values)
     (compiled_gradient,) = torch.autograd.grad(compiled, values)
     torch.manual_seed(0)
+    assert torch.equal(torch.compile(loss, backend="eager")(values * 2, labels, tree) + 1, compiled)
+    torch.manual_seed(0)
     plain = doubled(values)
     (gradient,) = torch.autograd.grad(plain, values)
     assert torch.equal(compiled, plain)

@@ -40,8 +40,9 @@ def street_labels(shape: tuple[int, ...], num_leaves: int, device: torch.device)
 
 def _backward(loss: Callable[[Tensor], Tensor], values: Tensor) -> Callable[[], object]:
     def run():
-        values.grad = None
         loss(values).backward()
+        gradient, values.grad = values.grad, None  # so that every run begins without one
+        return gradient
 
     return run
 
@@ -107,8 +108,8 @@ def make_normalized(device):
     gradient = torch.randn(_EMBEDDINGS, device=device)
 
     def run():
-        embeddings.grad = None
         F.normalize(embeddings).backward(gradient)
+        embeddings.grad = None
 
     return run
 

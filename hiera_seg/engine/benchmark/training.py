@@ -71,9 +71,9 @@ def make_step(hierarchical: bool, depth: int, batch: int, crop, device) -> Calla
     ]
 
     def run():
-        optimizer.zero_grad()
         sum(model(data).values()).backward()
         optimizer.step()
+        optimizer.zero_grad()
 
     return run
 
