@@ -1,9 +1,11 @@
 """The built-in datasets, registered on import; their files lie below $DETECTRON2_DATASETS."""
 
 from hiera_seg.data.datasets import (
+    ade20k,
     camvid,
     cihp,
     cityscapes,
+    coco,
     generated,
     lip,
     mapillary,
@@ -12,9 +14,11 @@ from hiera_seg.data.datasets import (
 )
 
 __all__ = [
+    "ade20k",
     "camvid",
     "cihp",
     "cityscapes",
+    "coco",
     "generated",
     "lip",
     "mapillary",

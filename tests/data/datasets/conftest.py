@@ -27,6 +27,19 @@ class Layout:
 
 
 LAYOUTS = {
+    "hiera_ade20k_val": Layout(
+        "ADEChallengeData2016/images/validation/{}.jpg",
+        "ADEChallengeData2016/annotations/validation/{}.png",
+        150,
+        151,
+    ),
+    "hiera_coco_panoptic_val": Layout(
+        "coco/val2017/{}.jpg", "coco/panoptic_semseg_val2017/{}.png", 132, 133
+    ),
+    # Stored is the id less one: 12 is "street sign", which was never labelled.
+    "hiera_coco_stuff_train": Layout(
+        "coco/train2017/{}.jpg", "coco/stuffthingmaps/train2017/{}.png", 181, 11
+    ),
     "hiera_camvid_train": Layout(
         "camvid/images/train/{}.jpg", "camvid/labels/train/{}.png", 31, 32
     ),
