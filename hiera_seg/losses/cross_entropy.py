@@ -241,25 +241,30 @@ def _marginal_tile(
         pixel_weights: one a level, (N + 1,) the weight of a pixel by its label; None for 0.
     """
     log_probability = logits[:num_leaves].log_softmax(0)
-    probability = log_probability.exp()
     total = logits.new_zeros(())
     gradient = torch.zeros_like(logits)
     leaves = gradient[:num_leaves]
-    if pixel_weights[-1] is not None:
-        weight = pixel_weights[-1].index_select(0, index)[None]
-        target = leaf_target.index_select(0, index)[None]
-        total = total - (log_probability.gather(0, target) * weight).sum()
-        torch.mul(probability, weight, out=leaves)
-        leaves.scatter_(0, target, leaves.gather(0, target) - weight)
+    all_weights = torch.zeros_like(logits[:1])
+    # d -log p(v) / dz = softmax over all leaves - softmax over the leaves of v. The first is the
+    # same at all levels and comes last.
     for outside, pixel_weight in zip(outsides, pixel_weights, strict=False):
         if pixel_weight is None:
             continue
         weight = pixel_weight.index_select(0, index)[None]
+        all_weights += weight
         inside = log_probability + outside.index_select(1, index)
-        node = inside.logsumexp(0, keepdim=True)
-        total = total - (node * weight).sum()
-        # d -log p(v) / dz = softmax over all leaves - softmax over the leaves of v
-        leaves.add_(probability.sub(inside.sub_(node).exp_()).mul_(weight))
+        top = inside.amax(0, keepdim=True)
+        share = inside.sub_(top).exp_()
+        mass = share.sum(0, keepdim=True)
+        total = total - ((mass.log() + top) * weight).sum()
+        leaves.sub_(share.mul_(weight / mass))
+    if pixel_weights[-1] is not None:
+        weight = pixel_weights[-1].index_select(0, index)[None]
+        all_weights += weight
+        target = leaf_target.index_select(0, index)[None]
+        total = total - (log_probability.gather(0, target) * weight).sum()
+        leaves.scatter_(0, target, leaves.gather(0, target) - weight)
+    leaves.addcmul_(log_probability.exp_(), all_weights)
     return total, gradient
 
 
