@@ -135,6 +135,9 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 
+    # With AMP.ENABLED: "bfloat16", "float16" (with scaled gradients; GPUs only), or "auto", which
+    # is float16 on a GPU, as Detectron2 has it, and bfloat16 on a CPU.
+    cfg.SOLVER.AMP.PRECISION = "auto"
     # "SGD" or "ADAMW"
     cfg.SOLVER.OPTIMIZER = "SGD"
     # The learning rate of the backbone as a multiple of BASE_LR.

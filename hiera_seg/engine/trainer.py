@@ -70,7 +70,7 @@ class HieraTrainStep(SimpleTrainer):
         optimizer: torch.optim.Optimizer,
         *,
         device_type: str,
-        amp: bool,
+        precision: torch.dtype | None,
         seed: int,
     ):
         """
@@ -79,15 +79,16 @@ class HieraTrainStep(SimpleTrainer):
             data_loader: gives batches.
             optimizer: steps the parameters of the model.
             device_type: "cpu" or "cuda".
-            amp: compute in half precision where torch.autocast does, with scaled gradients on GPUs.
+            precision: what torch.autocast computes in, torch.float16 with scaled gradients; None
+                for full precision throughout.
             seed: the seed of the run.
         """
         super().__init__(model, data_loader, optimizer)
         self.device_type = device_type
-        self.amp = amp
+        self.precision = precision
         self.seed = seed
-        # float16 on GPUs underflows without a scale; autocast on CPU is bfloat16, which does not
-        self.grad_scaler = grad_scaler(device_type, enabled=amp and device_type == "cuda")
+        # float16 underflows without a scale; bfloat16 has float32's range
+        self.grad_scaler = grad_scaler(device_type, enabled=precision == torch.float16)
 
     def run_step(self) -> None:
         start = time.perf_counter()
@@ -95,7 +96,8 @@ class HieraTrainStep(SimpleTrainer):
         data_time = time.perf_counter() - start
 
         seed_everything(self.seed, self.iter, comm.get_rank())
-        with torch.autocast(self.device_type, enabled=self.amp):
+        enabled = self.precision is not None
+        with torch.autocast(self.device_type, dtype=self.precision, enabled=enabled):
             losses = self.model(data)
         self.optimizer.zero_grad()
         self.grad_scaler.scale(sum(losses.values())).backward()
@@ -139,7 +141,7 @@ class HieraTrainer(DefaultTrainer):
             self.build_train_loader(cfg),
             optimizer,
             device_type=torch.device(cfg.MODEL.DEVICE).type,
-            amp=cfg.SOLVER.AMP.ENABLED,
+            precision=autocast_precision(cfg),
             seed=cfg.SEED,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -269,6 +271,27 @@ class HieraTrainer(DefaultTrainer):
         return HieraSemSegEvaluator(
             dataset_name, output_dir=folder, hierarchy=resolve_hierarchy(cfg)
         )
+
+
+def autocast_precision(cfg: CfgNode) -> torch.dtype | None:
+    """The half precision that SOLVER.AMP asks for on MODEL.DEVICE; None without AMP.
+
+    Raises:
+        ConfigError: an unknown PRECISION, or float16 on a CPU, where gradients are not scaled.
+    """
+    name = cfg.SOLVER.AMP.PRECISION
+    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    if name not in ("auto", "bfloat16", "float16"):
+        raise ConfigError(
+            f'SOLVER.AMP.PRECISION is "{name}": choose "auto", "bfloat16" or "float16"'
+        )
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    if name == "float16" and not on_gpu:
+        raise ConfigError('SOLVER.AMP.PRECISION "float16" needs a GPU: take "bfloat16" on a CPU')
+    if name == "auto":
+        name = "float16" if on_gpu else "bfloat16"
+    return getattr(torch, name)
 
 
 def distribute(model: nn.Module) -> nn.Module:

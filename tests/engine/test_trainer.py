@@ -15,7 +15,12 @@ from detectron2.engine import HookBase
 from hiera_seg.config import ConfigError
 from hiera_seg.engine import HieraCheckpointer, HieraTrainer
 from hiera_seg.engine.checkpoint import CheckpointError
-from hiera_seg.engine.trainer import get_random_state, seed_everything, set_random_state
+from hiera_seg.engine.trainer import (
+    autocast_precision,
+    get_random_state,
+    seed_everything,
+    set_random_state,
+)
 
 
 class KillAfter(HookBase):
@@ -186,3 +191,41 @@ def test_a_config_that_can_not_work_is_refused_before_training(cfg, key, value, 
     cfg.merge_from_list([key, value])
     with pytest.raises(ConfigError, match=message):
         HieraTrainer(cfg)
+
+
+@pytest.mark.parametrize(
+    "device, precision, expected",
+    [
+        ("cpu", "auto", torch.bfloat16),
+        ("cuda", "auto", torch.float16),
+        ("cuda", "bfloat16", torch.bfloat16),
+    ],
+)
+def test_half_precision_by_config(cfg, device, precision, expected):
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.PRECISION = device, precision
+    assert autocast_precision(cfg) is None
+    cfg.SOLVER.AMP.ENABLED = True
+    assert autocast_precision(cfg) == expected
+
+
+def test_half_precision_that_can_not_work(cfg):
+    cfg.SOLVER.AMP.PRECISION = "half"
+    with pytest.raises(ConfigError, match='PRECISION is "half": choose'):
+        autocast_precision(cfg)
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "float16"
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        autocast_precision(cfg)
+
+
+def test_training_in_bfloat16_computes_in_it_and_keeps_float32_weights(cfg):
+    cfg.DATASETS.TEST = ()
+    cfg.SOLVER.AMP.ENABLED = True
+    cfg.SOLVER.MAX_ITER = 1
+    trainer = HieraTrainer(cfg)
+    seen = []
+    trainer.model.sem_seg_head.predictor.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.dtype)
+    )
+    trainer.train()
+    assert seen == [torch.bfloat16]
+    assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
