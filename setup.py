@@ -40,6 +40,7 @@ setup(
     ],
     extras_require={
         "timm": ["timm>=1.0.11"],
+        "compare": ["transformers>=5.0"],  # another Mask2Former, for one test; 155 MB
         "export": ["onnx>=1.14", "onnxruntime>=1.15"],
         "opencv": ["opencv-python"],
         "dev": ["pytest>=7.3", "hypothesis>=6.80", "ruff>=0.5"],

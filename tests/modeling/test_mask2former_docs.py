@@ -1,0 +1,29 @@
+"""The example of docs/mask2former.md runs, and what the page names is there."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from hiera_seg.losses import QUERY_OPTIONS
+from hiera_seg.modeling import HIERA_PIXEL_DECODERS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = (REPOSITORY / "docs" / "mask2former.md").read_text()
+
+
+def test_the_example_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    names = {"torch": torch}
+    exec(compile(block, "docs/mask2former.md", "exec"), names)
+    assert names["result"].shape == (2, 10, 4 * 32)
+
+
+def test_every_option_decoder_and_config_is_there():
+    for name in QUERY_OPTIONS:
+        assert f"**`{name}`**" in PAGE
+    for name in ("ms_deform_attn", "top_down_fpn", "fpn", "deeplab_v3_plus"):
+        assert f"`{name}`" in PAGE and name in HIERA_PIXEL_DECODERS
+    configs = re.findall(r"^\| `(configs/.*?)`", PAGE, flags=re.M)
+    assert len(configs) == 4
+    assert all((REPOSITORY / name).is_file() for name in configs)
