@@ -16,6 +16,7 @@ from torch import Tensor
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_ops import descendant_max, take_nodes, tree_tables
 
+from . import node_kernel
 from .checks import (
     check_logits,
     check_normalize,
@@ -56,16 +57,17 @@ def node_loss(
 
     tables = node_tables(hierarchy, logits.device)
     below = torch.cat([node_weight, node_weight.new_zeros(1)])  # void weighs nothing
-    tile_loss = partial(
-        _tile_terms,
-        hierarchy=hierarchy,
-        path=tables.path,
-        positive=torch.where(tables.on_path, below[tables.path], 0.0),
-        negative=tables.negative * node_weight[:, None],
-        gamma=gamma,
-        consistent=consistent,
-    )
-    return sum_over_pixels(logits, index, tile_loss) * scale
+    terms = {
+        "hierarchy": hierarchy,
+        "path": tables.path,
+        "positive": torch.where(tables.on_path, below[tables.path], 0.0),
+        "negative": tables.negative * node_weight[:, None],
+        "gamma": gamma,
+        "consistent": consistent,
+    }
+    use_kernel = node_kernel.fits(logits, hierarchy)
+    whole_loss = partial(node_kernel.fused_sum, **terms) if use_kernel else None
+    return sum_over_pixels(logits, index, partial(_tile_terms, **terms), whole_loss) * scale
 
 
 def _node_weight(

@@ -15,6 +15,8 @@ from torch import Tensor
 
 # (logits (N, P), label indices (P,)) -> (sum over the pixels, gradient (N, P)).
 TileLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# (logits (B, N, H, W), label indices (B, H, W), gradient to write or None) -> sum.
+WholeLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 # Values a tile holds on a CPU: a few such tiles lie in the second-level cache of a core.
 _TILE_VALUES = 1 << 18
@@ -25,7 +27,9 @@ def loss_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def sum_over_pixels(logits: Tensor, index: Tensor, tile_loss: TileLoss) -> Tensor:
+def sum_over_pixels(
+    logits: Tensor, index: Tensor, tile_loss: TileLoss, whole_loss: WholeLoss | None = None
+) -> Tensor:
     """Sum a loss over all pixels of a batch, with a gradient to the logits.
 
     Args:
@@ -33,16 +37,19 @@ def sum_over_pixels(logits: Tensor, index: Tensor, tile_loss: TileLoss) -> Tenso
         index: int64 (B, H, W), passed on to `tile_loss`.
         tile_loss: gives the sum over a tile's pixels and its gradient with respect to the tile.
             The tile is float32 (float64 for float64 logits) and must not be changed.
+        whole_loss: does it all at once, where there is a kernel that can.
 
     Returns:
         Scalar, float32 (float64 for float64 logits). Can be differentiated once.
     """
-    return _TiledSum.apply(logits, index, tile_loss)
+    return _TiledSum.apply(logits, index, tile_loss, whole_loss)
 
 
 class _TiledSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, index: Tensor, tile_loss: TileLoss) -> Tensor:
+    def forward(
+        ctx, logits: Tensor, index: Tensor, tile_loss: TileLoss, whole_loss: WholeLoss | None
+    ) -> Tensor:
         dtype = loss_dtype(logits)
         gradient = None
         if ctx.needs_input_grad[0]:
@@ -52,6 +59,12 @@ class _TiledSum(torch.autograd.Function):
                 logits,
                 memory_format=torch.channels_last if channels_last else torch.contiguous_format,
             )
+        if whole_loss is not None:
+            if gradient is None or logits.stride() != gradient.stride():
+                logits = logits.contiguous()
+            value = whole_loss(logits, index, gradient)
+            ctx.save_for_backward(gradient)
+            return value
         sums = [torch.zeros((), dtype=dtype, device=logits.device)]
         num_pixels = index[0].numel() if len(index) else 0
         # A GPU wants few large steps; its kernels hide the memory's latency themselves.
@@ -80,9 +93,9 @@ class _TiledSum(torch.autograd.Function):
             )
         (gradient,) = ctx.saved_tensors
         if gradient.dtype == grad_output.dtype:
-            return gradient * grad_output, None, None
+            return gradient * grad_output, None, None, None
         # One over the number of pixels is lost in half precision; their product is not.
         scaled = torch.empty_like(gradient)
         for image, target in zip(gradient, scaled, strict=True):
             target.copy_(image.to(grad_output.dtype) * grad_output)
-        return scaled, None, None
+        return scaled, None, None, None
