@@ -167,13 +167,15 @@ class MaskedAttentionDecoder(nn.Module):
             The predictions asked for; the last layer's is the last.
         """
         batch = mask_features.shape[0]
+        query_positions = self.query_positions.weight
         multi_scale = multi_scale[: len(self.input_projections)]
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in multi_scale]
         memories, positions, small_mask_features = [], [], []
         for level, (x, size) in enumerate(zip(multi_scale, sizes, strict=True)):
             x = self.input_projections[level](x).flatten(2).transpose(1, 2)
             memories.append(x + self.level_embedding.weight[level])
-            positions.append(sine_positions(*size, x.shape[-1], device=x.device).to(x.dtype))
+            dtype = query_positions.dtype  # not that of x, in which autocast rounds positions
+            positions.append(sine_positions(*size, x.shape[-1], device=x.device).to(dtype))
             # Resizing and the product with a mask embedding commute: masks at the size of a level
             # come from mask features of that size
             small_mask_features.append(
@@ -183,7 +185,6 @@ class MaskedAttentionDecoder(nn.Module):
             )
 
         x = self.query_features.weight.expand(batch, -1, -1)
-        query_positions = self.query_positions.weight
         predictions = []
         for i, layer in enumerate(self.layers):
             level = i % len(memories)

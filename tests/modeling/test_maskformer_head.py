@@ -188,3 +188,36 @@ def test_the_loss_weight_scales_everything(make_model, make_inputs):
 def test_bad_keys_are_named_with_what_is_allowed(make_model, options, message):
     with pytest.raises(ConfigError, match=message):
         make_model(*SMALL, *options)
+
+
+class Scores(torch.nn.Module):
+    """Backbone and head in eval, from pixels to node scores: what an export traces."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model.sem_seg_head(self.model.backbone(images))[0].values
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_of_the_network_serves_other_images(build, make_inputs):
+    network = Scores(build().eval())
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 64, 96, generator=generator)
+    with torch.no_grad():
+        traced = torch.jit.trace(network, torch.zeros(1, 3, 64, 96), check_trace=False)
+        torch.testing.assert_close(traced(images[:1]), network(images[:1]))
+        torch.testing.assert_close(traced(images), network(images))
+
+
+@torch.no_grad()
+def test_a_network_of_bfloat16_scores_nearly_the_same(build):
+    network = Scores(build().eval())
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    expected = network(images)
+    found = network.to(torch.bfloat16)(images.to(torch.bfloat16))
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().mean() < 0.05 * expected.mean()

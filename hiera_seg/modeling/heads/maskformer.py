@@ -99,7 +99,8 @@ class HieraMaskFormerHead(nn.Module):
             )
         classes = QUERY_OPTIONS[keys.OPTION](hierarchy)
         transformer_decoder = MaskedAttentionDecoder(
-            in_channels=pixel_decoder.multi_scale_channels,
+            # The coarsest three, as in Mask2Former: finer maps cost the most and help masks alone
+            in_channels=pixel_decoder.multi_scale_channels[:3],
             mask_channels=pixel_decoder.out_channels,
             num_classes=classes.num_logits,
             num_queries=keys.NUM_QUERIES,

@@ -171,7 +171,8 @@ class MSDeformAttnDecoder(nn.Module):
         x = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
         positions = torch.cat(
             [
-                sine_positions(height, width, self.out_channels, device=device) + embedding
+                sine_positions(height, width, self.out_channels, device=device).to(embedding.dtype)
+                + embedding
                 for (height, width), embedding in zip(sizes, self.level_embedding, strict=True)
             ]
         )
