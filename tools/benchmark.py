@@ -6,12 +6,14 @@ run above what was there before it. docs/performance.md explains the rows and th
 """
 
 import argparse
+import json
 import platform
 
 import torch
 
-from hiera_seg.engine.benchmark import GROUPS, as_json, measure, table
+from hiera_seg.engine.benchmark import GROUPS, as_rows, measure, table
 from hiera_seg.engine.benchmark.harness import MIN_ROUNDS
+from hiera_seg.engine.benchmark.sweep import plot, run_sweeps
 from hiera_seg.engine.cli import exit_on_error
 
 
@@ -28,6 +30,10 @@ def parse_args() -> argparse.Namespace:
         "--rounds", type=int, default=MIN_ROUNDS, metavar="N", help=f"timed runs ({MIN_ROUNDS})"
     )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="PyTorch's default")
+    parser.add_argument(
+        "--sweep", action="store_true", help="how tree_min scales with nodes, depth and pixels"
+    )
+    parser.add_argument("--plot", default="", metavar="FILE", help="picture of the sweep")
     parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument(
         "--json", default="benchmark.json", metavar="FILE", help="written too (benchmark.json)"
@@ -35,6 +41,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if unknown := sorted(set(args.groups) - set(GROUPS)):
         parser.error(f"unknown group {unknown[0]!r}: choose of {', '.join(GROUPS)}")
+    if args.plot and not args.sweep:
+        parser.error("--plot draws a sweep: add --sweep")
     if args.rounds < 1 or args.threads < 0:
         parser.error("--rounds must be at least 1 and --threads at least 0")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -46,6 +54,12 @@ def main(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
+    if args.sweep:
+        points = run_sweeps(device, args.rounds)
+        if args.plot:
+            plot(points, args.plot)
+        write(args, {"points": as_rows(points)})
+        return
     chosen = [
         (comparison, f"{group}:{index}")
         for group in args.groups or GROUPS
@@ -59,6 +73,10 @@ def main(args: argparse.Namespace) -> None:
         print(f"{key}: {comparison.name} ...", flush=True)
         results.append(measure(comparison, key, device, args.rounds, not args.no_memory))
     print(table(results))
+    write(args, {"results": as_rows(results)})
+
+
+def write(args: argparse.Namespace, content: dict) -> None:
     facts = {
         "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor(),
         "threads": torch.get_num_threads(),
@@ -66,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
         "rounds": args.rounds,
     }
     with open(args.json, "w") as file:
-        file.write(as_json(results, **facts))
+        json.dump(facts | content, file, indent=1)
     print(f"written: {args.json}")
 
 

@@ -1,6 +1,5 @@
 """The benchmark's own parts: what it compares does the same work, and its ratios are right."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 from hiera_seg.engine.benchmark import (
     GROUPS,
     Comparison,
-    as_json,
+    as_rows,
     evaluation,
     inference,
     losses,
     measure,
+    sweep,
     table,
     training,
 )
@@ -61,10 +61,7 @@ def test_targets_are_upper_limits():
     shown = table([fit, slow])
     assert shown.splitlines()[2].endswith("| yes   |")
     assert shown.splitlines()[3].endswith("| NO    |")
-    assert [row["passed"] for row in json.loads(as_json([fit, slow], threads=2))["results"]] == [
-        True,
-        False,
-    ]
+    assert [row["passed"] for row in as_rows([fit, slow])] == [True, False]
 
 
 def test_every_row_has_a_target_and_a_name_of_its_own():
@@ -119,6 +116,22 @@ def test_a_training_step_changes_the_weights(hierarchical):
     before = model.sem_seg_head.predictor.weight.detach().clone()
     run()
     assert not torch.equal(before, model.sem_seg_head.predictor.weight)
+
+
+def test_sweeps_vary_one_thing_at_a_time(monkeypatch, tmp_path):
+    small = {name: [(n, d, 16, 16) for n, d, _, _ in rows] for name, rows in sweep.SWEEPS.items()}
+    small["pixels"] = [(None, 2, 16, 16 << i) for i in range(3)]
+    monkeypatch.setattr(sweep, "SWEEPS", small)
+    points = sweep.run_sweeps(CPU, rounds=1)
+    found = {name: [p for p in points if p.sweep == name] for name in small}
+    assert [p.nodes for p in found["nodes"]] == [16, 32, 64, 128, 256, 512, 1024]
+    assert {p.depth for p in found["nodes"]} == {2}
+    assert [p.depth for p in found["depth"]] == list(range(2, 9))
+    assert {p.nodes for p in found["depth"]} == {128}
+    assert [p.pixels for p in found["pixels"]] == [256, 512, 1024]
+    assert sweep.chained(128, 5).num_levels == 5
+    sweep.plot(points, str(tmp_path / "sweep.png"))
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
 
 
 def test_the_command_line_refuses_what_it_does_not_know():

@@ -85,6 +85,34 @@ def test_value_and_gradient_equal_those_of_the_tiles(tmp_path):
         torch.testing.assert_close(found[2], gradient, **close)
 
 
+@needs_triton
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_kernel_compiles_for_a_gpu_that_is_not_there(dtype, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+
+    from hiera_seg.losses.node_kernel_triton import node_kernel as kernel
+
+    options = {"GAMMA": 2.0, "CONSISTENT": True, "WANTS_GRADIENT": True}
+    options |= {"LEVELS": 3, "DEPTHS": 4, "BLOCK": 256}
+    pointers = {"logits": dtype, "gradient": dtype, "index": "i64"}
+    pointers |= dict.fromkeys(["partial", "negative", "positive"], "fp32")
+    pointers |= dict.fromkeys(["order", "depth_of", "inner_of", "path"], "i32")
+    signature = {}
+    for name in kernel.arg_names:
+        if name in options:
+            signature[name] = "constexpr"
+        elif name in pointers:
+            signature[name] = "*" + pointers[name]
+        else:
+            signature[name] = "fp32" if name == "gamma" else "i32"
+    places = {(kernel.arg_names.index(name),): value for name, value in options.items()}
+    source = triton.compiler.ASTSource(kernel, signature, constexprs=places)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32))
+    assert ".entry node_kernel" in compiled.asm["ptx"]
+
+
 def test_the_kernel_is_for_gpus_and_can_be_turned_off(monkeypatch):
     tree = TREES["cityscapes"]
     assert not node_kernel.fits(torch.zeros(1, 26, 2, 2), tree)

@@ -201,7 +201,7 @@ def table(results: list[Result]) -> str:
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
-def as_json(results: list[Result], **facts: object) -> str:
-    """The results, and facts of the machine, as json."""
-    rows = [{**asdict(result), "passed": result.passed} for result in results]
-    return json.dumps({**facts, "results": rows}, indent=1)
+def as_rows(results: list) -> list[dict]:
+    """Results, or the points of a sweep, as plain data; results say whether targets are met."""
+    met = [{"passed": row.passed} if hasattr(row, "passed") else {} for row in results]
+    return [asdict(row) | more for row, more in zip(results, met, strict=True)]

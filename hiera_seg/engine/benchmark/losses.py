@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.engine.benchmark.harness import Comparison
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses import level_ce_loss, marginal_ce_loss, tree_min_loss, tree_triplet_loss
@@ -57,9 +58,11 @@ def _logits(tree: Hierarchy, shape, device) -> tuple[Tensor, Tensor]:
 def make_tree_min(make_tree, shape, compiled: bool, device):
     tree = make_tree()
     logits, labels = _logits(tree, shape, device)
+    void = VOID if tree.num_nodes <= VOID else WIDE_IGNORE_VALUE
+    labels[labels == VOID] = void  # a leaf 255 too: void all the same
     loss = torch.compile(tree_min_loss) if compiled else tree_min_loss
     return _backward(
-        lambda x: loss(x, labels, tree, gamma=2.0, normalize="sum", ignore_label=VOID), logits
+        lambda x: loss(x, labels, tree, gamma=2.0, normalize="sum", ignore_label=void), logits
     )
 
 
