@@ -3,7 +3,16 @@
 
 import argparse
 
-from hiera_seg.engine import HieraTrainer, argument_parser, launch, setup
+from hiera_seg.config import ConfigError
+from hiera_seg.data.catalog import import_modules
+from hiera_seg.engine import (
+    HieraTrainer,
+    argument_parser,
+    fast_dev_run,
+    launch,
+    load_config,
+    setup,
+)
 
 EPILOG = """
 examples:
@@ -13,6 +22,8 @@ examples:
     tools/train_net.py --config-file ... --resume
   evaluate a checkpoint
     tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
+  see in seconds, without dataset or download, whether a config works
+    tools/train_net.py --config-file ... --fast-dev-run [--iterations 20]
   a dataset of your own, which my_datasets.py registers
     tools/train_net.py --import my_datasets --config-file my_config.yaml
   several GPUs
@@ -22,12 +33,23 @@ examples:
 
 
 def main(args: argparse.Namespace) -> dict | None:
+    if args.fast_dev_run:
+        return try_config(args)
     cfg = setup(args)
     if args.eval_only:
         return HieraTrainer.evaluate(cfg, resume=args.resume)
     trainer = HieraTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()
+
+
+def try_config(args: argparse.Namespace) -> dict:
+    if args.num_gpus * args.num_machines > 1:
+        raise ConfigError("--fast-dev-run is for one process: leave --num-gpus away")
+    import_modules(args.modules)
+    run = fast_dev_run(load_config(args.config_file, args.opts), iterations=args.iterations)
+    print(f"{args.config_file}: {run}")
+    return run.metrics
 
 
 if __name__ == "__main__":

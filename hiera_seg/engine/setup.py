@@ -29,7 +29,7 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's command line for training, and ``--import`` for datasets of one's own."""
+    """Detectron2's command line for training, ``--import`` and ``--fast-dev-run``."""
     parser = default_argument_parser(epilog)
     parser.add_argument(
         "--import",
@@ -38,6 +38,15 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
         default=[],
         metavar="MODULE",
         help="Python module to import first, such as one that registers datasets",
+    )
+    parser.add_argument(
+        "--fast-dev-run",
+        action="store_true",
+        help="try the config in seconds: one iteration and an evaluation on four made-up images, "
+        "on CPU, from random weights; needs no dataset, downloads and keeps nothing",
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=1, metavar="N", help="of --fast-dev-run (1)"
     )
     return parser
 
