@@ -174,7 +174,7 @@ def _loss_by_level(
         for level, table in enumerate(tables)
     ]
     tile_loss = make_tile_loss(tables, pixel_weights)
-    return sum_over_pixels(logits, index, tile_loss) * scale
+    return sum_over_pixels(logits, index, tile_loss, scale=scale)
 
 
 def _level_weights(level_weights: Sequence[float] | None, hierarchy: Hierarchy) -> list[float]:

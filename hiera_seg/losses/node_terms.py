@@ -67,7 +67,8 @@ def node_loss(
     }
     use_kernel = node_kernel.fits(logits, hierarchy)
     whole_loss = partial(node_kernel.fused_sum, **terms) if use_kernel else None
-    return sum_over_pixels(logits, index, partial(_tile_terms, **terms), whole_loss) * scale
+    tile_loss = partial(_tile_terms, **terms)
+    return sum_over_pixels(logits, index, tile_loss, whole_loss, scale=scale)
 
 
 def _node_weight(

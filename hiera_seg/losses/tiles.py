@@ -28,7 +28,12 @@ def loss_dtype(logits: Tensor) -> torch.dtype:
 
 
 def sum_over_pixels(
-    logits: Tensor, index: Tensor, tile_loss: TileLoss, whole_loss: WholeLoss | None = None
+    logits: Tensor,
+    index: Tensor,
+    tile_loss: TileLoss,
+    whole_loss: WholeLoss | None = None,
+    *,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Sum a loss over all pixels of a batch, with a gradient to the logits.
 
@@ -38,19 +43,31 @@ def sum_over_pixels(
         tile_loss: gives the sum over a tile's pixels and its gradient with respect to the tile.
             The tile is float32 (float64 for float64 logits) and must not be changed.
         whole_loss: does it all at once, where there is a kernel that can.
+        scale: scalar of the type of the result that the sum is multiplied by, a constant. Given
+            here instead of outside, it spares the backward pass a round over the gradient.
 
     Returns:
         Scalar, float32 (float64 for float64 logits). Can be differentiated once.
     """
-    return _TiledSum.apply(logits, index, tile_loss, whole_loss)
+    if scale is None:
+        scale = torch.ones((), dtype=loss_dtype(logits), device=logits.device)
+    return _TiledSum.apply(logits, index, tile_loss, whole_loss, scale)
 
 
 class _TiledSum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, logits: Tensor, index: Tensor, tile_loss: TileLoss, whole_loss: WholeLoss | None
+        ctx,
+        logits: Tensor,
+        index: Tensor,
+        tile_loss: TileLoss,
+        whole_loss: WholeLoss | None,
+        scale: Tensor,
     ) -> Tensor:
         dtype = loss_dtype(logits)
+        # One over the number of pixels is lost in half precision; its product with what comes
+        # back from the loss's own weight, or from a gradient scaler, is not.
+        ctx.is_scaled = logits.dtype == dtype and whole_loss is None
         gradient = None
         if ctx.needs_input_grad[0]:
             channels_last = logits.is_contiguous(memory_format=torch.channels_last)
@@ -63,8 +80,8 @@ class _TiledSum(torch.autograd.Function):
             if gradient is None or logits.stride() != gradient.stride():
                 logits = logits.contiguous()
             value = whole_loss(logits, index, gradient)
-            ctx.save_for_backward(gradient)
-            return value
+            ctx.save_for_backward(gradient, scale)
+            return value * scale
         sums = [torch.zeros((), dtype=dtype, device=logits.device)]
         num_pixels = index[0].numel() if len(index) else 0
         # A GPU wants few large steps; its kernels hide the memory's latency themselves.
@@ -80,9 +97,13 @@ class _TiledSum(torch.autograd.Function):
                 value, slope = tile_loss(values, labels[tile])
                 sums.append(value)
                 if gradient is not None:
-                    gradient[image].flatten(1)[:, tile] = slope
-        ctx.save_for_backward(gradient)
-        return torch.stack(sums).sum()
+                    target = gradient[image].flatten(1)[:, tile]
+                    if ctx.is_scaled:
+                        torch.mul(slope, scale, out=target)
+                    else:
+                        target.copy_(slope)
+        ctx.save_for_backward(gradient, scale)
+        return torch.stack(sums).sum() * scale
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):
@@ -91,11 +112,14 @@ class _TiledSum(torch.autograd.Function):
                 "losses on node logits can be differentiated once: call backward() or "
                 "torch.autograd.grad() without create_graph=True"
             )
-        (gradient,) = ctx.saved_tensors
-        if gradient.dtype == grad_output.dtype:
-            return gradient * grad_output, None, None, None
-        # One over the number of pixels is lost in half precision; their product is not.
+        gradient, scale = ctx.saved_tensors
+        factor = grad_output if ctx.is_scaled else grad_output * scale
+        if gradient.dtype == factor.dtype:
+            # A round over the whole gradient for nothing; on a GPU to ask would be to wait.
+            if factor.device.type != "cpu" or factor != 1:
+                gradient = gradient * factor
+            return gradient, None, None, None, None
         scaled = torch.empty_like(gradient)
         for image, target in zip(gradient, scaled, strict=True):
-            target.copy_(image.to(grad_output.dtype) * grad_output)
-        return scaled, None, None, None
+            target.copy_(image.to(factor.dtype) * factor)
+        return scaled, None, None, None, None

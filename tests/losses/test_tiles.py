@@ -43,3 +43,25 @@ def test_small_factors_are_not_rounded_to_half_precision():
     value = tiles.sum_over_pixels(logits, torch.full((1, 1, 1), 99), _linear)
     (value * 1e-6).backward()
     assert logits.grad.item() == pytest.approx(1e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_a_scale_inside_is_a_factor_outside(dtype, weight):
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(0, 4, (2, 5, 7), generator=generator)
+    scale = torch.tensor(1 / 64, dtype=tiles.loss_dtype(torch.empty(0, dtype=dtype)))
+    results = []
+    for inside in (True, False):
+        logits = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(1)).to(dtype)
+        logits.requires_grad_()
+        if inside:
+            value = tiles.sum_over_pixels(logits, index, _linear, scale=scale)
+        else:
+            value = tiles.sum_over_pixels(logits, index, _linear) * scale
+        (value * weight).backward(retain_graph=True)
+        first = logits.grad.clone()
+        (value * weight).backward()  # once more from what was kept
+        torch.testing.assert_close(logits.grad, 2 * first)
+        results.append((value.detach(), first))
+    torch.testing.assert_close(*results)
