@@ -110,6 +110,15 @@ def test_batches_hold_both_datasets(cfg):
         assert (labels < num_leaves).all() if fine else (labels >= num_leaves).all()
 
 
+def test_a_dataset_named_twice_is_drawn_twice_as_often(cfg):
+    camvid, cityscapes = cfg.DATASETS.TRAIN
+    cfg.DATASETS.TRAIN = (camvid, camvid, cityscapes)  # 2 + 2 + 1 frames: an epoch holds five
+    cfg.SOLVER.IMS_PER_BATCH = 5
+    (batch,) = itertools.islice(build_hiera_train_loader(cfg), 1)
+    names = [sample["dataset_name"] for sample in batch]
+    assert (names.count(camvid), names.count(cityscapes)) == (4, 1)
+
+
 def test_two_iterations_and_an_evaluation(cfg):
     trainer = HieraTrainer(cfg)
     before = [p.detach().clone() for p in trainer.model.parameters()]
