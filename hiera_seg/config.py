@@ -41,7 +41,8 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.HIERARCHY = ""
     # Terms of the loss with their weights; names of hiera_seg.losses.HIERA_LOSSES.
     hiera.LOSSES = [["focal_tree_min", 1.0], ["tree_triplet", 1.0]]
-    # What turns backbone features into one map: "deeplab_v3_plus" or "fpn".
+    # What turns backbone features into one map: "deeplab_v3_plus", "fpn", or "sep_aspp", the
+    # decoder of HSSN's public release.
     hiera.PIXEL_DECODER = "deeplab_v3_plus"
 
     # Options of the losses. NORMALIZE is "sum", "node_mean" or "level_mean" (docs/losses.md).

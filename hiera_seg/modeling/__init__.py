@@ -19,6 +19,7 @@ from hiera_seg.modeling.pixel_decoders import (
     DeepLabV3PlusDecoder,
     FPNDecoder,
     MSDeformAttnDecoder,
+    SeparableASPPDecoder,
     TopDownFPNDecoder,
     build_pixel_decoder,
 )
@@ -38,8 +39,9 @@ __all__ = [
     "MaskedAttentionDecoder",
     "NodeView",
     "QueryPrediction",
-    "TopDownFPNDecoder",
+    "SeparableASPPDecoder",
     "TimmBackbone",
+    "TopDownFPNDecoder",
     "build_hiera_timm_backbone",
     "build_hierarchical_loss",
     "build_pixel_decoder",

@@ -96,6 +96,13 @@ ARCHITECTURES = {
         *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
         *("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn"),
     ],
+    "resnet50_sep_aspp": [
+        *("MODEL.BACKBONE.NAME", "build_resnet_backbone"),
+        *R50,
+        *RESNET_FEATURES,
+        *("MODEL.HIERA_SEG.PIXEL_DECODER", "sep_aspp"),
+        *AUXILIARY,
+    ],
     "timm_convnext_deeplab": [
         *TIMM,
         *("MODEL.HIERA_SEG.TIMM.NAME", "test_convnext"),

@@ -13,6 +13,7 @@ SHAPES = {
     "res5": ShapeSpec(channels=32, stride=32),
 }
 HEAD = "MODEL.SEM_SEG_HEAD."
+SEP_ASPP = ["MODEL.HIERA_SEG.PIXEL_DECODER", "sep_aspp"]
 
 
 def features(height: int, width: int, names=SHAPES) -> dict[str, torch.Tensor]:
@@ -26,7 +27,7 @@ def features(height: int, width: int, names=SHAPES) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", ["deeplab_v3_plus", "fpn"])
+@pytest.mark.parametrize("name", ["deeplab_v3_plus", "fpn", "sep_aspp"])
 @pytest.mark.parametrize("size", [(64, 96), (45, 70), (32, 33)])
 def test_the_seam_of_pixel_decoders(make_cfg, name, size):
     decoder = build_pixel_decoder(make_cfg("MODEL.HIERA_SEG.PIXEL_DECODER", name), SHAPES).eval()
@@ -59,6 +60,50 @@ def test_deeplab_pools_globally_whatever_the_crop(make_cfg):
     pooling = decoder.head.decoder["res5"]["project_conv"].convs[-1][0]
     assert isinstance(pooling, torch.nn.AdaptiveAvgPool2d)
     assert decoder.forward_features(features(96, 64))[0].isfinite().all()
+
+
+def test_sep_aspp_computes_what_the_release_describes(make_cfg):
+    """Written out in plain operations, from the names of the decoder's tensors."""
+    cfg = make_cfg("MODEL.HIERA_SEG.PIXEL_DECODER", "sep_aspp", f"{HEAD}ASPP_DILATIONS", [2, 3])
+    decoder = build_pixel_decoder(cfg, SHAPES)
+    for name, value in decoder.state_dict().items():
+        if value.is_floating_point():
+            value.uniform_(0.5, 1.5) if name.endswith("var") else value.normal_(std=0.3)
+    state = decoder.eval().state_dict()
+    relu, cat = torch.nn.functional.relu, torch.cat
+
+    def conv(x, name, **options):
+        x = torch.nn.functional.conv2d(x, state[f"{name}.weight"], **options)
+        norm = [state[f"{name}.norm.{key}"] for key in ("running_mean", "running_var")]
+        affine = [state[f"{name}.norm.{key}"] for key in ("weight", "bias")]
+        return relu(torch.nn.functional.batch_norm(x, *norm, *affine))
+
+    def separable(x, name, dilation=1):
+        options = {"padding": dilation, "dilation": dilation, "groups": x.shape[1]}
+        return conv(conv(x, f"{name}.depthwise", **options), f"{name}.pointwise")
+
+    def resize(x, size):
+        return torch.nn.functional.interpolate(x, size, mode="bilinear", align_corners=False)
+
+    given = features(96, 160)
+    coarse, fine = given["res5"], given["res2"]
+    pooled = resize(conv(coarse.mean((2, 3), keepdim=True), "pool"), coarse.shape[2:])
+    branches = [pooled, conv(coarse, "aspp.0")]
+    branches += [separable(coarse, "aspp.1", 2), separable(coarse, "aspp.2", 3)]
+    x = resize(conv(cat(branches, 1), "join", padding=1), fine.shape[2:])
+    x = separable(separable(cat([x, conv(fine, "project")], 1), "fuse.0"), "fuse.1")
+    torch.testing.assert_close(decoder.forward_features(given)[0], x)
+
+
+def test_sep_aspp_trains_with_one_image_by_running_statistics_of_the_pooled_norm(make_cfg):
+    decoder = build_pixel_decoder(make_cfg("MODEL.HIERA_SEG.PIXEL_DECODER", "sep_aspp"), SHAPES)
+    one = {name: value[:1] for name, value in features(64, 96).items()}
+    decoder.pool.norm.running_mean.fill_(0.25)
+    decoder.train().forward_features(one)[0].sum().backward()
+    assert (decoder.pool.norm.running_mean == 0.25).all()
+    assert decoder.pool.weight.grad.isfinite().all()
+    decoder.forward_features(features(64, 96))
+    assert not (decoder.pool.norm.running_mean == 0.25).any()
 
 
 def test_fpn_computes_what_detectron2_does(make_cfg):
@@ -98,6 +143,11 @@ def test_fpn_decodes_finer_than_its_features(make_cfg):
             ["MODEL.HIERA_SEG.PIXEL_DECODER", "msdeform"],
             r"PIXEL_DECODER is 'msdeform'; choose one of: .*deeplab_v3_plus, fpn",
         ),
+        ([*SEP_ASPP, f"{HEAD}IN_FEATURES", ["res5"]], r"IN_FEATURES is \['res5'\]; sep_aspp"),
+        ([*SEP_ASPP, f"{HEAD}PROJECT_CHANNELS", []], r"PROJECT_CHANNELS is \[\]; one number"),
+        ([*SEP_ASPP, f"{HEAD}ASPP_DILATIONS", []], r"ASPP_DILATIONS is empty"),
+        ([*SEP_ASPP, f"{HEAD}COMMON_STRIDE", 8], r"COMMON_STRIDE is 8; .* which is 4"),
+        ([*SEP_ASPP, f"{HEAD}NORM", "GN"], r"NORM is 'GN'"),
         (
             ["MODEL.HIERA_SEG.PIXEL_DECODER", "fpn", f"{HEAD}COMMON_STRIDE", 16],
             r"COMMON_STRIDE is 16; the finest .* has stride 4",

@@ -9,6 +9,7 @@ from hiera_seg.engine.convert.convert import (
 )
 from hiera_seg.engine.convert.files import read_checkpoint
 from hiera_seg.engine.convert.mask2former import convert_mask2former
+from hiera_seg.engine.convert.mmseg import convert_mmseg
 
 __all__ = [
     "CONVERTERS",
@@ -19,3 +20,4 @@ __all__ = [
     "read_checkpoint",
     "save_checkpoint",
 ]
+__all__ = ["convert_mask2former", "convert_mmseg"]

@@ -1,0 +1,78 @@
+"""From the names of HSSN's public PyTorch release (those of mmsegmentation) to ours.
+
+The release's network is a ResNet-V1d under separable ASPP with a projection head and an FCN
+auxiliary head. Its channels are leaves, middle level, top level: ours, by the numbering of trees.
+"""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_BODY = "backbone.body"
+_DECODER = "sem_seg_head.pixel_decoder"
+_EMBEDDING = "sem_seg_head.embedding_head"
+_AUXILIARY = "sem_seg_head.auxiliary_head"
+_KEYS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+
+# (pattern of a whole name, ours)
+_RULES = [
+    # timm's resnet101d calls the stem's first convolutions and norms conv1, its last norm bn1
+    (rf"backbone\.stem\.([0-6])\.{_KEYS}", rf"{_BODY}.conv1.\1.\2"),
+    (rf"backbone\.stem\.7\.{_KEYS}", rf"{_BODY}.bn1.\1"),
+    (rf"backbone\.(layer\d\.\d+\.\w+(?:\.\d)?)\.{_KEYS}", rf"{_BODY}.\1.\2"),
+    (r"decode_head\.conv_seg\.(weight|bias)", r"sem_seg_head.predictor.\1"),
+    (r"decode_head\.proj_head\.proj\.0\.weight", f"{_EMBEDDING}.hidden.weight"),
+    (rf"decode_head\.proj_head\.proj\.1\.{_KEYS}", rf"{_EMBEDDING}.hidden.norm.\1"),
+    (r"decode_head\.proj_head\.proj\.3\.(weight|bias)", rf"{_EMBEDDING}.project.\1"),
+    (r"auxiliary_head\.convs\.0\.conv\.weight", f"{_AUXILIARY}.conv.weight"),
+    (rf"auxiliary_head\.convs\.0\.bn\.{_KEYS}", rf"{_AUXILIARY}.conv.norm.\1"),
+    (r"auxiliary_head\.conv_seg\.(weight|bias)", rf"{_AUXILIARY}.predictor.\1"),
+]
+for _theirs, _ours in {
+    r"image_pool\.1": "pool",
+    r"aspp_modules\.0": "aspp.0",
+    r"aspp_modules\.([1-9])\.(depthwise|pointwise)_conv": r"aspp.\1.\2",
+    "bottleneck": "join",
+    "c1_bottleneck": "project",
+    r"sep_bottleneck\.([01])\.(depthwise|pointwise)_conv": r"fuse.\1.\2",
+}.items():
+    _RULES += [
+        (rf"decode_head\.{_theirs}\.conv\.(?P<key>weight)", rf"{_DECODER}.{_ours}.\g<key>"),
+        (rf"decode_head\.{_theirs}\.bn\.(?P<key>{_KEYS})", rf"{_DECODER}.{_ours}.norm.\g<key>"),
+    ]
+_COMPILED = [(re.compile(pattern), ours) for pattern, ours in _RULES]
+
+# The bias before the projection head's norm: the norm takes it out again
+_HIDDEN_BIAS = "decode_head.proj_head.proj.0.bias"
+_HIDDEN_MEAN = "decode_head.proj_head.proj.1.running_mean"
+# State of the release's losses, no part of its network
+_NO_NETWORK = re.compile(r"criterion\..*|decode_head\.(step|criterion\..*|loss_decode\..*)")
+
+
+def convert_mmseg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a checkpoint of HSSN's public release.
+
+    Args:
+        state: tensors by the release's names, with or without the "module." of parallel training.
+
+    Returns:
+        Tensors by our names, for a ``TimmBackbone`` of resnet101d under the pixel decoder
+        "sep_aspp". Names that the release's network does not have stay as they are. Nothing of
+        ``state`` is changed.
+    """
+    given = {name.removeprefix("module."): value for name, value in state.items()}
+    if _HIDDEN_BIAS in given and _HIDDEN_MEAN in given:
+        # norm(x + bias) with mean m = norm(x) with mean m - bias
+        given[_HIDDEN_MEAN] = given[_HIDDEN_MEAN] - given.pop(_HIDDEN_BIAS)
+    return {
+        _rename(name): value for name, value in given.items() if not _NO_NETWORK.fullmatch(name)
+    }
+
+
+def _rename(name: str) -> str:
+    for pattern, ours in _COMPILED:
+        match = pattern.fullmatch(name)
+        if match:
+            return match.expand(ours)
+    return name

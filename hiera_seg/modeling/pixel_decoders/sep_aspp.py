@@ -1,0 +1,182 @@
+"""The decoder of HSSN's public release: separable ASPP under a wide bottleneck."""
+
+from collections.abc import Sequence
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, DepthwiseSeparableConv2d, ShapeSpec, get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.config import ConfigError
+from hiera_seg.modeling.features import pick_features
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+
+
+class SeparableASPPDecoder(nn.Module):
+    """DeepLabV3+ in another shape than Detectron2's.
+
+    The coarse feature goes through image pooling (with norm), a 1x1 convolution and separable
+    dilated 3x3 convolutions; a 3x3 convolution joins the five. Upsampled and put beside the
+    projected fine feature, two separable 3x3 convolutions mix them.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: dict[str, ShapeSpec],
+        project_channels: int,
+        aspp_channels: int,
+        aspp_dilations: Sequence[int],
+        channels: int,
+        dropout: float,
+        norm: str,
+    ):
+        """
+        Args:
+            input_shape: shapes of the two features to read.
+            project_channels: channels to which the finer feature is projected.
+            aspp_channels: channels of each branch of ASPP and of what joins them.
+            aspp_dilations: of the separable 3x3 convolutions.
+            channels: channels of the result.
+            dropout: share of the result's channels to drop in training.
+            norm: of all convolutions, in Detectron2's names.
+        """
+        super().__init__()
+        shapes = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))
+        if len(shapes) != 2:
+            raise ValueError(
+                f"two features are needed, a fine and a coarse one; got {list(shapes)}"
+            )
+        fine, coarse = shapes.values()
+        self.in_features = list(shapes)
+        self.out_channels = channels
+        self.stride = fine.stride
+        self.multi_scale_channels = [coarse.channels, fine.channels]
+
+        self.pool = _convolution(coarse.channels, aspp_channels, 1, norm)
+        self.aspp = nn.ModuleList([_convolution(coarse.channels, aspp_channels, 1, norm)])
+        for dilation in aspp_dilations:
+            self.aspp.append(_separable(coarse.channels, aspp_channels, norm, dilation))
+        self.join = _convolution((2 + len(aspp_dilations)) * aspp_channels, aspp_channels, 3, norm)
+        self.project = _convolution(fine.channels, project_channels, 1, norm)
+        self.fuse = nn.Sequential(
+            _separable(aspp_channels + project_channels, channels, norm),
+            _separable(channels, channels, norm),
+        )
+        self.dropout = nn.Dropout2d(dropout)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        keys = cfg.MODEL.SEM_SEG_HEAD
+        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
+        _check_keys(keys, shapes)
+        return {
+            "input_shape": shapes,
+            "project_channels": keys.PROJECT_CHANNELS[0],
+            "aspp_channels": keys.ASPP_CHANNELS,
+            "aspp_dilations": keys.ASPP_DILATIONS,
+            "channels": keys.CONVS_DIM,
+            "dropout": keys.ASPP_DROPOUT,
+            "norm": keys.NORM,
+        }
+
+    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+        """Decode backbone features.
+
+        Args:
+            features: (B, C, h, w) float by name, one for each of ``in_features``.
+
+        Returns:
+            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
+            read, coarse to fine.
+        """
+        fine, coarse = (features[name] for name in self.in_features)
+        pooled = _pooled(self.pool, coarse).expand(-1, -1, *coarse.shape[-2:])
+        x = self.join(torch.cat([pooled, *(branch(coarse) for branch in self.aspp)], dim=1))
+        projected = self.project(fine)
+        x = F.interpolate(x, projected.shape[-2:], mode="bilinear", align_corners=False)
+        x = self.fuse(torch.cat([x, projected], dim=1))
+        return self.dropout(x), None, [coarse, fine]
+
+
+@HIERA_PIXEL_DECODERS.register()
+def sep_aspp(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> SeparableASPPDecoder:
+    """Build a :class:`SeparableASPPDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
+    return SeparableASPPDecoder(cfg, input_shape)
+
+
+def _convolution(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> Conv2d:
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        padding=kernel_size // 2,
+        bias=not norm,
+        norm=get_norm(norm, out_channels),
+        activation=F.relu,
+    )
+    weight_init.c2_msra_fill(conv)
+    return conv
+
+
+def _separable(
+    in_channels: int, out_channels: int, norm: str, dilation: int = 1
+) -> DepthwiseSeparableConv2d:
+    return DepthwiseSeparableConv2d(
+        in_channels,
+        out_channels,
+        kernel_size=3,
+        padding=dilation,
+        dilation=dilation,
+        norm1=norm,
+        activation1=F.relu,
+        norm2=norm,
+        activation2=F.relu,
+    )
+
+
+def _pooled(conv: Conv2d, feature: Tensor) -> Tensor:
+    """Global mean through a 1x1 convolution with norm and ReLU: (B, channels, 1, 1).
+
+    One image has one value a channel here, over which batch norm has no statistics: it then
+    normalises by its running ones, so that a batch of one image trains.
+    """
+    mean = feature.mean(dim=(2, 3), keepdim=True)
+    alone = type(conv.norm) is nn.BatchNorm2d and conv.training and feature.shape[0] == 1
+    if not alone:
+        return conv(mean)
+    x = F.conv2d(mean, conv.weight)
+    norm = conv.norm
+    x = F.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+    )
+    return F.relu(x)
+
+
+def _check_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
+    if len(shapes) != 2:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(shapes)}; sep_aspp reads two, a fine and a "
+            "coarse one"
+        )
+    if len(keys.PROJECT_CHANNELS) != 1:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(keys.PROJECT_CHANNELS)}; one number is "
+            "needed, for the finer feature"
+        )
+    if not keys.ASPP_DILATIONS:
+        raise ConfigError("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS is empty; the release has 12, 24, 36")
+    stride = min(shape.stride for shape in shapes.values())
+    if keys.COMMON_STRIDE != stride:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; sep_aspp decodes at the "
+            f"stride of the finer of its features {list(shapes)}, which is {stride}"
+        )
+    if keys.NORM == "GN":
+        raise ConfigError(
+            "MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs multiples of 32 channels everywhere; "
+            "choose BN or SyncBN"
+        )
