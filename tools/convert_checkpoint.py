@@ -15,6 +15,9 @@ examples:
   the same as the start of another dataset: classes of the same name keep their weights
     tools/convert_checkpoint.py --from mask2former --classes cityscapes --config-file my_config.yaml \\
         model_final_cc1b1f.pkl start.pth
+  weights of HSSN's public release (mmsegmentation's names)
+    tools/convert_checkpoint.py --from mmseg --config-file configs/Base-SepASPP-R101d.yaml \\
+        cityscapes.pth hssn_cityscapes.pth --opts MODEL.HIERA_SEG.HIERARCHY cityscapes
 """  # noqa: E501
 
 

@@ -17,7 +17,7 @@ __all__ = [
     "Converter",
     "convert_checkpoint",
     "convert_mask2former",
+    "convert_mmseg",
     "read_checkpoint",
     "save_checkpoint",
 ]
-__all__ = ["convert_mask2former", "convert_mmseg"]

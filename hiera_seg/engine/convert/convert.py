@@ -20,6 +20,7 @@ from hiera_seg.engine.convert.classes import (
 )
 from hiera_seg.engine.convert.files import read_checkpoint
 from hiera_seg.engine.convert.mask2former import CLASS_LAYERS, convert_mask2former
+from hiera_seg.engine.convert.mmseg import convert_mmseg
 
 State = dict[str, Tensor]
 
@@ -40,6 +41,7 @@ class Converter:
 
 CONVERTERS: dict[str, Converter] = {
     "mask2former": Converter(convert_mask2former, CLASS_LAYERS),
+    "mmseg": Converter(convert_mmseg),
 }
 
 
@@ -91,13 +93,19 @@ def convert_checkpoint(
 
     Raises:
         CheckpointError: the file can not be read, or nothing in it fits.
-        ConfigError: ``classes`` are needed or do not fit.
+        ConfigError: ``classes`` are needed, do not fit, or have no use.
     """
     converter = CONVERTERS[project]
+    if classes is not None and not converter.class_layers:
+        raise ConfigError(
+            f"classes {classes} were named, but channels of {project} are not re-mapped: they are "
+            "the nodes of the config's tree in order"
+        )
     given = converter.rename(read_checkpoint(path))
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.WEIGHTS = str(path)  # so that a backbone does not fetch weights of its own
     model = build_model(cfg)
     state = model.state_dict()
     report = ConversionReport()

@@ -1,17 +1,22 @@
 """Names of HSSN's public release -> ours."""
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from torch.nn import functional as F
 
-from hiera_seg.engine.convert import convert_mmseg
+from hiera_seg.config import ConfigError
+from hiera_seg.engine import load_config
+from hiera_seg.engine.convert import convert_checkpoint, convert_mmseg
 
-NAMES = (
-    Path(__file__).resolve().parents[2] / "modeling/golden/hssn_deeplabv3plus_r101_cityscapes.json"
-)
+REPOSITORY = Path(__file__).resolve().parents[3]
+NAMES = REPOSITORY / "tests/modeling/golden/hssn_deeplabv3plus_r101_cityscapes.json"
+TOOL = REPOSITORY / "tools" / "convert_checkpoint.py"
 
 HEAD = "sem_seg_head."
 RENAMED = {
@@ -90,3 +95,52 @@ def test_unknown_names_stay_for_the_report():
     x = torch.zeros(1)
     names = ["backbone.norm1.weight", "decode_head.cls_embedding", "neck.conv.weight"]
     assert list(convert_mmseg(dict.fromkeys(names, x))) == names
+
+
+class TestTool:
+    """tools/convert_checkpoint.py --from mmseg, on a small network."""
+
+    OPTIONS = [
+        *("MODEL.HIERA_SEG.HIERARCHY", "cityscapes"),
+        *("MODEL.HIERA_SEG.TIMM.NAME", "resnet10t", "MODEL.HIERA_SEG.AUXILIARY.WEIGHT", "0.4"),
+        *("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", "16", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16"),
+        *("MODEL.HIERA_SEG.EMBEDDING.HIDDEN_CHANNELS", "16", "MODEL.DEVICE", "cpu"),
+    ]
+    CONFIG = str(REPOSITORY / "configs" / "Base-SepASPP-R101d.yaml")
+
+    @pytest.fixture
+    def theirs(self, tmp_path) -> dict[str, torch.Tensor]:
+        """release.pth in the test's folder: the release's names, our small network's shapes."""
+        pytest.importorskip("timm", reason="needs timm: pip install timm")
+        cfg = load_config(self.CONFIG, [*self.OPTIONS, "MODEL.HIERA_SEG.TIMM.PRETRAINED", "False"])
+        network = build_model(cfg).state_dict()
+        torch.manual_seed(0)
+        state = {}
+        for name in json.loads(NAMES.read_text()):
+            ours = next(iter(convert_mmseg({name: torch.zeros(1)})), None)
+            if ours in network:
+                state[name] = torch.randn(network[ours].shape).to(network[ours].dtype)
+        state["decode_head.proj_head.proj.0.bias"] = torch.randn(16)
+        state["decode_head.step"] = torch.zeros(1)
+        torch.save({"meta": {"epoch": 3}, "state_dict": state}, tmp_path / "release.pth")
+        return state
+
+    def test_every_tensor_is_loaded_and_nothing_fetched(
+        self, theirs, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.chdir(tmp_path)
+        arguments = ["--from", "mmseg", "--config-file", self.CONFIG, "release.pth", "ours.pth"]
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *arguments, "--opts", *self.OPTIONS])
+        runpy.run_path(str(TOOL), run_name="__main__")
+        printed = capsys.readouterr().out
+        assert "skipped: 0 tensors" in printed
+        assert "re-initialised: 0 tensors" in printed
+        written = torch.load("ours.pth")["model"]
+        expected = convert_mmseg(theirs)
+        assert f"loaded: {len(expected)} tensors" in printed
+        assert all(torch.equal(written[name], value) for name, value in expected.items())
+
+    def test_class_names_have_no_use(self, theirs, tmp_path):
+        cfg = load_config(self.CONFIG, self.OPTIONS)
+        with pytest.raises(ConfigError, match="channels of mmseg are not re-mapped"):
+            convert_checkpoint(tmp_path / "release.pth", "mmseg", cfg, classes="lip")
