@@ -41,8 +41,8 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.HIERARCHY = ""
     # Terms of the loss with their weights; names of hiera_seg.losses.HIERA_LOSSES.
     hiera.LOSSES = [["focal_tree_min", 1.0], ["tree_triplet", 1.0]]
-    # What turns backbone features into one map: "deeplab_v3_plus", "fpn", or "sep_aspp", the
-    # decoder of HSSN's public release.
+    # What turns backbone features into one map: "deeplab_v3_plus", "fpn", "ocr", or "sep_aspp",
+    # the decoder of HSSN's public release.
     hiera.PIXEL_DECODER = "deeplab_v3_plus"
 
     # Options of the losses. NORMALIZE is "sum", "node_mean" or "level_mean" (docs/losses.md).
@@ -102,6 +102,14 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.MASK_FORMER.DEEP_SUPERVISION = True
     # Stride at which masks become scores in eval; 1 is exact, the decoder's own is quick.
     hiera.MASK_FORMER.SCORE_STRIDE = 1
+    # Object-contextual representations (PIXEL_DECODER "ocr").
+    hiera.OCR = CN()
+    # A soft region for every "node", trained by LOSSES, or every "leaf", by cross entropy.
+    hiera.OCR.REGIONS = "node"
+    hiera.OCR.WEIGHT = 0.4  # of the regions' loss; 0 leaves them to the final one
+    hiera.OCR.KEY_CHANNELS = 256
+    hiera.OCR.DROPOUT = 0.05
+
     # A model of timm as backbone (MODEL.BACKBONE.NAME: build_hiera_timm_backbone).
     hiera.TIMM = CN()
     hiera.TIMM.NAME = ""  # such as "hrnet_w48"; docs/backbones.md

@@ -103,12 +103,29 @@ ARCHITECTURES = {
         *("MODEL.HIERA_SEG.PIXEL_DECODER", "sep_aspp"),
         *AUXILIARY,
     ],
+    "resnet50_ocr_of_leaves": [
+        *("MODEL.BACKBONE.NAME", "build_resnet_backbone"),
+        *R50,
+        *RESNET_FEATURES,
+        *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+        *("MODEL.HIERA_SEG.PIXEL_DECODER", "ocr"),
+        *("MODEL.HIERA_SEG.OCR.REGIONS", "leaf"),
+        *("MODEL.HIERA_SEG.OCR.KEY_CHANNELS", 16),
+        *AUXILIARY,
+    ],
     "timm_convnext_deeplab": [
         *TIMM,
         *("MODEL.HIERA_SEG.TIMM.NAME", "test_convnext"),
         *("MODEL.HIERA_SEG.TIMM.OUT_NORM", "LN"),  # of features that are read
         *("MODEL.HIERA_SEG.TIMM.OUT_FEATURES", ["res2", "res4", "res5"]),
         *AUXILIARY,
+    ],
+    "timm_hrnet_ocr_of_nodes": [
+        *TIMM,
+        *("MODEL.HIERA_SEG.TIMM.NAME", "hrnet_w18_small"),
+        *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+        *("MODEL.HIERA_SEG.PIXEL_DECODER", "ocr"),
+        *("MODEL.HIERA_SEG.OCR.KEY_CHANNELS", 16),
     ],
     "timm_hrnet_fpn": [
         *TIMM,

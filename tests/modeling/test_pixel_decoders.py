@@ -13,6 +13,7 @@ SHAPES = {
     "res5": ShapeSpec(channels=32, stride=32),
 }
 HEAD = "MODEL.SEM_SEG_HEAD."
+OCR = ["MODEL.HIERA_SEG.PIXEL_DECODER", "ocr"]
 SEP_ASPP = ["MODEL.HIERA_SEG.PIXEL_DECODER", "sep_aspp"]
 
 
@@ -27,7 +28,7 @@ def features(height: int, width: int, names=SHAPES) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", ["deeplab_v3_plus", "fpn", "sep_aspp"])
+@pytest.mark.parametrize("name", ["deeplab_v3_plus", "fpn", "sep_aspp", "ocr"])
 @pytest.mark.parametrize("size", [(64, 96), (45, 70), (32, 33)])
 def test_the_seam_of_pixel_decoders(make_cfg, name, size):
     decoder = build_pixel_decoder(make_cfg("MODEL.HIERA_SEG.PIXEL_DECODER", name), SHAPES).eval()
@@ -148,6 +149,9 @@ def test_fpn_decodes_finer_than_its_features(make_cfg):
         ([*SEP_ASPP, f"{HEAD}ASPP_DILATIONS", []], r"ASPP_DILATIONS is empty"),
         ([*SEP_ASPP, f"{HEAD}COMMON_STRIDE", 8], r"COMMON_STRIDE is 8; .* which is 4"),
         ([*SEP_ASPP, f"{HEAD}NORM", "GN"], r"NORM is 'GN'"),
+        ([*OCR, "MODEL.HIERA_SEG.OCR.REGIONS", "level"], r"OCR\.REGIONS is 'level'; choose one of"),
+        ([*OCR, f"{HEAD}COMMON_STRIDE", 8], r"COMMON_STRIDE is 8; .* which is 4"),
+        ([*OCR, f"{HEAD}NORM", "GN"], r"NORM is 'GN'"),
         (
             ["MODEL.HIERA_SEG.PIXEL_DECODER", "fpn", f"{HEAD}COMMON_STRIDE", 16],
             r"COMMON_STRIDE is 16; the finest .* has stride 4",

@@ -89,10 +89,26 @@ class AuxiliaryHead(nn.Module):
         Returns:
             {"loss_auxiliary": scalar}; without one leaf label a zero that has a gradient path.
         """
-        logits = F.interpolate(
-            logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False
-        )
-        is_leaf = (labels >= 0) & (labels < self.num_leaves)
-        targets = labels.where(is_leaf, labels.new_tensor(-100))
-        total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
-        return {"loss_auxiliary": self.weight * total / leaf_count.clamp(min=1)}
+        loss = leaf_cross_entropy(logits, labels, self.num_leaves, leaf_count)
+        return {"loss_auxiliary": self.weight * loss}
+
+
+def leaf_cross_entropy(
+    logits: Tensor, labels: Tensor, num_leaves: int, leaf_count: Tensor
+) -> Tensor:
+    """Cross entropy of upsampled leaf logits over the pixels whose label is a leaf.
+
+    Args:
+        logits: (B, num_leaves, h, w) float.
+        labels: (B, H, W) int64 node ids or the void value.
+        num_leaves: leaves of the tree.
+        leaf_count: 0-d, the number of pixels to divide by; 0 counts as 1.
+
+    Returns:
+        A float32 scalar; without one leaf label a zero that has a gradient path.
+    """
+    logits = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+    is_leaf = (labels >= 0) & (labels < num_leaves)
+    targets = labels.where(is_leaf, labels.new_tensor(-100))
+    total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
+    return total / leaf_count.clamp(min=1)

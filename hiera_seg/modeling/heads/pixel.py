@@ -20,6 +20,7 @@ from hiera_seg.modeling.heads.loss import (
     sampling_generator,
     training_iteration,
 )
+from hiera_seg.modeling.heads.regions import RegionLoss, build_region_loss
 from hiera_seg.modeling.pixel_decoders import build_pixel_decoder
 
 
@@ -30,11 +31,14 @@ class PixelOutput(NamedTuple):
         logits: (B, N, H / stride, W / stride), one for each node.
         embeddings: (B, D, h, w) at the stride of their feature; None in eval or without a head.
         auxiliary: (B, L, h, w) leaf logits; None in eval or without a head.
+        regions: (B, N or L, h, w) logits of the pixel decoder's soft regions; None in eval or
+            without a region loss.
     """
 
     logits: Tensor
     embeddings: Tensor | None
     auxiliary: Tensor | None
+    regions: Tensor | None = None
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -60,6 +64,7 @@ class HieraPixelHead(nn.Module):
         seed: int | None = None,
         embedding_head: EmbeddingHead | None = None,
         auxiliary_head: AuxiliaryHead | None = None,
+        region_loss: RegionLoss | None = None,
     ):
         """
         Args:
@@ -72,6 +77,7 @@ class HieraPixelHead(nn.Module):
                 sample; None: PyTorch's own random state does.
             embedding_head: needed where a term of ``loss`` works on embeddings.
             auxiliary_head: a flat head that training adds.
+            region_loss: of a pixel decoder with ``forward_with_regions``.
 
         Raises:
             ValueError: ``loss`` needs embeddings and there is no ``embedding_head``.
@@ -91,6 +97,7 @@ class HieraPixelHead(nn.Module):
         self.loss = loss
         self.embedding_head = embedding_head
         self.auxiliary_head = auxiliary_head
+        self.region_loss = region_loss
         self.predictor = Conv2d(pixel_decoder.out_channels, hierarchy.num_nodes, kernel_size=1)
         # As Detectron2's DeepLab heads begin: all scores near 1/2, whatever the loss
         nn.init.normal_(self.predictor.weight, std=0.001)
@@ -106,15 +113,20 @@ class HieraPixelHead(nn.Module):
             embedding_head = EmbeddingHead(cfg, input_shape)
         if cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT > 0:
             auxiliary_head = AuxiliaryHead(cfg, input_shape, num_leaves=hierarchy.num_leaves)
+        pixel_decoder = build_pixel_decoder(cfg, input_shape)
+        region_loss = None
+        if cfg.MODEL.HIERA_SEG.OCR.WEIGHT > 0 and hasattr(pixel_decoder, "forward_with_regions"):
+            region_loss = build_region_loss(cfg, hierarchy, ignore_value, pixel_decoder.region_kind)
         return {
             "hierarchy": hierarchy,
-            "pixel_decoder": build_pixel_decoder(cfg, input_shape),
+            "pixel_decoder": pixel_decoder,
             "loss": loss,
             "ignore_value": ignore_value,
             "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
             "seed": cfg.SEED if cfg.SEED >= 0 else None,
             "embedding_head": embedding_head,
             "auxiliary_head": auxiliary_head,
+            "region_loss": region_loss,
         }
 
     def forward(
@@ -137,13 +149,16 @@ class HieraPixelHead(nn.Module):
 
     def layers(self, features: dict[str, Tensor]) -> PixelOutput:
         """Run the network, without losses."""
-        mask_features, _, _ = self.pixel_decoder.forward_features(features)
-        embeddings = auxiliary = None
+        embeddings = auxiliary = regions = None
+        if self.training and self.region_loss is not None:
+            mask_features, regions = self.pixel_decoder.forward_with_regions(features)
+        else:
+            mask_features, _, _ = self.pixel_decoder.forward_features(features)
         if self.training and self.embedding_head is not None:
             embeddings = self.embedding_head(features)
         if self.training and self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(features)
-        return PixelOutput(self.predictor(mask_features), embeddings, auxiliary)
+        return PixelOutput(self.predictor(mask_features), embeddings, auxiliary, regions)
 
     def losses(self, output: PixelOutput, targets: Tensor) -> dict[str, Tensor]:
         """Weighted losses of what :meth:`layers` computed.
@@ -168,6 +183,8 @@ class HieraPixelHead(nn.Module):
             iteration=iteration,
             generator=sampling_generator(self.seed, iteration),
         )
+        if output.regions is not None:
+            losses |= self.region_loss(output.regions, targets, counts)
         if output.auxiliary is not None:
             losses |= self.auxiliary_head.losses(output.auxiliary, targets, counts[-1])
         return {name: self.loss_weight * loss for name, loss in losses.items()}

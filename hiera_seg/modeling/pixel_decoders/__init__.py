@@ -4,6 +4,7 @@ from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS, build_
 from hiera_seg.modeling.pixel_decoders.deeplab import DeepLabV3PlusDecoder
 from hiera_seg.modeling.pixel_decoders.fpn import FPNDecoder
 from hiera_seg.modeling.pixel_decoders.ms_deform_attn import MSDeformAttnDecoder
+from hiera_seg.modeling.pixel_decoders.ocr import OCRDecoder
 from hiera_seg.modeling.pixel_decoders.sep_aspp import SeparableASPPDecoder
 from hiera_seg.modeling.pixel_decoders.top_down_fpn import TopDownFPNDecoder
 
@@ -12,6 +13,7 @@ __all__ = [
     "DeepLabV3PlusDecoder",
     "FPNDecoder",
     "MSDeformAttnDecoder",
+    "OCRDecoder",
     "SeparableASPPDecoder",
     "TopDownFPNDecoder",
     "build_pixel_decoder",

@@ -16,6 +16,12 @@ Builders ``(cfg, input_shape) -> nn.Module`` of pixel decoders. A pixel decoder 
   maps from coarse to fine for heads that attend to several scales;
 - ``out_channels`` and ``stride`` of the first, ``in_features``, the names of what it reads, and
   ``multi_scale_channels``, one number for each map of the list.
+
+One that draws soft regions of classes on the way may also have
+
+- ``forward_with_regions(features) -> (mask_features, region_logits)``, (B, N or L, h, w), which
+  pixel heads train;
+- ``region_kind``, "node" or "leaf": what the channels of the region logits stand for.
 """
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, DepthwiseSeparableConv2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hiera_seg.config import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu, separable_conv
 
 
 class SeparableASPPDecoder(nn.Module):
@@ -56,15 +56,17 @@ class SeparableASPPDecoder(nn.Module):
         self.stride = fine.stride
         self.multi_scale_channels = [coarse.channels, fine.channels]
 
-        self.pool = _convolution(coarse.channels, aspp_channels, 1, norm)
-        self.aspp = nn.ModuleList([_convolution(coarse.channels, aspp_channels, 1, norm)])
+        self.pool = conv_norm_relu(coarse.channels, aspp_channels, 1, norm)
+        self.aspp = nn.ModuleList([conv_norm_relu(coarse.channels, aspp_channels, 1, norm)])
         for dilation in aspp_dilations:
-            self.aspp.append(_separable(coarse.channels, aspp_channels, norm, dilation))
-        self.join = _convolution((2 + len(aspp_dilations)) * aspp_channels, aspp_channels, 3, norm)
-        self.project = _convolution(fine.channels, project_channels, 1, norm)
+            self.aspp.append(separable_conv(coarse.channels, aspp_channels, norm, dilation))
+        self.join = conv_norm_relu(
+            (2 + len(aspp_dilations)) * aspp_channels, aspp_channels, 3, norm
+        )
+        self.project = conv_norm_relu(fine.channels, project_channels, 1, norm)
         self.fuse = nn.Sequential(
-            _separable(aspp_channels + project_channels, channels, norm),
-            _separable(channels, channels, norm),
+            separable_conv(aspp_channels + project_channels, channels, norm),
+            separable_conv(channels, channels, norm),
         )
         self.dropout = nn.Dropout2d(dropout)
 
@@ -106,36 +108,6 @@ class SeparableASPPDecoder(nn.Module):
 def sep_aspp(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> SeparableASPPDecoder:
     """Build a :class:`SeparableASPPDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
     return SeparableASPPDecoder(cfg, input_shape)
-
-
-def _convolution(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> Conv2d:
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size=kernel_size,
-        padding=kernel_size // 2,
-        bias=not norm,
-        norm=get_norm(norm, out_channels),
-        activation=F.relu,
-    )
-    weight_init.c2_msra_fill(conv)
-    return conv
-
-
-def _separable(
-    in_channels: int, out_channels: int, norm: str, dilation: int = 1
-) -> DepthwiseSeparableConv2d:
-    return DepthwiseSeparableConv2d(
-        in_channels,
-        out_channels,
-        kernel_size=3,
-        padding=dilation,
-        dilation=dilation,
-        norm1=norm,
-        activation1=F.relu,
-        norm2=norm,
-        activation2=F.relu,
-    )
 
 
 def _pooled(conv: Conv2d, feature: Tensor) -> Tensor:

@@ -1,0 +1,70 @@
+"""The loss of the soft regions that a pixel decoder such as "ocr" draws on the way."""
+
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss
+from hiera_seg.modeling.heads.auxiliary import leaf_cross_entropy
+from hiera_seg.modeling.heads.loss import build_hierarchical_loss
+
+
+class RegionLoss(nn.Module):
+    """Trains region logits to find their classes: nodes by hierarchical losses, leaves flat."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, *, weight: float, node_loss: HierarchicalLoss | None = None
+    ):
+        """
+        Args:
+            hierarchy: the class tree.
+            weight: factor of the loss.
+            node_loss: terms on logits, for regions of nodes; None: cross entropy over leaves.
+        """
+        super().__init__()
+        self.num_leaves = hierarchy.num_leaves
+        self.weight = weight
+        self.node_loss = node_loss
+
+    def forward(self, logits: Tensor, labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """Weighted losses of region logits.
+
+        Args:
+            logits: (B, N or L, h, w) float.
+            labels: (B, H, W) int64 node ids or the void value.
+            counts: (1 + num_levels,) pixels to divide by, as ``valid_pixels`` gives them.
+
+        Returns:
+            {"loss_regions": scalar} of leaves, {"loss_regions_<name>": scalar} of nodes.
+        """
+        if self.node_loss is None:
+            loss = leaf_cross_entropy(logits, labels, self.num_leaves, counts[-1])
+            return {"loss_regions": self.weight * loss}
+        logits = F.interpolate(
+            logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False
+        )
+        losses = self.node_loss(logits, labels, valid_count=counts)
+        return {
+            name.replace("loss_", "loss_regions_", 1): self.weight * loss
+            for name, loss in losses.items()
+        }
+
+
+def build_region_loss(
+    cfg: CfgNode, hierarchy: Hierarchy, ignore_label: int, region_kind: str
+) -> RegionLoss:
+    """The loss of regions, with the weight MODEL.HIERA_SEG.OCR.WEIGHT.
+
+    Regions of nodes are trained by those of MODEL.HIERA_SEG.LOSSES that read logits.
+    """
+    node_loss = None
+    if region_kind == "node":
+        cfg = cfg.clone()
+        cfg.defrost()
+        entries = cfg.MODEL.HIERA_SEG.LOSSES
+        cfg.MODEL.HIERA_SEG.LOSSES = [
+            entry for entry in entries if HIERA_LOSSES.get(entry[0]).needs == "logits"
+        ]
+        node_loss = build_hierarchical_loss(cfg, hierarchy, ignore_label)
+    return RegionLoss(hierarchy, weight=cfg.MODEL.HIERA_SEG.OCR.WEIGHT, node_loss=node_loss)

@@ -1,0 +1,174 @@
+"""Object-contextual representations (Yuan, Chen, Wang, ECCV 2020) over any strided features."""
+
+import math
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hiera_seg.config import ConfigError, resolve_hierarchy
+from hiera_seg.modeling.features import pick_features
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu
+
+REGIONS = ("node", "leaf")
+
+
+class OCRDecoder(nn.Module):
+    """Pixels that know the objects around them: each attends to one soft region a class.
+
+    All features are brought to the finest stride and put side by side. Two convolutions give each
+    pixel a logit for every region; over all pixels, the softmax of a region's logits weighs them
+    into one vector a region (the paper's equation 2). Each pixel gathers these vectors by its
+    relation to them (equations 3 and 4), and is put together with what it gathered.
+
+    In a class tree a region can stand for every node, so that "vehicle" is a context of its own
+    beside "car" and "bus", or for leaves only, as in the paper.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: dict[str, ShapeSpec],
+        num_regions: int,
+        region_kind: str,
+        channels: int,
+        key_channels: int,
+        dropout: float,
+        norm: str,
+    ):
+        """
+        Args:
+            input_shape: shapes of the features to read.
+            num_regions: nodes or leaves of the tree.
+            region_kind: "node" or "leaf": what a region stands for, which decides how heads train
+                the region logits.
+            channels: channels of pixels and regions, and of the result.
+            key_channels: channels in which pixels and regions are compared.
+            dropout: share of the result's channels to drop in training.
+            norm: of all convolutions, in Detectron2's names.
+        """
+        super().__init__()
+        shapes = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))
+        total = sum(shape.channels for shape in shapes.values())
+        self.in_features = list(shapes)
+        self.out_channels = channels
+        self.stride = min(shape.stride for shape in shapes.values())
+        self.multi_scale_channels = [shapes[name].channels for name in reversed(self.in_features)]
+        self.region_kind = region_kind
+
+        self.region_hidden = conv_norm_relu(total, total, 1, norm)
+        self.region_logits = Conv2d(total, num_regions, kernel_size=1)
+        nn.init.normal_(self.region_logits.weight, std=0.01)
+        nn.init.zeros_(self.region_logits.bias)
+        self.pixels = conv_norm_relu(total, channels, 3, norm)
+        self.query = nn.Sequential(
+            conv_norm_relu(channels, key_channels, 1, norm),
+            conv_norm_relu(key_channels, key_channels, 1, norm),
+        )
+        self.key = nn.Sequential(
+            conv_norm_relu(channels, key_channels, 1, norm),
+            conv_norm_relu(key_channels, key_channels, 1, norm),
+        )
+        self.value = conv_norm_relu(channels, key_channels, 1, norm)
+        self.gathered = conv_norm_relu(key_channels, channels, 1, norm)
+        self.augment = conv_norm_relu(2 * channels, channels, 1, norm)
+        self.dropout = nn.Dropout2d(dropout)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        head, keys = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.HIERA_SEG.OCR
+        shapes = pick_features(input_shape, head.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
+        _check_keys(cfg, shapes)
+        hierarchy = resolve_hierarchy(cfg)
+        by_node = keys.REGIONS == "node"
+        return {
+            "input_shape": shapes,
+            "num_regions": hierarchy.num_nodes if by_node else hierarchy.num_leaves,
+            "region_kind": keys.REGIONS,
+            "channels": head.CONVS_DIM,
+            "key_channels": keys.KEY_CHANNELS,
+            "dropout": keys.DROPOUT,
+            "norm": head.NORM,
+        }
+
+    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+        """Decode backbone features.
+
+        Args:
+            features: (B, C, h, w) float by name, one for each of ``in_features``.
+
+        Returns:
+            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
+            read, coarse to fine.
+        """
+        pixels, _ = self.forward_with_regions(features)
+        return pixels, None, [features[name] for name in reversed(self.in_features)]
+
+    def forward_with_regions(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Decode backbone features, and give the logits of soft regions beside.
+
+        Returns:
+            The decoded map (B, out_channels, H / stride, W / stride), and (B, num_regions,
+            H / stride, W / stride).
+        """
+        size = features[self.in_features[0]].shape[-2:]
+        maps = [
+            F.interpolate(features[name], size, mode="bilinear", align_corners=False)
+            for name in self.in_features[1:]
+        ]
+        x = torch.cat([features[self.in_features[0]], *maps], dim=1)
+        logits = self.region_logits(self.region_hidden(x))
+        x = self.pixels(x)
+        context = self._gather(x, region_vectors(x, logits))
+        return self.dropout(self.augment(torch.cat([context, x], dim=1))), logits
+
+    def _gather(self, pixels: Tensor, regions: Tensor) -> Tensor:
+        """Pixels (B, C, H, W) and regions (B, C, K) -> what each pixel gathers, (B, C, H, W)."""
+        regions = regions.unsqueeze(3)
+        query, key = self.query(pixels).flatten(2), self.key(regions).flatten(2)
+        value = self.value(regions).flatten(2)
+        relation = torch.einsum("bcp,bck->bpk", query, key).float() / math.sqrt(key.shape[1])
+        context = torch.einsum("bpk,bck->bcp", relation.softmax(dim=2).to(value.dtype), value)
+        return self.gathered(context.unflatten(2, pixels.shape[-2:]))
+
+
+def region_vectors(pixels: Tensor, logits: Tensor) -> Tensor:
+    """Mean of pixels in each soft region (Yuan et al., equation 2).
+
+    Args:
+        pixels: (B, C, H, W) float.
+        logits: (B, K, H, W) float; their softmax over the pixels of an image weighs these.
+
+    Returns:
+        (B, C, K).
+    """
+    weights = logits.flatten(2).float().softmax(dim=2).to(pixels.dtype)
+    return torch.einsum("bkp,bcp->bck", weights, pixels.flatten(2))
+
+
+@HIERA_PIXEL_DECODERS.register()
+def ocr(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> OCRDecoder:
+    """Build an :class:`OCRDecoder` from MODEL.SEM_SEG_HEAD and MODEL.HIERA_SEG.OCR."""
+    return OCRDecoder(cfg, input_shape)
+
+
+def _check_keys(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
+    keys = cfg.MODEL.SEM_SEG_HEAD
+    regions = cfg.MODEL.HIERA_SEG.OCR.REGIONS
+    if regions not in REGIONS:
+        raise ConfigError(f"MODEL.HIERA_SEG.OCR.REGIONS is {regions!r}; choose one of {REGIONS}")
+    stride = min(shape.stride for shape in shapes.values())
+    if keys.COMMON_STRIDE != stride:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; ocr decodes at the stride "
+            f"of the finest of its features {list(shapes)}, which is {stride}"
+        )
+    if keys.NORM == "GN":
+        raise ConfigError(
+            "MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs multiples of 32 channels everywhere; "
+            "choose BN or SyncBN"
+        )
