@@ -131,8 +131,8 @@ class OCRDecoder(nn.Module):
         regions = regions.unsqueeze(3)
         query, key = self.query(pixels).flatten(2), self.key(regions).flatten(2)
         value = self.value(regions).flatten(2)
-        relation = torch.einsum("bcp,bck->bpk", query, key).float() / math.sqrt(key.shape[1])
-        context = torch.einsum("bpk,bck->bcp", relation.softmax(dim=2).to(value.dtype), value)
+        relation = torch.einsum("bcp,bck->bpk", query, key) / math.sqrt(key.shape[1])
+        context = torch.einsum("bpk,bck->bcp", _softmax(relation).to(value.dtype), value)
         return self.gathered(context.unflatten(2, pixels.shape[-2:]))
 
 
@@ -146,7 +146,7 @@ def region_vectors(pixels: Tensor, logits: Tensor) -> Tensor:
     Returns:
         (B, C, K).
     """
-    weights = logits.flatten(2).float().softmax(dim=2).to(pixels.dtype)
+    weights = _softmax(logits.flatten(2)).to(pixels.dtype)
     return torch.einsum("bkp,bcp->bck", weights, pixels.flatten(2))
 
 
@@ -154,6 +154,11 @@ def region_vectors(pixels: Tensor, logits: Tensor) -> Tensor:
 def ocr(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> OCRDecoder:
     """Build an :class:`OCRDecoder` from MODEL.SEM_SEG_HEAD and MODEL.HIERA_SEG.OCR."""
     return OCRDecoder(cfg, input_shape)
+
+
+def _softmax(x: Tensor) -> Tensor:
+    """Over the last dimension, in float32 at least: half precision has too few digits for many."""
+    return x.softmax(dim=-1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 def _check_keys(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
