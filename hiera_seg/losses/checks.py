@@ -174,8 +174,12 @@ def _levels_reached(hierarchy: Hierarchy, device: torch.device) -> Tensor:
 
 def count_index(index: Tensor, hierarchy: Hierarchy) -> Tensor:
     """`valid_pixels` of labels that went through `label_index`."""
-    reached = _levels_reached(hierarchy, index.device).index_select(0, index.flatten())
-    counts = [(reached > level).sum() for level in range(hierarchy.num_levels)]
+    reached = _levels_reached(hierarchy, index.device)
+    if index.device.type == "cpu":  # on a GPU bincount waits for the device
+        pixels = torch.bincount(index.flatten(), minlength=hierarchy.num_nodes + 1)
+    else:
+        reached, pixels = reached.index_select(0, index.flatten()), 1
+    counts = [((reached > level) * pixels).sum() for level in range(hierarchy.num_levels)]
     return torch.stack([counts[0], *counts]).float()
 
 

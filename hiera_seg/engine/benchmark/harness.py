@@ -7,6 +7,7 @@ own, because a process gives little of what it has once used back to the system.
 
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ class Comparison:
         max_time: target for the ratio of the times; None: there is none.
         max_memory: target for the ratio of the peaks of extra memory; None: there is none.
         max_extra: target for our own peak of extra memory, MiB; None: there is none.
+        from_start: memory counts what is made beforehand, such as a model and its weights.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Comparison:
     max_time: float | None = None
     max_memory: float | None = None
     max_extra: float | None = None
+    from_start: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,28 +145,51 @@ def _peak_in_child(key: str, side: str, device: torch.device) -> float | None:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def peak_memory(make: Maker, device: torch.device) -> float | None:
-    """Peak of one run above what was there before it, MiB; None where the system does not tell.
+def peak_memory(make: Maker, device: torch.device, from_start: bool = False) -> float | None:
+    """Peak of a run above what was there before it, MiB; None where the system does not tell.
 
-    On a CPU the second of two runs counts: the first one also loads libraries.
+    Args:
+        make: of what is measured.
+        device: where to run.
+        from_start: count from before `make`. Else the second of two runs counts, from its
+            beginning: the first one also loads libraries.
     """
+    if device.type == "cuda":
+        torch.zeros(1, device=device)
+    before = _memory(device)
     run = make(device)
     run()
     gc.collect()
+    if not from_start:
+        before = _memory(device)
+    if before is None:
+        return None
+    _begin_peak(device)
+    run()
+    return _peak(device) - before
+
+
+def _begin_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return (torch.cuda.max_memory_allocated(device) - before) / _MEBI
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # begins the peak anew
-    except OSError:
+        return
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def _memory(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / _MEBI
+    if not os.access("/proc/self/clear_refs", os.W_OK):
         return None
-    before = _resident("VmRSS")
-    run()
-    return (_resident("VmHWM") - before) / 1024
+    return _resident("VmRSS") / 1024
+
+
+def _peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / _MEBI
+    return _resident("VmHWM") / 1024
 
 
 def _resident(name: str) -> int:

@@ -14,4 +14,5 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     group, index = key.split(":")
     comparison = GROUPS[group][int(index)]
-    print(json.dumps(peak_memory(getattr(comparison, side), torch.device(device))))
+    make = getattr(comparison, side)
+    print(json.dumps(peak_memory(make, torch.device(device), comparison.from_start)))

@@ -42,7 +42,9 @@ def _config(depth: int, crop: tuple[int, int], device: torch.device) -> CfgNode:
     return cfg
 
 
-def make_step(hierarchical: bool, depth: int, batch: int, crop, device) -> Callable[[], object]:
+def make_step(
+    hierarchical: bool, depth: int, batch: int, crop, device, hidden: int = 0
+) -> Callable[[], object]:
     """Forward, backward and a step of SGD on a made-up batch.
 
     Args:
@@ -50,6 +52,8 @@ def make_step(hierarchical: bool, depth: int, batch: int, crop, device) -> Calla
         depth: of the ResNet.
         batch, crop: number of images, and their (height, width).
         device: where to run.
+        hidden: channels within the embedding head; 0: as many as the backbone's last feature has,
+            as in the paper.
     """
     torch.manual_seed(0)
     cfg = _config(depth, crop, device)
@@ -57,6 +61,7 @@ def make_step(hierarchical: bool, depth: int, batch: int, crop, device) -> Calla
         cfg.MODEL.META_ARCHITECTURE = "HieraSegmentor"
         cfg.MODEL.SEM_SEG_HEAD.NAME = "HieraPixelHead"
         cfg.MODEL.HIERA_SEG.HIERARCHY = "cityscapes"
+        cfg.MODEL.HIERA_SEG.EMBEDDING.HIDDEN_CHANNELS = hidden
         cfg.MODEL.HIERA_SEG.EMBEDDING.DIM = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM
     else:
         cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
@@ -80,15 +85,18 @@ def make_step(hierarchical: bool, depth: int, batch: int, crop, device) -> Calla
 
 TRAINING = [
     Comparison(
-        f"DeepLabV3+ R-{depth}, {batch} x {crop[0]} x {crop[1]}, focal_tree_min + triplet",
-        partial(make_step, True, depth, batch, crop),
+        f"DeepLabV3+ R-{depth}, {batch} x {crop[0]} x {crop[1]}, focal_tree_min + triplet"
+        + (f", embedding {hidden} wide" if hidden else ""),
+        partial(make_step, True, depth, batch, crop, hidden=hidden),
         partial(make_step, False, depth, batch, crop),
         "stock SemanticSegmentor, flat cross entropy",
         max_time=time,
         max_memory=memory,
+        from_start=True,
     )
-    for depth, batch, crop, time, memory in (
-        (18, 8, (192, 256), 1.15, 1.10),
-        (50, 2, (256, 512), 1.05, 1.05),
+    for depth, batch, crop, hidden, time, memory in (
+        (18, 8, (192, 256), 0, 1.15, 1.10),
+        (50, 2, (256, 512), 0, 1.05, 1.05),
+        (50, 2, (256, 512), 256, 1.05, 1.05),
     )
 ]
