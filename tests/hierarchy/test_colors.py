@@ -45,7 +45,7 @@ def test_no_two_families_share_a_hue(name):
                 apart = [turn(hue[v], hue[u]) for v in h.descendants(top)
                          for u in h.descendants(other)]  # fmt: skip
                 assert min(apart) > 10
-                assert turn(hue[top], hue[other]) > 30
+                assert turn(hue[top], hue[other]) > 25
 
 
 @pytest.mark.parametrize("name", builtin_names())
@@ -63,9 +63,10 @@ def test_siblings_differ_clearly(name):
     h = Hierarchy.load(name)
     lab = oklab(tree_colors(h))
     for parent in range(h.num_leaves, h.num_nodes):
+        clear = 0.04 * min(1, 8 / len(h.children(parent)))  # a full family has less room
         for v in h.children(parent):
             for u in h.children(parent):
-                assert v == u or np.linalg.norm(lab[v] - lab[u]) > 0.04, (h.paths[u], h.paths[v])
+                assert v == u or np.linalg.norm(lab[v] - lab[u]) > clear, (h.paths[u], h.paths[v])
 
 
 def test_all_different_in_a_large_tree():
