@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,9 @@ from hiera_seg.data.generated import VOID, draw_scene
 from hiera_seg.engine.trainer import HieraTrainer, seed_everything
 from hiera_seg.hierarchy import Hierarchy
 
-DATASET = "hiera_fast_dev_run"
+TRAIN, TEST = "hiera_fast_dev_run_train", "hiera_fast_dev_run_val"
 NUM_IMAGES = 4
+NUM_TESTED = 2  # of them
 CROP = 64
 SCENE = (80, 112)  # height, width: larger than a crop, so that cropping has a choice
 BATCH = 2  # the fewest that batch norm takes behind global pooling
@@ -83,7 +85,7 @@ def fast_dev_run(cfg: CfgNode, *, iterations: int = 1) -> FastDevRun:
     with tempfile.TemporaryDirectory(prefix="hiera_seg_") as folder:
         cfg = _shrunk(cfg, folder, iterations)
         flip_pairs = _flip_pairs(cfg, hierarchy)
-        cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (DATASET,)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (TRAIN,), (TEST,)
         records = _draw(Path(folder), hierarchy)
         with _registered(records, hierarchy, flip_pairs):
             cfg.freeze()
@@ -160,7 +162,7 @@ def _draw(folder: Path, hierarchy: Hierarchy) -> list[dict]:
     wide = is_wide(hierarchy)
     void = WIDE_IGNORE_VALUE if wide else STOCK_IGNORE_VALUE
     for index in range(NUM_IMAGES):
-        image, scene = draw_scene(0, index, SCENE)
+        image, scene = _scene(index)
         # Each image begins elsewhere, so that large trees show more of their leaves.
         leaves = scene.astype(np.int64) + index * hierarchy.num_leaves // NUM_IMAGES
         labels = np.where(scene == VOID, void, leaves % hierarchy.num_leaves)
@@ -178,6 +180,11 @@ def _draw(folder: Path, hierarchy: Hierarchy) -> list[dict]:
     return records
 
 
+@cache
+def _scene(index: int) -> tuple[np.ndarray, np.ndarray]:
+    return draw_scene(0, index, SCENE)
+
+
 def _flip_pairs(cfg: CfgNode, hierarchy: Hierarchy) -> list:
     """The pairs that swap in mirrored images, where the config's data have its tree."""
     for name in cfg.DATASETS.TRAIN:
@@ -190,11 +197,14 @@ def _flip_pairs(cfg: CfgNode, hierarchy: Hierarchy) -> list:
 
 @contextlib.contextmanager
 def _registered(records: list[dict], hierarchy: Hierarchy, flip_pairs: Iterable) -> Iterator[None]:
-    register_hierarchical_dataset(
-        DATASET, records.copy, hierarchy=hierarchy, flip_pairs=list(flip_pairs)
-    )
+    sets = {TRAIN: records, TEST: records[:NUM_TESTED]}
     try:
+        for name, found in sets.items():
+            register_hierarchical_dataset(
+                name, found.copy, hierarchy=hierarchy, flip_pairs=list(flip_pairs)
+            )
         yield
     finally:
-        DatasetCatalog.remove(DATASET)
-        MetadataCatalog.remove(DATASET)
+        for name in filter(DatasetCatalog.__contains__, sets):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)

@@ -42,8 +42,8 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--fast-dev-run",
         action="store_true",
-        help="try the config in seconds: one iteration and an evaluation on four made-up images, "
-        "on CPU, from random weights; needs no dataset, downloads and keeps nothing",
+        help="try the config in seconds: one iteration and an evaluation on made-up images, on "
+        "CPU, from random weights; needs no dataset, downloads and keeps nothing",
     )
     parser.add_argument(
         "--iterations", type=int, default=1, metavar="N", help="of --fast-dev-run (1)"

@@ -73,8 +73,8 @@ def test_any_tree(tmp_path):
     run = fast_dev_run(cfg)
     (tmp_path / "wide.yaml").unlink()
     assert math.isfinite(run.total_loss)
-    # the scenes' 16 classes, dealt to other leaves for each of the four images
-    assert sum(not math.isnan(run.metrics[f"IoU-{name}"]) for name in tree.leaf_names) > 30
+    # the scenes' classes, dealt to other leaves for each image
+    assert sum(not math.isnan(run.metrics[f"IoU-{name}"]) for name in tree.leaf_names) > 15
 
 
 def test_test_time_augmentation_is_tried_too():
