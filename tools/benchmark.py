@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     if args.sweep:
-        points = run_sweeps(device, args.rounds)
+        points = run_sweeps(device, args.rounds, not args.no_memory)
         if args.plot:
             plot(points, args.plot)
         write(args, {"points": as_rows(points)})

@@ -122,7 +122,7 @@ def test_sweeps_vary_one_thing_at_a_time(monkeypatch, tmp_path):
     small = {name: [(n, d, 16, 16) for n, d, _, _ in rows] for name, rows in sweep.SWEEPS.items()}
     small["pixels"] = [(None, 2, 16, 16 << i) for i in range(3)]
     monkeypatch.setattr(sweep, "SWEEPS", small)
-    points = sweep.run_sweeps(CPU, rounds=1)
+    points = sweep.run_sweeps(CPU, rounds=1, memory=False)
     found = {name: [p for p in points if p.sweep == name] for name in small}
     assert [p.nodes for p in found["nodes"]] == [16, 32, 64, 128, 256, 512, 1024]
     assert {p.depth for p in found["nodes"]} == {2}

@@ -89,7 +89,7 @@ def measure(
     seconds, other_seconds, ratio = _times(comparison, device, rounds)
     peaks = (None, None)
     if memory:
-        peaks = tuple(_peak_in_child(key, side, device) for side in ("ours", "other"))
+        peaks = tuple(peak_in_child(key, side, device) for side in ("ours", "other"))
     known = None not in peaks and peaks[1] > 0
     return Result(
         comparison.name,
@@ -136,10 +136,16 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _peak_in_child(key: str, side: str, device: torch.device) -> float | None:
+def peak_in_child(key: str, side: str, device: torch.device) -> float | None:
+    """`peak_memory` of one side of a row, in a process of its own.
+
+    There every larger block of memory goes back to the system when it is freed; a process that
+    keeps blocks to use them again would seem to need none.
+    """
     command = [sys.executable, "-W", "ignore", "-m", "hiera_seg.engine.benchmark.peak"]
     command += [key, side, str(device), str(torch.get_num_threads())]
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{key} {side}: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

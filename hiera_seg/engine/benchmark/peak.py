@@ -1,4 +1,4 @@
-"""Child process of the benchmark: prints the peak memory of one side of one comparison, MiB."""
+"""Child process of the benchmark: prints the peak memory of one side of one row, MiB."""
 
 import json
 import sys
@@ -7,12 +7,16 @@ import torch
 
 from hiera_seg.engine.benchmark import GROUPS
 from hiera_seg.engine.benchmark.harness import peak_memory
+from hiera_seg.engine.benchmark.sweep import SWEEPS, make_point
 
 if __name__ == "__main__":
     key, side, device, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     torch.manual_seed(0)
     group, index = key.split(":")
-    comparison = GROUPS[group][int(index)]
-    make = getattr(comparison, side)
-    print(json.dumps(peak_memory(make, torch.device(device), comparison.from_start)))
+    if group in SWEEPS:
+        make, from_start = make_point(group, int(index)), False
+    else:
+        comparison = GROUPS[group][int(index)]
+        make, from_start = getattr(comparison, side), comparison.from_start
+    print(json.dumps(peak_memory(make, torch.device(device), from_start)))

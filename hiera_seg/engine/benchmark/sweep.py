@@ -3,10 +3,11 @@
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from hiera_seg.engine.benchmark.harness import peak_memory
+from hiera_seg.engine.benchmark.harness import Maker, peak_in_child
 from hiera_seg.engine.benchmark.losses import cityscapes, make_tree_min
 from hiera_seg.hierarchy import Hierarchy
 
@@ -40,26 +41,32 @@ SWEEPS: dict[str, list[tuple[int | None, int, int, int]]] = {
 }
 
 
-def run_sweeps(device: torch.device, rounds: int) -> list[Point]:
+def _tree(name: str, index: int) -> Hierarchy:
+    nodes, depth, _, _ = SWEEPS[name][index]
+    return cityscapes() if nodes is None else chained(nodes, depth)
+
+
+def make_point(name: str, index: int) -> Maker:
+    """What one point of a sweep measures."""
+    tree, size = _tree(name, index), SWEEPS[name][index][2:]
+    return partial(make_tree_min, lambda: tree, (1, *size), False)
+
+
+def run_sweeps(device: torch.device, rounds: int, memory: bool = True) -> list[Point]:
     """Measure all points, saying so."""
     points = []
     for name, cases in SWEEPS.items():
-        for nodes, depth, height, width in cases:
-            tree = cityscapes() if nodes is None else chained(nodes, depth)
-
-            def make(device, tree=tree, shape=(1, height, width)):
-                return make_tree_min(lambda: tree, shape, False, device)
-
-            seconds = _median(make(device), rounds, device)
-            memory = peak_memory(make, device)
-            point = Point(name, tree.num_nodes, depth, height * width, seconds, memory)
-            shown = "" if memory is None else f", {memory:.0f} MiB"
+        for index, (_, depth, height, width) in enumerate(cases):
+            nodes, pixels = _tree(name, index).num_nodes, height * width
+            seconds = _median(make_point(name, index)(device), rounds, device)
+            peak = peak_in_child(f"{name}:{index}", "ours", device) if memory else None
+            points.append(Point(name, nodes, depth, pixels, seconds, peak))
+            shown = "" if peak is None else f", {peak:.0f} MiB"
             print(
-                f"{name}: {point.nodes} nodes, depth {depth}, {point.pixels} pixels: "
+                f"{name}: {nodes} nodes, depth {depth}, {pixels} pixels: "
                 f"{1000 * seconds:.1f} ms{shown}",
                 flush=True,
             )
-            points.append(point)
     return points
 
 
