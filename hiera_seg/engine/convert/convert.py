@@ -116,7 +116,9 @@ def convert_checkpoint(
         if name in remapped:
             continue
         if name not in state:
-            report.skipped[name] = "the network has no such tensor"
+            computed = name.endswith("relative_position_index")  # of Swin, from its window's size
+            reason = "the network computes it" if computed else "the network has no such tensor"
+            report.skipped[name] = reason
         elif state[name].shape != value.shape:
             report.skipped[name] = f"it is {_size(value)}, the network's {_size(state[name])}"
         else:

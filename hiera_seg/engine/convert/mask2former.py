@@ -73,6 +73,13 @@ _RULES = [
 ]
 # A row for each class, then one for "no object"
 CLASS_LAYERS = (f"{_DECODER}.class_predictor.weight", f"{_DECODER}.class_predictor.bias")
+# The release's own Swin, as timm builds it below TimmBackbone
+_BACKBONE = [
+    (r"backbone\.patch_embed\.(.+)", r"backbone.body.patch_embed.\1"),
+    (r"backbone\.layers\.(\d+)\.blocks\.(.+)", r"backbone.body.layers_\1.blocks.\2"),
+]
+_SWIN_DOWNSAMPLE = re.compile(r"backbone\.layers\.(\d+)\.downsample\.(.+)")
+_SWIN_NORM = re.compile(r"backbone\.norm(\d)\.(weight|bias)")
 # PyTorch's attention keeps the weights of query, key and value in one tensor
 _IN_PROJECTION = re.compile(
     r"sem_seg_head\.predictor\.transformer_(self|cross)_attention_layers\.(\d+)\."
@@ -87,8 +94,9 @@ def convert_mask2former(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state: by their names, such as "sem_seg_head.predictor.class_embed.weight".
 
     Returns:
-        By ours; the backbone's names are Detectron2's in both. Names that mean nothing here are
-        left as they are.
+        By ours. A ResNet's names are Detectron2's in both; those of the release's Swin become the
+        names of :class:`~hiera_seg.modeling.backbones.TimmBackbone`. Names that mean nothing here
+        are left as they are.
     """
     converted: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -104,7 +112,14 @@ def convert_mask2former(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(name: str) -> str:
-    for pattern, ours in _RULES:
+    # timm begins a stage with the merging of patches, the release ends the stage before with it
+    found = _SWIN_DOWNSAMPLE.fullmatch(name)
+    if found:
+        return f"backbone.body.layers_{int(found[1]) + 1}.downsample.{found[2]}"
+    found = _SWIN_NORM.fullmatch(name)
+    if found:
+        return f"backbone.norms.res{int(found[1]) + 2}.{found[2]}"
+    for pattern, ours in [*_RULES, *_BACKBONE]:
         found = re.fullmatch(pattern, name)
         if found:
             return found.expand(ours)
