@@ -63,7 +63,7 @@ def test_siblings_differ_clearly(name):
     h = Hierarchy.load(name)
     lab = oklab(tree_colors(h))
     for parent in range(h.num_leaves, h.num_nodes):
-        clear = 0.04 * min(1, 8 / len(h.children(parent)))  # a full family has less room
+        clear = min(0.04, 0.28 / len(h.children(parent)))  # a full family has less room
         for v in h.children(parent):
             for u in h.children(parent):
                 assert v == u or np.linalg.norm(lab[v] - lab[u]) > clear, (h.paths[u], h.paths[v])
