@@ -77,7 +77,7 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.AUXILIARY.DROPOUT = 0.1
     hiera.AUXILIARY.NORM = "BN"
 
-    # Queries that score nodes (HieraMaskFormerHead); MODEL.HIERA_SEG.LOSSES is not read there.
+    # Queries that score nodes (HieraMaskFormerHead); set MODEL.HIERA_SEG.LOSSES to [].
     hiera.MASK_FORMER = CN()
     # "leaf_softmax" (softmax over leaves, parents summed) or "node_sigmoid" (a sigmoid a node).
     hiera.MASK_FORMER.OPTION = "leaf_softmax"

@@ -178,6 +178,10 @@ def test_the_loss_weight_scales_everything(make_model, make_inputs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            ["MODEL.HIERA_SEG.LOSSES", [["bce", 1.0]]],
+            r"LOSSES is .*bce.*MASK_FORMER.*set it to \[\]",
+        ),
         ([f"{QUERY}OPTION", "softmax"], r"OPTION is 'softmax'; choose one of .*leaf_softmax"),
         ([f"{QUERY}NUM_QUERIES", 0], "NUM_QUERIES is 0; 1 or more"),
         ([f"{QUERY}HIDDEN_DIM", 34], "HIDDEN_DIM is 34; it must be a multiple of 4 and of"),

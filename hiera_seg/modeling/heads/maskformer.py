@@ -89,6 +89,11 @@ class HieraMaskFormerHead(nn.Module):
         hierarchy = resolve_hierarchy(cfg)
         ignore_value = resolve_ignore_label(cfg, hierarchy)
         _check_keys(keys)
+        if cfg.MODEL.HIERA_SEG.LOSSES:  # or a config would name losses that nothing computes
+            raise ConfigError(
+                f"MODEL.HIERA_SEG.LOSSES is {cfg.MODEL.HIERA_SEG.LOSSES}; HieraMaskFormerHead "
+                f"trains its queries by losses of their own, which {KEY} weighs: set it to []"
+            )
         pixel_decoder = build_pixel_decoder(
             cfg, input_shape, keys.PIXEL_DECODER, f"{KEY}.PIXEL_DECODER"
         )
