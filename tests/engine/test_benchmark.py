@@ -32,10 +32,10 @@ def touch(mebibytes: int):
 
 
 def test_memory_is_the_peak_of_one_run():
-    peak = peak_memory(touch(64), CPU)
+    peak = peak_memory(touch(256), CPU)
     if peak is None:
         pytest.skip("this system does not tell a process its peak memory")
-    assert 60 < peak < 80
+    assert 220 < peak < 300  # other threads of this process come and go
 
 
 def test_time_ratio_is_ours_over_the_other():
