@@ -20,7 +20,7 @@ from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.labels import check_same_size, read_image_file
 from hiera_seg.engine import CheckpointError, HieraCheckpointer, exit_on_error, load_config
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.inference import HieraPredictor
+from hiera_seg.inference import HieraPredictor, RefusesUntrained
 from hiera_seg.visualization import save_levels
 
 EPILOG = """
@@ -183,22 +183,8 @@ def with_names(samples: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, A
     return zip(stems, samples, strict=True)
 
 
-class Checkpointer(HieraCheckpointer):
-    """Refuses weights that leave the head as it was drawn: such pictures would show noise."""
-
-    def _log_incompatible_keys(self, incompatible: Any) -> None:
-        for key, theirs, ours in incompatible.incorrect_shapes:
-            raise CheckpointError(
-                f"the weights do not fit the config: {key} is {tuple(theirs)} in the file, and "
-                f"{tuple(ours)} in the model (another class tree?)"
-            )
-        head = {key for key, _ in self.model.named_parameters() if key.startswith("sem_seg_head.")}
-        if head <= set(incompatible.missing_keys):
-            raise CheckpointError(
-                "the weights hold no segmentation head (a backbone to begin training from?); set "
-                "MODEL.WEIGHTS to a trained model"
-            )
-        super()._log_incompatible_keys(incompatible)
+class Checkpointer(RefusesUntrained, HieraCheckpointer):
+    pass
 
 
 def load_predictor(cfg: CfgNode, opts: list[str]) -> HieraPredictor:

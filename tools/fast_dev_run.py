@@ -22,13 +22,13 @@ does it for every config of the repository, with one iteration each.
 What it can not see: whether a dataset is there, whether weights can be loaded, whether a network
 learns.
 
-All {count} configs with {iterations} iterations and one evaluation each, in one process, took
-{seconds:.0f} s ({machine}). This page is made by
+{count} of {total} configs passed, with {iterations} iterations and one evaluation each, in one
+process: {seconds:.0f} s of CPU time ({machine}). This page is made by
 
     export OMP_NUM_THREADS=1
     python tools/fast_dev_run.py --iterations {iterations} --table docs/fast_dev_run.md
 
-| config | parameters, millions | loss of the last iteration | seconds |
+| config | parameters, millions | loss of the last iteration | CPU seconds |
 |---|---|---|---|
 {table}
 """
@@ -55,25 +55,26 @@ def main(args: argparse.Namespace) -> None:
             print(f"error: {name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         else:
             print(f"{name}: {runs[name]}", flush=True)
+        if args.table:  # what has been tried stays, whatever happens to the others
+            args.table.write_text(page(runs, len(found), args.iterations), encoding="utf-8")
     print(f"{len(runs)} of {len(found)} configs work")
     if len(runs) < len(found):
         sys.exit(1)
-    if args.table:
-        args.table.write_text(page(runs, args.iterations), encoding="utf-8")
 
 
-def page(runs: dict[str, FastDevRun], iterations: int) -> str:
+def page(runs: dict[str, FastDevRun], total: int, iterations: int) -> str:
     torch_version = torch.__version__.split("+")[0]
     rows = [
-        f"| `{name}` | {run.parameters / 1e6:.1f} | {run.total_loss:.3f} | {run.seconds:.1f} |"
+        f"| `{name}` | {run.parameters / 1e6:.1f} | {run.total_loss:.3f} | {run.cpu_seconds:.1f} |"
         for name, run in runs.items()
     ]
     table = "\n".join(rows)
     return PAGE.format(
         crop=CROP,
         count=len(runs),
+        total=total,
         iterations=iterations,
-        seconds=sum(run.seconds for run in runs.values()),
+        seconds=sum(run.cpu_seconds for run in runs.values()),
         machine=f"{platform.machine()}, torch {torch_version}, threads: {torch.get_num_threads()}",
         table=table,
     )

@@ -4,5 +4,6 @@ import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.predictor import HieraPredictor
 from hiera_seg.inference.sliding import slide
+from hiera_seg.inference.weights import RefusesUntrained
 
-__all__ = ["HieraPredictor", "HieraSegmentorWithTTA", "slide"]
+__all__ = ["HieraPredictor", "HieraSegmentorWithTTA", "RefusesUntrained", "slide"]

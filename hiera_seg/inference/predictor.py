@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
@@ -16,6 +15,7 @@ from hiera_seg.config import ConfigError
 from hiera_seg.data.labels import read_image_file
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
+from hiera_seg.inference.weights import load_weights
 from hiera_seg.modeling import HieraSegmentor, NodeView
 
 Image = np.ndarray | str | os.PathLike
@@ -43,10 +43,11 @@ class HieraPredictor:
 
         Raises:
             ConfigError: the model is no HieraSegmentor.
+            CheckpointError: MODEL.WEIGHTS names no file, or weights of another or untrained head.
         """
         if model is None:
             model = build_model(cfg)
-            DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+            load_weights(model, cfg.MODEL.WEIGHTS)
         if not isinstance(model, HieraSegmentor):
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; HieraPredictor wants a "

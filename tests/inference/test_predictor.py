@@ -7,7 +7,7 @@ from detectron2.config import get_cfg
 from PIL import Image
 
 from hiera_seg import HierarchyError, add_hiera_seg_config
-from hiera_seg.config import ConfigError
+from hiera_seg.config import CheckpointError, ConfigError
 from hiera_seg.data import DatasetError
 from hiera_seg.inference import HieraPredictor, HieraSegmentorWithTTA
 
@@ -109,3 +109,56 @@ def test_what_is_no_image(cfg, make_model, image, tmp_path):
         predictor(tmp_path / "none.png")
     with pytest.raises(ConfigError, match="wants a HieraSegmentor"):
         HieraPredictor(cfg, torch.nn.Identity())
+
+
+def test_weights_of_the_config(cfg, image, tree, tmp_path):
+    """A network built from a config; weights that are missing, of another tree, or of no head."""
+    tree.to_yaml(tmp_path / "figure.yaml")
+    cfg.MODEL.META_ARCHITECTURE = "HieraSegmentor"
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    cfg.merge_from_list(
+        [
+            "MODEL.RESNETS.DEPTH",
+            18,
+            "MODEL.RESNETS.RES2_OUT_CHANNELS",
+            64,
+            "MODEL.RESNETS.OUT_FEATURES",
+            ["res2", "res5"],
+            "MODEL.RESNETS.NORM",
+            "BN",
+            "MODEL.SEM_SEG_HEAD.NAME",
+            "HieraPixelHead",
+            "MODEL.SEM_SEG_HEAD.NORM",
+            "BN",
+            "MODEL.SEM_SEG_HEAD.IN_FEATURES",
+            ["res2", "res5"],
+            "MODEL.SEM_SEG_HEAD.CONVS_DIM",
+            8,
+            "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS",
+            8,
+            "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS",
+            [1, 2, 3],
+            "MODEL.HIERA_SEG.HIERARCHY",
+            str(tmp_path / "figure.yaml"),
+            "MODEL.HIERA_SEG.LOSSES",
+            [["bce", 1.0]],
+            "MODEL.WEIGHTS",
+            "",
+        ]  # fmt: skip
+    )
+    random = HieraPredictor(cfg)
+    state = random.model.state_dict()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"no checkpoint file .*weights\.pth"):
+        HieraPredictor(cfg)
+    torch.save({"model": state}, cfg.MODEL.WEIGHTS)
+    assert torch.equal(HieraPredictor(cfg)(image)["sem_seg"], random(image)["sem_seg"])
+    backbone = {key: value for key, value in state.items() if key.startswith("backbone")}
+    torch.save({"model": backbone}, cfg.MODEL.WEIGHTS)
+    with pytest.raises(CheckpointError, match="no segmentation head"):
+        HieraPredictor(cfg)
+    torch.save({"model": state}, cfg.MODEL.WEIGHTS)
+    cfg.MODEL.HIERA_SEG.HIERARCHY = "lip"
+    with pytest.raises(CheckpointError, match=r"do not fit the config: sem_seg_head\.predictor"):
+        HieraPredictor(cfg)

@@ -1,0 +1,49 @@
+"""Weights to predict with: there, fitting, and trained."""
+
+from typing import Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+from hiera_seg.config import CheckpointError
+
+
+class RefusesUntrained:
+    """Makes a checkpointer refuse weights that leave the head as it was drawn.
+
+    Detectron2 warns of what a file lacks and goes on; predictions would be noise.
+    """
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        for key, theirs, ours in incompatible.incorrect_shapes:
+            raise CheckpointError(
+                f"the weights do not fit the config: {key} is {tuple(theirs)} in the file, and "
+                f"{tuple(ours)} in the model (another class tree?)"
+            )
+        head = {key for key, _ in self.model.named_parameters() if key.startswith("sem_seg_head.")}
+        if head <= set(incompatible.missing_keys):
+            raise CheckpointError(
+                "the weights hold no segmentation head (a backbone to begin training from?); set "
+                "MODEL.WEIGHTS to a trained model"
+            )
+        super()._log_incompatible_keys(incompatible)
+
+
+class _Checkpointer(RefusesUntrained, DetectionCheckpointer):
+    pass
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Load a checkpoint, of a kind that Detectron2 knows, into a model to predict with.
+
+    Args:
+        model: the model.
+        path: MODEL.WEIGHTS; "" leaves the model as it is.
+
+    Raises:
+        CheckpointError: no such file, weights that do not fit, or none of the head.
+    """
+    try:
+        _Checkpointer(model).load(path)
+    except AssertionError as error:  # fvcore's way to say so
+        raise CheckpointError(f"there is no checkpoint file {path}; check MODEL.WEIGHTS") from error
