@@ -47,6 +47,16 @@ class ConvolutionHead(nn.Module):
         return NodeOutput(self.conv(features["image"]), self.output_kind), {}
 
 
+class ScoreHead(ConvolutionHead):
+    """Gives scores as query heads do: not negative, and above 1 at times."""
+
+    output_kind = "scores"
+
+    def forward(self, features: dict[str, Tensor], targets: None = None):
+        output, losses = super().forward(features)
+        return NodeOutput(1.2 * output.values.sigmoid(), self.output_kind), losses
+
+
 class ColumnHead(ConvolutionHead):
     """The further left a pixel lies, the surer it is a left arm; right arms the other way."""
 

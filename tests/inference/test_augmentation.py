@@ -16,7 +16,7 @@ from hiera_seg.inference import HieraSegmentorWithTTA
 from hiera_seg.inference.augmentation import mirrored_nodes
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
 
-from .conftest import ColumnHead
+from .conftest import ColumnHead, ConvolutionHead, ScoreHead
 
 
 def as_input(image, **more):
@@ -40,8 +40,9 @@ def test_one_view_of_the_image_as_it_is_changes_nothing(make_model, image):
     assert_same(augmented([as_input(image)])[0], model([as_input(image)])[0], rtol=0, atol=0)
 
 
-def test_the_mirrored_copy_of_a_symmetric_network_changes_nothing(make_model, image):
-    model = make_model(stride=1)
+@pytest.mark.parametrize("head", [ConvolutionHead, ScoreHead])
+def test_the_mirrored_copy_of_a_symmetric_network_changes_nothing(make_model, image, head):
+    model = make_model(stride=1, head=head)
     augmented = HieraSegmentorWithTTA(model, resizes=resizes(0), flip=True)
     assert len(augmented.views(image)) == 2
     expected = model([as_input(image)])[0]
