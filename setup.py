@@ -23,7 +23,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["hiera_seg", "hiera_seg.*"]),
-    package_data={"hiera_seg.hierarchy": ["library/*.yaml"]},
+    package_data={
+        "hiera_seg.hierarchy": ["library/*.yaml"],
+        "hiera_seg.visualization": ["assets/*"],
+    },
     # Two things are missing on purpose. Detectron2 has no release on the registry: see
     # docs/install.md. OpenCV has several distributions that overwrite each other's files, and
     # who runs Detectron2 has chosen one: a second one would break it.
@@ -41,6 +44,7 @@ setup(
     extras_require={
         "timm": ["timm>=1.0.11"],
         "compare": ["transformers>=5.0"],  # another Mask2Former, for one test; 155 MB
+        "report": ["plotly>=5.20"],  # its plotly.js goes into the html file
         "export": ["onnx>=1.14", "onnxruntime>=1.15"],
         "opencv": ["opencv-python"],
         "dev": ["pytest>=7.3", "hypothesis>=6.80", "ruff>=0.5"],

@@ -141,6 +141,12 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # Steps between windows down and across; [] takes two thirds of CROP_SIZE.
     cfg.TEST.AUG.STRIDE = []
 
+    # Write report.html after every evaluation (docs/report.md); so many images in it.
+    cfg.TEST.REPORT = False
+    cfg.TEST.REPORT_IMAGES = 6
+    # So many images of the test set go to tensorboard at each evaluation, every level drawn.
+    cfg.TEST.STRIP_IMAGES = 2
+
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 

@@ -216,6 +216,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             "task": self.task,
             "tree": h.name,
             "levels": list(h.level_names),
+            "hierarchy": h.to_dict(),
             "images": self._counts.num_images,
             "metrics": {k: None if math.isnan(v) else v for k, v in metrics.items()},
         }

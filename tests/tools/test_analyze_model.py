@@ -1,0 +1,93 @@
+"""tools/analyze_model.py: figures of a small network, checked by hand."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from hiera_seg.engine import exit_on_error, load_config
+from hiera_seg.engine.analysis import compare_with_flat
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools/analyze_model.py"
+CONFIG = ROOT / "configs/CamVid/hssn_deeplab_v3_plus_r18.yaml"
+
+
+@pytest.fixture(scope="module")
+def costs():
+    return compare_with_flat(load_config(str(CONFIG), []), (64, 64))
+
+
+def module(cost, name):
+    return next(m for m in cost.modules if m.name == name)
+
+
+def test_a_convolution_is_counted_as_by_hand(costs):
+    ours, _ = costs
+    predictor = module(ours, "sem_seg_head.predictor")
+    channels = 128  # of the pixel decoder, at stride 4: 16 x 16 positions, 48 nodes
+    assert predictor.parameters == (channels + 1) * 48
+    assert predictor.flops == channels * 48 * 16 * 16
+    assert predictor.activations == 48 * 16 * 16
+
+
+def test_a_module_holds_what_is_inside_it(costs):
+    for cost in costs:
+        head, backbone = module(cost, "sem_seg_head"), module(cost, "backbone")
+        assert cost.whole.parameters == head.parameters + backbone.parameters
+        assert cost.whole.flops == pytest.approx(head.flops + backbone.flops)
+
+
+def test_hierarchy_costs_channels_and_in_training_the_embedding(costs):
+    ours, flat = costs
+    assert (ours.hierarchy.num_nodes, flat.hierarchy.num_nodes) == (48, 31)
+    more = 129 * (48 - 31)
+    assert ours.test_parameters - flat.test_parameters == more
+    embedding = module(ours, "sem_seg_head.embedding_head")
+    assert ours.whole.parameters - flat.whole.parameters == more + embedding.parameters
+    assert ours.whole.flops - flat.whole.flops == 128 * (48 - 31) * 256
+    extra = ours.training_flops - ours.whole.flops
+    # 512 -> 512 -> 256 channels at stride 32 or 16, and a norm that is counted as well
+    assert extra > 0 and flat.training_flops == flat.whole.flops
+
+
+@pytest.fixture
+def analyze(monkeypatch, capsys):
+    tool = runpy.run_path(str(TOOL))
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
+        code = 0
+        try:
+            exit_on_error(tool["main"], tool["parse_args"]())
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_query_heads_are_counted_too(analyze, tmp_path):
+    config = ROOT / "configs/Generated/maskformer_r18.yaml"
+    code, out, err = analyze(
+        "--config-file", config, "--size", 64, 64, "--depth", 1, "--json", tmp_path / "cost.json"
+    )  # fmt: skip
+    assert code == 0, err
+    assert "the same network with a flat head" in out and "sem_seg_head" in out
+    assert "pixel_decoder" not in out  # deeper
+    written = json.loads((tmp_path / "cost.json").read_text())
+    assert written["hierarchy"]["modules"][0]["parameters"] > 1e6
+    assert written["flat"]["channels"] < written["hierarchy"]["channels"]
+
+
+def test_bad_arguments(analyze):
+    code, _, err = analyze("--config-file", CONFIG, "--size", 0, 64)
+    assert code == 2 and err.startswith("error: --size") and err.count("\n") == 1
+    code, _, err = analyze("--config-file", "none.yaml")
+    assert code == 2 and "none.yaml" in err
+    stock = ("--opts", "MODEL.META_ARCHITECTURE", "SemanticSegmentor")
+    code, _, err = analyze("--config-file", CONFIG, *stock, "MODEL.SEM_SEG_HEAD.NAME",
+                           "SemSegFPNHead", "MODEL.SEM_SEG_HEAD.COMMON_STRIDE", 4)  # fmt: skip
+    assert code == 2 and "HieraSegmentor" in err

@@ -1,0 +1,130 @@
+"""tools/visualize_data.py: pictures of files and of the training stream, and errors of one line."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.engine import exit_on_error
+from hiera_seg.hierarchy import tree_colors
+
+TOOL = Path(__file__).parents[2] / "tools/visualize_data.py"
+STREET = Hierarchy.from_dict(
+    {"flat": ["road", "path"], "vehicle": ["car", "bus"]}, name="street", levels=["group", "class"]
+)
+NAME = "visualize_street_train"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A dataset of three images, and a config that trains on it."""
+    folder = tmp_path_factory.mktemp("visualize")
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    for index in range(3):
+        labels = np.full((40, 60), 255, np.uint8)
+        labels[4:, :30], labels[4:, 30:] = STREET["road"], STREET["vehicle"]
+        grey = np.full((40, 60, 3), 128, np.uint8)
+        Image.fromarray(grey).save(folder / f"images/{index}.png")
+        Image.fromarray(labels).save(folder / f"labels/{index}.png")
+    register_hierarchical_dataset(
+        NAME,
+        hierarchy=STREET,
+        image_root=str(folder / "images"),
+        sem_seg_root=str(folder / "labels"),
+    )
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.merge_from_list(
+        ["INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", [32, 48]]
+        + ["INPUT.MIN_SIZE_TRAIN", (40,), "SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu"]
+    )
+    cfg.DATASETS.TRAIN = (NAME,)
+    (folder / "config.yaml").write_text(cfg.dump())
+    yield folder
+    DatasetCatalog.remove(NAME)
+    MetadataCatalog.remove(NAME)
+
+
+@pytest.fixture
+def visualize(monkeypatch, capsys, tmp_path):
+    """Runs the command in this process; gives exit code, stdout and stderr."""
+    tool = runpy.run_path(str(TOOL))
+
+    def run(*options):
+        options = ["--output", tmp_path / "out", *options]
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
+        code = 0
+        try:
+            exit_on_error(tool["main"], tool["parse_args"]())
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def pictures(folder):
+    return {path.name: np.asarray(Image.open(path)) for path in sorted(folder.iterdir())}
+
+
+def test_files_of_a_dataset_in_the_colours_of_each_level(visualize, project, tmp_path):
+    code, out, err = visualize(NAME, "--num", 2, "--alpha", 1)
+    assert (code, err) == (0, "") and "2 samples drawn" in out
+    assert "60x40, road 45%, vehicle 45%, void 10%" in out
+    drawn = pictures(tmp_path / "out")
+    assert list(drawn) == [f"{NAME}-00000-0.png", f"{NAME}-00002-2.png"]  # spread over the set
+    colors = tree_colors(STREET)
+    columns = {}
+    for node in ("flat", "road", "vehicle"):
+        hit = (drawn[f"{NAME}-00000-0.png"][200] == colors[STREET[node]]).all(axis=1)
+        columns[node] = np.flatnonzero(hit)
+        assert len(columns[node]) > 50, node
+    assert columns["flat"].max() < columns["road"].min()  # group before class
+    assert len(columns["vehicle"]) > 1.5 * len(columns["flat"])  # known at the group level only
+
+
+def test_the_training_stream_is_cropped_and_the_same_each_time(visualize, project, tmp_path):
+    options = ("--config-file", project / "config.yaml", "--source", "dataloader", "--num", 3)
+    code, out, err = visualize(*options)
+    assert (code, err) == (0, "") and out.count("48x32") == 3
+    first = pictures(tmp_path / "out")
+    assert all(name.startswith(f"{NAME}-0000") for name in first)
+    visualize(*options)
+    again = pictures(tmp_path / "out")
+    assert all(np.array_equal(picture, again[name]) for name, picture in first.items())
+
+
+def test_a_bad_file_is_named_and_the_others_are_drawn(visualize, project, tmp_path):
+    good = project / "labels" / "1.png"
+    content = good.read_bytes()
+    try:
+        good.write_bytes(b"no image")
+        code, out, err = visualize(NAME, "--num", 3)
+    finally:
+        good.write_bytes(content)
+    assert code == 1 and "2 samples drawn" in out
+    assert err.startswith("error: ") and err.count("\n") == 1 and "1.png" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), "name a registered dataset"),
+        (("nothing_registered",), "nothing_registered"),
+        ((NAME, "--num", 0), "--num is 0"),
+        ((NAME, "--alpha", 2), "--alpha is 2"),
+        ((NAME, "--source", "dataloader"), "add --config-file"),
+        (("--config-file", "none.yaml"), "none.yaml"),
+    ],
+)
+def test_bad_arguments(visualize, project, options, expected):
+    code, _, err = visualize(*options)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and expected in err

@@ -1,0 +1,85 @@
+#!/usr/bin/env python
+"""Count a config's parameters, multiply-adds and activations, and what its hierarchy costs."""
+
+import argparse
+import json
+import warnings
+
+from hiera_seg.config import ConfigError
+from hiera_seg.data.catalog import import_modules
+from hiera_seg.engine import exit_on_error, load_config
+from hiera_seg.engine.analysis import (
+    NetworkCost,
+    compare_with_flat,
+    comparison_table,
+    module_table,
+)
+
+EPILOG = """
+examples:
+  a table of modules, and the same network with a flat head beside it
+    tools/analyze_model.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml
+  another size, and every convolution
+    tools/analyze_model.py --config-file CONFIG --size 512 1024 --depth 9
+
+Weights are random and no dataset is read. One image; multiply-adds are what fvcore calls FLOPs.
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
+        help="of the image (default: INPUT.CROP.SIZE where crops are on, else 512 512)",
+    )  # fmt: skip
+    parser.add_argument("--depth", type=int, default=2, help="of the table of modules (2)")
+    parser.add_argument("--json", default="", metavar="FILE", help="write all figures too")
+    parser.add_argument(
+        "--import", dest="modules", action="append", default=[], metavar="MODULE",
+        help="import this first, such as one that registers a dataset; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
+        help="config keys to change; the last option",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    import_modules(args.modules)
+    cfg = load_config(args.config_file, args.opts)
+    crop = cfg.INPUT.CROP
+    size = args.size or (crop.SIZE if crop.ENABLED and crop.TYPE == "absolute" else (512, 512))
+    if min(size) < 1 or args.depth < 0:
+        raise ConfigError(f"--size {size} must be positive and --depth {args.depth} at least 0")
+    warnings.filterwarnings("ignore", module="torch")  # of tracing
+    ours, flat = compare_with_flat(cfg, tuple(int(n) for n in size))
+    tree = ours.hierarchy
+    print(
+        f"{args.config_file}: tree {tree.name!r}, {tree.num_nodes} nodes, {tree.num_leaves} "
+        f"leaves, an image of {size[0]} x {size[1]}\n\n{module_table(ours, args.depth)}\n\n"
+        f"the same network with a flat head\n\n{comparison_table(ours, flat)}"
+    )
+    if args.json:
+        try:
+            with open(args.json, "w") as file:
+                json.dump({"hierarchy": as_dict(ours), "flat": as_dict(flat)}, file, indent=1)
+        except OSError as error:
+            raise ConfigError(f"--json {args.json}: {error.strerror}") from error
+
+
+def as_dict(cost: NetworkCost) -> dict:
+    return {
+        "channels": cost.hierarchy.num_nodes,
+        "size": cost.size,
+        "test_parameters": cost.test_parameters,
+        "training_flops": cost.training_flops,
+        "modules": [vars(module) for module in cost.modules],
+    }
+
+
+if __name__ == "__main__":
+    exit_on_error(main, parse_args())
