@@ -35,6 +35,9 @@ def add_hiera_seg_config(cfg: CN) -> None:
 
     add_deeplab_config(cfg)  # ASPP keys, poly schedule, SINGLE_CATEGORY_MAX_AREA of crops
 
+    # Lay features out with channels innermost: quicker on CPUs, and on GPUs in half precision.
+    cfg.MODEL.CHANNELS_LAST = False
+
     cfg.MODEL.HIERA_SEG = CN()
     hiera = cfg.MODEL.HIERA_SEG
     # Class tree: a built-in name or a file; "" takes the tree of the first training set.

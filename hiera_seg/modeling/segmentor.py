@@ -34,6 +34,7 @@ class HieraSegmentor(nn.Module):
         direct: bool = True,
         output: str = "both",
         safe_depth: float | None = None,
+        channels_last: bool = False,
     ):
         """
         Args:
@@ -45,6 +46,7 @@ class HieraSegmentor(nn.Module):
             direct: also give the best node of each level by its own score.
             output: "both", "scores" (no label maps) or "labels" (no scores).
             safe_depth: stop at an inner node where the best child scores below this; None: never.
+            channels_last: lay images, and so all features, out with channels innermost.
 
         Raises:
             ConfigError: an unknown ``output``, or a ``decode_as`` that is unknown or does not fit
@@ -63,6 +65,8 @@ class HieraSegmentor(nn.Module):
         self.direct = direct
         self.output = output
         self.safe_depth = safe_depth
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)  # or each convolution turns its weights around
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -80,6 +84,7 @@ class HieraSegmentor(nn.Module):
             "direct": test.DIRECT,
             "output": test.OUTPUT,
             "safe_depth": test.SAFE_DEPTH if test.SAFE_DEPTH >= 0 else None,
+            "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
     @property
@@ -135,10 +140,13 @@ class HieraSegmentor(nn.Module):
             for x, image in zip(inputs, images, strict=True)
         ]
         divisibility = self.size_divisibility
-        batch = ImageList.from_tensors(images, divisibility)
+        batch = ImageList.from_tensors(images, divisibility).tensor
         ignore_value = self.sem_seg_head.ignore_value
         targets = ImageList.from_tensors(labels, divisibility, ignore_value).tensor
-        return self.sem_seg_head(self.backbone(batch.tensor), targets)[1]
+        return self.sem_seg_head(self._features(batch), targets)[1]
+
+    def _features(self, batch: Tensor) -> dict[str, Tensor]:
+        return self.backbone(batch.contiguous(memory_format=self.memory_format))
 
     def node_views(self, images: Sequence[Tensor]) -> list[NodeView]:
         """What the head says about each image; in eval.
@@ -150,7 +158,7 @@ class HieraSegmentor(nn.Module):
         views: list = [None] * len(images)
         for members in self._batches(images):
             batch = ImageList.from_tensors([images[i] for i in members], self.size_divisibility)
-            output, _ = self.sem_seg_head(self.backbone(batch.tensor))
+            output, _ = self.sem_seg_head(self._features(batch.tensor))
             padded_height, padded_width = batch.tensor.shape[-2:]
             for row, i in enumerate(members):
                 height, width = (int(n) for n in images[i].shape[-2:])

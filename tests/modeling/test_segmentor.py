@@ -262,3 +262,21 @@ def test_flops_and_activations_are_counted(make_model, make_inputs):
     # the stem: 16 channels of 5x5x3 at 16x24; all of the network is more
     assert flops["conv"] > 16 * 75 * 16 * 24 / 1e9
     assert activation_count_operators(model, image)["conv"] > 16 * 16 * 24 / 1e6
+
+
+def test_channels_last_changes_the_layout_alone(make_model, make_inputs):
+    plain, turned = make_model(), make_model("MODEL.CHANNELS_LAST", True)
+    turned.load_state_dict(plain.state_dict())
+    seen = {}
+    turned.backbone.register_forward_hook(lambda _, __, features: seen.update(features))
+    inputs = make_inputs((32, 64), (40, 64))
+    for model in (plain, turned):
+        model.train()
+    torch.manual_seed(0)  # triplets are drawn at random
+    expected = plain(inputs)
+    torch.manual_seed(0)
+    torch.testing.assert_close(turned(inputs), expected, rtol=1e-4, atol=1e-6)
+    for feature in seen.values():
+        assert feature.is_contiguous(memory_format=torch.channels_last)
+    weight = next(p for p in turned.parameters() if p.dim() == 4 and min(p.shape) > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
