@@ -137,6 +137,10 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.TEST.OUTPUT = "both"
     # Stop at an inner node where the best child scores below this; below 0: always to the leaf.
     hiera.TEST.SAFE_DEPTH = -1.0
+    # Evaluate accuracy against specificity over all safe depths (docs/metrics.md).
+    hiera.TEST.SAFE_DEPTH_CURVE = False
+    # Evaluate whether scores say how often labels are right, at each level (docs/metrics.md).
+    hiera.TEST.CALIBRATION = False
 
     # Beside Detectron2's ENABLED, MIN_SIZES ([]: INPUT.MIN_SIZE_TEST alone), MAX_SIZE and FLIP:
     # sliding windows of (height, width) over each resized image; [] sees it as a whole.

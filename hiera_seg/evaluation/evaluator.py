@@ -30,6 +30,7 @@ from hiera_seg.metrics import (
 )
 
 from .tables import report
+from .trust import ScoreCounts, as_numpy
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +40,15 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
     The definitions, and the keys of the result, are in docs/metrics.md. Predictions are read from
     ``hiera_labels[-1]``, or from ``sem_seg`` (leaf scores) where that is absent, so that any
-    semantic segmentation model can be scored; direct numbers need ``hiera_labels_direct``.
+    semantic segmentation model can be scored; direct numbers need ``hiera_labels_direct``, those of
+    calibration ``hiera_scores``, and the curve over safe depths ``hiera_walk``.
 
     Args:
         dataset_name: a dataset whose metadata holds a tree (``register_hierarchical_dataset``).
         distributed: False scores this process's images alone; otherwise the counts of all
             processes are summed, by one reduction.
-        output_dir: folder for ``hiera_metrics.json`` and a ``confusion_<level>.npz`` a level.
+        output_dir: folder for ``hiera_metrics.json``, a ``confusion_<level>.npz`` a level, and
+            ``calibration.json`` and ``safe_depth.json`` where the model gives what they need.
         task: the key of the result; beside a stock SemSegEvaluator, which takes "sem_seg", pass
             "hiera_sem_seg".
         hierarchy: the model's tree, where it is not the dataset's: ground truth is translated by
@@ -87,7 +90,9 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget all images, for a new round of evaluation."""
-        self._counts = PathCounts(self._read_truth.hierarchy, self._read_truth.ignore_label)
+        hierarchy = self._read_truth.hierarchy
+        self._counts = PathCounts(hierarchy, self._read_truth.ignore_label)
+        self._score_counts = ScoreCounts(hierarchy)
         self._predictions: list[dict] = []
 
     def process(self, inputs: Iterable[Mapping], outputs: Iterable[Mapping]) -> None:
@@ -98,7 +103,9 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 dict of that file has it.
             outputs: for each a dict with ``hiera_labels`` (one (H, W) map of node ids a level,
                 coarse to fine; the last one counts) or ``sem_seg`` ((L, H, W) leaf scores), and
-                ``hiera_labels_direct`` where there are direct labels.
+                ``hiera_labels_direct`` where there are direct labels; ``hiera_scores``,
+                ``hiera_walk`` and ``hiera_walk_limits`` as
+                :func:`hiera_seg.modeling.decode.decode` gives them, where there are any.
 
         Raises:
             DatasetError: the ground truth is missing, holds unknown ids, or has another size than
@@ -118,6 +125,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             try:
                 labels, direct = self._read_output(output)
                 self._counts.add(labels, truth, direct)
+                self._score_counts.add(output, labels, truth)
             except ValueError as error:
                 raise ValueError(
                     f"bad prediction of {file_name} (ground truth {truth_file}): {error}"
@@ -133,7 +141,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         """
         predictions = self._predictions
         if self._distributed and comm.get_world_size() > 1:
-            self._counts.vector[:] = _sum_over_processes(self._counts.vector)
+            self._sum_counts()
             if self._save_predictions:
                 gathered = comm.gather(predictions, dst=0)
                 predictions = list(itertools.chain.from_iterable(gathered))
@@ -149,20 +157,31 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 self._counts.num_direct_images,
                 self._counts.num_images,
             )
-        metrics = scores.as_dict()
+        of_scores = self._score_counts.results(self._counts.num_images)
+        metrics = scores.as_dict() | of_scores.metrics
         # A training script of somebody else's sets up Detectron2's logger, and not ours.
         shown = logger if logger.hasHandlers() else logging.getLogger("detectron2.evaluation")
         shown.info(
-            "%s on %s, tree %s, %d images:\n%s",
+            "%s on %s, tree %s, %d images:\n%s%s",
             self.task,
             self.dataset_name,
             scores.hierarchy.name,
             self._counts.num_images,
             report(scores),
+            f"\n\n{of_scores}" if of_scores.metrics else "",
         )
         if self._output_dir:
             self._write(scores, metrics, predictions)
+            self._write_files(of_scores.files)
         return OrderedDict({self.task: metrics})
+
+    def _sum_counts(self) -> None:
+        """Replace this process's counts by those of all processes, by one reduction."""
+        vectors = [self._counts.vector, *self._score_counts.vectors]
+        total = _sum_over_processes(np.concatenate(vectors))
+        ends = np.cumsum([len(vector) for vector in vectors])
+        for vector, part in zip(vectors, np.split(total, ends[:-1]), strict=True):
+            vector[:] = part
 
     @cached_property
     def _truth_files(self) -> dict[str, str]:
@@ -188,7 +207,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                     f"'hiera_labels' holds {len(maps)} maps, the tree {hierarchy.name!r} has "
                     f"{hierarchy.num_levels} levels"
                 )
-            labels = _as_numpy(maps[-1])
+            labels = as_numpy(maps[-1])
         elif "sem_seg" in output:
             scores = torch.as_tensor(output["sem_seg"])
             if scores.dim() != 3 or len(scores) != hierarchy.num_leaves:
@@ -198,13 +217,13 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                     f"({hierarchy.num_leaves}, H, W)"
                 )
             # The same as argmax, but not several times slower over the first dimension on CPU.
-            labels = _as_numpy(scores.max(dim=0).indices)
+            labels = as_numpy(scores.max(dim=0).indices)
         else:
             raise ValueError(
                 f"it has neither 'hiera_labels' nor 'sem_seg', only {sorted(map(str, output))}"
             )
         direct = output.get("hiera_labels_direct")
-        return labels, None if direct is None else [_as_numpy(values) for values in direct]
+        return labels, None if direct is None else [as_numpy(values) for values in direct]
 
     def _write(
         self, scores: HierarchyScores, metrics: dict[str, float], predictions: list[dict]
@@ -236,13 +255,18 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         if self._save_predictions:
             self._write_json("hiera_predictions.json", predictions)
 
+    def _write_files(self, files: Mapping[str, Any]) -> None:
+        """Write json files; one that an earlier evaluation left and this one lacks is removed."""
+        for name, content in files.items():
+            path = os.path.join(self._output_dir, name)
+            if content is not None:
+                self._write_json(name, content)
+            elif PathManager.exists(path):
+                PathManager.rm(path)
+
     def _write_json(self, name: str, content: Any, indent: int | None = None) -> None:
         with PathManager.open(os.path.join(self._output_dir, name), "w") as file:
             json.dump(content, file, allow_nan=False, indent=indent)
-
-
-def _as_numpy(values: Any) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
 def _sum_over_processes(vector: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Confusion matrices over a class tree, and every number made from them. numpy only."""
 
+from .calibration import CalibrationCounts, LevelCalibration, level_calibrations
 from .confusion import PathCounts, collapse_direct, collapse_nodes, count_image
+from .safe_depth import SafeDepthCounts, SafeDepthCurve, node_information, safe_depth_curve
 from .scores import (
     HierarchyScores,
     LevelScores,
@@ -10,13 +12,20 @@ from .scores import (
 )
 
 __all__ = [
+    "CalibrationCounts",
     "HierarchyScores",
+    "LevelCalibration",
     "LevelScores",
     "PathCounts",
+    "SafeDepthCounts",
+    "SafeDepthCurve",
     "collapse_direct",
     "collapse_nodes",
     "count_image",
     "hierarchy_scores",
+    "level_calibrations",
     "level_scores",
     "mean_tree_distance",
+    "node_information",
+    "safe_depth_curve",
 ]

@@ -9,10 +9,8 @@ bits, which can matter only where two leaves tie.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,12 +21,17 @@ from hiera_seg.layers.scores import (
     DECODE_VARIANTS,
     SCORE_VARIANTS,
     NodeOutput,
-    NodeScores,
     check_variant,
     mean_scores,
     node_scores,
 )
-from hiera_seg.layers.tree_ops import tree_tables
+from hiera_seg.modeling.paths import (
+    direct_labels,
+    greedy_walk,
+    label_scores,
+    path_labels,
+    stop_walk,
+)
 
 OUTPUTS = ("both", "scores", "labels")
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
@@ -114,6 +117,8 @@ def decode(
     direct: bool = True,
     output: str = "both",
     safe_depth: float | None = None,
+    path_scores: bool = False,
+    walk: bool = False,
 ) -> dict:
     """Decode one image's node outputs to leaf scores and label maps per level.
 
@@ -132,13 +137,22 @@ def decode(
             direct labels use) is at least t; where it stops early, the label is an inner node at
             that level and every finer one. None: the path of the best leaf. "sem_seg" is the same
             either way.
+        path_scores: whether to give "hiera_scores" beside label maps.
+        walk: whether to give "hiera_walk" and "hiera_walk_limits", from which the labels at every
+            threshold follow.
 
     Returns:
         A dict, tensors on the device of the values:
 
         - "sem_seg": (L, H, W) float, the scores of the leaves;
         - "hiera_labels": list over levels, coarse to fine, of (H, W) integer maps of node ids;
-        - "hiera_labels_direct": the same, the best of the nodes at each level by itself.
+        - "hiera_labels_direct": the same, the best of the nodes at each level by itself;
+        - "hiera_scores": list over levels of (H, W) float32, the score of the node in
+          "hiera_labels" (the score that direct labels use);
+        - "hiera_walk": (H, W) the leaf at which the walk of `safe_depth` would end with no
+          threshold;
+        - "hiera_walk_limits": for each level but the coarsest, (H, W) float32: the largest
+          threshold with which the walk gets to that level.
 
         Label maps are int64; int32 with ``output="labels"``, where they are the memory. Among
         equal scores the lowest id wins.
@@ -155,6 +169,8 @@ def decode(
         direct=direct,
         output=output,
         safe_depth=safe_depth,
+        path_scores=path_scores,
+        walk=walk,
     )
 
 
@@ -168,6 +184,8 @@ def decode_views(
     direct: bool = True,
     output: str = "both",
     safe_depth: float | None = None,
+    path_scores: bool = False,
+    walk: bool = False,
 ) -> dict:
     """Decode several views of one image as one.
 
@@ -177,7 +195,8 @@ def decode_views(
 
     Args:
         views: one or more, of one kind of output.
-        hierarchy, output_size, variant, direct, output, safe_depth: as in `decode`.
+        hierarchy, output_size, variant, direct, output, safe_depth, path_scores, walk: as in
+            `decode`.
 
     Returns, Raises:
         As `decode`.
@@ -192,23 +211,15 @@ def decode_views(
         raise ValueError(f"safe_depth is {safe_depth}; it must be a score of 0 or more, or None")
 
     height, width = output_size
-    num_levels = hierarchy.num_levels
     device = values[0].device
-    kwargs = {"dtype": torch.int32 if output == "labels" else torch.int64, "device": device}
-    scores_out, labels, direct_labels = None, [], []
-    if output != "labels":
-        scores_out = values[0].new_empty((hierarchy.num_leaves, height, width))
-    if output != "scores":
-        labels = [torch.empty(output_size, **kwargs) for _ in range(num_levels)]
-        if direct:
-            direct_labels = [torch.empty(output_size, **kwargs) for _ in range(num_levels)]
-
+    label_type = torch.int32 if output == "labels" else torch.int64
     rows_of = [
         _resizes(x.shape[1], view.padded_size[0], view.image_size[0], height, x)
         for x, view in zip(values, views, strict=True)
     ]
     budget = _BAND_VALUES_CPU if device.type == "cpu" else _BAND_VALUES_GPU
     rows = max(1, budget // (hierarchy.num_nodes * width * len(views)))
+    result: dict[str, Any] = {}
     for top in range(0, height, rows):
         band = slice(top, min(top + rows, height))
         index = torch.arange(band.start, band.stop, device=device)
@@ -218,28 +229,50 @@ def decode_views(
                 for x, view, steps in zip(values, views, rows_of, strict=True)
             ]
         )
+        part: dict[str, Any] = {}
         ranking = scores.leaf_ranking()[0]
-        if scores_out is not None:
-            scores_out[:, band] = scores.leaves()[0] if variant == "path_product" else ranking
-        if labels:
+        if output != "labels":
+            part["sem_seg"] = scores.leaves()[0] if variant == "path_product" else ranking
+        if walk or (output != "scores" and safe_depth is not None):
+            steps, limits = greedy_walk(scores, hierarchy)
+        if output != "scores":
             if safe_depth is None:
-                path = _path_labels(ranking, hierarchy)
+                labels = path_labels(ranking, hierarchy)
             else:
-                path = _safe_labels(scores, hierarchy, safe_depth)
-            for out, level_labels in zip(labels, path, strict=True):
-                out[band] = level_labels
-        for level, out in enumerate(direct_labels):
-            nodes = _levels(hierarchy, device)[level].nodes
-            out[band] = nodes[_best(scores.at_level(level)[0])[1]]
-
-    result = {}
-    if scores_out is not None:
-        result["sem_seg"] = scores_out
-    if labels:
-        result["hiera_labels"] = labels
-    if direct_labels:
-        result["hiera_labels_direct"] = direct_labels
+                labels = stop_walk(steps, limits, safe_depth)
+            part["hiera_labels"] = labels
+            if direct:
+                part["hiera_labels_direct"] = direct_labels(scores, hierarchy)
+            if path_scores:
+                part["hiera_scores"] = label_scores(labels, scores, hierarchy)
+        if walk:
+            part |= {"hiera_walk": steps[-1], "hiera_walk_limits": limits}
+        _write_band(result, part, band, height, label_type)
     return result
+
+
+def _write_band(
+    result: dict[str, Any],
+    part: dict[str, Any],
+    band: slice,
+    height: int,
+    label_type: torch.dtype,
+) -> None:
+    """Write rows of maps, tensors or lists of them, into those of the whole image."""
+    for key, values in part.items():
+        maps = values if isinstance(values, list) else [values]
+        if key not in result:
+            whole = [
+                x.new_empty(
+                    (*x.shape[:-2], height, x.shape[-1]),
+                    dtype=x.dtype if x.is_floating_point() else label_type,
+                )
+                for x in maps
+            ]
+            result[key] = whole if isinstance(values, list) else whole[0]
+        whole = result[key] if isinstance(values, list) else [result[key]]
+        for out, x in zip(whole, maps, strict=True):
+            out[..., band, :] = x
 
 
 def _band(
@@ -333,58 +366,3 @@ def _resize_width(values: Tensor, width: int) -> Tensor:
     size = (planes.shape[2], width)
     planes = F.interpolate(planes, size=size, mode="bilinear", align_corners=False)
     return planes.view(*values.shape[:-1], width)
-
-
-def _best(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum over channels and the first channel that has it: (C, H, W) -> (H, W), (H, W) int64.
-
-    `Tensor.argmax` across channels takes ten times as long on a CPU.
-    """
-    best = scores.amax(0)
-    channels = scores.shape[0]
-    dtype = torch.uint8 if channels <= 255 else torch.int16 if channels < 1 << 15 else torch.int32
-    countdown = torch.arange(channels, 0, -1, dtype=dtype, device=scores.device)
-    hit = (scores == best).to(dtype).mul_(countdown[:, None, None])
-    first = channels - hit.amax(0).long()
-    return best, first.clamp_(max=channels - 1)  # nothing equals NaN: still an id of the tree
-
-
-def _path_labels(ranking: Tensor, hierarchy: Hierarchy) -> list[Tensor]:
-    """Labels per level of the best leaf's path: (L, H, W) -> list of (H, W)."""
-    leaf = _best(ranking)[1]
-    leaf_levels = tree_tables(hierarchy, ranking.device).leaf_levels
-    return [*(nodes[leaf] for nodes in leaf_levels[:-1]), leaf]
-
-
-def _safe_labels(scores: NodeScores, hierarchy: Hierarchy, threshold: float) -> list[Tensor]:
-    """Labels per level of the walk down to the last node that is sure enough."""
-    labels: list[Tensor] = []
-    for level, table in enumerate(_levels(hierarchy, scores.at_level(0).device)):
-        candidates = scores.at_level(level)[0]
-        if level == 0:
-            labels.append(table.nodes[_best(candidates)[1]])
-            continue
-        # Only children of the node the walk stands at may win. A leaf stands for itself, as its
-        # own only child; a walk that has stopped at an inner node finds none, and stays.
-        here = labels[-1]
-        below = table.above[:, None, None] == here
-        best, index = _best(candidates.masked_fill(~below, -torch.inf))
-        labels.append(torch.where(best >= threshold, table.nodes[index], here))
-    return labels
-
-
-class _Level(NamedTuple):
-    nodes: Tensor  # int64, ids of the nodes standing at the level
-    above: Tensor  # int64, id of what stands for each of them one level up; -1 at the top
-
-
-@lru_cache(maxsize=32)
-def _levels(hierarchy: Hierarchy, device: torch.device) -> tuple[_Level, ...]:
-    levels = []
-    for level in range(hierarchy.num_levels):
-        nodes = np.array(hierarchy.level_nodes(level))
-        above = hierarchy.level_ancestor[level - 1][nodes] if level else np.full(len(nodes), -1)
-        levels.append(
-            _Level(torch.tensor(nodes, device=device), torch.tensor(above, device=device))
-        )
-    return tuple(levels)

@@ -35,6 +35,8 @@ class HieraSegmentor(nn.Module):
         output: str = "both",
         safe_depth: float | None = None,
         channels_last: bool = False,
+        path_scores: bool = False,
+        walk: bool = False,
     ):
         """
         Args:
@@ -47,14 +49,21 @@ class HieraSegmentor(nn.Module):
             output: "both", "scores" (no label maps) or "labels" (no scores).
             safe_depth: stop at an inner node where the best child scores below this; None: never.
             channels_last: lay images, and so all features, out with channels innermost.
+            path_scores: also give the score of the label at each level.
+            walk: also give what tells the labels at every safe depth.
 
         Raises:
-            ConfigError: an unknown ``output``, or a ``decode_as`` that is unknown or does not fit
-                the head.
+            ConfigError: an unknown ``output`` or one without the labels that `path_scores` are of,
+                or a ``decode_as`` that is unknown or does not fit the head.
         """
         super().__init__()
         if output not in OUTPUTS:  # now, not at the first test after a long training
             raise ConfigError(f"MODEL.HIERA_SEG.TEST.OUTPUT is {output!r}; choose one of {OUTPUTS}")
+        if path_scores and output == "scores":
+            raise ConfigError(
+                "MODEL.HIERA_SEG.TEST.CALIBRATION needs label maps, but TEST.OUTPUT beside it is "
+                "'scores': set it to 'both' or 'labels'"
+            )
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
@@ -67,6 +76,8 @@ class HieraSegmentor(nn.Module):
         self.safe_depth = safe_depth
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)  # or each convolution turns its weights around
+        self.path_scores = path_scores
+        self.walk = walk
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -85,6 +96,8 @@ class HieraSegmentor(nn.Module):
             "output": test.OUTPUT,
             "safe_depth": test.SAFE_DEPTH if test.SAFE_DEPTH >= 0 else None,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
+            "path_scores": test.CALIBRATION,
+            "walk": test.SAFE_DEPTH_CURVE,
         }
 
     @property
@@ -116,7 +129,9 @@ class HieraSegmentor(nn.Module):
             - "sem_seg": (L, height, width) float, decoded leaf scores;
             - "hiera_labels": for each level, coarse to fine, (height, width) int64 node ids of
               the decoded path;
-            - "hiera_labels_direct": the same, each level by its own scores.
+            - "hiera_labels_direct": the same, each level by its own scores;
+            - "hiera_scores", "hiera_walk", "hiera_walk_limits": where `path_scores` and `walk`
+              ask for them, see :func:`~hiera_seg.modeling.decode.decode`.
 
         Raises:
             ValueError: in training, "sem_seg" is missing or differs in size from its image.
@@ -175,7 +190,8 @@ class HieraSegmentor(nn.Module):
         Args:
             views: of :meth:`node_views`; several are averaged.
             output_size: (height, width) of the result.
-            changes: settings to replace: ``variant``, ``direct``, ``output`` or ``safe_depth``.
+            changes: settings to replace: ``variant``, ``direct``, ``output``, ``safe_depth``,
+                ``path_scores`` or ``walk``.
 
         Returns:
             As of :func:`~hiera_seg.modeling.decode.decode`.
@@ -185,6 +201,8 @@ class HieraSegmentor(nn.Module):
             "direct": self.direct,
             "output": self.output,
             "safe_depth": self.safe_depth,
+            "path_scores": self.path_scores,
+            "walk": self.walk,
         }
         settings |= changes
         return decode_views(views, self.hierarchy, output_size=output_size, **settings)

@@ -32,7 +32,14 @@ def evaluate_part(folder, indices, **options):
             direct = [
                 rng.choice(TREE.level_nodes(level), (8, 10)) for level in range(TREE.num_levels)
             ]
-            output = {"hiera_labels": [leaf, leaf], "hiera_labels_direct": direct}
+            scores = rng.random((TREE.num_levels, 8, 10)).astype(np.float32)
+            output = {
+                "hiera_labels": [leaf, leaf],
+                "hiera_labels_direct": direct,
+                "hiera_scores": list(scores),
+                "hiera_walk": leaf,
+                "hiera_walk_limits": list(scores[1:]),
+            }
             part.process([records[i]], [output])
         return part.evaluate()
     finally:
@@ -82,6 +89,7 @@ def results(folder):
 def test_two_processes_equal_one_exactly(folder, results):
     expected = evaluate_part(folder, [0, 1, 2])
     assert expected["sem_seg"]["consistency"] > 0
+    assert expected["sem_seg"]["safe_depth_auc"] > 0 and expected["sem_seg"]["ECE_level_1"] > 0
     assert results[0]["summed"] == expected
     assert results[0]["one idle"] == expected
     assert results[1]["summed"] == results[1]["one idle"] == {}

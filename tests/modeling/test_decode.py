@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hiera_seg import Hierarchy
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
 from hiera_seg.modeling.decode import decode, decode_variant
+from hiera_seg.modeling.paths import best_channel
 
 # The package exports the function of the same name, so that an import would give that.
 decode_module = importlib.import_module("hiera_seg.modeling.decode")
@@ -209,11 +210,62 @@ def test_labels_alone_never_hold_leaf_scores_at_full_size():
     assert max(allocated) < 0.2 * hierarchy.num_leaves * size[0] * size[1]
 
 
+@pytest.mark.parametrize("variant", DECODE_VARIANTS)
+@pytest.mark.parametrize("tree", TREES)
+def test_the_walk_tells_the_labels_at_every_safe_depth(tree, variant, bands):
+    hierarchy = Hierarchy.from_dict(TREES[tree])
+    kwargs = {"variant": variant, **as_arguments(SIZES["up"])}
+    output = NodeOutput(make_values(hierarchy, SIZES["up"][0], dtype=torch.float32), "logits")
+    found = decode(output, hierarchy, walk=True, output="scores", **kwargs)
+    leaf, limits = found["hiera_walk"], found["hiera_walk_limits"]
+    assert len(limits) == hierarchy.num_levels - 1
+    ancestor = torch.from_numpy(np.array(hierarchy.level_ancestor))
+    # a limit itself is passed
+    thresholds = [0.0, 0.2, 0.5, 0.9, 2.0] + [float(limit[2, 3]) for limit in limits]
+    for threshold in thresholds:
+        expected = decode(output, hierarchy, safe_depth=threshold, **kwargs)["hiera_labels"]
+        labels = ancestor[0][leaf]
+        assert torch.equal(labels, expected[0])
+        for level, limit in enumerate(limits, start=1):
+            labels = torch.where(limit >= threshold, ancestor[level][leaf], labels)
+            assert torch.equal(labels, expected[level])
+
+
+@pytest.mark.parametrize("safe_depth", [None, 0.4])
+@pytest.mark.parametrize("variant", DECODE_VARIANTS)
+@pytest.mark.parametrize("tree", TREES)
+def test_path_scores_are_those_of_the_labels(tree, variant, safe_depth, bands):
+    hierarchy = Hierarchy.from_dict(TREES[tree])
+    sizes = SIZES["up"]
+    output = NodeOutput(make_values(hierarchy, sizes[0]), "logits")
+    kwargs = {"variant": variant, "safe_depth": safe_depth, **as_arguments(sizes)}
+    out = decode(output, hierarchy, path_scores=True, **kwargs)
+    full = node_scores(
+        NodeOutput(reference(output.values, *sizes[1:]), "logits"), hierarchy, variant
+    )
+    assert len(out["hiera_scores"]) == hierarchy.num_levels
+    for level, (labels, scores) in enumerate(
+        zip(out["hiera_labels"], out["hiera_scores"], strict=True)
+    ):
+        for row, column in ((0, 0), (3, 5), (7, 2)):
+            node, at = int(labels[row, column]), level
+            while node not in hierarchy.level_nodes(at):  # where the walk has stopped above
+                at -= 1
+            index = hierarchy.level_nodes(at).tolist().index(node)
+            expected = full.at_level(at)[0, index, row, column]
+            assert scores[row, column].item() == pytest.approx(expected.item(), abs=1e-9)
+    plain = decode(output, hierarchy, **kwargs)
+    assert set(out) - set(plain) == {"hiera_scores"}
+    assert "hiera_scores" not in decode(
+        output, hierarchy, path_scores=True, output="scores", **kwargs
+    )
+
+
 @pytest.mark.parametrize("channels", [1, 255, 256, 40_000])
 def test_among_equal_scores_the_lowest_id_wins(channels):
     scores = torch.zeros(channels, 2, 2)
     scores[channels // 2, 0, 0] = scores[channels - 1, 0, 0] = 1.0
-    best, index = decode_module._best(scores)
+    best, index = best_channel(scores)
     assert best.tolist() == [[1.0, 0.0], [0.0, 0.0]]
     assert index.tolist() == [[channels // 2, 0], [0, 0]]
 

@@ -206,6 +206,18 @@ def test_unknown_test_options_stop_the_build_and_name_their_key(make_model, key,
         make_model(f"MODEL.HIERA_SEG.TEST.{key}", value)
 
 
+def test_scores_of_labels_and_walks_by_config(make_model, make_inputs):
+    test = "MODEL.HIERA_SEG.TEST."
+    inputs = make_inputs((40, 50))
+    asked = make_model(f"{test}CALIBRATION", True, f"{test}SAFE_DEPTH_CURVE", True)
+    found, plain = asked.eval()(inputs)[0], make_model().eval()(inputs)[0]
+    assert set(found) - set(plain) == {"hiera_scores", "hiera_walk", "hiera_walk_limits"}
+    for scores in (*found["hiera_scores"], *found["hiera_walk_limits"]):
+        assert scores.shape == (40, 50) and 0 <= scores.min() and scores.max() <= 1
+    with pytest.raises(ValueError, match="CALIBRATION needs label maps"):
+        make_model(f"{test}CALIBRATION", True, f"{test}OUTPUT", "scores")
+
+
 def test_simple_trainer_of_detectron2_trains_it(make_model, make_inputs):
     model = make_model().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

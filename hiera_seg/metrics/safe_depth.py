@@ -1,0 +1,215 @@
+"""Accuracy against specificity: what a model gains in being right by saying less.
+
+A walk down the tree that stops where the best child scores below a threshold gives coarser labels,
+and more often right ones, the higher the threshold. One pass over the pixels counts how far each
+walk would get at every threshold of a grid; no pixel is kept. Definitions: docs/metrics.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hiera_seg.hierarchy import Hierarchy
+
+# Dense near 0 and 1, where the scores of a trained network lie; past 1 for heads whose scores may
+# exceed it.
+THRESHOLDS = (
+    *(0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005),
+    *(round(0.01 * i, 2) for i in range(1, 100)),
+    *(0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 1.0),
+    *(1.1, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0, 1000.0),
+)
+# What a step of a walk onto a node can be.
+_LOST, _TURNS_WRONG, _RIGHT = range(3)
+
+
+class SafeDepthCounts:
+    """Counts of one evaluation: one int64 vector, so that processes add up by one reduction.
+
+    Attributes:
+        hierarchy: the tree with N nodes and L leaves.
+        thresholds: float32 (T,), ascending.
+        vector: int64 (size,), all counts; the properties are views of it. Its size depends on the
+            tree and T alone.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, thresholds: Sequence[float] = THRESHOLDS) -> None:
+        # float32 as the scores are, so that a score that equals a threshold passes it.
+        self.thresholds = np.asarray(thresholds, np.float32)
+        if len(self.thresholds) == 0 or (np.diff(self.thresholds) <= 0).any():
+            raise ValueError(f"thresholds are {list(thresholds)}; give them in ascending order")
+        self.hierarchy = hierarchy
+        self._shape = (hierarchy.num_nodes, 3, len(self.thresholds) + 1)
+        self.vector = np.zeros(int(np.prod(self._shape)) + 1, np.int64)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """int64 (N, 3, T + 1), pixels whose walk leads onto a node, by [node, kind, passed].
+
+        Kinds: 0, the walk was wrong above already; 1, it turns wrong here; 2, the node is right.
+        The last axis is the number of thresholds with which the walk gets here; all of them at the
+        top level.
+        """
+        return self.vector[:-1].reshape(self._shape)
+
+    @property
+    def num_images(self) -> int:
+        """Images counted."""
+        return int(self.vector[-1])
+
+    def add(self, leaf: np.ndarray, limits: Sequence[np.ndarray], truth: np.ndarray) -> None:
+        """Count one image, at its pixels whose true leaf is known.
+
+        Args:
+            leaf: integers (H, W), the leaf that each pixel's walk would end at with no threshold.
+            limits: for each level but the coarsest, in that order, float (H, W): the largest
+                threshold with which the walk gets to that level. NaN: with none.
+            truth: integers (H, W), the true node; void is any value outside [0, N).
+
+        Raises:
+            ValueError: a map has another shape than `truth`, there is not one limit a level, or
+                `leaf` holds what is no leaf.
+        """
+        h = self.hierarchy
+        if len(limits) != h.num_levels - 1:
+            raise ValueError(
+                f"{len(limits)} maps of limits for the tree {h.name!r}: pass one for each of its "
+                f"{h.num_levels} levels but the coarsest"
+            )
+        for values in (leaf, *limits):
+            if values.shape != truth.shape:
+                raise ValueError(
+                    f"a map of the walk has the shape {values.shape}, the truth {truth.shape}"
+                )
+        known = (truth >= 0) & (truth < h.num_leaves)
+        leaf, truth = leaf[known], truth[known]
+        if leaf.size and not (0 <= leaf.min() and leaf.max() < h.num_leaves):
+            raise ValueError(
+                f"the walk ends at {leaf.min()} .. {leaf.max()}; the leaves of the tree "
+                f"{h.name!r} are 0 .. {h.num_leaves - 1}"
+            )
+        num_passed = len(self.thresholds)
+        cells = np.zeros(self.steps.size, np.int64)
+        was_right = np.ones(leaf.shape, bool)
+        for level, ancestor in enumerate(h.level_ancestor):
+            node = ancestor[leaf]
+            right = node == ancestor[truth]
+            kind = np.where(right, _RIGHT, np.where(was_right, _TURNS_WRONG, _LOST))
+            if level == 0:
+                passed = np.full(leaf.shape, num_passed)
+            else:
+                limit = np.nan_to_num(limits[level - 1][known].astype(np.float32), nan=-np.inf)
+                passed = np.searchsorted(self.thresholds, limit, side="right")
+            # A leaf above this level has been counted at its own.
+            here = h.depth[node] == level
+            index = ((node * 3 + kind) * (num_passed + 1) + passed)[here]
+            cells += np.bincount(index, minlength=cells.size)
+            was_right = right
+        self.vector[:-1] += cells
+        self.vector[-1] += 1
+
+
+@dataclass(frozen=True)
+class SafeDepthCurve:
+    """Accuracy and specificity of the labels at each threshold, as fractions.
+
+    Attributes:
+        hierarchy: the tree.
+        thresholds: float64 (T,), ascending; the last one is the first of the grid that no walk
+            passes.
+        accuracy: float64 (T,), share of the pixels whose label is the true leaf or above it.
+        specificity: float64 (T,), mean information of the labels: 0 for the root of the tree, 1
+            for a leaf.
+        information_gain: float64 (T,), the same where wrong labels count 0.
+        reached: float64 (levels, T), share of the pixels whose label stands at a level.
+        area: under accuracy over specificity from 0, where a label says nothing and is right, to 1.
+        num_pixels: pixels whose true leaf is known.
+    """
+
+    hierarchy: Hierarchy
+    thresholds: np.ndarray
+    accuracy: np.ndarray
+    specificity: np.ndarray
+    information_gain: np.ndarray
+    reached: np.ndarray
+    area: float
+    num_pixels: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form of ``safe_depth.json`` (docs/metrics.md); None for NaN."""
+        levels = zip(self.hierarchy.level_names, self.reached, strict=True)
+        overall = {
+            "thresholds": _floats(self.thresholds),
+            "accuracy": _floats(self.accuracy),
+            "specificity": _floats(self.specificity),
+            "information_gain": _floats(self.information_gain),
+            "reached": {name: _floats(values) for name, values in levels},
+            "area": _floats([self.area])[0],
+            "pixels": self.num_pixels,
+        }
+        return {"overall": overall}
+
+
+def node_information(hierarchy: Hierarchy) -> np.ndarray:
+    """How much a label says, from 0 (nothing) to 1 (a leaf): 1 - log(leaves below) / log(leaves).
+
+    It is the information gain of Deng et al., *Hedging Your Bets* (CVPR 2012), with all leaves
+    equally probable, as a fraction of that of a leaf.
+
+    Returns:
+        float64 (N,).
+    """
+    leaves = np.zeros(hierarchy.num_nodes)
+    for ancestor in hierarchy.level_ancestor:
+        nodes, counts = np.unique(ancestor[: hierarchy.num_leaves], return_counts=True)
+        leaves[nodes] = counts
+    if hierarchy.num_leaves == 1:
+        return np.ones(hierarchy.num_nodes)
+    return 1 - np.log(leaves) / np.log(hierarchy.num_leaves)
+
+
+def safe_depth_curve(counts: SafeDepthCounts) -> SafeDepthCurve:
+    """Make the curve of the counts; all NaN where no pixel was counted."""
+    h = counts.hierarchy
+    # passes[v, kind, i]: walks that get to v with threshold i
+    passes = counts.steps[..., ::-1].cumsum(axis=-1)[..., -2::-1]
+    inner = h.depth > 0
+    used = min(int(passes[inner].any(axis=(0, 1)).sum()) + 1, len(counts.thresholds))
+    passes = passes[..., :used]
+    top = passes[~inner]
+    num_pixels = int(top[..., 0].sum())
+
+    gain = node_information(h)
+    gain_above = np.where(inner, gain[h.parent], 0.0)
+    step = gain - gain_above
+    with np.errstate(invalid="ignore"):
+        right = top[:, _RIGHT].sum(axis=0) - passes[inner, _TURNS_WRONG].sum(axis=0)
+        accuracy = right / np.float64(num_pixels)
+        specificity = step @ passes.sum(axis=1) / num_pixels
+        rewards = step @ passes[:, _RIGHT] - gain_above @ passes[:, _TURNS_WRONG]
+        information_gain = rewards / num_pixels
+        reached = np.stack(
+            [
+                passes[h.level_nodes(level)].sum(axis=(0, 1)) / np.float64(num_pixels)
+                for level in range(h.num_levels)
+            ]
+        )
+    x = np.append(specificity, 0.0)
+    y = np.append(accuracy, 1.0)
+    area = float(((x[:-1] - x[1:]) * (y[:-1] + y[1:])).sum() / 2)
+    return SafeDepthCurve(
+        hierarchy=h,
+        thresholds=np.array([float(str(t)) for t in counts.thresholds[:used]]),
+        accuracy=accuracy,
+        specificity=specificity,
+        information_gain=information_gain,
+        reached=reached,
+        area=area,
+        num_pixels=num_pixels,
+    )
+
+
+def _floats(values: Sequence[float]) -> list[float | None]:
+    return [None if np.isnan(v) else float(v) for v in values]
