@@ -16,7 +16,7 @@ DEMO_OUTPUT ?= output/demo
 DEMO_OPTS ?=
 TEST_OPTS ?=
 
-.PHONY: help setup demo test lint format clean distclean
+.PHONY: help setup demo test lint format docs clean distclean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -25,6 +25,7 @@ help:
 	@echo "                (DEMO_OPTS='SOLVER.MAX_ITER 20' for a short one)"
 	@echo "make test       run the tests (TEST_OPTS='-k tree' for some of them)"
 	@echo "make lint       check style; make format mends what can be mended"
+	@echo "make docs       build the documentation into site/ (open site/index.html)"
 	@echo "make setup      only install, into $(VENV) (PYTHON=python3.12 for another Python)"
 	@echo "make clean      remove what builds and runs left behind; make distclean also $(VENV)"
 
@@ -66,8 +67,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Only who builds the site needs its tools. Warnings are errors (mkdocs.yml); a page that asked for
+# anything from the network would be one too.
+docs: $(READY) requirements/docs.txt
+	@$(PIP) install --quiet -r requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python docs/hooks/check_offline.py site
+
 clean:
-	rm -rf output build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf output build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean

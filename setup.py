@@ -47,6 +47,7 @@ setup(
         "report": ["plotly>=5.20"],  # its plotly.js goes into the html file
         "export": ["onnx>=1.14", "onnxruntime>=1.15"],
         "opencv": ["opencv-python"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "dev": ["pytest>=7.3", "hypothesis>=6.80", "ruff>=0.5"],
     },
     classifiers=[

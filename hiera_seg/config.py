@@ -48,15 +48,21 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # the decoder of HSSN's public release.
     hiera.PIXEL_DECODER = "deeplab_v3_plus"
 
-    # Options of the losses. NORMALIZE is "sum", "node_mean" or "level_mean" (docs/losses.md).
+    # Options of the losses (docs/losses.md).
+
+    # Denominator of the sum over nodes: "sum", "node_mean" or "level_mean".
     hiera.TREE_MIN = CN({"NORMALIZE": "sum"})
-    hiera.FOCAL_TREE_MIN = CN({"GAMMA": 2.0, "NORMALIZE": "sum"})
-    hiera.BCE = CN({"NORMALIZE": "sum"})
+    hiera.FOCAL_TREE_MIN = CN()
+    hiera.FOCAL_TREE_MIN.GAMMA = 2.0  # how much more hard nodes weigh; 0 is tree_min
+    hiera.FOCAL_TREE_MIN.NORMALIZE = "sum"  # as TREE_MIN.NORMALIZE
+    hiera.BCE = CN({"NORMALIZE": "sum"})  # as TREE_MIN.NORMALIZE
     # One weight a level, coarse to fine; [] weighs all levels 1.
     hiera.LEVEL_CE = CN({"LEVEL_WEIGHTS": []})
+    # As LEVEL_CE.LEVEL_WEIGHTS; [0, ..., 0, 1] is flat cross entropy over the leaves.
     hiera.MARGINAL_CE = CN({"LEVEL_WEIGHTS": []})
-    hiera.RMI = CN({"RIDGE": 1e-3})
+    hiera.RMI = CN({"RIDGE": 1e-3})  # added to the diagonals of covariance matrices
     hiera.TREE_TRIPLET = CN()
+    # The part of the margin that all triplets share.
     hiera.TREE_TRIPLET.MARGIN_EPS = 0.1
     # A constant margin; below 0 the margin follows the distances in the tree.
     hiera.TREE_TRIPLET.MARGIN = -1.0
@@ -67,42 +73,44 @@ def add_hiera_seg_config(cfg: CN) -> None:
 
     # The embedding that tree_triplet trains; built only when a loss asks for it.
     hiera.EMBEDDING = CN()
-    hiera.EMBEDDING.IN_FEATURE = "res5"
+    hiera.EMBEDDING.IN_FEATURE = "res5"  # of the backbone
     hiera.EMBEDDING.HIDDEN_CHANNELS = 0  # 0: as many as the input feature has
-    hiera.EMBEDDING.DIM = 256
-    hiera.EMBEDDING.NORM = "BN"
+    hiera.EMBEDDING.DIM = 256  # length of an embedding
+    hiera.EMBEDDING.NORM = "BN"  # of the hidden layer; a name of Detectron2's get_norm
 
     # A flat head on an earlier feature, used in training only; WEIGHT 0 leaves it out.
     hiera.AUXILIARY = CN()
-    hiera.AUXILIARY.WEIGHT = 0.0
-    hiera.AUXILIARY.IN_FEATURE = "res4"
-    hiera.AUXILIARY.CHANNELS = 256
-    hiera.AUXILIARY.DROPOUT = 0.1
-    hiera.AUXILIARY.NORM = "BN"
+    hiera.AUXILIARY.WEIGHT = 0.0  # of its cross entropy over the leaves
+    hiera.AUXILIARY.IN_FEATURE = "res4"  # of the backbone
+    hiera.AUXILIARY.CHANNELS = 256  # of its hidden layer
+    hiera.AUXILIARY.DROPOUT = 0.1  # before its last layer
+    hiera.AUXILIARY.NORM = "BN"  # of its hidden layer
 
     # Queries that score nodes (HieraMaskFormerHead); set MODEL.HIERA_SEG.LOSSES to [].
     hiera.MASK_FORMER = CN()
     # "leaf_softmax" (softmax over leaves, parents summed) or "node_sigmoid" (a sigmoid a node).
     hiera.MASK_FORMER.OPTION = "leaf_softmax"
-    hiera.MASK_FORMER.NUM_QUERIES = 100
-    hiera.MASK_FORMER.HIDDEN_DIM = 256
-    hiera.MASK_FORMER.NUM_HEADS = 8
-    hiera.MASK_FORMER.DIM_FEEDFORWARD = 2048
-    hiera.MASK_FORMER.DECODER_LAYERS = 9
+    hiera.MASK_FORMER.NUM_QUERIES = 100  # masks that an image can be made of
+    hiera.MASK_FORMER.HIDDEN_DIM = 256  # channels of queries and mask features
+    hiera.MASK_FORMER.NUM_HEADS = 8  # of every attention
+    hiera.MASK_FORMER.DIM_FEEDFORWARD = 2048  # hidden channels in a layer of the decoder
+    hiera.MASK_FORMER.DECODER_LAYERS = 9  # queries look at the image so many times
     # "ms_deform_attn", "top_down_fpn", or "fpn" (queries read the backbone's own features).
     hiera.MASK_FORMER.PIXEL_DECODER = "ms_deform_attn"
-    hiera.MASK_FORMER.ENCODER_LAYERS = 6
-    hiera.MASK_FORMER.ENCODER_DIM_FEEDFORWARD = 1024
-    # Of the losses, and of the costs by which queries are matched with segments.
+    hiera.MASK_FORMER.ENCODER_LAYERS = 6  # of ms_deform_attn
+    hiera.MASK_FORMER.ENCODER_DIM_FEEDFORWARD = 1024  # hidden channels in a layer of it
+    # Of the class loss, and of its cost when queries are matched with segments.
     hiera.MASK_FORMER.CLASS_WEIGHT = 2.0
-    hiera.MASK_FORMER.MASK_WEIGHT = 5.0
-    hiera.MASK_FORMER.DICE_WEIGHT = 5.0
+    hiera.MASK_FORMER.MASK_WEIGHT = 5.0  # of the masks' binary cross entropy, in both
+    hiera.MASK_FORMER.DICE_WEIGHT = 5.0  # of the masks' dice loss, in both
+    # Queries without a segment weigh so much in the class loss.
     hiera.MASK_FORMER.NO_OBJECT_WEIGHT = 0.1
     # Masks are compared at so many points, most of them where a mask is undecided.
     hiera.MASK_FORMER.NUM_POINTS = 12544
-    hiera.MASK_FORMER.OVERSAMPLE_RATIO = 3.0
+    hiera.MASK_FORMER.OVERSAMPLE_RATIO = 3.0  # candidates for each point
+    # The share of points where a mask is least decided; the others are drawn anywhere.
     hiera.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO = 0.75
-    hiera.MASK_FORMER.DEEP_SUPERVISION = True
+    hiera.MASK_FORMER.DEEP_SUPERVISION = True  # train every layer's masks, not the last's alone
     # Stride at which masks become scores in eval; 1 is exact, the decoder's own is quick.
     hiera.MASK_FORMER.SCORE_STRIDE = 1
     # Object-contextual representations (PIXEL_DECODER "ocr").
@@ -110,8 +118,8 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # A soft region for every "node", trained by LOSSES, or every "leaf", by cross entropy.
     hiera.OCR.REGIONS = "node"
     hiera.OCR.WEIGHT = 0.4  # of the regions' loss; 0 leaves them to the final one
-    hiera.OCR.KEY_CHANNELS = 256
-    hiera.OCR.DROPOUT = 0.05
+    hiera.OCR.KEY_CHANNELS = 256  # of the attention from pixels to regions
+    hiera.OCR.DROPOUT = 0.05  # after it
 
     # A model of timm as backbone (MODEL.BACKBONE.NAME: build_hiera_timm_backbone).
     hiera.TIMM = CN()
@@ -122,14 +130,15 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.TIMM.CHECKPOINT = ""
     # 8 or 16 dilate the last stages of models that can be dilated.
     hiera.TIMM.OUTPUT_STRIDE = 32
+    # Name only those that heads read where OUT_NORM is set or several processes train.
     hiera.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    hiera.TIMM.DROP_PATH_RATE = 0.0
+    hiera.TIMM.DROP_PATH_RATE = 0.0  # stochastic depth
     hiera.TIMM.NORM = "BN"  # "SyncBN": batch norms over all GPUs
     # "LN": layer norm of each feature, for Swin and ConvNeXt.
     hiera.TIMM.OUT_NORM = ""
 
     hiera.TEST = CN()
-    # How node scores become leaf scores: "auto" fits the losses, or a name of docs/metrics.md.
+    # How node scores become leaf scores: "auto" fits the losses, or a name of docs/decoding.md.
     hiera.TEST.DECODE = "auto"
     # Also give the best node of each level by its own score.
     hiera.TEST.DIRECT = True
@@ -148,9 +157,9 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # Steps between windows down and across; [] takes two thirds of CROP_SIZE.
     cfg.TEST.AUG.STRIDE = []
 
-    # Write report.html after every evaluation (docs/report.md); so many images in it.
+    # Write report.html after every evaluation (docs/report.md).
     cfg.TEST.REPORT = False
-    cfg.TEST.REPORT_IMAGES = 6
+    cfg.TEST.REPORT_IMAGES = 6  # in the report
     # So many images of the test set go to tensorboard at each evaluation, every level drawn.
     cfg.TEST.STRIP_IMAGES = 2
 

@@ -18,7 +18,8 @@ def sine_positions(
     cosine at wavelength ``10000^(4k / channels)``.
 
     Args:
-        height, width: size of the map.
+        height: of the map.
+        width: of the map.
         channels: a multiple of 4.
 
     Returns:

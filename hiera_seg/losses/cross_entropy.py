@@ -44,8 +44,7 @@ def bce_loss(
     ancestors; the nodes below an inner label are unknown and add 0.
 
     Args:
-        logits, labels, hierarchy, normalize, ignore_label, node_weights, valid_count: as in
-            `tree_min_loss`.
+        logits: as all others, see `tree_min_loss`.
 
     Returns:
         Scalar, float32 (float64 for float64 logits); 0 with a gradient path where no pixel is
@@ -124,7 +123,7 @@ def marginal_ce_loss(
     cross entropy.
 
     Args:
-        logits, labels, hierarchy, level_weights, ignore_label, valid_count: as in `level_ce_loss`.
+        logits: as all others, see `level_ce_loss`.
 
     Returns:
         Scalar, float32 (float64 for float64 logits); 0 with a gradient path where no pixel is

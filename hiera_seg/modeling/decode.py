@@ -195,11 +195,18 @@ def decode_views(
 
     Args:
         views: one or more, of one kind of output.
+<<<<<<< HEAD
         hierarchy, output_size, variant, direct, output, safe_depth, path_scores, walk: as in
             `decode`.
+=======
+        hierarchy: as all that follow, see `decode`.
+>>>>>>> 4a06aff (A documentation site: the pages there are, a reference made from docstrings and from the config's comments)
 
-    Returns, Raises:
+    Returns:
         As `decode`.
+
+    Raises:
+        ValueError: as `decode`.
     """
     values = [_checked_values(view.output, hierarchy) for view in views]
     for view in views:

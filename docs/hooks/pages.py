@@ -1,0 +1,77 @@
+"""MkDocs hook: pages that stand elsewhere in the repository, or are made from code.
+
+The README of the repository is the site's first page, and so on (PAGES): each text exists once.
+Links are written for who reads the files in the repository, and are turned into those of the site.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+HOOKS = Path(__file__).resolve().parent
+REPOSITORY = HOOKS.parents[1]
+DOCS = "docs"
+# page of the site: file of the repository
+PAGES = {
+    "index.md": "README.md",
+    "datasets.md": "datasets/README.md",
+    "hssn.md": "projects/HSSN/README.md",
+    "changelog.md": "CHANGELOG.md",
+}
+CONFIG_PAGE = "reference/config.md"
+LINK = re.compile(r"(?P<head>!?\[(?P<text>[^\]]*)\])\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
+FENCE = re.compile(r"^ *```")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for page, source in PAGES.items():
+        text = (REPOSITORY / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=text))
+    sys.path.insert(0, str(HOOKS))
+    from config_page import config_page  # imports Detectron2: only when the site is built
+
+    files.append(File.generated(config, CONFIG_PAGE, content=config_page()))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    return site_links(markdown, page.file.src_uri)
+
+
+def site_links(markdown: str, page: str) -> str:
+    """Turn the links of a page's text from places in the repository to places in the site.
+
+    What is not in the site, such as a config, keeps its text and loses the link.
+
+    Args:
+        markdown: the text.
+        page: where it is in the site, such as ``reference/config.md``.
+    """
+    source = PurePosixPath(PAGES.get(page, f"{DOCS}/{page}"))
+
+    def place(match: re.Match) -> str:
+        target, anchor = match["target"], match["anchor"] or ""
+        if not target or re.match(r"[a-z]+:", target):
+            return match[0]
+        path = os.path.normpath(source.parent / target)
+        pages = {file: name for name, file in PAGES.items()}
+        if path in pages:
+            inside = pages[path]
+        elif path.startswith(f"{DOCS}/"):
+            inside = path.removeprefix(f"{DOCS}/")
+        elif (REPOSITORY / path).exists():
+            return match["text"]
+        else:
+            return match[0]  # MkDocs reports it
+        return f"{match['head']}({os.path.relpath(inside, os.path.dirname(page) or '.')}{anchor})"
+
+    lines, fenced = [], False
+    for line in markdown.splitlines():
+        fenced ^= bool(FENCE.match(line))
+        lines.append(line if fenced or line.startswith("    ") else LINK.sub(place, line))
+    return "\n".join(lines)

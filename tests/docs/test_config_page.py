@@ -1,0 +1,76 @@
+"""The page of config keys has every key, its default and what it means."""
+
+import re
+
+import pytest
+from detectron2.config import CfgNode, get_cfg
+from detectron2.projects.deeplab import add_deeplab_config
+
+from hiera_seg import add_hiera_seg_config
+
+
+def keys_of(node: CfgNode, prefix: str = "") -> dict[str, object]:
+    found = {}
+    for name, value in node.items():
+        if isinstance(value, CfgNode):
+            found.update(keys_of(value, f"{prefix}{name}."))
+        else:
+            found[prefix + name] = value
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(hook) -> dict[str, tuple[str, str]]:
+    """Full key: default and comment, read from the page's text."""
+    found, section = {}, ""
+    for line in hook("config_page").config_page().splitlines():
+        if match := re.match(r"##+ ([A-Z_.]+)$", line):
+            section = match[1]
+        elif match := re.match(r"\| `(\w+)` \| `(.*?)` \| (.*) \|$", line):
+            found[f"{section}.{match[1]}"] = (match[2], match[3])
+    return found
+
+
+def test_every_key_is_there_with_its_default(rows):
+    cfg, stock = get_cfg(), keys_of(get_cfg())
+    add_hiera_seg_config(cfg)
+    added = {key: value for key, value in keys_of(cfg).items() if key not in stock}
+    assert len(added) > 60
+    assert set(rows) == set(added)
+    for key, value in added.items():
+        assert rows[key][0] == repr(value).replace("'", '"'), key
+
+
+def test_every_key_of_the_package_says_what_it_is(rows):
+    cfg = get_cfg()
+    add_deeplab_config(cfg)
+    others = keys_of(cfg)
+    silent = [key for key, (_, comment) in rows.items() if not comment and key not in others]
+    assert silent == [], "give each a comment in hiera_seg/config.py"
+
+
+def test_comments_belong_to_their_key(rows):
+    assert "Class tree" in rows["MODEL.HIERA_SEG.HIERARCHY"][1]
+    assert rows["MODEL.HIERA_SEG.OCR.WEIGHT"][1].startswith("of the regions' loss")
+    assert rows["MODEL.HIERA_SEG.TEST.DECODE"][1].endswith("[docs/decoding.md](../decoding.md).")
+
+
+def test_a_comment_stands_above_or_beside(hook):
+    def add_keys(cfg):
+        # Two lines
+        # of comment.
+        cfg.A = CfgNode()
+        cfg.A.B = 1
+        b = cfg.A
+
+        # Of both.
+        b.C = CfgNode({"D": 1, "E": 2})
+        b.F = 3  # beside
+
+    assert hook("config_page").comments_of(add_keys) == {
+        "A": "Two lines of comment.",
+        "A.B": "",
+        "A.C.D": "Of both.",
+        "A.C.E": "Of both.",
+        "A.F": "beside",
+    }

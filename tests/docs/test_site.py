@@ -1,0 +1,100 @@
+"""The site: which pages it has, where links lead, and that nothing comes from the network."""
+
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCS = REPOSITORY / "docs"
+
+
+@pytest.fixture(scope="module")
+def pages(hook):
+    """The hook that makes pages; MkDocs itself need not be installed."""
+    names = ("mkdocs", "mkdocs.config", "mkdocs.config.defaults", "mkdocs.structure.files")
+    stand_in = SimpleNamespace(MkDocsConfig=None, File=None, Files=None)
+    saved = {name: sys.modules.get(name) for name in (*names, "mkdocs.structure")}
+    sys.modules.update(dict.fromkeys(saved, stand_in))
+    try:
+        return hook("pages")
+    finally:
+        for name, module in saved.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
+@pytest.fixture(scope="module")
+def navigation() -> list[str]:
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    return [page for section in yaml.safe_load(text)["nav"] for page in list(section.values())[0]]
+
+
+def test_every_page_is_in_the_navigation(pages, navigation):
+    written = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")}
+    assert sorted(navigation) == sorted(written | set(pages.PAGES) | {pages.CONFIG_PAGE})
+
+
+def test_pages_that_stand_elsewhere_are_there(pages):
+    assert all((REPOSITORY / source).is_file() for source in pages.PAGES.values())
+
+
+def test_every_public_package_has_a_reference_page(navigation):
+    packages = {
+        file.parent.name
+        for file in (REPOSITORY / "hiera_seg").glob("*/__init__.py")
+        if "__all__" in file.read_text(encoding="utf-8")
+    }
+    assert {"losses", "hierarchy", "inference"} <= packages
+    for package in packages:
+        page = (DOCS / "reference" / f"{package}.md").read_text(encoding="utf-8")
+        assert re.search(rf"^::: hiera_seg\.{package}$", page, flags=re.M)
+
+
+@pytest.mark.parametrize(
+    ("page", "written", "in_site"),
+    [
+        ("index.md", "[a](docs/losses.md#bce)", "[a](losses.md#bce)"),
+        ("index.md", "![a](docs/images/demo.png)", "![a](images/demo.png)"),
+        ("index.md", "[a](datasets/README.md)", "[a](datasets.md)"),
+        ("datasets.md", "[a](../docs/metrics.md)", "[a](metrics.md)"),
+        ("hssn.md", "[a](../../docs/fast_dev_run.md), [b](configs)", "[a](fast_dev_run.md), b"),
+        ("losses.md", "[a](metrics.md) [b](../README.md)", "[a](metrics.md) [b](index.md)"),
+        ("reference/config.md", "[a](../decoding.md)", "[a](../decoding.md)"),
+        ("index.md", "[a](https://x.org/y) [b](#c)", "[a](https://x.org/y) [b](#c)"),
+        ("index.md", "[a](docs/no_such_page.md)", "[a](no_such_page.md)"),  # MkDocs reports it
+        ("index.md", "```\n[a](docs/losses.md)\n```", "```\n[a](docs/losses.md)\n```"),
+    ],
+)
+def test_links_of_the_repository_become_links_of_the_site(pages, page, written, in_site):
+    assert pages.site_links(written, page) == in_site
+
+
+@pytest.mark.parametrize("file", ["README.md", "datasets/README.md", "projects/HSSN/README.md"])
+def test_links_of_readmes_lead_somewhere(pages, file):
+    text = (REPOSITORY / file).read_text(encoding="utf-8")
+    for match in pages.LINK.finditer(text):
+        target = match["target"]
+        if target and not re.match("[a-z]+:", target):
+            assert (REPOSITORY / file).parent.joinpath(target).exists(), target
+
+
+def test_what_a_page_would_fetch_is_found(hook, tmp_path):
+    check = hook("check_offline")
+    (tmp_path / "index.html").write_text(
+        '<a href="https://x.org">a link is fine</a><link rel="canonical" href="https://x.org/">'
+        '<script src="assets/a.js"></script>'
+    )
+    assert check.remote_files(tmp_path) == {}
+    page, sheet = tmp_path / "page.html", tmp_path / "a.css"
+    page.write_text('<script src="https://x.org/a.js"></script><img src="//x.org/b.png">')
+    sheet.write_text("@font-face {src: url(https://x.org/c.woff)}")
+    assert check.remote_files(tmp_path) == {
+        page: ["https://x.org/a.js", "//x.org/b.png"],
+        sheet: ["url(...)"],
+    }
