@@ -287,7 +287,7 @@ def test_channels_last_changes_the_layout_alone(make_model, make_inputs):
     torch.manual_seed(0)  # triplets are drawn at random
     expected = plain(inputs)
     torch.manual_seed(0)
-    torch.testing.assert_close(turned(inputs), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(turned(inputs), expected, rtol=1e-3, atol=1e-6)
     for feature in seen.values():
         assert feature.is_contiguous(memory_format=torch.channels_last)
     weight = next(p for p in turned.parameters() if p.dim() == 4 and min(p.shape) > 1)
