@@ -86,6 +86,10 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.AUXILIARY.DROPOUT = 0.1  # before its last layer
     hiera.AUXILIARY.NORM = "BN"  # of its hidden layer
 
+    # Weights of the nodes in the losses, from pixel counts that tools/count_nodes.py wrote to FILE:
+    # "inverse", "inverse_sqrt" or "median" frequency; "": all weigh 1.
+    hiera.NODE_WEIGHTS = CN({"METHOD": "", "FILE": ""})
+
     # Queries that score nodes (HieraMaskFormerHead); set MODEL.HIERA_SEG.LOSSES to [].
     hiera.MASK_FORMER = CN()
     # "leaf_softmax" (softmax over leaves, parents summed) or "node_sigmoid" (a sigmoid a node).
@@ -163,6 +167,17 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # So many images of the test set go to tensorboard at each evaluation, every level drawn.
     cfg.TEST.STRIP_IMAGES = 2
 
+    # Keep the best weights of all evaluations in model_best.pth: by a metric such as
+    # "sem_seg/mIoU" or "validation_loss" ("": not), of which "max" or "min" is best.
+    cfg.TEST.BEST_CHECKPOINT = CN({"METRIC": "", "MODE": "max"})
+    # End the training after PATIENCE evaluations in a row without a better value of METRIC.
+    cfg.TEST.EARLY_STOPPING = CN({"METRIC": "", "MODE": "max", "PATIENCE": 5})
+    # At each evaluation also compute the training losses on DATASETS.TEST.
+    cfg.TEST.VALIDATION_LOSS = False
+
+    # A training sample that can not be read: "raise" ends the run, "skip" takes another one.
+    cfg.DATALOADER.ON_ERROR = "raise"
+
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 
@@ -173,6 +188,10 @@ def add_hiera_seg_config(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # The learning rate of the backbone as a multiple of BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    # Go through the IMS_PER_BATCH images of a step in so many parts, to save memory.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Exponential moving average of the weights, which is then what is evaluated.
+    cfg.SOLVER.EMA = CN({"ENABLED": False, "DECAY": 0.999})
 
 
 def resolve_hierarchy(cfg: CN) -> Hierarchy:

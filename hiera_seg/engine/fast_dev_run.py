@@ -24,7 +24,8 @@ from hiera_seg.config import (
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.data.augmentations import is_wide
 from hiera_seg.data.generated import VOID, draw_scene
-from hiera_seg.engine.trainer import HieraTrainer, seed_everything
+from hiera_seg.engine.randomness import seed_everything
+from hiera_seg.engine.trainer import HieraTrainer
 from hiera_seg.hierarchy import Hierarchy
 
 TRAIN, TEST = "hiera_fast_dev_run_train", "hiera_fast_dev_run_val"

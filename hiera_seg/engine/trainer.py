@@ -3,30 +3,28 @@
 import importlib.util
 import logging
 import os
-import random
-import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, SimpleTrainer, TrainerBase, default_writers
+from detectron2.engine import DefaultTrainer, TrainerBase, default_writers
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hiera_seg.compat import grad_scaler
 from hiera_seg.config import ConfigError, resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.optimizer import build_optimizer
+from hiera_seg.engine.randomness import get_random_state, set_random_state
 from hiera_seg.engine.schedule import build_lr_scheduler
+from hiera_seg.engine.step import HieraTrainStep
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.inference import HieraSegmentorWithTTA
 
@@ -54,63 +52,6 @@ class ResumableLoader:
         cfg.defrost()
         cfg.SEED = self.seed
         yield from build_hiera_train_loader(cfg, start_iter=self.start_iter)
-
-
-class HieraTrainStep(SimpleTrainer):
-    """One optimisation step, in full or mixed precision, whose random draws follow from its place.
-
-    Dropout and the sampling in losses draw from generators seeded by (seed, iteration, process),
-    so that an iteration does the same whether or not the run was interrupted before it.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        data_loader: ResumableLoader,
-        optimizer: torch.optim.Optimizer,
-        *,
-        device_type: str,
-        precision: torch.dtype | None,
-        seed: int,
-    ):
-        """
-        Args:
-            model: takes a batch and returns a dict of losses.
-            data_loader: gives batches.
-            optimizer: steps the parameters of the model.
-            device_type: "cpu" or "cuda".
-            precision: what torch.autocast computes in, torch.float16 with scaled gradients; None
-                for full precision throughout.
-            seed: the seed of the run.
-        """
-        super().__init__(model, data_loader, optimizer)
-        self.device_type = device_type
-        self.precision = precision
-        self.seed = seed
-        # float16 underflows without a scale; bfloat16 has float32's range
-        self.grad_scaler = grad_scaler(device_type, enabled=precision == torch.float16)
-
-    def run_step(self) -> None:
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-
-        seed_everything(self.seed, self.iter, comm.get_rank())
-        enabled = self.precision is not None
-        with torch.autocast(self.device_type, dtype=self.precision, enabled=enabled):
-            losses = self.model(data)
-        self.optimizer.zero_grad()
-        self.grad_scaler.scale(sum(losses.values())).backward()
-        self._write_metrics(losses, data_time)  # raises where a loss is not finite
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.grad_scaler.load_state_dict(state["grad_scaler"])
 
 
 class HieraTrainer(DefaultTrainer):
@@ -301,32 +242,3 @@ def distribute(model: nn.Module) -> nn.Module:
     on_gpu = next(model.parameters()).is_cuda
     device_ids = [comm.get_local_rank()] if on_gpu else None
     return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
-
-
-def seed_everything(*key: int) -> None:
-    """Seed torch, numpy and random from a tuple of integers, such as (seed, iteration, rank)."""
-    words = np.random.SeedSequence(key).generate_state(3)
-    torch.manual_seed(int(words[0]))
-    np.random.seed(words[1])
-    random.seed(int(words[2]))
-
-
-def get_random_state() -> dict[str, Any]:
-    """The state of torch's, numpy's and random's generators, as tensors and plain data.
-
-    Plain, because torch.load refuses numpy arrays unless it is told to trust the file.
-    """
-    name, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
-        "random": random.getstate(),
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`get_random_state` gave."""
-    torch.set_rng_state(state["torch"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(state["random"])

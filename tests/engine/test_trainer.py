@@ -15,12 +15,8 @@ from detectron2.engine import HookBase
 from hiera_seg.config import ConfigError
 from hiera_seg.engine import HieraCheckpointer, HieraTrainer
 from hiera_seg.engine.checkpoint import CheckpointError
-from hiera_seg.engine.trainer import (
-    autocast_precision,
-    get_random_state,
-    seed_everything,
-    set_random_state,
-)
+from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
+from hiera_seg.engine.trainer import autocast_precision
 
 
 class KillAfter(HookBase):

@@ -1,0 +1,36 @@
+"""Random states: seeding from a place in the run, and keeping what generators were at."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(*key: int) -> None:
+    """Seed torch, numpy and random from a tuple of integers, such as (seed, iteration, rank)."""
+    words = np.random.SeedSequence(key).generate_state(3)
+    torch.manual_seed(int(words[0]))
+    np.random.seed(words[1])
+    random.seed(int(words[2]))
+
+
+def get_random_state() -> dict[str, Any]:
+    """The state of torch's, numpy's and random's generators, as tensors and plain data.
+
+    Plain, because torch.load refuses numpy arrays unless it is told to trust the file.
+    """
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "random": random.getstate(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what :func:`get_random_state` gave."""
+    torch.set_rng_state(state["torch"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["random"])
