@@ -195,12 +195,7 @@ def decode_views(
 
     Args:
         views: one or more, of one kind of output.
-<<<<<<< HEAD
-        hierarchy, output_size, variant, direct, output, safe_depth, path_scores, walk: as in
-            `decode`.
-=======
         hierarchy: as all that follow, see `decode`.
->>>>>>> 4a06aff (A documentation site: the pages there are, a reference made from docstrings and from the config's comments)
 
     Returns:
         As `decode`.
