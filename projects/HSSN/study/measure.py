@@ -1,0 +1,165 @@
+"""What a trained network is measured by: every number of a result that comes from test images."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from scipy.ndimage import maximum_filter
+
+from hiera_seg.data.labels import LabelReader
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.scores import DECODE_VARIANTS
+from hiera_seg.metrics import (
+    CalibrationCounts,
+    PathCounts,
+    hierarchy_scores,
+    level_calibrations,
+    level_scores,
+)
+from hiera_seg.modeling import HieraSegmentor
+
+NUM_RESAMPLES = 500
+BOUNDARY_WIDTH = 5  # pixels on either side of where the class changes
+# What a trained arm may be decoded by beside its own variant.
+OTHER_VARIANTS = {
+    "path_sum": ("path_product", "leaf"),
+    "level_softmax": ("joint_softmax", "leaf"),
+    "joint_softmax": ("path_sum", "level_softmax", "leaf"),
+    "marginal": (),
+}
+
+
+@torch.no_grad()
+def measure(model: HieraSegmentor, loader: Iterable, dataset: str) -> dict[str, Any]:
+    """Score a network on a dataset.
+
+    Args:
+        model: in eval mode.
+        loader: batches of test inputs, each with "sem_seg_file_name".
+        dataset: the registered dataset of the loader; its tree is the model's.
+
+    Returns:
+        Plain data: "metrics" (per level, coarse to fine, in percent), "variants" (mIoU per level
+        by decoding variant), "confusion" (leaves, rows predicted), "boundary" (per level [right,
+        all] pixels near a change of class and away from it), "bootstrap" (mIoU per level under
+        resamples of the images that are the same in every run), "images", "seconds" of CPU time.
+    """
+    reader = LabelReader.from_metadata(MetadataCatalog.get(dataset))
+    tree = model.hierarchy
+    assert reader.hierarchy == tree, "study: the model has another tree than its dataset"
+    variants = (model.variant, *OTHER_VARIANTS[model.variant])
+    assert set(variants) <= set(DECODE_VARIANTS)
+    counts = {variant: PathCounts(tree, reader.ignore_label) for variant in variants}
+    calibration = CalibrationCounts(tree)
+    boundary = np.zeros((tree.num_levels, 2, 2), np.int64)
+    leaves = tree.num_leaves
+    per_image = []
+    start = time.process_time()
+    for batch in loader:
+        for x, view in zip(batch, model.node_views([x["image"] for x in batch]), strict=True):
+            truth = reader(x["sem_seg_file_name"])
+            for variant in variants:
+                own = variant == model.variant
+                found = model.decode(
+                    [view], truth.shape, variant=variant, output="labels", direct=own,
+                    path_scores=own, walk=False,
+                )  # fmt: skip
+                labels = found["hiera_labels"][-1].numpy()
+                if not own:
+                    counts[variant].add(labels, truth)
+                    continue
+                before = counts[variant].nodes.copy()
+                direct = [level.numpy() for level in found["hiera_labels_direct"]]
+                counts[variant].add(labels, truth, direct)
+                per_image.append((counts[variant].nodes - before)[:leaves, :leaves])
+                scores = [level.numpy() for level in found["hiera_scores"]]
+                calibration.add(labels, scores, truth)
+                boundary += count_near_boundary(labels, truth, tree)
+    seconds = time.process_time() - start
+    scores = {variant: hierarchy_scores(of) for variant, of in counts.items()}
+    own = scores[model.variant]
+    return {
+        "metrics": {
+            "mIoU": percent(level.miou for level in own.merged),
+            "mIoU_direct": percent(level.miou for level in own.direct),
+            "accuracy": percent(level.pacc for level in own.merged),
+            "consistency": percent([own.consistency])[0],
+            "tree_distance": round(own.tree_distance, 5),
+            "mistake_severity": round(own.mistake_severity, 5),
+            "ece": percent(level.ece for level in level_calibrations(calibration)),
+        },
+        "variants": {v: percent(level.miou for level in of.merged) for v, of in scores.items()},
+        "variant": model.variant,
+        "confusion": counts[model.variant].nodes[:leaves, :leaves].tolist(),
+        "boundary": boundary.tolist(),
+        "bootstrap": bootstrap(np.array(per_image), tree),
+        "images": len(per_image),
+        "test_seconds": round(seconds, 1),
+    }
+
+
+def count_near_boundary(labels: np.ndarray, truth: np.ndarray, tree: Hierarchy) -> np.ndarray:
+    """Count right pixels near to and away from changes of the true class.
+
+    Args:
+        labels: integers (H, W), predicted leaves.
+        truth: integers (H, W), true nodes; void is any value outside [0, N).
+        tree: the tree.
+
+    Returns:
+        int64 (levels, 2, 2): [level, near | away, right | all].
+    """
+    known = (truth >= 0) & (truth < tree.num_nodes)
+    changes = np.zeros(truth.shape, bool)
+    for axis in (0, 1):
+        first = [slice(None)] * 2
+        second = [slice(None)] * 2
+        first[axis], second[axis] = slice(None, -1), slice(1, None)
+        first, second = tuple(first), tuple(second)
+        differ = (truth[first] != truth[second]) & known[first] & known[second]
+        changes[first] |= differ
+        changes[second] |= differ
+    near = maximum_filter(changes, 2 * BOUNDARY_WIDTH - 1)
+    result = np.zeros((tree.num_levels, 2, 2), np.int64)
+    for level, ancestor in enumerate(tree.level_ancestor):
+        reaches = known & (ancestor[np.where(known, truth, 0)] >= 0)
+        right = reaches & (ancestor[labels] == ancestor[np.where(known, truth, 0)])
+        for place, where in enumerate((near, ~near)):
+            result[level, place] = (right & where).sum(), (reaches & where).sum()
+    return result
+
+
+def bootstrap(per_image: np.ndarray, tree: Hierarchy) -> list[list[float]]:
+    """mIoU per level, merged, of resamples of the images.
+
+    The resamples depend on the number of images alone, so that runs on one dataset can be
+    compared resample by resample.
+
+    Args:
+        per_image: int64 (images, L, L), pixels by [predicted, true leaf].
+        tree: the tree.
+
+    Returns:
+        A list a level of `NUM_RESAMPLES` percentages.
+    """
+    number = len(per_image)
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(number, np.full(number, 1 / number), size=NUM_RESAMPLES)
+    totals = np.tensordot(draws.astype(np.float64), per_image.astype(np.float64), axes=1)
+    result = []
+    for level in range(tree.num_levels):
+        index = tree.leaf_to_level(level)
+        size = len(tree.level_nodes(level))
+        gather = np.zeros((tree.num_leaves, size))
+        gather[np.arange(tree.num_leaves), index] = 1
+        matrices = gather.T @ totals @ gather
+        result.append(percent(level_scores(matrix).miou for matrix in matrices))
+    return result
+
+
+def percent(fractions: Iterable[float]) -> list[float]:
+    """Percentages with three decimals."""
+    return [round(100 * float(value), 3) for value in fractions]

@@ -1,0 +1,221 @@
+"""Run the study: `python -m projects.HSSN.study.run` from the repository's root.
+
+What is done stands in a file of json lines, one a run; the rest is done in the order of what tells
+most. It can be stopped at any time and goes on where it was, within a run too.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.logger import setup_logger
+
+from hiera_seg.config import ConfigError
+from hiera_seg.engine import HieraTrainer, exit_on_error, load_config
+from hiera_seg.modeling import HieraSegmentor
+
+from .measure import measure
+from .plan import ARMS, DATA, SEEDS, STAGES, Run, ready_runs, trunk_run
+from .subsets import PREFIX, register_subsets
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.jsonl"
+# --quick: what tells most in an hour.
+QUICK = {
+    "data": ("person_part",),
+    "arms": ("flat", "level_ce", "focal_tree_min"),
+    "seeds": (1,),
+    "stages": ("trunk", "rate", "main"),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m projects.HSSN.study.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="json lines (%(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/study"), help="for configs, logs, trunks"
+    )
+    parser.add_argument("--data", nargs="+", choices=DATA, default=tuple(DATA), metavar="DATA")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, metavar="ARM")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE")
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS)
+    parser.add_argument("--quick", action="store_true", help="a telling part, in about an hour")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (cores)")
+    parser.add_argument("--list", action="store_true", help="show what would be run next, and stop")
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.one:
+        train(Run.from_dict(args.one), args.output, args.results)
+        return
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}; it must be 1 or more")
+    chosen = {name: getattr(args, name) for name in QUICK}
+    if args.quick:
+        chosen = QUICK
+    running: dict[str, subprocess.Popen] = {}
+    failed: set[str] = set()
+    while True:
+        for key, process in list(running.items()):
+            if process.poll() is not None:
+                del running[key]
+                if process.returncode:
+                    failed.add(key)
+                    print(f"{key}: failed, see {args.output / key / 'log.txt'}", file=sys.stderr)
+        results = read_results(args.results)
+        waiting = [
+            run
+            for run in ready_runs(results, **chosen)
+            if run.key not in running and run.key not in failed
+        ]
+        if args.list:
+            print("\n".join(run.key for run in waiting) or "all is done")
+            return
+        while waiting and len(running) < args.jobs:
+            run = waiting.pop(0)
+            running[run.key] = start(run, args)
+            print(f"{time.strftime('%H:%M:%S')} {run.key}", flush=True)
+        if not running:
+            break
+        time.sleep(1)
+    print(f"{len(read_results(args.results))} runs in {args.results}")
+    if failed:
+        sys.exit(1)
+
+
+def start(run: Run, args: argparse.Namespace) -> subprocess.Popen:
+    """Begin a run in a process of its own, with one thread."""
+    command = [
+        sys.executable, "-m", f"{__package__}.run", "--one", json.dumps(run.as_dict()),
+        "--output", str(args.output), "--results", str(args.results),
+    ]  # fmt: skip
+    folder = args.output / run.key
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "stderr.txt", "a") as errors:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """Results by key; a line that a killed process left half written is passed over."""
+    results = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                result = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            results[result["key"]] = result
+    return results
+
+
+def add_result(path: Path, result: dict[str, Any]) -> None:
+    """Append a line; several processes may."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(result) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def make_config(run: Run, output: Path) -> CfgNode:
+    """The config of a run: that of its dataset, its arm, and what the plan says."""
+    dataset, arm = run.settings()
+    names = tuple(f"{PREFIX}_{run.data}_{part}" for part in run.train)
+    cfg = load_config(str(dataset), [])
+    cfg.merge_from_file(str(arm))
+    cfg.DATASETS.TRAIN = names
+    cfg.DATASETS.TEST = ()
+    cfg.SEED = run.seed
+    cfg.SOLVER.BASE_LR = run.rate
+    cfg.SOLVER.MAX_ITER = run.iterations
+    cfg.MODEL.WEIGHTS = str(trunk_file(run.data, output)) if run.trunk else ""
+    cfg.OUTPUT_DIR = str(output / run.key)
+    cfg.freeze()
+    return cfg
+
+
+def trunk_file(data: str, output: Path) -> Path:
+    return output / f"trunk-{data}.pth"
+
+
+def train(run: Run, output: Path, results: Path) -> None:
+    """Train a network, measure it, and add its line to the results."""
+    data = DATA[run.data]
+    register_subsets(run.data, data.train, held_out=data.held_out, middle_level=data.middle_level)
+    torch.set_num_threads(1)
+    cfg = make_config(run, output)
+    folder = Path(cfg.OUTPUT_DIR)
+    for name in ("detectron2", "fvcore", "hiera_seg"):
+        setup_logger(str(folder), name=name)
+    (folder / "config.yaml").write_text(cfg.dump())
+
+    trainer = HieraTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    begun, start = trainer.start_iter, time.process_time()
+    trainer.train()
+    seconds = time.process_time() - start
+    model: HieraSegmentor = trainer.model
+    model.eval()
+    found = measure(model, HieraTrainer.build_test_loader(cfg, run.test), run.test)
+    if run == trunk_run(run.data):
+        save_trunk(model, trunk_file(run.data, output))
+    iterations = run.iterations - begun
+    add_result(
+        results,
+        {
+            **run.as_dict(),
+            **found,
+            "levels": list(model.hierarchy.level_names),
+            "leaves": list(model.hierarchy.display_names[: model.hierarchy.num_leaves]),
+            "seconds_per_iteration": round(seconds / iterations, 4) if iterations else None,
+            "loss": last_loss(folder / "metrics.json"),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+        },
+    )
+    for checkpoint in folder.glob("*.pth"):
+        checkpoint.unlink()
+
+
+def save_trunk(model: HieraSegmentor, path: Path) -> None:
+    """Keep backbone and decoder; the classifier begins anew, the same for all arms."""
+    state = {k: v for k, v in model.state_dict().items() if "sem_seg_head.predictor" not in k}
+    generator = torch.Generator().manual_seed(0)
+    predictor = model.sem_seg_head.predictor
+    weight = torch.zeros_like(predictor.weight, memory_format=torch.contiguous_format)
+    state["sem_seg_head.predictor.weight"] = weight.normal_(std=0.001, generator=generator)
+    state["sem_seg_head.predictor.bias"] = torch.zeros_like(predictor.bias)
+    torch.save({"model": state}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def last_loss(path: Path) -> float | None:
+    """The mean of the last ten losses that the run has logged; None where it is not finite."""
+    losses = [json.loads(line).get("total_loss") for line in path.read_text().splitlines()]
+    losses = [loss for loss in losses if loss is not None][-10:]
+    return round(sum(losses) / len(losses), 5) if losses else None
+
+
+if __name__ == "__main__":
+    exit_on_error(main, parse_args())
