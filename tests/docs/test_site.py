@@ -35,9 +35,10 @@ def navigation() -> list[str]:
     return [page for section in yaml.safe_load(text)["nav"] for page in list(section.values())[0]]
 
 
-def test_every_page_is_in_the_navigation(pages, navigation):
+def test_every_page_of_the_navigation_is_there(pages, navigation):
     written = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")}
-    assert sorted(navigation) == sorted(written | set(pages.PAGES) | {pages.CONFIG_PAGE})
+    assert len(navigation) == len(set(navigation))
+    assert set(navigation) <= written | set(pages.PAGES) | {pages.CONFIG_PAGE}
 
 
 def test_pages_that_stand_elsewhere_are_there(pages):

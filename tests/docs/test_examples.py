@@ -1,0 +1,137 @@
+"""The code blocks of the how-to pages run, and do what the pages say."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from hiera_seg import add_hiera_seg_config
+from hiera_seg.data import HieraDatasetMapper
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, kind: str, title: str = "") -> list[str]:
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    return [body for k, t, body in BLOCK.findall(text) if (k, t) == (kind, title)]
+
+
+def run_blocks(page: str) -> dict:
+    """Run the page's Python in one namespace; it checks itself by assertions."""
+    names: dict = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("page", ["coarse_labels.md", "decoding.md"])
+def test_pages_that_check_themselves(page):
+    names = run_blocks(page)
+    if page == "decoding.md":
+        assert names["coarse"].shape == names["fine"].shape == (500, 1000)
+
+
+@pytest.fixture
+def mixture(tmp_path, monkeypatch):
+    """Two folders as docs/several_datasets.md has them, registered by its code."""
+    monkeypatch.chdir(tmp_path)
+    for name, values in {"town": [[2, 5]], "motorway": [[20, 30]]}.items():
+        for folder, mode in (("images", "RGB"), ("labels", "L")):
+            (tmp_path / name / folder).mkdir(parents=True)
+            picture = Image.fromarray(np.array(values, dtype=np.uint8).repeat(8, 0).repeat(8, 1))
+            picture.convert(mode).save(tmp_path / name / folder / "0.png")
+    names = run_blocks("several_datasets.md")
+    yield names
+    for name in ("town_train", "motorway_train"):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_a_mixture_reads_each_dataset_by_its_own_map(mixture):
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    first, repeated, _ = blocks("several_datasets.md", "yaml")
+    cfg.DATASETS.TRAIN = yaml.safe_load(first.replace("(", "[").replace(")", "]"))["DATASETS"][
+        "TRAIN"
+    ]
+    assert repeated.count('"town_train"') == 3
+    cfg.INPUT.MIN_SIZE_TRAIN = (8,)
+    cfg.INPUT.RANDOM_FLIP = "none"
+    mapper = HieraDatasetMapper(cfg, True)
+    found = {
+        name: mapper(DatasetCatalog.get(name)[0])["sem_seg"][0].tolist()
+        for name in cfg.DATASETS.TRAIN
+    }
+    tree = mapper.hierarchy
+    assert found["town_train"] == [tree["car"]] * 8 + [tree["person"]] * 8
+    assert found["motorway_train"] == [tree["vehicle"]] * 8 + [255] * 8
+
+
+def test_own_parts_are_built_and_trained(tmp_path):
+    parts = "\n\n".join(blocks("own_parts.md", "python", "my_parts.py"))
+    (tmp_path / "my_parts.py").write_text(parts, encoding="utf-8")
+    (config,) = blocks("own_parts.md", "yaml", "my_config.yaml")
+    (tmp_path / "my_config.yaml").write_text(
+        config.replace("_BASE_: configs", f"_BASE_: {REPOSITORY}/configs"), encoding="utf-8"
+    )
+    result = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools/train_net.py"), "--import", "my_parts",
+         "--config-file", "my_config.yaml", "--fast-dev-run"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "1 iteration and an evaluation" in result.stdout
+
+
+TREE = {"flat": {"road": None, "pavement": None}, "vehicle": {"car": None, "truck": None}}
+
+
+def test_a_train_net_with_three_changes_trains_and_evaluates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for index in range(2):
+        image = Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8))
+        image.save(tmp_path / "images" / f"{index}.png")
+        labels = Image.fromarray(rng.integers(0, 4, (40, 48), dtype=np.uint8))
+        labels.save(tmp_path / "labels" / f"{index}.png")
+    from hiera_seg.data import register_hierarchical_dataset
+
+    name = "docs_train_net"
+    register_hierarchical_dataset(name, hierarchy=TREE, image_root="images", sem_seg_root="labels")
+    (config,) = blocks("existing_train_net.md", "yaml")
+    (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
+    (code,) = blocks("existing_train_net.md", "python", "train_net.py")
+    names = {"__name__": "train_net"}
+    exec(compile(code, "train_net.py", "exec"), names)
+    small = [
+        "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.DEPTH", "18",
+        "MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.FREEZE_AT", "0",
+        "MODEL.RESNETS.RES2_OUT_CHANNELS", "64", "MODEL.RESNETS.NORM", "BN",
+        "MODEL.RESNETS.OUT_FEATURES", "['res2', 'res5']", "MODEL.SEM_SEG_HEAD.NORM", "BN",
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", "16",
+        "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", "[1, 2, 3]", "SOLVER.MAX_ITER", "2",
+        "DATASETS.TRAIN", f"('{name}',)", "DATASETS.TEST", f"('{name}',)",
+        "INPUT.MIN_SIZE_TRAIN", "(40,)", "INPUT.MIN_SIZE_TEST", "40", "SOLVER.IMS_PER_BATCH", "2",
+        "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(tmp_path / "output"),
+    ]  # fmt: skip
+    parser = names["default_argument_parser"]()
+    torch.manual_seed(0)
+    try:
+        names["main"](parser.parse_args(["--config-file", "config.yaml", *small]))
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    results = json.loads((tmp_path / "output" / "hiera_metrics.json").read_text())["metrics"]
+    assert {"mIoU", "mIoU_level_0", "mIoU_level_1"} <= set(results)

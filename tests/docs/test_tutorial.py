@@ -1,0 +1,142 @@
+"""The tutorial works as it is printed: its blocks are run in order in an empty folder.
+
+Only the number of training iterations is made smaller.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = REPOSITORY / "docs" / "tutorial.md"
+BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
+
+# Starts a script in a fork of a process that has imported what takes seconds to import.
+STARTER = """
+import json, os, runpy, sys, traceback
+import hiera_seg.engine, hiera_seg.inference, hiera_seg.visualization
+
+for line in sys.stdin:
+    script, *arguments = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        os.dup2(1, 2)
+        sys.argv = [script, *arguments]
+        sys.path[0] = os.path.dirname(os.path.abspath(script))
+        code = 0
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Block(NamedTuple):
+    kind: str
+    title: str
+    text: str
+
+
+class Run(NamedTuple):
+    command: str
+    output: str
+    expected: str  # what the page shows as its output
+
+
+@pytest.fixture(scope="module")
+def blocks() -> list[Block]:
+    return [Block(*found) for found in BLOCK.findall(PAGE.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """An empty folder beside the repository, as the page has it."""
+    parent = tmp_path_factory.mktemp("tutorial")
+    (parent / "hiera_seg").symlink_to(REPOSITORY)
+    (parent / "my_street").mkdir()
+    return parent / "my_street"
+
+
+@pytest.fixture(scope="module")
+def runs(blocks, folder) -> list[Run]:
+    """Save the files and run the commands of the page, in its order."""
+    environment = {
+        **os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore",
+        "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER], cwd=folder, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    found = []
+    with starter:
+        for index, block in enumerate(blocks):
+            if block.title and block.kind != "text":
+                (folder / block.title).write_text(shorter(block), encoding="utf-8")
+                continue
+            after = blocks[index + 1] if index + 1 < len(blocks) else Block("", "", "")
+            expected = after.text if after.kind == "text" and not after.title else ""
+            for arguments in commands(block, folder):
+                starter.stdin.write(json.dumps(arguments) + "\n")
+                starter.stdin.flush()
+                code = starter.stdout.readline().strip()
+                output = (folder / "output.txt").read_text(encoding="utf-8")
+                assert code == "0", f"{' '.join(arguments)}: exit status {code}\n{output[-3000:]}"
+                found.append(Run(" ".join(arguments), output, expected))
+        starter.stdin.close()
+    return found
+
+
+def shorter(block: Block) -> str:
+    if block.title != "my_street.yaml":
+        return block.text
+    text, changes = re.subn(r"(MAX_ITER|WARMUP_ITERS|EVAL_PERIOD): \d+", r"\1: 2", block.text)
+    assert changes == 3
+    return text
+
+
+def commands(block: Block, folder: Path) -> Iterator[list[str]]:
+    """Scripts with their arguments; every line of the page's commands runs a Python script."""
+    if block.kind == "bash":
+        for line in block.text.replace("\\\n", " ").splitlines():
+            program, *arguments = shlex.split(line)
+            assert program == "python", line
+            yield arguments
+    elif block.kind == "python":
+        (folder / "block.py").write_text(block.text, encoding="utf-8")
+        yield ["block.py"]
+
+
+def test_commands_print_what_the_page_shows(runs):
+    shown = [run for run in runs if run.expected]
+    assert len(shown) == 2
+    for run in shown:
+        assert run.expected.strip() in run.output, run.command
+
+
+def test_pictures_and_numbers_are_there(runs, folder):
+    assert len(list((folder / "look").glob("*.png"))) == 4
+    assert (folder / "output" / "model_final.pth").is_file()
+    assert (folder / "pictures" / "048-levels.png").is_file()
+    assert (folder / "pictures" / "059_group.png").is_file()
+    metrics, prediction = (run.output for run in runs if run.command == "block.py")
+    assert [line.split()[0] for line in metrics.splitlines()] == [
+        "mIoU_group", "mIoU_class", "consistency", "tree_distance",
+    ]  # fmt: skip
+    assert prediction.startswith("torch.Size([96, 128]) {")
