@@ -1,12 +1,14 @@
 """Settings and fixtures of all tests: one thread each, nothing downloaded, no GPU needed."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before torch is imported, and inherited by the processes that tests start: tensors here are so
 # small that threads cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -38,3 +40,23 @@ def shared_datasets() -> Path:
 def shared_golden() -> Path:
     """Folder of values computed by the reference implementation, beside the repository."""
     return _folder_or_skip(SHARED / "golden", "the reference values")
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+    """A function that writes a clip with OpenCV: frame i is grey of value 30 + 20 i."""
+
+    def write(path: Path, num_frames: int = 5, size: tuple = (40, 56), fps: float = 8) -> Path:
+        from hiera_seg.data.opencv import quiet_opencv
+
+        cv2 = quiet_opencv("the test")
+        codec = {".mp4": "mp4v", ".avi": "MJPG"}[path.suffix]
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, size[::-1])
+        if not writer.isOpened():
+            pytest.skip(f"this OpenCV can not write {codec} videos")
+        for i in range(num_frames):
+            writer.write(np.full((*size, 3), 30 + 20 * i, np.uint8))
+        writer.release()
+        return path
+
+    return write

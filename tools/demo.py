@@ -1,46 +1,60 @@
 #!/usr/bin/env python
-"""Segment images with a trained model and draw every level of the result."""
+"""Segment images, videos and webcam pictures with a trained model, at every level of its tree."""
 
 import argparse
-import glob
-import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
+
+# isort: split
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import build_model
+from tqdm import tqdm
 
 from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import DatasetError, LabelReader
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.labels import check_same_size, read_image_file
-from hiera_seg.engine import CheckpointError, HieraCheckpointer, exit_on_error, load_config
+from hiera_seg.engine import exit_on_error, load_config
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.inference import HieraPredictor, RefusesUntrained
-from hiera_seg.visualization import save_levels
+from hiera_seg.inference.media import VideoFrames, find_media, is_video, output_stems
+
+try:
+    from hiera_seg.engine.predictions import KINDS, PredictionWriter, load_predictor
+except ImportError as missing:  # OpenCV
+    sys.exit(f"error: {missing}")
 
 EPILOG = """
 examples:
-  your own images
-    tools/demo.py --config-file CONFIG --input 'images/*.jpg' --output out/
+  your own images and videos
+    tools/demo.py --config-file CONFIG --input 'images/*.jpg' drive.mp4 --output out/
   images of the config's test set beside their ground truth
     tools/demo.py --config-file CONFIG --output out/ --num 8
+  the first webcam, to Ctrl-C
+    tools/demo.py --config-file CONFIG --webcam --output out/
+  label maps and COCO's run-length encoding, for other programs
+    tools/demo.py --config-file CONFIG --input images/ --output out/ --write labels rle
   several sizes, each also mirrored (docs/inference.md)
     tools/demo.py --config-file CONFIG --input street.jpg --output out/ \\
         --opts TEST.AUG.ENABLED True TEST.AUG.MIN_SIZES "(256, 384, 512)"
   with other weights, and inner nodes wherever the model is not sure of a leaf
-    tools/demo.py --config-file CONFIG --input street.jpg --output out/ \\
-        --opts MODEL.WEIGHTS model.pth MODEL.HIERA_SEG.TEST.SAFE_DEPTH 0.6
+    tools/demo.py --config-file CONFIG --input street.jpg --output out/ --safe-depth 0.6 \\
+        --opts MODEL.WEIGHTS model.pth
 
 Weights: MODEL.WEIGHTS of --opts, else the last checkpoint in the config's OUTPUT_DIR, else
-MODEL.WEIGHTS of the config file. For an image street.jpg it writes street_<level>.png (overlay)
-and street-ids-<level>.png (grey PNG of node ids) per level, and street-levels.png (all of them).
+MODEL.WEIGHTS of the config file. Of street.jpg it writes street_<level>.png (overlay),
+street-ids-<level>.png (PNG of node ids) and street-levels.png (all of them side by side); of
+drive.mp4 drive_<level>.mp4. docs/inference.md tells all of them. An input that can not be read is
+told in a line; the others are done, and the exit code is 1.
 """
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,7 +64,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--input", nargs="+", metavar="IMAGE", help="image files, folders, or quoted globs"
+        "--input", nargs="+", metavar="FILE", help="images, videos, folders, or quoted globs"
+    )
+    source.add_argument(
+        "--webcam", nargs="?", type=int, const=0, metavar="N", help="camera to look through (0)"
     )
     source.add_argument(
         "--dataset", metavar="NAME",
@@ -58,8 +75,18 @@ def parse_args() -> argparse.Namespace:
         "(default: the first of DATASETS.TEST)",
     )  # fmt: skip
     parser.add_argument("--num", type=int, default=4, help="images to take of a dataset (4)")
-    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="for pictures")
-    parser.add_argument("--level", metavar="NAME", help="write overlays of this level only")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="of each video or the webcam")
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="for results")
+    parser.add_argument("--level", metavar="NAME", help="write results of this level only")
+    parser.add_argument(
+        "--write", nargs="+", choices=KINDS, metavar="KIND",
+        help=f"what to write, of: {', '.join(KINDS)} (overlay, labels and strip of images, overlay "
+        "of videos)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--safe-depth", type=float, metavar="T",
+        help="stop at an inner node where the best child scores below this (as the config says)",
+    )  # fmt: skip
     parser.add_argument("--alpha", type=float, default=0.55, help="opacity of colours, 0..1 (0.55)")
     parser.add_argument(
         "--import", dest="modules", action="append", default=[], metavar="MODULE",
@@ -79,39 +106,70 @@ def main(args: argparse.Namespace) -> None:
     cfg.MODEL.HIERA_SEG.TEST.DIRECT = False
     hierarchy = resolve_hierarchy(cfg)
     check_arguments(args, cfg, hierarchy)
-    samples = images_of(args.input) if args.input else samples_of(args.dataset, args.num)
-    read_truth = None if args.input else label_reader(args.dataset, hierarchy, cfg)
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output {args.output} can not be made: {error.strerror}") from error
+    samples, missing = samples_of(args)
+    read_truth = label_reader(args.dataset, hierarchy, cfg) if args.dataset else None
+    make_folder(args.output)
+    predictor, weights = load_predictor(cfg, args.opts)
+    print(f"weights: {weights}")
 
-    predictor = load_predictor(cfg, args.opts)
-    failed = 0
-    for stem, sample in with_names(samples):
-        try:
-            image = read_image_file(sample["file_name"], "BGR")
-            truth = None
-            if read_truth is not None and "sem_seg_file_name" in sample:
-                truth = read_truth(sample["sem_seg_file_name"])
-                check_same_size(
-                    sample["file_name"], image.shape[:2],
-                    sample["sem_seg_file_name"], truth.shape,
-                )  # fmt: skip
-        except DatasetError as error:  # the other images may be good
-            print(f"error: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        labels = [level.cpu().numpy() for level in predictor(image)["hiera_labels"]]
-        levels = None if args.level is None else [args.level]
-        rgb = np.ascontiguousarray(image[:, :, ::-1])
-        save_levels(
-            args.output, stem, rgb, labels, hierarchy, truth=truth, levels=levels, alpha=args.alpha
-        )
-        print(f"{sample['file_name']}: {describe(labels[-1], hierarchy)}")
-    print(f"{len(samples) - failed} of {len(samples)} images drawn into {args.output}")
+    failed = missing
+    options = {"level": args.level, "kinds": args.write, "alpha": args.alpha}
+    try:
+        with PredictionWriter(
+            predictor, args.output, safe_depth=args.safe_depth, **options
+        ) as writer:
+            for stem, sample in tqdm(samples, disable=None if len(samples) > 1 else True):
+                failed += not run(partial(predict, writer, stem, sample, read_truth, args))
+    except OSError as error:
+        raise DatasetError(describe_os_error(error)) from error
+    total = len(samples) + missing
+    print(f"{total - failed} of {total} {what_of(samples)} written to {args.output}")
     if failed:
         sys.exit(1)
+
+
+def run(task: Callable[[], str]) -> bool:
+    """Do a task and say what came out, or in one line why it failed: the others may be good."""
+    try:
+        tqdm.write(task())
+        return True
+    except DatasetError as error:
+        message = str(error)
+    except OSError as error:
+        message = describe_os_error(error)
+    tqdm.write(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return False
+
+
+def predict(
+    writer: PredictionWriter,
+    stem: str,
+    sample: dict[str, Any],
+    read_truth: LabelReader | None,
+    args: argparse.Namespace,
+) -> str:
+    """Predict on an image, a video or the webcam; a line about the result."""
+    name = sample["file_name"]
+    if isinstance(name, int) or (read_truth is None and is_video(name)):
+        with VideoFrames(name) as frames:
+            count = writer.add_video(stem, frames, partial(show_progress, frames, args.max_frames))
+            return f"{frames.name}: {count} frames"
+    image = read_image_file(name, "BGR")
+    truth = None
+    if read_truth is not None and "sem_seg_file_name" in sample:
+        truth = read_truth(sample["sem_seg_file_name"])
+        check_same_size(name, image.shape[:2], sample["sem_seg_file_name"], truth.shape)
+    return f"{name}: {writer.add_image(stem, name, image, truth)}"
+
+
+def show_progress(
+    source: VideoFrames, max_frames: int | None, frames: Iterable[np.ndarray]
+) -> Iterable[np.ndarray]:
+    totals = [n for n in (source.num_frames, max_frames) if n is not None]
+    return tqdm(
+        islice(frames, max_frames), desc=source.name, total=min(totals, default=None),
+        unit="frame", leave=False, disable=None,
+    )  # fmt: skip
 
 
 def check_arguments(args: argparse.Namespace, cfg: CfgNode, hierarchy: Hierarchy) -> None:
@@ -122,14 +180,19 @@ def check_arguments(args: argparse.Namespace, cfg: CfgNode, hierarchy: Hierarchy
         )
     if not 0 <= args.alpha <= 1:
         raise ConfigError(f"--alpha is {args.alpha}; it must lie in 0..1")
-    if args.num < 1:
-        raise ConfigError(f"--num is {args.num}; it must be 1 or more")
+    if args.safe_depth is not None and not args.safe_depth >= 0:
+        raise ConfigError(f"--safe-depth is {args.safe_depth}; it must be a score of 0 or more")
+    for name, value in (("--num", args.num), ("--max-frames", args.max_frames)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; it must be 1 or more")
+    if args.webcam is not None and args.webcam < 0:
+        raise ConfigError(f"--webcam is {args.webcam}; cameras are numbered from 0")
     if cfg.MODEL.META_ARCHITECTURE != "HieraSegmentor":
         raise ConfigError(
             f"MODEL.META_ARCHITECTURE of {args.config_file} is {cfg.MODEL.META_ARCHITECTURE}; the "
             "levels are drawn of a HieraSegmentor"
         )
-    if args.input or args.dataset:
+    if args.input or args.dataset or args.webcam is not None:
         where = "--dataset"
     elif cfg.DATASETS.TEST:
         args.dataset, where = cfg.DATASETS.TEST[0], "DATASETS.TEST"
@@ -139,31 +202,29 @@ def check_arguments(args: argparse.Namespace, cfg: CfgNode, hierarchy: Hierarchy
         require_registered([args.dataset], where)
 
 
-def images_of(patterns: list[str]) -> list[dict[str, Any]]:
-    """The image files that paths, folders and globs name, each once, as dicts of a dataset."""
-    paths: dict[str, None] = {}
-    for pattern in patterns:
-        if os.path.isfile(pattern):
-            found = [pattern]
-        elif os.path.isdir(pattern):
-            inside = sorted(Path(pattern).iterdir())
-            found = [str(path) for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
-        else:
-            found = sorted(
-                path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)
-            )
-        if not found:
-            raise ConfigError(f"--input {pattern}: no image found")
-        paths.update(dict.fromkeys(found))
-    return [{"file_name": path} for path in paths]
-
-
-def samples_of(dataset: str, num: int) -> list[dict[str, Any]]:
-    """Dicts spread evenly over a dataset."""
-    dicts = DatasetCatalog.get(dataset)
-    if not dicts:
-        raise DatasetError(f"dataset {dataset!r} is empty")
-    return [dicts[i] for i in np.unique(np.linspace(0, len(dicts) - 1, num).round().astype(int))]
+def samples_of(args: argparse.Namespace) -> tuple[list[tuple[str, dict[str, Any]]], int]:
+    """Dicts of what to predict on, as a dataset has them, each with a name to write files under;
+    and how many inputs named nothing."""
+    if args.webcam is not None:
+        return [("webcam", {"file_name": args.webcam})], 0
+    if args.dataset:
+        dicts = DatasetCatalog.get(args.dataset)
+        if not dicts:
+            raise DatasetError(f"dataset {args.dataset!r} is empty")
+        spread = np.unique(np.linspace(0, len(dicts) - 1, args.num).round().astype(int))
+        samples = [dicts[i] for i in spread]
+        return list(zip(output_stems([s["file_name"] for s in samples]), samples, strict=True)), 0
+    found = {pattern: find_media(pattern) for pattern in args.input}
+    empty = [
+        f"--input {name}: no image or video found" for name, paths in found.items() if not paths
+    ]
+    if len(empty) == len(found):
+        raise ConfigError("; ".join(empty))
+    for message in empty:
+        print(f"error: {message}", file=sys.stderr)
+    paths = list(dict.fromkeys(path for paths in found.values() for path in paths))
+    samples = [{"file_name": path} for path in paths]
+    return list(zip(output_stems(paths), samples, strict=True)), len(empty)
 
 
 def label_reader(dataset: str, hierarchy: Hierarchy, cfg: CfgNode) -> LabelReader:
@@ -173,42 +234,30 @@ def label_reader(dataset: str, hierarchy: Hierarchy, cfg: CfgNode) -> LabelReade
     return reader.to_hierarchy(hierarchy, resolve_ignore_label(cfg, hierarchy))
 
 
-def with_names(samples: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Pairs of a name to write files under and a sample; folders tell equal file names apart."""
-    paths = [Path(os.path.abspath(sample["file_name"])) for sample in samples]
-    stems = [path.stem for path in paths]
-    if len(set(stems)) < len(stems):
-        common = os.path.commonpath([path.parent for path in paths])
-        stems = ["_".join(path.relative_to(common).parts) for path in paths]
-    return zip(stems, samples, strict=True)
+def make_folder(folder: Path) -> None:
+    """Make the output folder, and try to write into it: now, not after the first prediction."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--output {folder} can not be written: {error.strerror}") from error
 
 
-class Checkpointer(RefusesUntrained, HieraCheckpointer):
-    pass
+def describe_os_error(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error)
+    return f"cannot write {error.filename or 'a file'}: {error.strerror}"
 
 
-def load_predictor(cfg: CfgNode, opts: list[str]) -> HieraPredictor:
-    weights = cfg.MODEL.WEIGHTS
-    model = build_model(cfg)
-    checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
-    if "MODEL.WEIGHTS" not in opts and checkpointer.has_checkpoint():
-        weights = checkpointer.get_checkpoint_file()
-    if not weights:
-        raise CheckpointError(
-            f"no weights: there is no checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR}, and MODEL.WEIGHTS "
-            "is empty; train first, or add --opts MODEL.WEIGHTS FILE"
-        )
-    checkpointer.load(weights)
-    print(f"weights: {weights}")
-    return HieraPredictor(cfg, model)
-
-
-def describe(labels: np.ndarray, hierarchy: Hierarchy) -> str:
-    """The largest classes of a picture with their shares."""
-    counts = np.bincount(labels.ravel(), minlength=hierarchy.num_nodes)
-    largest = np.argsort(-counts, kind="stable")[:5]
-    shares = [f"{hierarchy.display_names[v]} {counts[v] / labels.size:.0%}" for v in largest]
-    return ", ".join(share for share, v in zip(shares, largest, strict=True) if counts[v])
+def what_of(samples: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    names = [sample["file_name"] for _, sample in samples]
+    if isinstance(names[0], int):
+        return "webcams"
+    videos = sum(map(is_video, names))
+    if not videos:
+        return "images"
+    return "videos" if videos == len(names) else "images and videos"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from detectron2.utils.file_io import PathManager
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import resolve_unscored
 from hiera_seg.data.labels import DatasetError, LabelReader
+from hiera_seg.data.rle import encode_labels
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
     HierarchyScores,
@@ -131,7 +132,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                     f"bad prediction of {file_name} (ground truth {truth_file}): {error}"
                 ) from error
             if self._save_predictions:
-                self._predictions += _encode_rle(labels, file_name)
+                self._predictions += [
+                    {"file_name": file_name, "category_id": node, "segmentation": rle}
+                    for node, rle in encode_labels(labels).items()
+                ]
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Score all images seen since :meth:`reset`.
@@ -276,18 +280,6 @@ def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
         tensor = tensor.cuda()
     torch.distributed.all_reduce(tensor)
     return tensor.cpu().numpy()
-
-
-def _encode_rle(labels: np.ndarray, file_name: str) -> list[dict]:
-    """One COCO RLE a node in the map, as Detectron2's evaluator writes it."""
-    import pycocotools.mask as mask_util
-
-    encoded = []
-    for node in np.unique(labels).tolist():
-        rle = mask_util.encode(np.asfortranarray(labels == node, dtype=np.uint8))
-        rle["counts"] = rle["counts"].decode("ascii")
-        encoded.append({"file_name": file_name, "category_id": node, "segmentation": rle})
-    return encoded
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -2,8 +2,18 @@
 
 import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
+from hiera_seg.inference.coco import CocoResultWriter
+from hiera_seg.inference.media import VideoFrames, find_media
 from hiera_seg.inference.predictor import HieraPredictor
 from hiera_seg.inference.sliding import slide
 from hiera_seg.inference.weights import RefusesUntrained
 
-__all__ = ["HieraPredictor", "HieraSegmentorWithTTA", "RefusesUntrained", "slide"]
+__all__ = [
+    "CocoResultWriter",
+    "HieraPredictor",
+    "HieraSegmentorWithTTA",
+    "RefusesUntrained",
+    "VideoFrames",
+    "find_media",
+    "slide",
+]

@@ -1,7 +1,7 @@
 """The predictor: a config and its weights as a function of images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -64,25 +64,30 @@ class HieraPredictor:
 
     def __call__(
         self,
-        images: Image | Sequence[Image],
+        images: Image | Iterable[Image],
         *,
         level: int | str | None = None,
         safe_depth: float | None = None,
+        scores: bool = False,
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Segment an image, or a list of images.
 
         Args:
             images: a path, or an array uint8 (H, W, 3) in BGR, as OpenCV reads it and Detectron2's
-                predictor takes it; or a list of these, of any sizes.
+                predictor takes it; or a batch: a list of these, of any sizes, or an array
+                (B, H, W, 3). A batch goes through the network at once.
             level: of "labels": an index or a name; default: the finest.
             safe_depth: stop at an inner node where the best child scores below this; default: as
                 the config says.
+            scores: also give the score of each label, as the decode variant makes it.
 
         Returns:
             For an image a dict, for a list a list of them. Tensors are on the model's device:
 
             - "labels": int64 (H, W), the node ids at `level`;
             - "names": {node id: display name} of the nodes in "labels", the largest area first;
+            - "scores": float (H, W), the score of each pixel's label at `level`, and
+              "hiera_scores", such a map for every level; where `scores` asks for them;
             - "sem_seg", "hiera_labels", "hiera_labels_direct": what the model gives, see
               :class:`~hiera_seg.modeling.HieraSegmentor`; which of them, TEST.OUTPUT and
               TEST.DIRECT decide. With TEST.OUTPUT "scores" there are no labels and no names.
@@ -93,8 +98,11 @@ class HieraPredictor:
             ValueError: an array that is no image.
         """
         level = -1 if level is None else self.hierarchy.level_index(level)
-        changes = {} if safe_depth is None else {"safe_depth": safe_depth}
-        single = isinstance(images, str | os.PathLike | np.ndarray)
+        changes: dict[str, Any] = {} if safe_depth is None else {"safe_depth": safe_depth}
+        if scores:
+            changes["path_scores"] = True
+        single = isinstance(images, str | os.PathLike) or not isinstance(images, Iterable)
+        single = single or (isinstance(images, np.ndarray) and images.ndim != 4)
         arrays = [self._read(image) for image in ([images] if single else images)]
         results = []
         for image, views in zip(arrays, self._views(arrays), strict=True):
@@ -102,6 +110,8 @@ class HieraPredictor:
             if "hiera_labels" in result:
                 result["labels"] = result["hiera_labels"][level].long()
                 result["names"] = self._names(result["labels"])
+            if "hiera_scores" in result:
+                result["scores"] = result["hiera_scores"][level]
             results.append(result)
         return results[0] if single else results
 
@@ -110,7 +120,11 @@ class HieraPredictor:
         if isinstance(image, str | os.PathLike):
             array = read_image_file(os.fspath(image), self.image_format)
             return array if array.ndim == 3 else array[:, :, None]
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if not isinstance(image, np.ndarray):
+            raise ValueError(
+                f"an image is a path, or a uint8 array (H, W, 3) in BGR, not {type(image).__name__}"
+            )
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(
                 f"an image is a path, or a uint8 array (H, W, 3) in BGR, not {image.dtype} of "
                 f"shape {image.shape}"

@@ -65,6 +65,9 @@ def test_a_list_gives_a_list(cfg, make_model, image):
     for result, one in zip(results, images, strict=True):
         torch.testing.assert_close(result["sem_seg"], predictor(one)["sem_seg"])
     assert predictor([]) == []
+    batch = predictor(np.stack([image, image[::-1]]))
+    assert torch.equal(batch[1]["labels"], results[2]["labels"]) and len(batch) == 2
+    assert len(predictor(x for x in images)) == 3
 
 
 def test_levels_by_name_and_safe_depth(cfg, make_model, image, tree):
@@ -78,6 +81,39 @@ def test_levels_by_name_and_safe_depth(cfg, make_model, image, tree):
     assert not np.isin(predictor(image)["labels"].numpy(), tree.level_nodes(0)).all()
     with pytest.raises(HierarchyError, match="groups"):
         predictor(image, level="groups")
+
+
+def test_scores_of_the_labels(cfg, make_model, image, tree):
+    predictor = HieraPredictor(cfg, make_model(stride=4))
+    result = predictor(image, level="part", scores=True)
+    assert torch.equal(result["scores"], result["hiera_scores"][1])
+    model = predictor.model  # behind its sigmoid, the value of the label's own channel
+    values = decode_values(model, image, cfg)
+    for row, column in ((0, 0), (17, 30), (39, 55)):
+        node = result["labels"][row, column]
+        expected = values[node, row, column].sigmoid()
+        torch.testing.assert_close(result["scores"][row, column], expected, rtol=1e-4, atol=1e-5)
+    plain = predictor(image, level="part")
+    assert set(result) - set(plain) == {"scores", "hiera_scores"}
+    for key in plain:
+        assert key == "names" or all(map(torch.equal, result[key], plain[key])), key
+    unsure = predictor(image, safe_depth=0.4, scores=True)
+    asked = torch.as_tensor(tree.depth[: tree.num_leaves] > 0).nonzero()  # not the top level
+    below = torch.isin(unsure["labels"], asked)
+    assert below.any() and (unsure["scores"][below] >= 0.4).all()
+    assert (unsure["labels"] >= tree.num_leaves).any()
+
+
+def decode_values(model, image, cfg):
+    """(N, H, W) logits at the image's size."""
+    (view,) = HieraPredictor(cfg, model)._views([image[:, :, ::-1]])[0]
+    return torch.nn.functional.interpolate(
+        torch.nn.functional.interpolate(view.output.values, view.padded_size, mode="bilinear")[
+            ..., : view.image_size[0], : view.image_size[1]
+        ],
+        image.shape[:2],
+        mode="bilinear",
+    )[0]
 
 
 def test_output_as_the_model_is_set(cfg, make_model, image):
@@ -102,9 +138,14 @@ def test_test_time_augmentation_by_config(cfg, make_model, image):
 
 def test_what_is_no_image(cfg, make_model, image, tmp_path):
     predictor = HieraPredictor(cfg, make_model())
-    for wrong in (image.astype(np.float32), image[:, :, 0]):
+    for wrong in (
+        image.astype(np.float32), image[:, :, 0], image[:0], None, 3, torch.as_tensor(image),
+        Image.fromarray(image), [image, None], np.zeros((2, 4, 6, 1), np.uint8),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=r"a uint8 array \(H, W, 3\) in BGR, not"):
             predictor(wrong)
+    with pytest.raises(ValueError, match=r"safe_depth is -1"):
+        predictor(image, safe_depth=-1)
     with pytest.raises(DatasetError, match=r"none\.png"):
         predictor(tmp_path / "none.png")
     with pytest.raises(ConfigError, match="wants a HieraSegmentor"):

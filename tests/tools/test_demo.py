@@ -1,12 +1,15 @@
 """tools/demo.py on a small network with random weights: files, and errors of one line."""
 
+import json
 import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.config import get_cfg
@@ -127,7 +130,7 @@ def test_files_of_every_level(demo, project, tmp_path):
 def test_folders_globs_and_one_level(demo, project, tmp_path):
     code, out, _ = demo("--input", project / "images", project / "*" / "a.jpg", "--level", "kind")
     assert code == 0 and "3 of 3 images" in out  # each once, and no text file
-    stems = ["images_a.jpg", "images_b.png", "more_a.jpg"]  # folders tell equal names apart
+    stems = ["images_a.jpg", "b", "more_a.jpg"]  # folders tell equal names apart
     files = [f"{stem}{end}.png" for stem in stems for end in ("_kind", "-ids-kind", "-levels")]
     assert names_in(tmp_path / "out") == sorted(files)
 
@@ -150,6 +153,103 @@ def test_safe_depth_is_drawn_as_inner_nodes(demo, project, tmp_path):
     code, _, _ = demo("--input", project / "images" / "a.jpg", "--opts", key, 2.0)
     ids = np.asarray(Image.open(tmp_path / "out" / "a-ids-class.png"))
     assert code == 0 and np.isin(ids, STREET.level_nodes(0)).all()
+
+
+def test_safe_depth_by_its_own_option(demo, project, tmp_path):
+    code, _, _ = demo(
+        "--input", project / "images" / "a.jpg", "--safe-depth", 2, "--write", "labels"
+    )
+    assert code == 0
+    assert names_in(tmp_path / "out") == [
+        f"a-ids-{name}.png" for name in ("class", "group", "kind")
+    ]
+    ids = np.asarray(Image.open(tmp_path / "out" / "a-ids-class.png"))
+    assert np.isin(ids, STREET.level_nodes(0)).all()
+
+
+@pytest.fixture
+def clip(write_video, tmp_path):
+    return write_video(tmp_path / "clip.avi")
+
+
+def frames_in(path):
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (frame := capture.read()[1]) is not None:
+        frames.append(frame)
+    return frames, capture.get(cv2.CAP_PROP_FPS)
+
+
+def test_a_video_becomes_a_video_of_every_level(demo, clip, tmp_path):
+    code, out, err = demo("--input", clip)
+    assert (code, err) == (0, "") and "clip.avi: 5 frames" in out and "1 of 1 videos" in out
+    written = names_in(tmp_path / "out")
+    assert [Path(name).stem for name in written] == ["clip_class", "clip_group", "clip_kind"]
+    frames, fps = frames_in(tmp_path / "out" / written[0])
+    assert [frame.shape for frame in frames] == [(40, 56, 3)] * 5 and fps == 8
+
+
+def test_label_maps_and_regions_of_a_video(demo, clip, project, tmp_path):
+    code, out, err = demo(
+        "--input", project / "images" / "a.jpg", clip, "--level", "kind", "--max-frames", 3,
+        "--write", "labels", "rle", "strip",
+    )  # fmt: skip
+    assert (code, err) == (0, "") and "2 of 2 images and videos" in out
+    assert [Path(name).stem for name in names_in(tmp_path / "out")] == [
+        "a-ids-kind", "a-levels", "clip-ids-kind", "clip-levels", "rle-images", "rle-kind",
+    ]  # fmt: skip
+    maps = tmp_path / "out" / "clip-ids-kind"
+    assert names_in(maps) == ["000000.png", "000001.png", "000002.png"]
+    (strip,) = (tmp_path / "out").glob("clip-levels.*")
+    assert len(frames_in(strip)[0]) == 3
+    regions = json.loads((tmp_path / "out" / "rle-kind.json").read_text())
+    last = [region for region in regions if region["image_id"] == 4]  # the image, three frames
+    found = np.full((40, 56), -1)
+    for region in last:
+        found[mask_util.decode(region["segmentation"]) == 1] = region["category_id"]
+        assert 0 < region["score"] < 1
+    np.testing.assert_array_equal(found, np.asarray(Image.open(maps / "000002.png")))
+
+
+class Webcam:
+    """The device 0, which gives six pictures, then a Ctrl-C or nothing."""
+
+    ctrl_c = True
+
+    def __init__(self, number, backend):
+        self.opened, self.left = number == 0, 6
+
+    def isOpened(self):
+        return self.opened
+
+    def get(self, what):
+        return 0.0
+
+    def read(self):
+        self.left -= 1
+        if self.left < 0 and self.ctrl_c:
+            raise KeyboardInterrupt
+        return self.left >= 0, np.full((40, 56, 3), 100, np.uint8)
+
+    def release(self):
+        pass
+
+
+def test_webcams(demo, tmp_path, monkeypatch):
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Webcam)
+    code, out, err = demo("--webcam", "--level", "group")
+    assert (code, err) == (0, "") and "webcam 0: 6 frames" in out  # Ctrl-C is its usual end
+    code, out, _ = demo("--webcam", 0, "--level", "kind", "--max-frames", 2)
+    assert code == 0 and "webcam 0: 2 frames" in out
+    one_error(*demo("--webcam", 3), 1, "cannot open webcam 3")
+    monkeypatch.setattr(Webcam, "ctrl_c", False)
+    stopped = demo("--webcam", "--level", "class")
+    one_error(*stopped, 1, "webcam 0 gives no picture after 6 frames")
+    monkeypatch.setattr(cv2, "VideoCapture", real)
+    for level, count in (("group", 6), ("kind", 2), ("class", 6)):
+        (path,) = (tmp_path / "out").glob(f"webcam_{level}.*")
+        assert len(frames_in(path)[0]) == count
 
 
 def test_the_last_checkpoint_of_the_run_is_used(demo, project, tmp_path):
@@ -175,12 +275,48 @@ def test_one_unreadable_image_does_not_keep_the_others_from_being_drawn(demo, pr
     assert "1 of 2 images" in result[1] and (tmp_path / "out" / "b-levels.png").exists()
 
 
+def test_each_bad_input_is_told_in_a_line_and_the_others_are_done(demo, project, clip, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_bytes(b"no image at all")
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    code, out, err = demo(
+        "--input", tmp_path / "empty", tmp_path / "broken.png", tmp_path / "broken.mp4",
+        "nowhere.jpg", clip, project / "images" / "b.png", "--level", "group",
+    )  # fmt: skip
+    assert code == 1 and "2 of 6 images and videos" in out
+    lines = err.splitlines()
+    names = ["empty", "nowhere.jpg", "broken.png", "broken.mp4"]
+    assert len(lines) == 4
+    for line, name in zip(lines, names, strict=True):
+        assert line.startswith("error: ") and name in line
+    assert {"b-levels.png", "b_group.png"} <= set(names_in(tmp_path / "out"))
+
+
+def test_files_that_can_not_be_written(demo, project, clip, tmp_path):
+    """A folder is where a file should be: the others are done."""
+    (tmp_path / "out" / "a_group.png").mkdir(parents=True)
+    (tmp_path / "out" / "clip_group.mp4").mkdir()
+    (tmp_path / "out" / "clip_group.avi").mkdir()
+    images = (project / "images" / "a.jpg", clip, project / "images" / "b.png")
+    code, out, err = demo("--input", *images, "--level", "group")
+    assert code == 1 and "1 of 3 images and videos" in out
+    first, second = err.splitlines()
+    assert "a_group.png: Is a directory" in first and "cannot write video" in second
+    (tmp_path / "out" / "rle-group.json").mkdir()
+    options = ("--level", "group", "--write", "rle")
+    one_error(*demo("--input", images[0], *options), 1, "rle-group.json: Is a directory")
+
+
 def test_bad_arguments(demo, project):
     image = ("--input", project / "images" / "a.jpg")
     one_error(*demo("--input", "nowhere/*.jpg"), 2, "nowhere/*.jpg", "no image")
     one_error(*demo("--input", project / "labels" / ".."), 2, "no image")
     one_error(*demo(*image, "--level", "groups"), 2, "'groups'", "group, kind, class")
     one_error(*demo(*image, "--alpha", 3), 2, "--alpha is 3")
+    one_error(*demo(*image, "--safe-depth", -1), 2, "--safe-depth is -1")
+    one_error(*demo(*image, "--max-frames", 0), 2, "--max-frames is 0")
+    one_error(*demo("--webcam", -1), 2, "--webcam is -1")
+    one_error(*demo(*image, "--output", "/proc"), 2, "/proc can not be written")
     one_error(*demo("--dataset", NAME, "--num", 0), 2, "--num is 0")
     one_error(*demo("--dataset", "demo_street_tests"), 2, "'demo_street_tests'", NAME)
     one_error(*demo(), 2, "DATASETS.TEST is empty")
@@ -197,6 +333,18 @@ def test_weights_that_can_not_be_used(demo, project, tmp_path):
     tree = ("--opts", "MODEL.HIERA_SEG.HIERARCHY", "lip")
     one_error(*demo(*image, *tree), 1, "do not fit", "sem_seg_head.predictor")
     one_error(*demo(*image, weights="backbone.pth"), 1, "no segmentation head")
+
+
+def test_without_opencv():
+    code = "import sys, runpy; sys.modules['cv2'] = None; runpy.run_path(sys.argv[1])"
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, TOOL],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: drawing needs OpenCV: pip install opencv-python-headless (or opencv-python)\n"
+    )
 
 
 def test_as_a_command():

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from hiera_seg import Hierarchy
+from hiera_seg.data.labels import read_label_file
 from hiera_seg.hierarchy import tree_colors
-from hiera_seg.visualization import cut_at_level, draw_levels, save_levels
+from hiera_seg.visualization import cut_at_level, draw_levels, save_label_map, save_levels
 
 STREET = Hierarchy.from_dict(
     {"flat": ["road", "path"], "vehicle": {"van": None, "car": ["bus", "taxi"]}, "sky": None},
@@ -67,8 +68,10 @@ def test_files_of_an_image(tmp_path):
     assert {path.name for path in paths} == {path.name for path in tmp_path.iterdir()} == expected
     for name, labels in zip(names, levels, strict=True):
         with Image.open(tmp_path / f"a-ids-{name}.png") as ids:
-            assert ids.mode == "L"
+            assert ids.mode == "P"  # ids in colours
             np.testing.assert_array_equal(np.asarray(ids), labels)
+            colored = np.asarray(ids.convert("RGB"))
+        np.testing.assert_array_equal(colored, tree_colors(STREET)[labels])
         assert Image.open(tmp_path / f"a_{name}.png").size == (80, 60)
 
 
@@ -77,6 +80,28 @@ def test_only_some_levels(tmp_path):
     save_levels(tmp_path, "a", image, levels, STREET, levels=["kind"])
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"a_kind.png", "a-ids-kind.png", "a-levels.png"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "ends"),
+    [(["labels"], ["-ids-kind"]), (["overlay"], ["_kind"]), (["strip"], ["-levels"]), ([], [])],
+)
+def test_only_some_kinds(tmp_path, kinds, ends):
+    image, levels = prediction(STREET)
+    paths = save_levels(tmp_path, "a", image, levels, STREET, levels=["kind"], kinds=kinds)
+    assert [path.name for path in paths] == [f"a{end}.png" for end in ends]
+    assert sorted(paths) == sorted(tmp_path.iterdir())
+
+
+def test_255_nodes_still_have_colours(tmp_path):
+    tree = Hierarchy.from_dict({"g": [f"c{i}" for i in range(254)]})
+    labels = np.arange(255, dtype=np.int64).reshape(15, 17)
+    save_label_map(tmp_path / "a.png", labels, tree)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), labels)
+    np.testing.assert_array_equal(read_label_file(str(tmp_path / "a.png")), labels)
+    few = Hierarchy.from_dict({"g": ["a", "b"]})  # Pillow packs small palettes into fewer bits
+    save_label_map(tmp_path / "b.png", labels % 3, few)
+    np.testing.assert_array_equal(read_label_file(str(tmp_path / "b.png")), labels % 3)
 
 
 def test_ids_above_255_take_16_bits(tmp_path):

@@ -1,0 +1,24 @@
+"""Label maps as COCO's run-length encoding."""
+
+from typing import Any
+
+import numpy as np
+
+
+def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
+    """Encode the regions of a label map.
+
+    Args:
+        labels: (H, W) integers.
+
+    Returns:
+        {label: {"size": [H, W], "counts": str}} of the labels that occur, ascending; what
+        ``pycocotools.mask.decode`` takes, and json too.
+    """
+    import pycocotools.mask as mask_util
+
+    encoded = {}
+    for label in np.unique(labels).tolist():
+        rle = mask_util.encode(np.asfortranarray(labels == label, dtype=np.uint8))
+        encoded[label] = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+    return encoded

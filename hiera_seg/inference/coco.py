@@ -1,0 +1,126 @@
+"""Predictions as COCO result files, one a level, as pycocotools reads them."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import numpy as np
+from torch import Tensor
+
+from hiera_seg.data.rle import encode_labels
+from hiera_seg.hierarchy import Hierarchy
+
+IMAGES_FILE = "rle-images.json"
+
+
+class CocoResultWriter:
+    """Writes label maps as run-length encoded regions; a context manager.
+
+    ``rle-<level>.json`` holds a list of results, one for each node in each image, and
+    ``rle-images.json`` the images and the categories that they speak of::
+
+        COCO("rle-images.json").loadRes("rle-group.json")
+
+    A category is a node and has its id; at each level the nodes that stand there. Results are
+    written as they come, so that the frames of a long video need no memory.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, hierarchy: Hierarchy, levels: Sequence[str] | None = None
+    ):
+        """
+        Args:
+            folder: an existing folder.
+            hierarchy: the tree of the labels.
+            levels: names of the levels to write; default all.
+
+        Raises:
+            OSError: a file can not be written.
+        """
+        self._hierarchy = hierarchy
+        self._folder = Path(folder)
+        names = hierarchy.level_names if levels is None else levels
+        self._levels = {hierarchy.level_index(name): f"rle-{name}.json" for name in names}
+        self._images: list[dict[str, Any]] = []
+        self._files: dict[int, TextIO] = {}
+        try:
+            for level, name in self._levels.items():
+                self._files[level] = open(self._folder / name, "w", encoding="utf-8")
+        except OSError:
+            self._close_files()
+            raise
+
+    def add(self, file_name: str, result: Mapping[str, Any], **extra: Any) -> None:
+        """Write the regions of one image.
+
+        Args:
+            file_name: of the image, or of the video that it is a frame of.
+            result: of the predictor: "hiera_labels", and "hiera_scores" where a region's score is
+                to be the mean of its pixels' (else it is 1).
+            extra: more to say about the image, such as ``frame_index``.
+        """
+        image_id = len(self._images) + 1
+        scores = result.get("hiera_scores")
+        for level, file in self._files.items():
+            labels = _as_numpy(result["hiera_labels"][level])
+            first = image_id == 1
+            means = {} if scores is None else _means(labels, _as_numpy(scores[level]))
+            for node, rle in encode_labels(labels).items():
+                entry = {
+                    "image_id": image_id,
+                    "category_id": node,
+                    "segmentation": rle,
+                    "score": means.get(node, 1.0),
+                }
+                file.write(("[" if first else ",\n") + json.dumps(entry))
+                first = False
+        height, width = result["hiera_labels"][0].shape
+        self._images.append(
+            {"id": image_id, "file_name": file_name, "height": height, "width": width, **extra}
+        )
+
+    def close(self) -> list[Path]:
+        """Finish the files; those written. Also to be called where a run is cut short."""
+        for file in self._files.values():
+            file.write("]\n" if self._images else "[]\n")
+        self._close_files()
+        h = self._hierarchy
+        categories = []
+        for node in range(h.num_nodes):
+            category = {"id": node, "name": h.paths[node]}
+            if h.parent[node] >= 0:
+                category["supercategory"] = h.paths[h.parent[node]]
+            categories.append(category)
+        content = {"images": self._images, "categories": categories, "annotations": []}
+        with open(self._folder / IMAGES_FILE, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        return [self._folder / name for name in (*self._levels.values(), IMAGES_FILE)]
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def __enter__(self) -> "CocoResultWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _means(labels: np.ndarray, scores: np.ndarray) -> dict[int, float]:
+    """The mean score of each label's pixels."""
+    totals = np.bincount(labels.ravel(), scores.ravel())
+    counts = np.bincount(labels.ravel())
+    return {node: round(float(totals[node] / counts[node]), 6) for node in np.flatnonzero(counts)}
+
+
+def _as_numpy(values: Tensor | np.ndarray) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, Tensor) else values

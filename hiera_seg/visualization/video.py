@@ -1,0 +1,87 @@
+"""Writing videos with OpenCV."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from hiera_seg.data.opencv import quiet_opencv
+
+# MPEG-4 plays in most players; a few frame rates it refuses, and every OpenCV has Motion JPEG.
+_CODECS = (("mp4v", ".mp4"), ("MJPG", ".avi"))
+_MOST_FPS = 240.0
+
+
+class VideoWriter:
+    """Writes RGB pictures of one size as a video; a context manager.
+
+    Attributes:
+        path: of the file, with the suffix of the codec that could be had.
+    """
+
+    def __init__(self, stem: str | os.PathLike, fps: float, size: tuple[int, int]):
+        """
+        Args:
+            stem: path without suffix.
+            fps: frames a second; at most 240 are written.
+            size: (height, width). Codecs want even ones: the last row or column is repeated.
+
+        Raises:
+            DatasetError: no OpenCV.
+            OSError: the file can not be written, or no codec can be had.
+        """
+        cv2 = quiet_opencv("writing videos")
+        self._size = size
+        self._odd = tuple((0, n % 2) for n in size)
+        height, width = (n + n % 2 for n in size)
+        for codec, suffix in _CODECS:
+            self.path = Path(f"{stem}{suffix}")
+            code = cv2.VideoWriter_fourcc(*codec)
+            self._writer = cv2.VideoWriter(
+                str(self.path), code, min(fps, _MOST_FPS), (width, height)
+            )
+            if self._writer.isOpened():
+                return
+        raise OSError(
+            f"cannot write video {stem}: is its folder writable, and can this OpenCV write "
+            f"{' or '.join(codec for codec, _ in _CODECS)}?"
+        )
+
+    def write(self, picture: np.ndarray) -> None:
+        """Append a picture.
+
+        Args:
+            picture: (H, W, 3) uint8, RGB.
+
+        Raises:
+            ValueError: it is of another size than the video.
+        """
+        if picture.shape != (*self._size, 3):
+            raise ValueError(
+                f"a frame of {picture.shape[1]}x{picture.shape[0]} in a video of "
+                f"{self._size[1]}x{self._size[0]}"
+            )
+        even = np.pad(picture, (*self._odd, (0, 0)), mode="edge")
+        self._writer.write(np.ascontiguousarray(even[:, :, ::-1]))
+
+    def close(self) -> None:
+        """Finish the file.
+
+        Raises:
+            OSError: nothing of it has reached the disk.
+        """
+        self._writer.release()
+        if not self.path.is_file() or self.path.stat().st_size == 0:
+            raise OSError(f"cannot write video {self.path}: is the disk full?")
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
