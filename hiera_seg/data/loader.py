@@ -1,8 +1,9 @@
 """The training loader, whose samples are a function of (seed, position in the stream) alone."""
 
 import contextlib
+import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,14 @@ from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.labels import DatasetError
 from hiera_seg.data.mapper import HieraDatasetMapper
 
+logger = logging.getLogger(__name__)
+
 # What a seed is for: streams of one (seed, number) that must not be the same numbers.
-_ORDER, _SAMPLE = 0, 1
+_ORDER, _SAMPLE, _REPLACEMENT = 0, 1, 2
+
+ON_ERROR = ("raise", "skip")  # values of DATALOADER.ON_ERROR
+SKIPPED = "skipped"  # key of a sample: what could not be read before it, a line each
+_MOST_SKIPPED = 20  # in a row; then it is not single files that are bad
 
 
 class PositionSampler(Sampler):
@@ -97,6 +104,7 @@ def _loader_from_config(
         "num_workers": cfg.DATALOADER.NUM_WORKERS,
         "seed": cfg.SEED,
         "start_position": start_position,
+        "on_error": cfg.DATALOADER.ON_ERROR,
     }
 
 
@@ -109,6 +117,7 @@ def build_hiera_train_loader(
     num_workers: int = 0,
     seed: int = -1,
     start_position: int = 0,
+    on_error: str = "raise",
 ) -> "HieraTrainLoader":
     """Build the endless loader of training batches, lists of mapped dicts.
 
@@ -125,10 +134,16 @@ def build_hiera_train_loader(
         num_workers: processes that read ahead, for each training process; 0 reads in this one.
         seed: of order and augmentation, the same on all processes; below 0 one is drawn.
         start_position: samples of the stream, over all processes, that were used before.
+        on_error: what to do about a sample for which the mapper raises DatasetError, such as one
+            of a damaged file: "raise" it, or "skip" the sample and take another one, which follows
+            from seed and position too. The file is logged once, and the sample that stands in its
+            place says so under the key "skipped".
 
     Raises:
-        ConfigError: the batch can not be divided among the processes.
+        ConfigError: the batch can not be divided among the processes; another `on_error`.
     """
+    if on_error not in ON_ERROR:
+        raise ConfigError(f'DATALOADER.ON_ERROR is {on_error!r}: choose "raise" or "skip"')
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
         raise ConfigError(
@@ -140,7 +155,7 @@ def build_hiera_train_loader(
     # One buffer of bytes instead of many objects: workers share it instead of copying it.
     records = DatasetFromList(dataset, copy=False)
     return HieraTrainLoader(
-        _SeededDataset(records, mapper, seed),
+        _SeededDataset(records, mapper, seed, skip=on_error == "skip"),
         batch_size=total_batch_size // world_size,
         sampler=PositionSampler(len(records), seed=seed, start_position=start_position),
         num_workers=num_workers,
@@ -153,11 +168,21 @@ class HieraTrainLoader(DataLoader):
     """A DataLoader that reports a bad file as the one line it is, from any worker."""
 
     def __iter__(self) -> Iterator[list[dict]]:
+        logged = set()
         for batch in super().__iter__():
             for sample in batch:
                 if isinstance(sample, _Failure):
                     raise DatasetError(sample.message)
+                for message in skipped_of(sample):
+                    if message not in logged:
+                        logged.add(message)
+                        logger.warning(f"Skipped a training sample: {message}")
             yield batch
+
+
+def skipped_of(sample: Any) -> Sequence[str]:
+    """A line for each sample that could not be read before this one was taken in its place."""
+    return sample.get(SKIPPED, ()) if isinstance(sample, dict) else ()
 
 
 @contextlib.contextmanager
@@ -190,16 +215,36 @@ class _Failure:
 class _SeededDataset(Dataset):
     """Maps (position, index) to a sample whose random draws follow from (seed, position)."""
 
-    def __init__(self, records: Dataset, mapper: Callable[[dict], dict], seed: int):
+    def __init__(
+        self, records: Dataset, mapper: Callable[[dict], dict], seed: int, *, skip: bool = False
+    ):
         self.records = records
         self.mapper = PicklableWrapper(mapper)
         self.seed = seed
+        self.skip = skip
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: tuple[int, int]) -> "dict | _Failure":
         position, index = key
+        sample = self._read(position, index)
+        if not self.skip or not isinstance(sample, _Failure):
+            return sample
+        skipped = [sample.message]
+        # Not the next of the stream: that one has its own place, and may be another process's
+        for index in _generator(self.seed, _REPLACEMENT, position).randint(
+            len(self), size=_MOST_SKIPPED
+        ):
+            sample = self._read(position, int(index))
+            if not isinstance(sample, _Failure):
+                return {**sample, SKIPPED: skipped}
+            skipped.append(sample.message)
+        return _Failure(
+            f"{len(skipped)} training samples in a row could not be read, the last: {skipped[-1]}"
+        )
+
+    def _read(self, position: int, index: int) -> "dict | _Failure":
         with seeded(self.seed, position):
             try:
                 return self.mapper(self.records[index])

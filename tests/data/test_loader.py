@@ -18,6 +18,8 @@ from hiera_seg.data import (
 )
 from hiera_seg.data.loader import seeded
 
+BAD_IDS = {2, 5}
+
 
 def take(iterable, count):
     return list(itertools.islice(iterable, count))
@@ -33,6 +35,24 @@ def loader_of(size=7, batch=4, **options):
     records = [{"id": i} for i in range(size)]
     return build_hiera_train_loader(
         records, mapper=drawing_mapper, total_batch_size=batch, **{"seed": 3, **options}
+    )
+
+
+def breaking_mapper(record):
+    """As drawing_mapper, but the files of some records are damaged."""
+    if record["id"] in BAD_IDS:
+        raise DatasetError(f"cannot read image file {record['id']}.jpg")
+    return drawing_mapper(record)
+
+
+def skipping_loader(size=7, batch=4, **options):
+    return build_hiera_train_loader(
+        [{"id": i} for i in range(size)],
+        mapper=breaking_mapper,
+        total_batch_size=batch,
+        seed=3,
+        on_error="skip",
+        **options,
     )
 
 
@@ -250,3 +270,58 @@ def test_configs_that_name_no_dataset(cfg):
     cfg.DATASETS.TRAIN = ("hiera_camvid_trian",)
     with pytest.raises(ConfigError, match="'hiera_camvid_trian', which is not registered"):
         build_hiera_train_loader(cfg)
+
+
+# -- samples that can not be read ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def skipped_stream():
+    """40 samples, two of seven files damaged."""
+    return list(itertools.chain(*take(skipping_loader(), 10)))
+
+
+def test_a_bad_sample_is_replaced_and_the_others_stay_what_they_were(skipped_stream):
+    whole = list(itertools.chain(*take(loader_of(), 10)))
+    replaced = [i for i, sample in enumerate(whole) if sample["id"] in BAD_IDS]
+    assert len(replaced) >= 10  # 2 in each of five whole epochs
+    for i, (sample, expected) in enumerate(zip(skipped_stream, whole, strict=True)):
+        if i in replaced:
+            assert sample["id"] not in BAD_IDS
+            assert sample["skipped"][0] == f"cannot read image file {expected['id']}.jpg"
+            assert sample["draws"] == expected["draws"]  # they belong to the position
+        else:
+            assert sample == expected
+    assert len({skipped_stream[i]["id"] for i in replaced}) > 2  # no single stand-in
+
+
+def test_replacements_depend_on_the_position_alone(skipped_stream, as_process):
+    assert list(itertools.chain(*take(skipping_loader(num_workers=2), 10))) == skipped_stream
+    later = take(skipping_loader(start_position=12), 7)
+    assert list(itertools.chain(*later)) == skipped_stream[12:]
+    parts = []
+    for rank in range(2):
+        as_process(rank, 2)
+        parts.append(itertools.chain(*take(skipping_loader(), 10)))
+    assert list(itertools.chain(*zip(*parts, strict=True))) == skipped_stream
+
+
+def test_a_bad_file_is_logged_once(skipped_stream, caplog):
+    with caplog.at_level("WARNING", logger="hiera_seg.data.loader"):
+        take(skipping_loader(), 10)
+    assert sorted(caplog.messages) == [
+        f"Skipped a training sample: cannot read image file {i}.jpg" for i in sorted(BAD_IDS)
+    ]
+
+
+def test_a_dataset_of_bad_files_ends_the_run_in_any_case():
+    loader = build_hiera_train_loader(
+        [{"id": 2}, {"id": 5}], mapper=breaking_mapper, total_batch_size=1, seed=3, on_error="skip"
+    )
+    with pytest.raises(DatasetError, match=r"21 training samples in a row .* file [25]\.jpg"):
+        next(iter(loader))
+
+
+def test_another_way_to_treat_errors_is_refused():
+    with pytest.raises(ConfigError, match="DATALOADER.ON_ERROR is 'ignore': choose"):
+        loader_of(on_error="ignore")
