@@ -1,6 +1,7 @@
 """The training loader, whose samples are a function of (seed, position in the stream) alone."""
 
 import contextlib
+import itertools
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -164,20 +166,50 @@ def build_hiera_train_loader(
     )
 
 
-class HieraTrainLoader(DataLoader):
+class ReportingLoader(DataLoader):
     """A DataLoader that reports a bad file as the one line it is, from any worker."""
 
     def __iter__(self) -> Iterator[list[dict]]:
-        logged = set()
         for batch in super().__iter__():
             for sample in batch:
                 if isinstance(sample, _Failure):
                     raise DatasetError(sample.message)
-                for message in skipped_of(sample):
-                    if message not in logged:
-                        logged.add(message)
-                        logger.warning(f"Skipped a training sample: {message}")
             yield batch
+
+
+class HieraTrainLoader(ReportingLoader):
+    """The loader of a training stream; it logs each file that was skipped once."""
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        logged = set()
+        for batch in super().__iter__():
+            for message in itertools.chain(*map(skipped_of, batch)):
+                if message not in logged:
+                    logged.add(message)
+                    logger.warning(f"Skipped a training sample: {message}")
+            yield batch
+
+
+def build_hiera_test_loader(
+    dataset: list[dict], mapper: Callable[[dict], dict], *, num_workers: int = 0
+) -> ReportingLoader:
+    """Build the loader of all samples of a dataset, one at a time, shared out among processes.
+
+    As Detectron2's ``build_detection_test_loader``, but an error of the mapper keeps its one line.
+
+    Args:
+        dataset: dicts in Detectron2's format, at least one.
+        mapper: from a dict to a sample.
+        num_workers: processes that read ahead; 0 reads in this one.
+    """
+    records = DatasetFromList(dataset, copy=False)
+    return ReportingLoader(
+        _MappedDataset(records, mapper),
+        batch_size=1,
+        sampler=InferenceSampler(len(records)),
+        num_workers=num_workers,
+        collate_fn=_as_list,
+    )
 
 
 def skipped_of(sample: Any) -> Sequence[str]:
@@ -212,19 +244,32 @@ class _Failure:
         self.message = message
 
 
-class _SeededDataset(Dataset):
+class _MappedDataset(Dataset):
+    """Maps an index to a sample, or to what is wrong with it."""
+
+    def __init__(self, records: Dataset, mapper: Callable[[dict], dict]):
+        self.records = records
+        self.mapper = PicklableWrapper(mapper)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> "dict | _Failure":
+        try:
+            return self.mapper(self.records[index])
+        except DatasetError as error:
+            return _Failure(str(error))
+
+
+class _SeededDataset(_MappedDataset):
     """Maps (position, index) to a sample whose random draws follow from (seed, position)."""
 
     def __init__(
         self, records: Dataset, mapper: Callable[[dict], dict], seed: int, *, skip: bool = False
     ):
-        self.records = records
-        self.mapper = PicklableWrapper(mapper)
+        super().__init__(records, mapper)
         self.seed = seed
         self.skip = skip
-
-    def __len__(self) -> int:
-        return len(self.records)
 
     def __getitem__(self, key: tuple[int, int]) -> "dict | _Failure":
         position, index = key
@@ -246,10 +291,7 @@ class _SeededDataset(Dataset):
 
     def _read(self, position: int, index: int) -> "dict | _Failure":
         with seeded(self.seed, position):
-            try:
-                return self.mapper(self.records[index])
-            except DatasetError as error:
-                return _Failure(str(error))
+            return super().__getitem__(index)
 
 
 def _generator(seed: int, purpose: int, number: int) -> np.random.RandomState:

@@ -1,7 +1,9 @@
 """How a command line ends: one clear line for an error that a user can mend."""
 
+import contextlib
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError
@@ -26,6 +28,24 @@ def exit_on_error(main: Callable, *args: object) -> None:
         _exit(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Within it Detectron2's trainer logs an expected error without its traceback."""
+
+    def shorten(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, (*FAILURES, ConfigError)):
+            record.msg, record.args, record.exc_info = f"Training failed: {error}", (), None
+        return True
+
+    trainer = logging.getLogger("detectron2.engine.train_loop")
+    trainer.addFilter(shorten)
+    try:
+        yield
+    finally:
+        trainer.removeFilter(shorten)
 
 
 def _exit(error: Exception, code: int) -> None:

@@ -152,7 +152,9 @@ def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
     cfg.SOLVER.STEPS = ()
     cfg.SOLVER.WARMUP_ITERS = min(cfg.SOLVER.WARMUP_ITERS, iterations // 2)
     cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
     cfg.TEST.EVAL_PERIOD = 0
+    cfg.TEST.BEST_CHECKPOINT.METRIC = cfg.TEST.EARLY_STOPPING.METRIC = ""
     cfg.TEST.EXPECTED_RESULTS = []
     cfg.TEST.AUG.MIN_SIZES = cfg.TEST.AUG.MIN_SIZES and (48, CROP)
     if cfg.TEST.AUG.CROP_SIZE:

@@ -1,5 +1,7 @@
 """One optimisation step."""
 
+import contextlib
+import math
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -7,10 +9,18 @@ from typing import Any
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
-from torch import nn
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hiera_seg.compat import grad_scaler
+from hiera_seg.data.loader import skipped_of
+from hiera_seg.engine.ema import WeightAverage
+from hiera_seg.engine.not_finite import describe_failure
 from hiera_seg.engine.randomness import seed_everything
+from hiera_seg.modeling.heads.loss import mean_over_processes
+
+Losses = dict[str, Tensor]
 
 
 class HieraTrainStep(SimpleTrainer):
@@ -18,6 +28,9 @@ class HieraTrainStep(SimpleTrainer):
 
     Dropout and the sampling in losses draw from generators seeded by (seed, iteration, process),
     so that an iteration does the same whether or not the run was interrupted before it.
+
+    Attributes:
+        skipped: samples of all processes that could not be read so far (DATALOADER.ON_ERROR).
     """
 
     def __init__(
@@ -29,6 +42,9 @@ class HieraTrainStep(SimpleTrainer):
         device_type: str,
         precision: torch.dtype | None,
         seed: int,
+        accumulation_steps: int = 1,
+        average: WeightAverage | None = None,
+        dump_folder: str = ".",
     ):
         """
         Args:
@@ -39,32 +55,127 @@ class HieraTrainStep(SimpleTrainer):
             precision: what torch.autocast computes in, torch.float16 with scaled gradients; None
                 for full precision throughout.
             seed: the seed of the run.
+            accumulation_steps: parts of equal size in which a batch goes through the model.
+            average: of the weights, brought up to date by every step.
+            dump_folder: where to write what led to a loss that is not finite.
         """
         super().__init__(model, data_loader, optimizer)
         self.device_type = device_type
         self.precision = precision
         self.seed = seed
+        self.accumulation_steps = accumulation_steps
+        self.average = average
+        self.dump_folder = dump_folder
+        self.skipped = 0
         # float16 underflows without a scale; bfloat16 has float32's range
         self.grad_scaler = grad_scaler(device_type, enabled=precision == torch.float16)
 
     def run_step(self) -> None:
+        """Read a batch, step the optimizer, log the losses.
+
+        Raises:
+            FloatingPointError: a loss of any process is not finite; on all processes, before the
+                weights are changed.
+        """
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
         seed_everything(self.seed, self.iter, comm.get_rank())
-        enabled = self.precision is not None
-        with torch.autocast(self.device_type, dtype=self.precision, enabled=enabled):
-            losses = self.model(data)
         self.optimizer.zero_grad()
-        self.grad_scaler.scale(sum(losses.values())).backward()
-        self._write_metrics(losses, data_time)  # raises where a loss is not finite
+        parts = split_batch(data, self.accumulation_steps)
+        losses = self._backward(parts)
+        self._log(parts, losses, data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        if self.average is not None:
+            self.average.update(plain_model(self.model))
+
+    def _backward(self, parts: list[list[dict]]) -> list[Losses]:
+        """Add up the gradients of the parts of a batch; returns the losses of each.
+
+        Every part divides its sums over pixels by the mean count of a part, and its gradient by
+        the number of parts, as if it were one of so many processes: the whole is the gradient of
+        the batch in one piece.
+        """
+        options = {}
+        if len(parts) > 1:
+            counts = mean_counts(plain_model(self.model), parts)
+            if counts is not None:
+                options["counts"] = counts
+        losses = []
+        for part in parts:
+            last = len(losses) == len(parts) - 1
+            with contextlib.ExitStack() as stack:
+                if not last and isinstance(self.model, DistributedDataParallel):
+                    stack.enter_context(self.model.no_sync())  # gradients meet once a step
+                with torch.autocast(
+                    self.device_type, dtype=self.precision, enabled=self.precision is not None
+                ):
+                    found = self.model(part, **options)
+                self.grad_scaler.scale(sum(found.values()) / len(parts)).backward()
+            losses.append({name: value.detach() for name, value in found.items()})
+        return losses
+
+    def _log(self, parts: list[list[dict]], losses: list[Losses], data_time: float) -> None:
+        """Put the losses, means over parts and processes, into the storage of the main process."""
+        names = list(losses[0])
+        stacked = torch.stack([found[name].float() for found in losses for name in names])
+        values = stacked.view(len(losses), len(names)).tolist()  # one wait for the device
+        found = [dict(zip(names, row, strict=True)) for row in values]
+        failure = None
+        if not all(math.isfinite(value) for row in values for value in row):
+            failure = describe_failure(
+                plain_model(self.model), parts, found, self.seed, self.iter, self.dump_folder
+            )
+        own = {
+            "losses": {name: sum(row[name] for row in found) / len(found) for name in names},
+            "data_time": data_time,
+            "skipped": sum(bool(skipped_of(sample)) for part in parts for sample in part),
+            "failure": failure,
+        }
+        every = comm.all_gather(own)
+        for process in every:  # all of them: one that went on alone would wait for ever
+            if process["failure"]:
+                raise FloatingPointError(process["failure"])
+        self.skipped += sum(process["skipped"] for process in every)
+        if not comm.is_main_process():
+            return
+        means = {name: sum(p["losses"][name] for p in every) / len(every) for name in names}
+        storage = get_event_storage()
+        storage.put_scalar("data_time", max(process["data_time"] for process in every))
+        storage.put_scalar("total_loss", sum(means.values()))
+        if len(means) > 1:
+            storage.put_scalars(**means)
+        if self.skipped:
+            storage.put_scalar("skipped_samples", self.skipped, smoothing_hint=False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+        state = {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+        return {**state, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.grad_scaler.load_state_dict(state["grad_scaler"])
+        self.skipped = state.get("skipped", 0)  # of a checkpoint that did not count them yet
+
+
+def plain_model(model: nn.Module) -> nn.Module:
+    """The model without its wrapper for several processes."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def split_batch(batch: list[dict], parts: int) -> list[list[dict]]:
+    """A batch in so many parts of equal size, in order."""
+    size = len(batch) // parts
+    return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+
+def mean_counts(model: nn.Module, parts: list[list[dict]]) -> Tensor | None:
+    """Mean over parts and processes of what losses divide by; None where a model can not tell."""
+    if not hasattr(model, "label_counts"):
+        return None
+    counts = [model.label_counts(part) for part in parts]
+    if counts[0] is None:
+        return None
+    return mean_over_processes(torch.stack(counts).mean(0))

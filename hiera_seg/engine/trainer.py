@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, TrainerBase, default_writers
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, default_writers
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
@@ -20,15 +21,33 @@ from torch.nn.parallel import DistributedDataParallel
 from hiera_seg.config import ConfigError, resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.catalog import require_registered
+from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.checkpoint import HieraCheckpointer
+from hiera_seg.engine.cli import one_line_errors
+from hiera_seg.engine.ema import WeightAverage
+from hiera_seg.engine.hooks import BestWeights, EarlyStopping, Evaluation, WeightsFile
 from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.randomness import get_random_state, set_random_state
 from hiera_seg.engine.schedule import build_lr_scheduler
-from hiera_seg.engine.step import HieraTrainStep
+from hiera_seg.engine.step import HieraTrainStep, plain_model
+from hiera_seg.engine.training_keys import check_metrics, check_training_keys
+from hiera_seg.engine.validation import check_can_validate, validation_losses
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.inference import HieraSegmentorWithTTA
 
 logger = logging.getLogger(__name__)
+
+
+class _Stop(BaseException):
+    """Leaves the loop of training; not an Exception, which Detectron2 would log as an error.
+
+    Args:
+        done: iterations of training so far.
+    """
+
+    def __init__(self, done: int):
+        super().__init__(done)
+        self.done = done
 
 
 class ResumableLoader:
@@ -70,12 +89,19 @@ class HieraTrainer(DefaultTrainer):
         require_registered(cfg.DATASETS.TEST, "DATASETS.TEST")  # now, not after hours of training
         TrainerBase.__init__(self)  # DefaultTrainer's own would build DDP for GPUs only
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        check_training_keys(cfg)
+        if cfg.TEST.BEST_CHECKPOINT.METRIC or cfg.TEST.EARLY_STOPPING.METRIC:
+            check_metrics(cfg, {x: self.build_evaluator(cfg, x) for x in cfg.DATASETS.TEST})
         self.cfg = cfg
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
+        self.stop_reason: str | None = None
 
         model = self.build_model(cfg)
+        if cfg.TEST.VALIDATION_LOSS:
+            check_can_validate(model)
         optimizer = self.build_optimizer(cfg, model)
+        average = WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
         model = distribute(model)
         self._trainer = HieraTrainStep(
             model,
@@ -84,9 +110,15 @@ class HieraTrainer(DefaultTrainer):
             device_type=torch.device(cfg.MODEL.DEVICE).type,
             precision=autocast_precision(cfg),
             seed=cfg.SEED,
+            accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+            average=average,
+            dump_folder=cfg.OUTPUT_DIR,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = HieraCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        stored = {"trainer": weakref.proxy(self)}
+        if average is not None:
+            stored["ema"] = average
+        self.checkpointer = HieraCheckpointer(model, cfg.OUTPUT_DIR, **stored)
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -106,13 +138,76 @@ class HieraTrainer(DefaultTrainer):
             self.data_loader.seed = self._trainer.seed
 
     def train(self) -> dict | None:
-        """Train to SOLVER.MAX_ITER.
+        """Train to SOLVER.MAX_ITER, or until TEST.EARLY_STOPPING ends it.
 
         Returns:
             The last evaluation's results; None where there was none.
         """
-        super().train()  # checks TEST.EXPECTED_RESULTS
-        return getattr(self, "_last_eval_results", None)
+        average = self._trainer.average
+        if average is not None:
+            average.start(plain_model(self.model))
+        try:
+            with one_line_errors():
+                TrainerBase.train(self, self.start_iter, self.max_iter)
+        except _Stop as stop:
+            logger.info(f"Training ends after {stop.done} iterations: {self.stop_reason}")
+            self.iter = stop.done - 1
+            last = os.path.basename(self.checkpointer.get_checkpoint_file())
+            if stop.done > self.start_iter or last != "model_final.pth":
+                self.checkpointer.save("model_final", iteration=self.iter)
+        if average is not None:
+            WeightsFile(average.model, self.cfg.OUTPUT_DIR).save("model_ema")
+        results = getattr(self, "_last_eval_results", None)
+        if self.cfg.TEST.EXPECTED_RESULTS and results is not None and comm.is_main_process():
+            verify_results(self.cfg, results)
+        return results
+
+    def before_train(self) -> None:
+        super().before_train()
+        if self.stop_reason:  # where it ended before, or would have ended
+            raise _Stop(self.start_iter)
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.stop_reason:
+            raise _Stop(self.iter + 1)
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks, with an evaluation that keeps the best weights and may stop."""
+        test = self.cfg.TEST
+        best = stopping = None
+        if test.BEST_CHECKPOINT.METRIC:
+            keys = test.BEST_CHECKPOINT
+            best = BestWeights(self.cfg.OUTPUT_DIR, keys.METRIC, keys.MODE)
+        if test.EARLY_STOPPING.METRIC:
+            keys = test.EARLY_STOPPING
+            stopping = EarlyStopping(keys.METRIC, keys.MODE, keys.PATIENCE)
+        evaluation = Evaluation(test.EVAL_PERIOD, self.cfg.OUTPUT_DIR, best=best, stopping=stopping)
+        return [
+            evaluation if isinstance(hook, EvalHook) else hook for hook in super().build_hooks()
+        ]
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model whose weights evaluations judge: the average of the weights, if there is."""
+        average = self._trainer.average
+        return plain_model(self.model) if average is None else average.model
+
+    def run_evaluation(self) -> dict:
+        """Evaluate on DATASETS.TEST, and compute the losses there if TEST.VALIDATION_LOSS is set.
+
+        Returns:
+            Results as of :meth:`test`, with the losses beside "sem_seg".
+        """
+        names = self.cfg.DATASETS.TEST
+        model = self.model if self._trainer.average is None else self.evaluated_model
+        results = self._last_eval_results = self.test(self.cfg, model)
+        if not self.cfg.TEST.VALIDATION_LOSS:
+            return results
+        losses = {x: validation_losses(self.cfg, self.evaluated_model, x) for x in names}
+        if len(names) == 1:
+            return {**results, **losses[names[0]]}
+        return {x: {**results[x], **losses[x]} for x in names}
 
     @classmethod
     def evaluate(cls, cfg: CfgNode, resume: bool = False) -> dict:
@@ -124,7 +219,10 @@ class HieraTrainer(DefaultTrainer):
         """
         model = cls.build_model(cfg)
         checkpointer = HieraCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        found = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        if cfg.SOLVER.EMA.ENABLED and "ema" in found:
+            logger.info("Evaluating the average of the weights that the checkpoint holds")
+            model.load_state_dict(found["ema"])
         results = cls.test(cfg, model)
         if comm.is_main_process():
             verify_results(cfg, results)
@@ -145,8 +243,7 @@ class HieraTrainer(DefaultTrainer):
             evaluators: default: :meth:`build_evaluator` of each dataset.
         """
         if cfg.TEST.AUG.ENABLED:
-            plain = model.module if isinstance(model, DistributedDataParallel) else model
-            model = HieraSegmentorWithTTA(cfg, plain)
+            model = HieraSegmentorWithTTA(cfg, plain_model(model))
         return super().test(cfg, model, evaluators)
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,8 +298,11 @@ class HieraTrainer(DefaultTrainer):
         require_registered([dataset_name], "DATASETS.TEST")
         # test-time augmentation resizes the original itself
         options = {"augmentations": []} if cfg.TEST.AUG.ENABLED else {}
-        mapper = HieraDatasetMapper(cfg, False, **options)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return build_hiera_test_loader(
+            get_detection_dataset_dicts(dataset_name, filter_empty=False),
+            HieraDatasetMapper(cfg, False, **options),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -89,6 +89,19 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._num_void_classes = len(meta.get("void_classes") or ())
         self.reset()
 
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of all metrics, also of those that only some models and configs give."""
+        hierarchy = self._read_truth.hierarchy
+        counts = PathCounts(hierarchy, self._read_truth.ignore_label)
+        pixel = np.zeros((1, 1), np.int64)
+        levels = range(hierarchy.num_levels)
+        counts.add(pixel, pixel, [pixel + hierarchy.level_nodes(level)[0] for level in levels])
+        scores = hierarchy_scores(
+            counts, unscored=self._unscored, num_void_classes=self._num_void_classes
+        )
+        return [*scores.as_dict(), *self._score_counts.metric_names]
+
     def reset(self) -> None:
         """Forget all images, for a new round of evaluation."""
         hierarchy = self._read_truth.hierarchy

@@ -20,6 +20,9 @@ from hiera_seg.metrics import (
 
 logger = logging.getLogger(__name__)
 
+AREA = "safe_depth_auc"
+ECE = "ECE_"  # and a level
+
 
 class ScoreCounts:
     """Counts of the scores that a model gives beside its labels; nothing where it gives none.
@@ -32,6 +35,11 @@ class ScoreCounts:
         self._hierarchy = hierarchy
         self._calibration = CalibrationCounts(hierarchy)
         self._safe_depth = SafeDepthCounts(hierarchy)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of all scalars that may come of them."""
+        return [AREA, *(f"{ECE}{name}" for name in self._hierarchy.level_names)]
 
     @property
     def vectors(self) -> list[np.ndarray]:
@@ -97,9 +105,9 @@ class ScoreResults:
         """The scalars under their public names, in percent."""
         result = {}
         if self._curve is not None:
-            result["safe_depth_auc"] = 100 * self._curve.area
+            result[AREA] = 100 * self._curve.area
         for name, level in zip(self._hierarchy.level_names, self._calibration or (), strict=False):
-            result[f"ECE_{name}"] = 100 * level.ece
+            result[f"{ECE}{name}"] = 100 * level.ece
         return result
 
     @property

@@ -120,7 +120,9 @@ class QueryLoss(nn.Module):
             num_queries = class_logits[0].shape[1]
             if counts is None:
                 counts = self.counts(segments, num_queries)
-            masks_count, queries_count = counts.to(labels.device).clamp(min=1)
+            counts = counts.to(labels.device)
+            # Not clamp: a share of few masks among many processes is less than 1
+            masks_count, queries_count = counts.where(counts > 0, 1.0)
 
             class_logits = [_at_least_float32(x) for x in class_logits]
             targets = [

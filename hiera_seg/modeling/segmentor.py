@@ -114,7 +114,7 @@ class HieraSegmentor(nn.Module):
     def hierarchy(self) -> Hierarchy:
         return self.sem_seg_head.hierarchy
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+    def forward(self, batched_inputs: list[dict[str, Any]], counts: Tensor | None = None) -> Any:
         """Losses in training, predictions in eval.
 
         Args:
@@ -122,6 +122,9 @@ class HieraSegmentor(nn.Module):
                 training also "sem_seg" (H, W) integer node ids, void = the head's
                 ``ignore_value``. In eval optionally "height" and "width" of the output, by
                 default the image's own. Nothing is changed in place.
+            counts: in training, what the losses divide by, as :meth:`label_counts` gives it: of a
+                larger batch that these images are a part of. Default: this batch's own, a mean
+                over all processes.
 
         Returns:
             In training the losses by name. In eval a list of one dict an image:
@@ -138,7 +141,12 @@ class HieraSegmentor(nn.Module):
         """
         images = [x["image"] for x in batched_inputs]
         if self.training:
-            return self._losses([self._normalize(image) for image in images], batched_inputs)
+            targets = self._targets(batched_inputs)
+            options = {} if counts is None else {"counts": counts}
+            batch = ImageList.from_tensors(
+                [self._normalize(image) for image in images], self.size_divisibility
+            ).tensor
+            return self.sem_seg_head(self._features(batch), targets, **options)[1]
         results = []
         for x, view in zip(batched_inputs, self.node_views(images), strict=True):
             height, width = view.image_size
@@ -149,16 +157,25 @@ class HieraSegmentor(nn.Module):
     def _normalize(self, image: Tensor) -> Tensor:
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
-    def _losses(self, images: list[Tensor], inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        labels = [
-            _label_of(x, image.shape[-2:]).to(self.device, torch.long)
-            for x, image in zip(inputs, images, strict=True)
-        ]
-        divisibility = self.size_divisibility
-        batch = ImageList.from_tensors(images, divisibility).tensor
-        ignore_value = self.sem_seg_head.ignore_value
-        targets = ImageList.from_tensors(labels, divisibility, ignore_value).tensor
-        return self.sem_seg_head(self._features(batch), targets)[1]
+    def label_counts(self, batched_inputs: list[dict[str, Any]]) -> Tensor | None:
+        """What the losses of some images are divided by: numbers of pixels, or of segments.
+
+        The counts of several batches may be added.
+
+        Args:
+            batched_inputs: as in training.
+
+        Returns:
+            A float vector; None where the head has no ``label_counts``.
+        """
+        if not hasattr(self.sem_seg_head, "label_counts"):
+            return None
+        return self.sem_seg_head.label_counts(self._targets(batched_inputs))
+
+    def _targets(self, inputs: list[dict[str, Any]]) -> Tensor:
+        labels = [_label_of(x).to(self.device, torch.long) for x in inputs]
+        head = self.sem_seg_head
+        return ImageList.from_tensors(labels, self.size_divisibility, head.ignore_value).tensor
 
     def _features(self, batch: Tensor) -> dict[str, Tensor]:
         return self.backbone(batch.contiguous(memory_format=self.memory_format))
@@ -224,17 +241,17 @@ class HieraSegmentor(nn.Module):
         return list(by_size.values())
 
 
-def _label_of(sample: dict[str, Any], image_size: tuple[int, int]) -> Tensor:
+def _label_of(sample: dict[str, Any]) -> Tensor:
     name = sample.get("file_name", "a training image without file_name")
     if "sem_seg" not in sample:
         raise ValueError(
             f'{name}: no "sem_seg" in the input of a model in training; '
             "HieraDatasetMapper(cfg, True) makes it from the label file (or call model.eval())"
         )
-    label = sample["sem_seg"]
-    if tuple(label.shape) != tuple(image_size):
+    label, image_size = sample["sem_seg"], tuple(sample["image"].shape[-2:])
+    if tuple(label.shape) != image_size:
         raise ValueError(
-            f'{name}: "sem_seg" is {tuple(label.shape)}, the image {tuple(image_size)}; '
+            f'{name}: "sem_seg" is {tuple(label.shape)}, the image {image_size}; '
             "augmentations have to change both alike"
         )
     return label

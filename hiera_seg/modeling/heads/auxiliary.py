@@ -111,4 +111,4 @@ def leaf_cross_entropy(
     is_leaf = (labels >= 0) & (labels < num_leaves)
     targets = labels.where(is_leaf, labels.new_tensor(-100))
     total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
-    return total / leaf_count.clamp(min=1)
+    return total / leaf_count.where(leaf_count > 0, 1.0)

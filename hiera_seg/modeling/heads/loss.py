@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hiera_seg.config import ConfigError
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss, valid_pixels
+from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss
 
 KEY = "MODEL.HIERA_SEG.LOSSES"
 
@@ -41,23 +41,12 @@ def build_hierarchical_loss(
         raise ConfigError(str(error)) from error
 
 
-def global_valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tensor:
-    """Mean over processes of the number of valid pixels, and of those that reach each level.
-
-    With it as denominator the gradient that DDP averages over N processes is that of one process
-    with all the images.
-
-    Args:
-        labels: (B, H, W) int64 node ids, void = ``ignore_label``.
-
-    Returns:
-        Float (1 + num_levels,), the same on every process.
-    """
-    return mean_over_processes(valid_pixels(labels, hierarchy, ignore_label))
-
-
 def mean_over_processes(counts: Tensor) -> Tensor:
-    """Mean of a tensor over all processes, on the device of the model; alone, the tensor itself."""
+    """Mean of a tensor over all processes, on the device of the model; alone, the tensor itself.
+
+    With the mean of what losses divide by as denominator, the gradient that DDP averages over N
+    processes is that of one process with all the images.
+    """
     world_size = comm.get_world_size()
     if world_size > 1:
         counts = counts.clone()

@@ -141,13 +141,17 @@ class HieraMaskFormerHead(nn.Module):
         }
 
     def forward(
-        self, features: dict[str, Tensor], targets: Tensor | None = None
+        self,
+        features: dict[str, Tensor],
+        targets: Tensor | None = None,
+        counts: Tensor | None = None,
     ) -> tuple[NodeOutput | None, dict[str, Tensor]]:
         """Compute losses in training, node scores in eval.
 
         Args:
             features: backbone features (B, C, h, w) float by name.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``; read in training only.
+            counts: see :meth:`losses`; read in training only.
 
         Returns:
             In training None and the losses by name; in eval node scores (B, N, h, w) at
@@ -155,7 +159,7 @@ class HieraMaskFormerHead(nn.Module):
         """
         predictions = self.layers(features)
         if self.training:
-            return None, self.losses(predictions, targets)
+            return None, self.losses(predictions, targets, counts)
         return NodeOutput(self.scores(predictions[-1]), self.output_kind), {}
 
     def layers(self, features: dict[str, Tensor]) -> list[QueryPrediction]:
@@ -190,24 +194,40 @@ class HieraMaskFormerHead(nn.Module):
             total = part if total is None else total + part
         return total
 
-    def losses(self, predictions: list[QueryPrediction], targets: Tensor) -> dict[str, Tensor]:
+    def label_counts(self, targets: Tensor) -> Tensor:
+        """What losses divide by, of (B, H, W) targets alone: see ``QueryLoss.counts``."""
+        return self._label_counts(targets, self.loss.segments(targets))
+
+    def _label_counts(self, targets: Tensor, segments: list[Tensor]) -> Tensor:
+        num_queries = self.transformer_decoder.query_features.num_embeddings
+        return self.loss.counts(segments, num_queries).to(targets.device)
+
+    def losses(
+        self,
+        predictions: list[QueryPrediction],
+        targets: Tensor,
+        counts: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Weighted losses of what :meth:`layers` computed.
 
         Args:
             predictions: of one or all layers, the last layer's last.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``.
+            counts: what to divide by, as :meth:`label_counts` gives it; None: that of these
+                targets, a mean over all processes.
 
         Returns:
             {"loss_class", "loss_mask", "loss_dice"} of the last layer and, where there are more,
             {"loss_deep_class", ...}, the sums over the others.
         """
         segments = self.loss.segments(targets)
-        counts = self.loss.counts(segments, predictions[-1].class_logits.shape[1])
+        if counts is None:
+            counts = mean_over_processes(self._label_counts(targets, segments))
         losses = self.loss(
             [x.class_logits for x in predictions],
             [x.mask_logits for x in predictions],
             targets,
-            counts=mean_over_processes(counts.to(targets.device)),
+            counts=counts,
             segments=segments,
             generator=sampling_generator(self.seed, training_iteration(), targets.device),
         )

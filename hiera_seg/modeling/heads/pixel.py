@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
-from hiera_seg.losses import HierarchicalLoss
+from hiera_seg.losses import HierarchicalLoss, valid_pixels
 from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
 from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import (
     build_hierarchical_loss,
-    global_valid_pixels,
+    mean_over_processes,
     sampling_generator,
     training_iteration,
 )
@@ -130,13 +130,17 @@ class HieraPixelHead(nn.Module):
         }
 
     def forward(
-        self, features: dict[str, Tensor], targets: Tensor | None = None
+        self,
+        features: dict[str, Tensor],
+        targets: Tensor | None = None,
+        counts: Tensor | None = None,
     ) -> tuple[NodeOutput | None, dict[str, Tensor]]:
         """Compute losses in training, node logits in eval.
 
         Args:
             features: backbone features (B, C, h, w) float by name.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``; read in training only.
+            counts: see :meth:`losses`; read in training only.
 
         Returns:
             In training None and the losses by name; in eval node logits (B, N, h, w) at the pixel
@@ -144,7 +148,7 @@ class HieraPixelHead(nn.Module):
         """
         output = self.layers(features)
         if self.training:
-            return None, self.losses(output, targets)
+            return None, self.losses(output, targets, counts)
         return NodeOutput(output.logits, self.output_kind), {}
 
     def layers(self, features: dict[str, Tensor]) -> PixelOutput:
@@ -160,17 +164,26 @@ class HieraPixelHead(nn.Module):
             auxiliary = self.auxiliary_head(features)
         return PixelOutput(self.predictor(mask_features), embeddings, auxiliary, regions)
 
-    def losses(self, output: PixelOutput, targets: Tensor) -> dict[str, Tensor]:
+    def label_counts(self, targets: Tensor) -> Tensor:
+        """What losses divide by, of (B, H, W) targets alone: see ``valid_pixels``."""
+        return valid_pixels(targets, self.hierarchy, self.ignore_value)
+
+    def losses(
+        self, output: PixelOutput, targets: Tensor, counts: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Weighted losses of what :meth:`layers` computed.
 
         Args:
             output: of the layers, in training.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``.
+            counts: what to divide by, as :meth:`label_counts` gives it; None: that of these
+                targets, a mean over all processes.
 
         Returns:
             {"loss_<name>": scalar}, float32.
         """
-        counts = global_valid_pixels(targets, self.hierarchy, self.ignore_value)
+        if counts is None:
+            counts = mean_over_processes(self.label_counts(targets))
         logits = F.interpolate(
             output.logits.float(), targets.shape[-2:], mode="bilinear", align_corners=False
         )

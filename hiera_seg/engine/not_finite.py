@@ -1,0 +1,75 @@
+"""What to say, and to keep, of a loss that is not finite."""
+
+import math
+import os
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch import nn
+
+_SHOWN = 8  # names in the message
+
+
+def describe_failure(
+    model: nn.Module,
+    parts: list[list[dict]],
+    losses: list[dict[str, float]],
+    seed: int,
+    iteration: int,
+    folder: str,
+) -> str:
+    """Say which losses of this process are not finite and on which images; write a dump.
+
+    The dump, ``not_finite_<iteration>_process_<rank>.pth``, holds what is needed to do the step
+    again (docs/training.md): "seed", "iteration", "process", the "batch" of the bad part, its
+    "losses" and the "model"'s state.
+
+    Args:
+        model: without a wrapper for several processes, before the step changed its weights.
+        parts: of this process's batch, one or more.
+        losses: of each part, by name.
+        seed: of the run.
+        iteration: the step.
+        folder: where the dump goes.
+
+    Returns:
+        One line.
+    """
+    bad = next(i for i, row in enumerate(losses) if not _all_finite(row))
+    terms = [f"{name} is {x}" for name, x in losses[bad].items() if not math.isfinite(x)]
+    images = [str(sample.get("file_name", "without a name")) for sample in parts[bad]]
+    line = f"the loss is not finite at iteration={iteration}: {', '.join(terms)}; "
+    line += f"images: {_some(images)}; "
+    broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    if broken:  # then it is not these images, but a step before
+        line += f"weights were not finite before it: {_some(broken)}; "
+    path = os.path.join(folder, f"not_finite_{iteration}_process_{comm.get_rank()}.pth")
+    dump = {
+        "seed": seed,
+        "iteration": iteration,
+        "process": comm.get_rank(),
+        "losses": losses[bad],
+        "batch": [_plain(sample) for sample in parts[bad]],
+        "model": model.state_dict(),
+    }
+    try:
+        with open(path, "wb") as file:
+            torch.save(dump, file)
+    except (OSError, RuntimeError) as error:  # torch's writer raises the latter
+        return f"{line}its dump {path} could not be written: {error}"
+    return f"{line}batch, losses and weights are in {path}"
+
+
+def _all_finite(row: dict[str, float]) -> bool:
+    return all(map(math.isfinite, row.values()))
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _plain(sample: dict[str, Any]) -> dict[str, Any]:
+    """Those entries of a sample that torch.load reads without trusting the file."""
+    return {k: v for k, v in sample.items() if isinstance(v, torch.Tensor | str | int | float)}

@@ -1,0 +1,93 @@
+"""The training losses on a test set, without a trace in the training."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from hiera_seg.config import ConfigError
+from hiera_seg.data import HieraDatasetMapper
+from hiera_seg.data.loader import build_hiera_test_loader
+from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
+
+logger = logging.getLogger(__name__)
+
+
+def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict[str, float]:
+    """Mean over the images of a dataset of the losses that the model is trained with.
+
+    Images are resized as for a test. Norms, dropout and the like behave as in a test; losses with
+    a schedule have their final weight, so that values of different times compare; what they sample
+    follows from the image. The model, the random state and the metrics of the run are left as they
+    are. All processes have to call it; each takes a share of the images.
+
+    Args:
+        cfg: the config of the run.
+        model: a :class:`~hiera_seg.modeling.HieraSegmentor`, without a wrapper.
+        dataset_name: a registered dataset with labels.
+
+    Returns:
+        On the main process {"validation_loss": sum, "validation_loss_<name>": each term}, the same
+        for any number of processes; an empty dict on the others, and for a dataset of no images.
+    """
+    records = get_detection_dataset_dicts(dataset_name, filter_empty=False)
+    mapper = HieraDatasetMapper(cfg, False, with_sem_seg=True)
+    loader = build_hiera_test_loader(records, mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    logger.info(f"Losses on {dataset_name}, {len(loader)} images")
+    found = []
+    with _untouched_random_state(), _gives_losses(model), torch.no_grad():
+        # A storage of its own: schedules and seeds of losses would read the training's iteration
+        with EventStorage(start_iter=None):
+            for index, batch in zip(loader.sampler, loader, strict=True):
+                seed_everything(max(cfg.SEED, 0), index)
+                losses = model(batch, counts=model.label_counts(batch))
+                found.append((index, {name: float(x) for name, x in losses.items()}))
+    every = comm.gather(found)
+    if not comm.is_main_process():
+        return {}
+    rows = [losses for _, losses in sorted(sum(every, []), key=lambda pair: pair[0])]
+    if not rows:
+        return {}
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    result = {"validation_loss": sum(means.values())}
+    return result | {f"validation_{name}": value for name, value in means.items()}
+
+
+def check_can_validate(model: nn.Module) -> None:
+    """Raise ConfigError for a model that can not compute losses outside of training."""
+    if not hasattr(getattr(model, "sem_seg_head", None), "label_counts"):
+        raise ConfigError(
+            "TEST.VALIDATION_LOSS needs MODEL.META_ARCHITECTURE HieraSegmentor with a head of this "
+            f"package; the model is a {type(model).__name__}"
+        )
+
+
+@contextlib.contextmanager
+def _gives_losses(model: nn.Module) -> Iterator[None]:
+    """In it the model computes losses, while all that it is made of is in eval mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    model.training = model.sem_seg_head.training = True  # they alone choose losses or predictions
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextlib.contextmanager
+def _untouched_random_state() -> Iterator[None]:
+    state = get_random_state()
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        set_random_state(state)
+        if on_gpus:
+            torch.cuda.set_rng_state_all(on_gpus)
