@@ -1,0 +1,99 @@
+"""What pages and epilogs tell a user to type is there: scripts, options, config files and keys."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode, get_cfg
+
+from hiera_seg import add_hiera_seg_config
+from hiera_seg.engine import argument_parser
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    [
+        *REPOSITORY.glob("*.md"),
+        *(REPOSITORY / "docs").rglob("*.md"),
+        *(REPOSITORY / "datasets").glob("*.md"),
+        *(REPOSITORY / "projects").glob("*/*.md"),
+        *(REPOSITORY / "tools").glob("*.py"),
+    ]
+)
+SCRIPT = re.compile(r"(?:\.\./hiera_seg/)?((?:tools|datasets|docs/hooks)/\w+\.py)")
+OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
+CONFIG = re.compile(r"(?<![\w/.])((?:configs|projects)/[\w/.-]+\.(?:ya?ml|py))")
+KEY = re.compile(r"(?<![\w.])([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)+)(?![\w.])")
+MADE_UP = {"MODEL.HIERA_SEG.SMALL_LOGITS"}  # by an example of a loss of one's own
+
+
+def text_of(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".py":  # a command line: what its --help prints
+        strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
+        text = "\n".join(string for string in strings if isinstance(string, str))
+    return re.sub(r"\\\n\s*", " ", text)
+
+
+def commands(page: Path) -> Iterator[tuple[str, str]]:
+    """Scripts that are run on a page, with the rest of their line."""
+    for line in text_of(page).splitlines():
+        for match in SCRIPT.finditer(line):
+            rest = re.split(r"`|  +#|\s[|&;]\s", line[match.end() :])[0]
+            yield match[1], SCRIPT.split(rest)[0]
+
+
+@lru_cache
+def options_of(script: str) -> frozenset[str]:
+    """The long options that a script adds to its parser, or takes from the package's."""
+    source = (REPOSITORY / script).read_text(encoding="utf-8")
+    found = {"--help"}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
+            found.update(a.value for a in node.args if isinstance(a, ast.Constant))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "argument_parser":
+            found.update(argument_parser()._option_string_actions)
+    return frozenset(found)
+
+
+@lru_cache
+def config_keys() -> frozenset[str]:
+    """Every key and node of a config, and every end of its name (TEST.DECODE)."""
+
+    def walk(node: CfgNode, prefix: str = "") -> Iterator[str]:
+        for name, value in node.items():
+            yield prefix + name
+            if isinstance(value, CfgNode):
+                yield from walk(value, f"{prefix}{name}.")
+
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    return frozenset(
+        key.split(".", start)[start] for key in walk(cfg) for start in range(key.count(".") + 1)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_what_a_page_names_is_there(page):
+    for script, rest in commands(page):
+        assert (REPOSITORY / script).is_file(), script
+        unknown = set(OPTION.findall(rest)) - options_of(script)
+        assert not unknown, f"{script}{rest}"
+    text = text_of(page)
+    for config in CONFIG.findall(text):
+        if "*" not in config and "..." not in config:
+            assert (REPOSITORY / config).is_file(), config
+    for key in set(KEY.findall(text)) - MADE_UP:
+        assert key in config_keys(), key
+
+
+def test_commands_are_found_where_they_are():
+    found = [script for page in PAGES for script, _ in commands(page)]
+    assert len(found) > 60
+    readme = dict(commands(REPOSITORY / "README.md"))
+    assert "--input" in readme["tools/demo.py"]
+    assert "--resume" in options_of("tools/train_net.py")
+    assert "--resume" not in options_of("tools/show_hierarchy.py")
+    assert "HIERA_SEG.TEST.DECODE" in config_keys() and "TEST.DECODES" not in config_keys()
