@@ -1,5 +1,6 @@
 """The site: which pages it has, where links lead, and that nothing comes from the network."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -99,3 +100,16 @@ def test_what_a_page_would_fetch_is_found(hook, tmp_path):
         page: ["https://x.org/a.js", "//x.org/b.png"],
         sheet: ["url(...)"],
     }
+
+
+def test_docstrings_become_markdown(hook):
+    pytest.importorskip("griffe")
+    docstrings = hook("docstrings")
+    text = docstrings.as_markdown("See :func:`~hiera_seg.modeling.decode`, ``x`` of::\n\n    a::b")
+    link = '<autoref identifier="hiera_seg.modeling.decode" optional><code>modeling.decode</code>'
+    assert text == f"See {link}</autoref>, `x` of:\n\n    a::b"
+    assert docstrings.with_type("A.\n\nReturns:\n    {a: b}", "dict") == (
+        "A.\n\nReturns:\n    dict: {a: b}"
+    )
+    module = ast.parse('LOSSES = {}\nLOSSES.__doc__ = """\nBy name.\n"""\n')
+    assert docstrings.assigned_docstrings(module) == {"LOSSES": "By name."}
