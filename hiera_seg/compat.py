@@ -13,6 +13,7 @@ import it first.
 """
 
 import importlib.util
+import inspect
 import warnings
 
 import torch
@@ -54,3 +55,10 @@ def grad_scaler(device_type: str, enabled: bool) -> "torch.amp.GradScaler":
     if hasattr(torch.amp, "GradScaler"):
         return torch.amp.GradScaler(device_type, enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled and device_type == "cuda")
+
+
+def without_buffer_sync() -> dict[str, bool]:
+    """The option of DDP that leaves buffers alone in forward; torch 2.13 gave it a new name."""
+    parameters = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
+    new = "forward_sync_buffers"
+    return {new if new in parameters else "broadcast_buffers": False}

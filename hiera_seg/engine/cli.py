@@ -3,7 +3,11 @@
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
+
+import torch.distributed as dist
+from detectron2.utils import comm
 
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError
@@ -12,13 +16,18 @@ from hiera_seg.hierarchy import HierarchyError
 
 FAILURES = (DatasetError, HierarchyError, CheckpointError, FloatingPointError)
 
+# What all processes find wrong, the first one says; whatever started them ends the others while
+# they wait so many seconds, and long before one that only lost its peers has a word.
+_PATIENCE = 1.0
+_PATIENCE_WITHOUT_PEERS = 5.0
+
 
 def exit_on_error(main: Callable, *args: object) -> None:
     """Call ``main(*args)``; an expected error is printed as one line and ends the process.
 
-    Exit codes: 1 for a run that failed (data, trees, checkpoints, a loss that is not finite),
-    2 for a command line or config that can not work, 130 for Ctrl-C. Anything else is a bug and
-    keeps its traceback.
+    Exit codes: 1 for a run that failed (data, trees, checkpoints, a loss that is not finite, a
+    process of the job that is gone), 2 for a command line or config that can not work, 130 for
+    Ctrl-C. Anything else is a bug and keeps its traceback.
     """
     try:
         main(*args)
@@ -28,6 +37,12 @@ def exit_on_error(main: Callable, *args: object) -> None:
         _exit(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except RuntimeError as error:
+        if not _lost_contact(error):
+            raise
+        time.sleep(_PATIENCE_WITHOUT_PEERS)
+        reason = str(error).strip().splitlines()[0]
+        _exit(f"lost contact with another process of this job, see what that one said ({reason})")
 
 
 @contextlib.contextmanager
@@ -48,6 +63,17 @@ def one_line_errors() -> Iterator[None]:
         trainer.removeFilter(shorten)
 
 
-def _exit(error: Exception, code: int) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+def _lost_contact(error: RuntimeError) -> bool:
+    """Whether an error only says that a process at the other end is gone or silent."""
+    # gloo raises plain RuntimeErrors, which name a file of its source
+    return isinstance(error, dist.DistError) or "gloo/" in str(error)
+
+
+def _exit(error: Exception | str, code: int = 1) -> None:
+    text = " ".join(str(error).split())
+    rank, world_size = comm.get_rank(), comm.get_world_size()
+    if rank > 0:
+        time.sleep(_PATIENCE)
+        text = f"process {rank} of 0..{world_size - 1}: {text}"
+    print(f"error: {text}", file=sys.stderr, flush=True)
     sys.exit(code)

@@ -2,57 +2,131 @@
 
 import argparse
 import os
+import socket
+import sys
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.engine import launch as launch_on_gpus
+from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
 from hiera_seg.compat import create_local_process_group
+from hiera_seg.config import ConfigError
 from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.rendezvous import agent_store
+
+Main = Callable[[argparse.Namespace], object]
 
 
-def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+def launch(main: Main, args: argparse.Namespace) -> None:
     """Call ``main(args)`` in every process of the job.
 
     Under torchrun the processes are there already. Otherwise ``--num-gpus`` of them are started on
     each of ``--num-machines``: by Detectron2's ``launch`` where there are GPUs, and over gloo on
-    CPU, which that one can not do.
+    CPU, which that one can not do. A process that fails ends all of them.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        _join_group(processes_per_machine=int(os.environ["LOCAL_WORLD_SIZE"]))
-        exit_on_error(main, args)
+        exit_on_error(_run_member, main, args)
     elif args.num_gpus * args.num_machines == 1:
         exit_on_error(main, args)
-    elif torch.cuda.is_available():
-        launch_on_gpus(
-            exit_on_error,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(main, args),
-        )
     else:
-        mp.spawn(_cpu_worker, nprocs=args.num_gpus, args=(main, args))
+        exit_on_error(_start_members, main, args)
 
 
-def _cpu_worker(
-    local_rank: int, main: Callable[[argparse.Namespace], object], args: argparse.Namespace
-) -> None:
+def _run_member(main: Main, args: argparse.Namespace) -> None:
+    """Run one of the processes that torchrun, or whoever set its variables, has started."""
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "RANK and WORLD_SIZE are set in the environment, but not LOCAL_WORLD_SIZE, the number "
+            "of processes on this machine: start by torchrun, which sets them all, or set it too"
+        )
+    processes = int(os.environ["LOCAL_WORLD_SIZE"])
+    _check_gpus(processes, "torchrun --nproc-per-node")
+    _join_group(processes, torchrun=True)
+    main(args)
+    dist.destroy_process_group()
+
+
+def _start_members(main: Main, args: argparse.Namespace) -> None:
+    _check_gpus(args.num_gpus, "--num-gpus")
+    if args.dist_url == "auto":
+        args.dist_url = _free_url(args.num_machines)
+    try:
+        if torch.cuda.is_available():
+            launch_on_gpus(
+                exit_on_error,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(main, args),
+            )
+        else:
+            mp.spawn(_cpu_worker, nprocs=args.num_gpus, args=(main, args))
+    except mp.ProcessExitedException as error:
+        if error.signal_name is None:  # it has said why
+            sys.exit(error.exit_code)
+        print(
+            f"error: process {error.error_index} of this machine was ended by {error.signal_name}"
+            f"{' (out of memory?)' if error.signal_name == 'SIGKILL' else ''}; the job has ended. "
+            "The same command with --resume goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def _cpu_worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
+    exit_on_error(_run_cpu_worker, local_rank, main, args)
+
+
+def _run_cpu_worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
     _join_group(
-        processes_per_machine=args.num_gpus,
+        args.num_gpus,
         init_method=args.dist_url,
         world_size=args.num_gpus * args.num_machines,
         rank=args.machine_rank * args.num_gpus + local_rank,
     )
-    exit_on_error(main, args)
+    main(args)
+    dist.destroy_process_group()
 
 
-def _join_group(processes_per_machine: int, **init_args: object) -> None:
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **init_args)
+def _check_gpus(processes: int, option: str) -> None:
+    found = torch.cuda.device_count()
+    if torch.cuda.is_available() and processes > found:
+        raise ConfigError(
+            f"{option} {processes}: this machine has {found} GPU{'s' if found > 1 else ''}, and "
+            'each process needs one of its own (CUDA_VISIBLE_DEVICES="" runs them on the CPU)'
+        )
+
+
+def _free_url(num_machines: int) -> str:
+    if num_machines > 1:
+        raise ConfigError(
+            "--dist-url auto is for one machine; with more, name the first one and a port of it "
+            "on all of them, such as --dist-url tcp://node0:29500"
+        )
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{found.getsockname()[1]}"
+
+
+def _join_group(processes_per_machine: int, *, torchrun: bool = False, **init_args: object) -> None:
+    try:
+        if torchrun and (store := agent_store(DEFAULT_TIMEOUT)) is not None:
+            rank, world_size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
+            init_args = {"store": store, "rank": rank, "world_size": world_size}
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=DEFAULT_TIMEOUT, **init_args)
+    except dist.DistError as error:
+        address = init_args.get("init_method", "the address that torchrun gave")
+        raise ConfigError(
+            f"the processes of this job could not meet at {address}: "
+            f"{str(error).splitlines()[0]} (another job may use that port: --dist-url auto takes "
+            "a free one on one machine)"
+        ) from error
     create_local_process_group(processes_per_machine)
     if torch.cuda.is_available():
         torch.cuda.set_device(comm.get_local_rank())

@@ -16,7 +16,6 @@ from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from hiera_seg.config import ConfigError, resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
@@ -24,10 +23,12 @@ from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.cli import one_line_errors
+from hiera_seg.engine.distributed import UnusedParameters, distribute, share_buffers
 from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.hooks import BestWeights, EarlyStopping, Evaluation, WeightsFile
 from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.randomness import get_random_state, set_random_state
+from hiera_seg.engine.restart import goes_on
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.training_keys import check_metrics, check_training_keys
@@ -120,14 +121,17 @@ class HieraTrainer(DefaultTrainer):
             stored["ema"] = average
         self.checkpointer = HieraCheckpointer(model, cfg.OUTPUT_DIR, **stored)
         self.register_hooks(self.build_hooks())
+        if comm.get_world_size() > 1:
+            self.register_hooks([UnusedParameters()])
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
 
         Args:
-            resume: whether to look for a checkpoint; without one MODEL.WEIGHTS are loaded.
+            resume: whether to look for a checkpoint; without one MODEL.WEIGHTS are loaded. A job
+                whose processes torchrun has started anew goes on from its own in any case.
         """
-        super().resume_or_load(resume=resume)
+        super().resume_or_load(resume=goes_on(self.checkpointer, resume))
         if self.start_iter > 0:
             # the checkpoint holds rates of the schedule it was trained under
             rates = self.scheduler.get_lr()
@@ -242,6 +246,7 @@ class HieraTrainer(DefaultTrainer):
             model: with its weights, wrapped for several processes or not.
             evaluators: default: :meth:`build_evaluator` of each dataset.
         """
+        share_buffers(model)
         if cfg.TEST.AUG.ENABLED:
             model = HieraSegmentorWithTTA(cfg, plain_model(model))
         return super().test(cfg, model, evaluators)
@@ -333,12 +338,3 @@ def autocast_precision(cfg: CfgNode) -> torch.dtype | None:
     if name == "auto":
         name = "float16" if on_gpu else "bfloat16"
     return getattr(torch, name)
-
-
-def distribute(model: nn.Module) -> nn.Module:
-    """Wrap a model for gradient averaging where there are several processes."""
-    if comm.get_world_size() == 1:
-        return model
-    on_gpu = next(model.parameters()).is_cuda
-    device_ids = [comm.get_local_rank()] if on_gpu else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)

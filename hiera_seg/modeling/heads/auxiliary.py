@@ -1,6 +1,7 @@
 """A flat head on an earlier feature, for the gradient it sends into the backbone."""
 
 import fvcore.nn.weight_init as weight_init
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
@@ -107,7 +108,8 @@ def leaf_cross_entropy(
     Returns:
         A float32 scalar; without one leaf label a zero that has a gradient path.
     """
-    logits = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     is_leaf = (labels >= 0) & (labels < num_leaves)
     targets = labels.where(is_leaf, labels.new_tensor(-100))
     total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
@@ -180,12 +181,13 @@ class HieraPixelHead(nn.Module):
                 targets, a mean over all processes.
 
         Returns:
-            {"loss_<name>": scalar}, float32.
+            {"loss_<name>": scalar}, float32 (float64 for float64 logits).
         """
         if counts is None:
             counts = mean_over_processes(self.label_counts(targets))
+        dtype = torch.promote_types(output.logits.dtype, torch.float32)
         logits = F.interpolate(
-            output.logits.float(), targets.shape[-2:], mode="bilinear", align_corners=False
+            output.logits.to(dtype), targets.shape[-2:], mode="bilinear", align_corners=False
         )
         iteration = training_iteration()
         losses = self.loss(
