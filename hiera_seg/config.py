@@ -44,6 +44,8 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.HIERARCHY = ""
     # Terms of the loss with their weights; names of hiera_seg.losses.HIERA_LOSSES.
     hiera.LOSSES = [["focal_tree_min", 1.0], ["tree_triplet", 1.0]]
+    # Load weights of another tree too: the rows of its class layers move by their nodes' names.
+    hiera.MAP_CLASSES = False
     # What turns backbone features into one map: "deeplab_v3_plus", "fpn", "ocr", or "sep_aspp",
     # the decoder of HSSN's public release.
     hiera.PIXEL_DECODER = "deeplab_v3_plus"

@@ -18,12 +18,13 @@ FLOORS = {
     "metrics": 2,
     "losses": 3,
     "config": 4,
-    "data": 5,
-    "modeling": 5,
-    "evaluation": 6,
-    "inference": 6,
-    "visualization": 6,
-    "engine": 7,
+    "checkpoint": 5,
+    "data": 6,
+    "modeling": 6,
+    "evaluation": 7,
+    "inference": 7,
+    "visualization": 7,
+    "engine": 8,
 }
 # Registers what the keys can name, at the call of add_hiera_seg_config.
 REGISTERS = {("config", "data"), ("config", "modeling")}

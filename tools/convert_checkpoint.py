@@ -3,8 +3,10 @@
 
 import argparse
 
+from hiera_seg.checkpoint import allow_unsafe_pickle
+from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.engine import exit_on_error, load_config
+from hiera_seg.engine import add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.engine.convert import CONVERTERS, convert_checkpoint, save_checkpoint
 
 EPILOG = """
@@ -39,6 +41,7 @@ def parse_args() -> argparse.Namespace:
         help="the checkpoint's classes, if they are not the leaves of the config's tree in order: "
         "a tree whose leaves they are, or a text file with a name a line",
     )
+    add_unsafe_pickle(parser)
     parser.add_argument(
         "--import", dest="modules", action="append", default=[], metavar="MODULE",
         help="import this first, a module that registers datasets; may be repeated",
@@ -50,10 +53,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    allow_unsafe_pickle(args.unsafe_pickle)
     import_modules(args.modules)
     cfg = load_config(args.config_file, args.opts)
     state, report = convert_checkpoint(args.source, args.project, cfg, classes=args.classes)
-    save_checkpoint(state, args.out)
+    save_checkpoint(state, args.out, resolve_hierarchy(cfg))
     print("\n".join(report.lines()))
     print(f"wrote {args.out}")
 

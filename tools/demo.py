@@ -19,11 +19,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
+from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import DatasetError, LabelReader
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.labels import check_same_size, read_image_file
-from hiera_seg.engine import exit_on_error, load_config
+from hiera_seg.engine import add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.media import VideoFrames, find_media, is_video, output_stems
 
@@ -88,6 +89,7 @@ def parse_args() -> argparse.Namespace:
         help="stop at an inner node where the best child scores below this (as the config says)",
     )  # fmt: skip
     parser.add_argument("--alpha", type=float, default=0.55, help="opacity of colours, 0..1 (0.55)")
+    add_unsafe_pickle(parser)
     parser.add_argument(
         "--import", dest="modules", action="append", default=[], metavar="MODULE",
         help="import this first, such as one that registers a dataset; may be repeated",
@@ -100,6 +102,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    allow_unsafe_pickle(args.unsafe_pickle)
     import_modules(args.modules)
     cfg = load_config(args.config_file, args.opts)
     cfg.MODEL.HIERA_SEG.TEST.OUTPUT = "labels"

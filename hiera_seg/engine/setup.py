@@ -9,6 +9,7 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from hiera_seg.checkpoint.unpickle import SWITCH, allow_unsafe_pickle
 from hiera_seg.config import ConfigError, add_hiera_seg_config
 from hiera_seg.data.catalog import import_modules
 
@@ -31,6 +32,7 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """Detectron2's command line for training, ``--import`` and ``--fast-dev-run``."""
     parser = default_argument_parser(epilog)
+    add_unsafe_pickle(parser)
     parser.add_argument(
         "--import",
         dest="modules",
@@ -51,6 +53,15 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def add_unsafe_pickle(parser: argparse.ArgumentParser) -> None:
+    """Add ``--unsafe-pickle``, for :func:`hiera_seg.checkpoint.allow_unsafe_pickle`."""
+    parser.add_argument(
+        SWITCH,
+        action="store_true",
+        help="unpickle whatever a checkpoint names, which can run any code that its maker wrote",
+    )
+
+
 def setup(args: argparse.Namespace) -> CfgNode:
     """Make the frozen config of a run, and start its log.
 
@@ -63,6 +74,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ConfigError: see :func:`load_config`; or OUTPUT_DIR can not be written.
     """
     import_modules(getattr(args, "modules", ()))
+    allow_unsafe_pickle(getattr(args, "unsafe_pickle", False))
     cfg = _read_config(args.config_file, args.opts)
     try:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="hiera_seg")

@@ -119,7 +119,9 @@ class HieraTrainer(DefaultTrainer):
         stored = {"trainer": weakref.proxy(self)}
         if average is not None:
             stored["ema"] = average
-        self.checkpointer = HieraCheckpointer(model, cfg.OUTPUT_DIR, **stored)
+        self.checkpointer = HieraCheckpointer(
+            model, cfg.OUTPUT_DIR, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES, **stored
+        )
         self.register_hooks(self.build_hooks())
         if comm.get_world_size() > 1:
             self.register_hooks([UnusedParameters()])
@@ -222,7 +224,9 @@ class HieraTrainer(DefaultTrainer):
             resume: take the last checkpoint of OUTPUT_DIR instead of MODEL.WEIGHTS.
         """
         model = cls.build_model(cfg)
-        checkpointer = HieraCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer = HieraCheckpointer(
+            model, cfg.OUTPUT_DIR, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES
+        )
         found = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         if cfg.SOLVER.EMA.ENABLED and "ema" in found:
             logger.info("Evaluating the average of the weights that the checkpoint holds")

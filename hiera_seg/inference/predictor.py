@@ -47,7 +47,8 @@ class HieraPredictor:
         """
         if model is None:
             model = build_model(cfg)
-            load_weights(model, cfg.MODEL.WEIGHTS)
+            map_classes = cfg.MODEL.HIERA_SEG.MAP_CLASSES
+            load_weights(model, cfg.MODEL.WEIGHTS, map_classes=map_classes)
         if not isinstance(model, HieraSegmentor):
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; HieraPredictor wants a "

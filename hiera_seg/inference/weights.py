@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from hiera_seg.checkpoint import SafeCheckpointer
 from hiera_seg.config import CheckpointError
+from hiera_seg.hierarchy import Hierarchy
 
 
 class RefusesUntrained:
@@ -13,6 +14,14 @@ class RefusesUntrained:
 
     Detectron2 warns of what a file lacks and goes on; predictions would be noise.
     """
+
+    def _report_mapping(self, path: str, missing: list[str], ours: Hierarchy) -> None:
+        if missing:
+            raise CheckpointError(
+                f"{path} holds no weights of {', '.join(missing)}: its own tree does not have these "
+                f"nodes of tree {ours.name!r}; train on from it, or take a tree that it knows"
+            )
+        super()._report_mapping(path, missing, ours)
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         for key, theirs, ours in incompatible.incorrect_shapes:
@@ -29,21 +38,19 @@ class RefusesUntrained:
         super()._log_incompatible_keys(incompatible)
 
 
-class _Checkpointer(RefusesUntrained, DetectionCheckpointer):
+class _Checkpointer(RefusesUntrained, SafeCheckpointer):
     pass
 
 
-def load_weights(model: nn.Module, path: str) -> None:
+def load_weights(model: nn.Module, path: str, *, map_classes: bool = False) -> None:
     """Load a checkpoint, of a kind that Detectron2 knows, into a model to predict with.
 
     Args:
         model: the model.
         path: MODEL.WEIGHTS; "" leaves the model as it is.
+        map_classes: MODEL.HIERA_SEG.MAP_CLASSES.
 
     Raises:
         CheckpointError: no such file, weights that do not fit, or none of the head.
     """
-    try:
-        _Checkpointer(model).load(path)
-    except AssertionError as error:  # fvcore's way to say so
-        raise CheckpointError(f"there is no checkpoint file {path}; check MODEL.WEIGHTS") from error
+    _Checkpointer(model, map_classes=map_classes).load(path)

@@ -27,7 +27,10 @@ class LeafSoftmax(nn.Module):
 
     Attributes:
         num_logits: L + 1.
+        rows: what these are, as ``class_rows`` of a head says it.
     """
+
+    rows = "leaves_and_none"
 
     def __init__(self, hierarchy: Hierarchy):
         super().__init__()
@@ -71,8 +74,10 @@ class NodeSigmoid(nn.Module):
 
     Attributes:
         num_logits: N.
+        rows: see :class:`LeafSoftmax`.
     """
 
+    rows = "nodes"
     prior = 0.05  # the score of every node at the start: few nodes are positive
 
     def __init__(self, hierarchy: Hierarchy):

@@ -12,6 +12,7 @@ import torch
 from detectron2.modeling import build_model
 
 from hiera_seg import Hierarchy
+from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.engine import load_config
 from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
 from hiera_seg.engine.convert import CONVERTERS, convert_checkpoint, read_checkpoint
@@ -177,9 +178,24 @@ def test_the_zoos_pickles_of_arrays_and_old_names_are_read(folder, official):
     found = state["sem_seg_head.transformer_decoder.query_features.weight"]
     np.testing.assert_array_equal(found.numpy(), queries)
     assert report.initialized == []
+
+
+def test_the_converted_checkpoint_stores_the_tree(folder, convert):
+    assert convert("--classes", "classes.txt", "official.pth", "ours.pth")[0] == 0
+    stored = torch.load("ours.pth")["hierarchy"]
+    assert Hierarchy.from_dict(**stored) == Hierarchy.load("tree.yaml")
+
+
+def test_a_file_that_is_trusted_is_unpickled(folder, official, convert):
     with open("tensors.pkl", "wb") as file:
         pickle.dump({"model": official}, file)
-    assert set(read_checkpoint("tensors.pkl")) == set(official)
+    arguments = ["--classes", "classes.txt", "tensors.pkl", "ours.pth"]
+    code, _, err = convert(*arguments)
+    assert code == 1 and "torch._utils._rebuild_tensor_v2" in err and "--unsafe-pickle" in err
+    try:
+        assert convert("--unsafe-pickle", *arguments)[0] == 0
+    finally:
+        allow_unsafe_pickle(False)
 
 
 def test_tensors_of_another_size_are_skipped_and_said(folder, official, convert):

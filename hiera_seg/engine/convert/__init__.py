@@ -1,5 +1,6 @@
 """Checkpoints of other projects, made loadable."""
 
+from hiera_seg.checkpoint import read_checkpoint
 from hiera_seg.engine.convert.convert import (
     CONVERTERS,
     ConversionReport,
@@ -7,7 +8,6 @@ from hiera_seg.engine.convert.convert import (
     convert_checkpoint,
     save_checkpoint,
 )
-from hiera_seg.engine.convert.files import read_checkpoint
 from hiera_seg.engine.convert.mask2former import convert_mask2former
 from hiera_seg.engine.convert.mmseg import convert_mmseg
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hiera_seg.checkpoint.trees import plain_name
 from hiera_seg.config import ConfigError
 from hiera_seg.hierarchy import Hierarchy, HierarchyError
 
@@ -54,10 +55,10 @@ def match_classes(names: Sequence[str], hierarchy: Hierarchy) -> ClassRows:
     """
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
-        rows.setdefault(_plain(name), row)
+        rows.setdefault(plain_name(name), row)
     leaves = hierarchy.display_names[: hierarchy.num_leaves]
     found = [
-        next((rows[_plain(x)] for x in (shown, path) if _plain(x) in rows), None)
+        next((rows[plain_name(x)] for x in (shown, path) if plain_name(x) in rows), None)
         for shown, path in zip(leaves, hierarchy.paths, strict=False)
     ]
     target = [leaf for leaf, row in enumerate(found) if row is not None]
@@ -94,7 +95,3 @@ def remap_node_sigmoid(source: Tensor, own: Tensor, rows: ClassRows) -> Tensor:
     result = own.clone()
     result[rows.target] = (source[rows.source] - source[-1]).to(own.dtype)
     return result
-
-
-def _plain(name: str) -> str:
-    return " ".join("".join(c if c.isalnum() else " " for c in name.casefold()).split())

@@ -10,17 +10,18 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from hiera_seg.config import ConfigError
-from hiera_seg.engine.checkpoint import CheckpointError
+from hiera_seg.checkpoint import TREE_KEY, read_checkpoint
+from hiera_seg.config import CheckpointError, ConfigError
+from hiera_seg.engine.checkpoint import replace_file
 from hiera_seg.engine.convert.classes import (
     match_classes,
     read_class_names,
     remap_leaf_softmax,
     remap_node_sigmoid,
 )
-from hiera_seg.engine.convert.files import read_checkpoint
 from hiera_seg.engine.convert.mask2former import CLASS_LAYERS, convert_mask2former
 from hiera_seg.engine.convert.mmseg import convert_mmseg
+from hiera_seg.hierarchy import Hierarchy
 
 State = dict[str, Tensor]
 
@@ -139,17 +140,23 @@ def convert_checkpoint(
     return {name: value.clone() for name, value in state.items()}, report
 
 
-def save_checkpoint(state: State, path: str | Path) -> None:
+def save_checkpoint(state: State, path: str | Path, hierarchy: Hierarchy) -> None:
     """Write tensors as a checkpoint that MODEL.WEIGHTS can name.
+
+    Args:
+        state: tensors by name.
+        path: the file.
+        hierarchy: the tree of the network, which the checkpoint stores.
 
     Raises:
         CheckpointError: the file can not be written.
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"model": state}, path)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise CheckpointError(f"{path} can not be written: {error}") from error
+    data = {"model": state, TREE_KEY: hierarchy.to_dict()}
+    replace_file(path, lambda file: torch.save(data, file))
 
 
 def _remap_classes(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hiera_seg.checkpoint import unsafe_pickle_allowed
 from hiera_seg.config import CheckpointError
 
 KEY = "MODEL.HIERA_SEG.TIMM"
@@ -36,7 +37,7 @@ def load_timm_file(
     if not os.path.isfile(path):
         raise CheckpointError(f"{KEY}.CHECKPOINT is {path}; there is no such file")
     try:
-        state = timm.models.load_state_dict(path)
+        state = timm.models.load_state_dict(path, weights_only=not unsafe_pickle_allowed())
     except Exception as error:  # an OSError, or whatever unpickling a foreign file runs into
         raise CheckpointError(
             f"{KEY}.CHECKPOINT is {path}, which can not be read: {_first_line(error)}"

@@ -17,6 +17,8 @@ class AuxiliaryHead(nn.Module):
     out, as void is.
     """
 
+    class_rows = {"predictor": "leaves"}
+
     @configurable
     def __init__(
         self,

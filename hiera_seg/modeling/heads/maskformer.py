@@ -81,6 +81,7 @@ class HieraMaskFormerHead(nn.Module):
         self.pixel_decoder = pixel_decoder
         self.transformer_decoder = transformer_decoder
         self.loss = loss
+        self.class_rows = {"transformer_decoder.class_predictor": loss.classes.rows}
         loss.classes.reset_predictor(transformer_decoder.class_predictor)
 
     @classmethod

@@ -52,6 +52,7 @@ class HieraPixelHead(nn.Module):
     """
 
     output_kind = "logits"  # the kind of its NodeOutput
+    class_rows = {"predictor": "nodes"}  # which layers have a row for each; hiera_seg.checkpoint
 
     @configurable
     def __init__(

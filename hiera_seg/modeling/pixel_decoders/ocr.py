@@ -59,6 +59,7 @@ class OCRDecoder(nn.Module):
         self.stride = min(shape.stride for shape in shapes.values())
         self.multi_scale_channels = [shapes[name].channels for name in reversed(self.in_features)]
         self.region_kind = region_kind
+        self.class_rows = {"region_logits": {"node": "nodes", "leaf": "leaves"}[region_kind]}
 
         self.region_hidden = conv_norm_relu(total, total, 1, norm)
         self.region_logits = Conv2d(total, num_regions, kernel_size=1)

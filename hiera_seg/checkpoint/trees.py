@@ -1,0 +1,140 @@
+"""The tree in a checkpoint: which tensors have rows of it, and how rows move between trees.
+
+A module whose tensors have a row for each node, leaf or class names them in ``class_rows``, such as
+``{"predictor": "nodes"}`` for ``self.predictor``.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hiera_seg.hierarchy import Hierarchy
+
+TREE_KEY = "hierarchy"  # of a checkpoint
+
+
+def tree_entries(model: nn.Module) -> dict[str, Any]:
+    """What a checkpoint stores beside the weights of a model with a tree, as plain data."""
+    hierarchy = tree_of(model)
+    return {} if hierarchy is None else {TREE_KEY: hierarchy.to_dict()}
+
+
+def tree_of(model: nn.Module) -> Hierarchy | None:
+    """The class tree of a model; None for one without."""
+    hierarchy = getattr(model, "hierarchy", None)
+    return hierarchy if isinstance(hierarchy, Hierarchy) else None
+
+
+def class_layers(model: nn.Module) -> dict[str, str]:
+    """The tensors of a model that have rows of its tree.
+
+    Returns:
+        "nodes", "leaves" or "leaves_and_none" (a last row for no object) by name in the
+        ``state_dict``.
+    """
+    layers = {}
+    names = model.state_dict().keys()
+    for prefix, module in model.named_modules():
+        for layer, rows in getattr(module, "class_rows", {}).items():
+            start = f"{prefix}.{layer}." if prefix else f"{layer}."
+            layers.update({name: rows for name in names if name.startswith(start)})
+    return layers
+
+
+def difference(theirs: Hierarchy, ours: Hierarchy) -> str:
+    """How two trees differ in their nodes or the numbering of these; "" where they do not.
+
+    Names of trees and levels do not count: no weight depends on them.
+    """
+    if theirs.paths == ours.paths:
+        return ""
+    missing = [path for path in ours.paths if path not in set(theirs.paths)]
+    gone = [path for path in theirs.paths if path not in set(ours.paths)]
+    parts = []
+    if missing:
+        parts.append(f"it lacks {_listed(missing)}")
+    if gone:
+        parts.append(f"{'and' if missing else 'it'} has {_listed(gone)}, which this tree lacks")
+    return " ".join(parts) or "its nodes have another order"
+
+
+def match_nodes(theirs: Hierarchy, ours: Hierarchy) -> dict[int, int]:
+    """Find each node of a tree in another one.
+
+    A node is found by its path, else by its bare name where one leaf, or one inner node, of each
+    tree has it; case and punctuation of bare names do not count.
+
+    Returns:
+        Ids of `theirs` by ids of `ours`.
+    """
+    by_path = {path: v for v, path in enumerate(theirs.paths)}
+    found = {v: by_path[path] for v, path in enumerate(ours.paths) if path in by_path}
+    their_names, our_names = _unique_names(theirs), _unique_names(ours)
+    taken = set(found.values())
+    for name, v in our_names.items():
+        if v not in found and their_names.get(name, -1) not in taken | {-1}:
+            found[v] = their_names[name]
+    return found
+
+
+def move_rows(
+    state: dict[str, Tensor],
+    own: Mapping[str, Tensor],
+    layers: Mapping[str, str],
+    theirs: Hierarchy,
+    ours: Hierarchy,
+) -> list[str]:
+    """Put the rows of class layers where a model's own tree has these nodes.
+
+    Args:
+        state: the checkpoint's tensors by name; those of `layers` are replaced.
+        own: the model's, whose rows stay where the checkpoint has none.
+        layers: see :func:`class_layers`.
+        theirs: the checkpoint's tree.
+        ours: the model's.
+
+    Returns:
+        Paths of the nodes whose rows are not in the checkpoint.
+    """
+    match = match_nodes(theirs, ours)
+    wanted = set()
+    for name, kind in layers.items():
+        if name not in state or name not in own:
+            continue
+        num_theirs, num_ours = (
+            h.num_nodes if kind == "nodes" else h.num_leaves for h in (theirs, ours)
+        )
+        extra = int(kind == "leaves_and_none")
+        source, target = state[name], own[name].clone()
+        if source.shape != (num_theirs + extra, *target.shape[1:]):
+            continue  # of another width: reported as any tensor that does not fit
+        rows = [(v, u) for v, u in match.items() if v < num_ours and u < num_theirs]
+        if rows:
+            to, of = torch.tensor(rows).T
+            target[to] = source[of].to(target)
+        if extra:
+            target[-1] = source[-1].to(target)
+        state[name] = target
+        wanted |= set(range(num_ours)) - {v for v, _ in rows}
+    return [ours.paths[v] for v in sorted(wanted)]
+
+
+def plain_name(name: str) -> str:
+    """A class name without case and punctuation."""
+    return " ".join("".join(c if c.isalnum() else " " for c in name.casefold()).split())
+
+
+def _unique_names(h: Hierarchy) -> dict[tuple[bool, str], int]:
+    """Nodes by (is a leaf, plain name), where no other has it."""
+    keys = [(v < h.num_leaves, plain_name(name)) for v, name in enumerate(h.node_names)]
+    counts = Counter(keys)
+    return {key: v for v, key in enumerate(keys) if counts[key] == 1}
+
+
+def _listed(paths: Iterable[str], shown: int = 3) -> str:
+    paths = list(paths)
+    more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
+    return ", ".join(repr(path) for path in paths[:shown]) + more
