@@ -26,9 +26,7 @@ ZIP = b"PK"
 # What torch.save began its files with before version 1.6: a pickled number
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # How torch names, in its versions' words, what weights_only=True refuses
-REFUSED_BY_TORCH = re.compile(
-    r"(?:GLOBAL|global|class|function|instantiate|type)\s+(?:<class ')?([A-Za-z_]\w*(?:\.\w+)+)"
-)
+REFUSED_BY_TORCH = re.compile(r"(?:GLOBAL|[Cc]lass) ([A-Za-z_][\w.]*)")
 BEGINNINGS = {  # of files that are taken for weights
     b"\x1f\x8b": "a gzip archive: unpack it",
     b"7z\xbc\xaf": "a 7z archive: unpack it",
@@ -159,10 +157,11 @@ def _load_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        names = REFUSED_BY_TORCH.findall(str(error))
-        if not names:
+        found = REFUSED_BY_TORCH.search(str(error))
+        if found is None:
             raise
-        raise _refused(path, names[-1]) from error
+        wanted = found[1] if "." in found[1] else f"builtins.{found[1]}"
+        raise _refused(path, wanted) from error
 
 
 def _refused(path: Path, wanted: str) -> CheckpointError:

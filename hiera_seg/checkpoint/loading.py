@@ -74,8 +74,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             key for key, *_ in incompatible.incorrect_shapes
         }:
             raise CheckpointError(
-                f"{path} holds weights of something else: none of its tensors has name and shape of "
-                "one of this model; tools/convert_checkpoint.py knows some projects"
+                f"{path} holds weights of something else: none of its tensors has name and shape "
+                "of one of this model; tools/convert_checkpoint.py knows some projects"
             )
         self._log_incompatible_keys(incompatible)
         for name in names:

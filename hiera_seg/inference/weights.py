@@ -18,8 +18,8 @@ class RefusesUntrained:
     def _report_mapping(self, path: str, missing: list[str], ours: Hierarchy) -> None:
         if missing:
             raise CheckpointError(
-                f"{path} holds no weights of {', '.join(missing)}: its own tree does not have these "
-                f"nodes of tree {ours.name!r}; train on from it, or take a tree that it knows"
+                f"{path} holds no weights of {', '.join(missing)}: its own tree does not have "
+                f"these nodes of tree {ours.name!r}; train on from it, or take a tree that it knows"
             )
         super()._report_mapping(path, missing, ours)
 

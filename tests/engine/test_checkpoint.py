@@ -29,7 +29,9 @@ def test_fifty_kills_while_saving_leave_a_loadable_checkpoint_each_time(tmp_path
         env={**os.environ, "TMPDIR": str(memory if folder is None else tmp_path)},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = re.search(r"50 kills, (\d+) amid a file, \d+ checkpoints saved, all loaded", done.stdout)
+    found = re.search(
+        r"50 kills, (\d+) amid a file, \d+ checkpoints saved, all loaded", done.stdout
+    )
     assert int(found[1]) >= 5, "too few kills fell into a save to say anything"
 
 
