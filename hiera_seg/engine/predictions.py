@@ -40,9 +40,7 @@ def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredi
     """
     weights = cfg.MODEL.WEIGHTS
     model = build_model(cfg)
-    checkpointer = _Checkpointer(
-        model, cfg.OUTPUT_DIR, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES
-    )
+    checkpointer = _Checkpointer(model, cfg.OUTPUT_DIR, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES)
     if "MODEL.WEIGHTS" not in opts and checkpointer.has_checkpoint():
         weights = checkpointer.get_checkpoint_file()
     if not weights:
