@@ -149,6 +149,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         layers = class_layers(self.model)
         own = self.model.state_dict()
         missing = move_rows(checkpoint["model"], own, layers, theirs, ours)
+        for name, state in checkpoint.items():  # such as averaged weights
+            if name != "model" and isinstance(state, dict) and layers.keys() <= state.keys():
+                move_rows(state, own, layers, theirs, ours)
         self._report_mapping(path, missing, ours)
 
     def _report_mapping(self, path: str, missing: list[str], ours: Hierarchy) -> None:

@@ -19,12 +19,11 @@ class HieraCheckpointer(SafeCheckpointer):
     Killed at any time, or out of space, it leaves ``last_checkpoint`` naming a whole one.
     """
 
-    def save(self, name: str, *, tag: bool = True, **kwargs: Any) -> None:
+    def save(self, name: str, **kwargs: Any) -> None:
         """Write ``<save_dir>/<name>.pth``: model, class tree, and state of a run.
 
         Args:
             name: file name without suffix.
-            tag: name it in ``last_checkpoint``, from where a run goes on.
             kwargs: further plain data to store beside the model and the checkpointables.
 
         Raises:
@@ -38,8 +37,7 @@ class HieraCheckpointer(SafeCheckpointer):
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         replace_file(path, lambda file: torch.save(data, file))
-        if tag:
-            self.tag_last_checkpoint(os.path.basename(path))
+        self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint from which a run goes on."""

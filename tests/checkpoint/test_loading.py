@@ -102,6 +102,16 @@ def test_rows_move_by_name_when_told_to(trained, tree):
     assert torch.equal(model.sem_seg_head.hidden.weight, hidden)
 
 
+def test_averaged_weights_in_a_checkpoint_move_too(trained):
+    content = torch.load("street.pth")
+    torch.save({**content, "ema": trained.state_dict()}, "averaged.pth")
+    model = Segmentor(REORDERED)
+    found = SafeCheckpointer(model, map_classes=True).load("averaged.pth")
+    assert found["ema"].keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(found["ema"][name], value), name
+
+
 def test_predicting_wants_weights_of_every_node(trained):
     load_weights(Segmentor(REORDERED), "street.pth", map_classes=True)
     with pytest.raises(CheckpointError, match=r"street\.pth holds no weights of vehicle/bus"):

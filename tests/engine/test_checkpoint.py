@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from torch import nn
 
 from hiera_seg.engine import HieraCheckpointer
@@ -101,11 +100,3 @@ def test_all_is_on_the_disk_before_and_after_the_renaming(tmp_path, monkeypatch)
         monkeypatch.setattr(os, name, lambda *a, n=name, f=real: (calls.append(n), f(*a)))
     replace_file(tmp_path / "x", lambda file: file.write(b"new"))
     assert calls == ["fsync", "replace", "fsync"], "the file, its name, the folder"
-
-
-def test_a_checkpoint_beside_the_last_one(tmp_path):
-    checkpointer = HieraCheckpointer(nn.Linear(1, 1), str(tmp_path))
-    checkpointer.save("model_0")
-    checkpointer.save("best", tag=False)
-    assert (tmp_path / "last_checkpoint").read_text() == "model_0.pth"
-    assert torch.load(tmp_path / "best.pth", weights_only=True).keys() == {"model"}
