@@ -8,6 +8,7 @@ from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine import (
     HieraTrainer,
     argument_parser,
+    dry_run,
     fast_dev_run,
     launch,
     load_config,
@@ -24,6 +25,8 @@ examples:
     tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
   see in seconds, without dataset or download, whether a config works
     tools/train_net.py --config-file ... --fast-dev-run [--iterations 20]
+  print what a config comes to, and one batch's labels, and train nothing
+    tools/train_net.py --config-file ... --dry-run
   a dataset of your own, which my_datasets.py registers
     tools/train_net.py --import my_datasets --config-file my_config.yaml
   several GPUs
@@ -33,7 +36,7 @@ examples:
 
 
 def main(args: argparse.Namespace) -> dict | None:
-    if args.fast_dev_run:
+    if args.fast_dev_run or args.dry_run:
         return try_config(args)
     cfg = setup(args)
     if args.eval_only:
@@ -43,13 +46,13 @@ def main(args: argparse.Namespace) -> dict | None:
     return trainer.train()
 
 
-def try_config(args: argparse.Namespace) -> dict:
+def try_config(args: argparse.Namespace) -> None:
     if args.num_gpus * args.num_machines > 1:
-        raise ConfigError("--fast-dev-run is for one process: leave --num-gpus away")
+        raise ConfigError("--dry-run and --fast-dev-run are for one process: leave --num-gpus away")
     import_modules(args.modules)
-    run = fast_dev_run(load_config(args.config_file, args.opts), iterations=args.iterations)
-    print(f"{args.config_file}: {run}")
-    return run.metrics
+    cfg = load_config(args.config_file, args.opts)
+    run = dry_run(cfg) if args.dry_run else fast_dev_run(cfg, iterations=args.iterations)
+    print(run if args.dry_run else f"{args.config_file}: {run}")
 
 
 if __name__ == "__main__":

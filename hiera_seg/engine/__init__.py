@@ -3,6 +3,7 @@
 import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
 from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
 from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.dry_run import dry_run
 from hiera_seg.engine.fast_dev_run import fast_dev_run
 from hiera_seg.engine.launch import launch
 from hiera_seg.engine.optimizer import build_optimizer
@@ -18,6 +19,7 @@ __all__ = [
     "argument_parser",
     "build_lr_scheduler",
     "build_optimizer",
+    "dry_run",
     "exit_on_error",
     "fast_dev_run",
     "launch",

@@ -30,7 +30,7 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's command line for training, ``--import`` and ``--fast-dev-run``."""
+    """Detectron2's command line for training, and what tries a config before it."""
     parser = default_argument_parser(epilog)
     add_unsafe_pickle(parser)
     parser.add_argument(
@@ -46,6 +46,12 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="try the config in seconds: one iteration and an evaluation on made-up images, on "
         "CPU, from random weights; needs no dataset, downloads and keeps nothing",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved config, the class tree, the parameters and what the first batch "
+        "holds at each level, and end; trains and writes nothing",
     )
     parser.add_argument(
         "--iterations", type=int, default=1, metavar="N", help="of --fast-dev-run (1)"
