@@ -1,0 +1,87 @@
+"""What the page of questions answers is so: its error messages, and claims no other test checks."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+
+from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg.config import ConfigError, resolve_ignore_label
+from hiera_seg.data import DatasetError, LabelReader, register_hierarchical_dataset
+from hiera_seg.engine import load_config
+from hiera_seg.modeling import decode_variant
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = (REPOSITORY / "docs" / "questions.md").read_text(encoding="utf-8")
+TREE = Hierarchy.from_dict({"flat": ["road"], "vehicle": ["car", "truck"]}, name="street")
+
+
+def message_of(error: type[Exception], call, *args) -> str:
+    with pytest.raises(error) as caught:
+        call(*args)
+    return str(caught.value)
+
+
+def test_error_messages_are_quoted_as_they_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    raw = np.array([[9]], np.uint8)
+    messages = [
+        message_of(DatasetError, DatasetCatalog.get, "hiera_lip_train"),
+        message_of(DatasetError, LabelReader(TREE, {0: "road"}).lookup, raw),
+        message_of(DatasetError, LabelReader(TREE).lookup, raw),
+        message_of(ConfigError, decode_variant, "auto", ["my_loss"]),
+        message_of(AttributeError, lambda: MetadataCatalog.get("never_heard_of").stuff_classes),
+    ]
+    MetadataCatalog.remove("never_heard_of")
+    headings = re.findall(r'^### "(.*)"$', PAGE.split("## Errors")[1], flags=re.MULTILINE)
+    assert len(headings) == len(messages)
+    for heading, message in zip(headings, messages, strict=True):
+        pattern = ".*".join(re.escape(part) for part in heading.split("..."))
+        assert re.search(pattern, message), message
+
+
+def test_more_than_255_classes_are_16_bits_throughout(tmp_path):
+    wide = Hierarchy.from_dict({f"g{i}": [f"c{i}_{j}" for j in range(30)] for i in range(10)})
+    register_hierarchical_dataset("docs_wide", hierarchy=wide, image_root="x", sem_seg_root="y")
+    metadata = MetadataCatalog.get("docs_wide")
+    try:
+        assert metadata.ignore_label == 65535
+        cfg = get_cfg()
+        add_hiera_seg_config(cfg)
+        assert resolve_ignore_label(cfg, wide) == 65535
+        cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, 309, 65535]], np.uint16))
+        labels = LabelReader.from_metadata(metadata)(str(tmp_path / "a.png"))
+        assert labels.tolist() == [[0, 309, 65535]]
+    finally:
+        DatasetCatalog.remove("docs_wide")
+        MetadataCatalog.remove("docs_wide")
+
+
+def test_number_of_classes_is_the_trees_and_sync_bn_runs_anywhere():
+    options = ["MODEL.HIERA_SEG.HIERARCHY", "pascal_person_part", "INPUT.CROP.SIZE", "[64, 64]"]
+    options += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "1000", "MODEL.DEVICE", "cpu"]
+    cfg = load_config(str(REPOSITORY / "configs/Base-DeepLabV3Plus-R18.yaml"), options)
+    assert cfg.MODEL.SEM_SEG_HEAD.NORM == cfg.MODEL.RESNETS.NORM == "SyncBN"
+    model = build_model(cfg)
+    image = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8)
+    labels = torch.randint(0, 7, (64, 64))
+    losses = model.train()([{"image": image, "sem_seg": labels}])  # a batch of one, too
+    assert all(loss.isfinite() for loss in losses.values())
+    assert model.eval()([{"image": image}])[0]["sem_seg"].shape == (7, 64, 64)
+
+
+def test_defaults_of_test_sizes_are_those_that_the_page_warns_of():
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    assert f"**{cfg.INPUT.MIN_SIZE_TEST}**" in PAGE and f" {cfg.INPUT.MAX_SIZE_TEST}" in PAGE
+
+
+def test_background_is_a_leaf_in_the_trees_of_persons():
+    for name in ("lip", "pascal_person_part"):
+        assert f"`{name}`" in PAGE and "background" in Hierarchy.load(name).leaf_names
