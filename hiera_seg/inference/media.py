@@ -95,7 +95,9 @@ class VideoFrames:
         # Where FFmpeg can not read a file no other backend can, and some say so on stderr.
         only_ffmpeg = not self.is_camera and cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
         backend = cv2.CAP_FFMPEG if only_ffmpeg else cv2.CAP_ANY
-        self._capture = cv2.VideoCapture(source if self.is_camera else self.name, backend)
+        self._capture = cv2.VideoCapture(
+            source if self.is_camera else os.path.abspath(self.name), backend
+        )
         if not self._capture.isOpened():
             what = "is there one, and may you use it?" if self.is_camera else "damaged, or no video"
             raise DatasetError(f"cannot open {self._what}: {what}")

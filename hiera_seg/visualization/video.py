@@ -39,7 +39,7 @@ class VideoWriter:
             self.path = Path(f"{stem}{suffix}")
             code = cv2.VideoWriter_fourcc(*codec)
             self._writer = cv2.VideoWriter(
-                str(self.path), code, min(fps, _MOST_FPS), (width, height)
+                os.path.abspath(self.path), code, min(fps, _MOST_FPS), (width, height)
             )
             if self._writer.isOpened():
                 return

@@ -125,6 +125,21 @@ def test_frames_of_two_sizes(camera, monkeypatch):
         list(VideoFrames(0))
 
 
+def test_a_file_without_a_frame_and_one_whose_decoder_throws(camera, monkeypatch, tmp_path):
+    (tmp_path / "a.mp4").touch()
+    monkeypatch.setattr(camera, "isOpened", lambda self: True)
+    with pytest.raises(DatasetError, match=r"cannot read video file .*a\.mp4: it has no frame"):
+        list(VideoFrames(tmp_path / "a.mp4"))
+    import cv2
+
+    def throw(self):
+        raise cv2.error("no such codec")
+
+    monkeypatch.setattr(camera, "read", throw)
+    with pytest.raises(DatasetError, match=r"a\.mp4: it has no frame"):
+        list(VideoFrames(tmp_path / "a.mp4"))
+
+
 def test_without_opencv(monkeypatch, tmp_path):
     (tmp_path / "a.mp4").touch()
     monkeypatch.setitem(sys.modules, "cv2", None)
