@@ -1,6 +1,7 @@
 """How a command line ends: one clear line for an error that a user can mend."""
 
 import contextlib
+import errno
 import logging
 import sys
 import time
@@ -15,6 +16,10 @@ from hiera_seg.engine.checkpoint import CheckpointError
 from hiera_seg.hierarchy import HierarchyError
 
 FAILURES = (DatasetError, HierarchyError, CheckpointError, FloatingPointError)
+# What the system says of a disk or a folder; other errors of files are bugs
+DISK_FAILURES = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO
+}  # fmt: skip
 
 # What all processes find wrong, the first one says; whatever started them ends the others while
 # they wait so many seconds, and long before one that only lost its peers has a word.
@@ -25,9 +30,9 @@ _PATIENCE_WITHOUT_PEERS = 5.0
 def exit_on_error(main: Callable, *args: object) -> None:
     """Call ``main(*args)``; an expected error is printed as one line and ends the process.
 
-    Exit codes: 1 for a run that failed (data, trees, checkpoints, a loss that is not finite, a
-    process of the job that is gone), 2 for a command line or config that can not work, 130 for
-    Ctrl-C. Anything else is a bug and keeps its traceback.
+    Exit codes: 1 for a run that failed (data, trees, checkpoints, a full disk, a loss that is not
+    finite, a process of the job that is gone), 2 for a command line or config that can not work,
+    130 for Ctrl-C. Anything else is a bug and keeps its traceback.
     """
     try:
         main(*args)
@@ -35,6 +40,10 @@ def exit_on_error(main: Callable, *args: object) -> None:
         _exit(error, 2)
     except FAILURES as error:
         _exit(error, 1)
+    except OSError as error:
+        if error.errno not in DISK_FAILURES:
+            raise
+        _exit(f"{error.filename or 'a file could not be written'}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
     except RuntimeError as error:

@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import re
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
@@ -100,7 +102,16 @@ def _read_config(config_file: str, opts: list[str]) -> CfgNode:
     add_hiera_seg_config(cfg)
     try:
         if config_file:
-            cfg.merge_from_file(config_file)
+            cfg.merge_from_file(config_file, allow_unsafe=False)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"config file {config_file}: {_yaml_reason(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"config file {config_file}: its _BASE_ files name each other") from error
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"config file {config_file}: it, or a _BASE_ of it, does not hold keys with their "
+            f"values, such as MODEL: {{DEVICE: cpu}} ({_reason(error)})"
+        ) from error
     except Exception as error:
         raise ConfigError(f"config file {config_file}: {_reason(error)}") from error
     try:
@@ -116,8 +127,21 @@ def _choose_device(cfg: CfgNode) -> None:
         cfg.MODEL.DEVICE = "cpu"
 
 
+def _yaml_reason(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong in which file and line; a base may be the file."""
+    mark = error.problem_mark
+    where = f"{mark.name}, line {mark.line + 1}: " if mark is not None else ""
+    tag = re.search(r"tag:yaml\.org,2002:(python/[^\s']+)", error.problem or "")
+    if tag:
+        return (
+            f"{where}the tag !!{tag[1]} is refused, because it could run code; write lists, not "
+            "tuples, and plain values"
+        )
+    return f"{where}{error.problem or error}"
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | UnicodeError):
         return str(error)
     # str(KeyError) is the repr of its message; an AssertionError may have none
     return str(error.args[0]) if error.args else type(error).__name__
