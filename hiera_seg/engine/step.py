@@ -120,7 +120,7 @@ class HieraTrainStep(SimpleTrainer):
     def _log(self, parts: list[list[dict]], losses: list[Losses], data_time: float) -> None:
         """Put the losses, means over parts and processes, into the storage of the main process."""
         names = list(losses[0])
-        stacked = torch.stack([found[name].float() for found in losses for name in names])
+        stacked = torch.stack([found[name].double() for found in losses for name in names])
         values = stacked.view(len(losses), len(names)).tolist()  # one wait for the device
         found = [dict(zip(names, row, strict=True)) for row in values]
         failure = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import numbers
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 
@@ -255,6 +256,34 @@ def _as_count(valid_count: float | Tensor, device: torch.device) -> Tensor:
     if not valid_count >= 0:
         raise ValueError(f"valid_count must be a number of pixels, 0 or more, not {valid_count}")
     return torch.full((), float(valid_count), device=device)
+
+
+def as_node_weights(weights: object, hierarchy: Hierarchy, like: Tensor) -> Tensor:
+    """Weights of nodes as a tensor (N,) without gradient, of the type and device of another.
+
+    Raises:
+        ValueError: not one weight a node.
+    """
+    weights = torch.as_tensor(weights, dtype=like.dtype, device=like.device).detach()
+    if weights.shape != (hierarchy.num_nodes,):
+        raise ValueError(
+            f"node_weights have shape {tuple(weights.shape)}; {tree_text(hierarchy)} needs "
+            f"({hierarchy.num_nodes},), one weight a node"
+        )
+    return weights
+
+
+def register_node_weights(module: nn.Module, weights: Sequence[float] | None) -> None:
+    """Keep weights in a module with a ``hierarchy``, so that they move with it; not in its state.
+
+    Raises:
+        ValueError: not one weight a node, or one that is not finite and 0 or more.
+    """
+    if weights is not None:
+        weights = as_node_weights(weights, module.hierarchy, torch.zeros(()))
+        if not (torch.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError("node_weights must be finite and 0 or more")
+    module.register_buffer("node_weights", weights, persistent=False)
 
 
 def reciprocal_or_zero(count: Tensor) -> Tensor:

@@ -13,11 +13,13 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_ops import take_nodes
 
 from .checks import (
+    as_node_weights,
     check_logits,
     check_normalize,
     label_index,
     level_counts,
     reciprocal_or_zero,
+    register_node_weights,
     tree_text,
 )
 from .compiling import runs_eagerly
@@ -74,6 +76,7 @@ def level_ce_loss(
     *,
     level_weights: Sequence[float] | None = None,
     ignore_label: int = 255,
+    node_weights: Tensor | None = None,
     valid_count: float | Tensor | None = None,
 ) -> Tensor:
     """Softmax cross entropy among the nodes of each level, summed over the levels.
@@ -88,6 +91,8 @@ def level_ce_loss(
         hierarchy: the tree.
         level_weights: one weight a level, coarse to fine; None or empty: all 1.
         ignore_label: the value of void in `labels`.
+        node_weights: (N,) multiplies the terms of the pixels whose node at the level it is;
+            denominators stay the same. A constant: gets no gradient.
         valid_count: pixels to divide by instead of the batch's own: one number for all levels, or
             (num_levels,) as in `valid_pixels`.
 
@@ -102,7 +107,9 @@ def level_ce_loss(
     def make(tables: tuple[LevelTable, ...], pixel_weights: list[Tensor | None]) -> TileLoss:
         return partial(_level_tile, tables=tables, pixel_weights=pixel_weights)
 
-    return _loss_by_level(logits, labels, hierarchy, level_weights, ignore_label, valid_count, make)
+    return _loss_by_level(
+        logits, labels, hierarchy, level_weights, ignore_label, node_weights, valid_count, make
+    )
 
 
 @runs_eagerly
@@ -113,6 +120,7 @@ def marginal_ce_loss(
     *,
     level_weights: Sequence[float] | None = None,
     ignore_label: int = 255,
+    node_weights: Tensor | None = None,
     valid_count: float | Tensor | None = None,
 ) -> Tensor:
     """Cross entropy of a softmax over the leaves, a node's probability being that of its leaves.
@@ -146,7 +154,9 @@ def marginal_ce_loss(
             pixel_weights=pixel_weights,
         )
 
-    return _loss_by_level(logits, labels, hierarchy, level_weights, ignore_label, valid_count, make)
+    return _loss_by_level(
+        logits, labels, hierarchy, level_weights, ignore_label, node_weights, valid_count, make
+    )
 
 
 def _loss_by_level(
@@ -155,6 +165,7 @@ def _loss_by_level(
     hierarchy: Hierarchy,
     level_weights: Sequence[float] | None,
     ignore_label: int,
+    node_weights: Tensor | None,
     valid_count: float | Tensor | None,
     make_tile_loss,
 ) -> Tensor:
@@ -172,6 +183,12 @@ def _loss_by_level(
         table.reached * (relative[level] * weights[level]) if weights[level] else None
         for level, table in enumerate(tables)
     ]
+    if node_weights is not None:
+        node_weights = as_node_weights(node_weights, hierarchy, counts)
+        pixel_weights = [
+            weight if weight is None else weight * node_weights[table.nodes][table.target]
+            for weight, table in zip(pixel_weights, tables, strict=True)
+        ]
     tile_loss = make_tile_loss(tables, pixel_weights)
     return sum_over_pixels(logits, index, tile_loss, scale=scale)
 
@@ -279,13 +296,15 @@ class _NodeLevelLoss(nn.Module):
         *,
         ignore_label: int = 255,
         level_weights: Sequence[float] | None = None,
+        node_weights: Sequence[float] | None = None,
     ):
         """
         Args:
-            hierarchy, ignore_label, level_weights: as in `level_ce_loss`.
+            hierarchy, ignore_label, level_weights, node_weights: as in `level_ce_loss`.
         """
         super().__init__()
         self.hierarchy = hierarchy
+        register_node_weights(self, node_weights)
         self.options = {
             "ignore_label": ignore_label,
             "level_weights": _level_weights(level_weights, hierarchy),
@@ -303,7 +322,12 @@ class LevelCELoss(_NodeLevelLoss):
         self, logits: Tensor, labels: Tensor, *, valid_count: float | Tensor | None = None
     ) -> Tensor:
         return level_ce_loss(
-            logits, labels, self.hierarchy, valid_count=valid_count, **self.options
+            logits,
+            labels,
+            self.hierarchy,
+            node_weights=self.node_weights,
+            valid_count=valid_count,
+            **self.options,
         )
 
 
@@ -315,7 +339,12 @@ class MarginalCELoss(_NodeLevelLoss):
         self, logits: Tensor, labels: Tensor, *, valid_count: float | Tensor | None = None
     ) -> Tensor:
         return marginal_ce_loss(
-            logits, labels, self.hierarchy, valid_count=valid_count, **self.options
+            logits,
+            labels,
+            self.hierarchy,
+            node_weights=self.node_weights,
+            valid_count=valid_count,
+            **self.options,
         )
 
 
@@ -327,21 +356,34 @@ class BCELoss(nn.Module):
     counts = "pixels"
 
     def __init__(
-        self, hierarchy: Hierarchy, *, ignore_label: int = 255, normalize: str = "level_mean"
+        self,
+        hierarchy: Hierarchy,
+        *,
+        ignore_label: int = 255,
+        normalize: str = "level_mean",
+        node_weights: Sequence[float] | None = None,
     ):
         """
         Args:
-            hierarchy, ignore_label, normalize: as in `bce_loss`.
+            hierarchy, ignore_label, normalize, node_weights: as in `bce_loss`.
         """
         super().__init__()
         check_normalize(normalize)
         self.hierarchy = hierarchy
+        register_node_weights(self, node_weights)
         self.options = {"ignore_label": ignore_label, "normalize": normalize}
 
     def forward(
         self, logits: Tensor, labels: Tensor, *, valid_count: float | Tensor | None = None
     ) -> Tensor:
-        return bce_loss(logits, labels, self.hierarchy, valid_count=valid_count, **self.options)
+        return bce_loss(
+            logits,
+            labels,
+            self.hierarchy,
+            node_weights=self.node_weights,
+            valid_count=valid_count,
+            **self.options,
+        )
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())

@@ -18,13 +18,13 @@ from hiera_seg.layers.tree_ops import descendant_max, take_nodes, tree_tables
 
 from . import node_kernel
 from .checks import (
+    as_node_weights,
     check_logits,
     check_normalize,
     check_number,
     label_index,
     pixel_count,
     reciprocal_or_zero,
-    tree_text,
 )
 from .label_tables import node_tables
 from .tiles import loss_dtype, sum_over_pixels
@@ -89,13 +89,7 @@ def _node_weight(
     weight = 1 / divisor.to(dtype)
     if node_weights is None:
         return weight
-    node_weights = torch.as_tensor(node_weights, dtype=dtype, device=device).detach()
-    if node_weights.shape != weight.shape:
-        raise ValueError(
-            f"node_weights have shape {tuple(node_weights.shape)}; {tree_text(hierarchy)} needs "
-            f"({hierarchy.num_nodes},), one weight a node"
-        )
-    return weight * node_weights
+    return weight * as_node_weights(node_weights, hierarchy, weight)
 
 
 def binary_term(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

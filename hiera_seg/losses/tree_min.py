@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 
-from .checks import check_normalize, check_number
+from .checks import check_normalize, check_number, register_node_weights
 from .compiling import runs_eagerly
 from .node_terms import node_loss
 from .registry import HIERA_LOSSES
@@ -79,22 +81,33 @@ class TreeMinLoss(nn.Module):
     counts = "pixels"
 
     def __init__(
-        self, hierarchy: Hierarchy, *, ignore_label: int = 255, normalize: str = "level_mean"
+        self,
+        hierarchy: Hierarchy,
+        *,
+        ignore_label: int = 255,
+        normalize: str = "level_mean",
+        node_weights: Sequence[float] | None = None,
     ):
         """
         Args:
-            hierarchy, ignore_label, normalize: as in `tree_min_loss`.
+            hierarchy, ignore_label, normalize, node_weights: as in `tree_min_loss`.
         """
         super().__init__()
         check_normalize(normalize)
         self.hierarchy = hierarchy
+        register_node_weights(self, node_weights)
         self.options = {"ignore_label": ignore_label, "normalize": normalize, "gamma": 0.0}
 
     def forward(
         self, logits: Tensor, labels: Tensor, *, valid_count: float | Tensor | None = None
     ) -> Tensor:
         return tree_min_loss(
-            logits, labels, self.hierarchy, valid_count=valid_count, **self.options
+            logits,
+            labels,
+            self.hierarchy,
+            node_weights=self.node_weights,
+            valid_count=valid_count,
+            **self.options,
         )
 
     def extra_repr(self) -> str:
@@ -112,11 +125,17 @@ class FocalTreeMinLoss(TreeMinLoss):
         ignore_label: int = 255,
         gamma: float = 2.0,
         normalize: str = "level_mean",
+        node_weights: Sequence[float] | None = None,
     ):
         """
         Args:
-            hierarchy, ignore_label, gamma, normalize: as in `tree_min_loss`.
+            hierarchy, ignore_label, gamma, normalize, node_weights: as in `tree_min_loss`.
         """
-        super().__init__(hierarchy, ignore_label=ignore_label, normalize=normalize)
+        super().__init__(
+            hierarchy,
+            ignore_label=ignore_label,
+            normalize=normalize,
+            node_weights=node_weights,
+        )
         check_number("gamma", gamma, minimum=0)
         self.options["gamma"] = gamma

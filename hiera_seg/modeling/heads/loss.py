@@ -1,5 +1,6 @@
 """What every head needs for its losses: terms a config names, denominator, clock, random values."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,16 @@ from torch import Tensor
 
 from hiera_seg.config import ConfigError
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss
+from hiera_seg.losses import (
+    HIERA_LOSSES,
+    NODE_WEIGHT_METHODS,
+    HierarchicalLoss,
+    node_weights_from_counts,
+    read_node_counts,
+)
 
 KEY = "MODEL.HIERA_SEG.LOSSES"
+WEIGHTS_KEY = "MODEL.HIERA_SEG.NODE_WEIGHTS"
 
 
 def build_hierarchical_loss(
@@ -34,7 +42,13 @@ def build_hierarchical_loss(
     for entry in entries:
         if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
             raise _malformed(entry)
-    terms = [(name, weight, _options(cfg, name)) for name, weight in entries]
+    node_weights = _node_weights(cfg, hierarchy)
+    terms = [(name, weight, _options(cfg, name, node_weights)) for name, weight in entries]
+    if node_weights is not None and not any("node_weights" in term[2] for term in terms):
+        raise ConfigError(
+            f"{WEIGHTS_KEY}.METHOD is set, but no loss of {KEY} takes weights of nodes; among "
+            f"those that do: {', '.join(filter(_takes_node_weights, HIERA_LOSSES.names()))}"
+        )
     try:
         return HierarchicalLoss(hierarchy, terms, ignore_label)
     except ValueError as error:
@@ -84,9 +98,40 @@ def _malformed(found: Any) -> ConfigError:
     )
 
 
-def _options(cfg: CfgNode, name: str) -> dict[str, Any]:
+def _options(cfg: CfgNode, name: str, node_weights: np.ndarray | None) -> dict[str, Any]:
     node = cfg.MODEL.HIERA_SEG.get(name.upper())
     options = {key.lower(): value for key, value in node.items()} if node is not None else {}
     if options.get("schedule_iters") == 0:
         options["schedule_iters"] = cfg.SOLVER.MAX_ITER
+    if node_weights is not None and name in HIERA_LOSSES and _takes_node_weights(name):
+        options["node_weights"] = node_weights
     return options
+
+
+def _takes_node_weights(name: str) -> bool:
+    return "node_weights" in inspect.signature(HIERA_LOSSES.get(name)).parameters
+
+
+def _node_weights(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
+    """(N,) the weights that MODEL.HIERA_SEG.NODE_WEIGHTS asks for, or None."""
+    keys = cfg.MODEL.HIERA_SEG.NODE_WEIGHTS
+    if not keys.METHOD:
+        if keys.FILE:
+            raise ConfigError(
+                f"{WEIGHTS_KEY}.FILE is set without METHOD: choose one of {NODE_WEIGHT_METHODS}"
+            )
+        return None
+    if keys.METHOD not in NODE_WEIGHT_METHODS:
+        raise ConfigError(
+            f"{WEIGHTS_KEY}.METHOD is {keys.METHOD!r}: choose one of {NODE_WEIGHT_METHODS}"
+        )
+    if not keys.FILE:
+        raise ConfigError(
+            f"{WEIGHTS_KEY}.METHOD is {keys.METHOD!r}, but FILE is empty: name a file of counts, "
+            "which tools/count_nodes.py writes"
+        )
+    try:
+        pixels = read_node_counts(keys.FILE, hierarchy)
+        return node_weights_from_counts(pixels, hierarchy, keys.METHOD)
+    except ValueError as error:
+        raise ConfigError(f"{WEIGHTS_KEY}.FILE: {error}") from error

@@ -95,6 +95,11 @@ class HieraMaskFormerHead(nn.Module):
                 f"MODEL.HIERA_SEG.LOSSES is {cfg.MODEL.HIERA_SEG.LOSSES}; HieraMaskFormerHead "
                 f"trains its queries by losses of their own, which {KEY} weighs: set it to []"
             )
+        if cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD:
+            raise ConfigError(
+                "MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD is set; the losses of HieraMaskFormerHead "
+                'take no weights of nodes: set it to ""'
+            )
         pixel_decoder = build_pixel_decoder(
             cfg, input_shape, keys.PIXEL_DECODER, f"{KEY}.PIXEL_DECODER"
         )

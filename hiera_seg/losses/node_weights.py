@@ -1,0 +1,102 @@
+"""Weights of nodes against rare classes, from the number of their pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from hiera_seg.hierarchy import Hierarchy
+
+NODE_WEIGHT_METHODS = ("inverse", "inverse_sqrt", "median")
+
+
+def node_weights_from_counts(pixels: np.ndarray, hierarchy: Hierarchy, method: str) -> np.ndarray:
+    """One weight a node: the rarer among the nodes that count at its level, the larger.
+
+    A node's frequency f is its share, descendants included, of the pixels of all nodes that count
+    at its level: the leaves at the last one, an inner node at its depth. Then
+
+        inverse: 1 / f      inverse_sqrt: 1 / sqrt(f)      median: (median of f) / f
+
+    where the first two are scaled to a mean of 1 over the nodes of a level. A node without a pixel
+    weighs 1, and is left out of mean and median.
+
+    Args:
+        pixels: (N,), labelled with each node itself, 0 or more.
+        hierarchy: the tree.
+        method: one of `NODE_WEIGHT_METHODS`.
+
+    Returns:
+        float64 (N,), all above 0.
+
+    Raises:
+        ValueError: another method or shape, negative counts, or no pixel at all.
+    """
+    pixels = np.asarray(pixels, dtype=np.float64)
+    if method not in NODE_WEIGHT_METHODS:
+        raise ValueError(f"method is {method!r}; it must be one of {NODE_WEIGHT_METHODS}")
+    if pixels.shape != (hierarchy.num_nodes,) or not (pixels >= 0).all():
+        raise ValueError(
+            f"pixels are numbers of 0 or more, one for each of the {hierarchy.num_nodes} nodes of "
+            f"tree {hierarchy.name!r}; found {pixels.shape}, the smallest {pixels.min(initial=0)}"
+        )
+    if not pixels.any():
+        raise ValueError("not one pixel was counted; weights need counts of a labelled dataset")
+    subtree = pixels @ hierarchy.ancestor_matrix
+    weights = np.ones(hierarchy.num_nodes)
+    for start, stop in hierarchy.level_slices:
+        seen = start + np.flatnonzero(subtree[start:stop])
+        if not len(seen):
+            continue
+        frequency = subtree[seen] / subtree[seen].sum()
+        if method == "median":
+            weights[seen] = np.median(frequency) / frequency
+        else:
+            raw = frequency ** (-1.0 if method == "inverse" else -0.5)
+            weights[seen] = raw / raw.mean()
+    return weights
+
+
+def write_node_counts(path: str | Path, pixels: dict[str, int], **about: object) -> None:
+    """Write counts as json, for :func:`read_node_counts`.
+
+    Args:
+        path: of the file.
+        pixels: by path of the node, labelled with the node itself.
+        about: what else the file shall say, plain data.
+    """
+    text = json.dumps({**about, "pixels": pixels}, indent=1)
+    Path(path).write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_node_counts(path: str | Path, hierarchy: Hierarchy) -> np.ndarray:
+    """Read what :func:`write_node_counts` wrote, for a tree that has all of its nodes.
+
+    Returns:
+        int64 (N,), pixels labelled with each node itself; 0 for nodes that the file lacks.
+
+    Raises:
+        ValueError: no such file, not of that form, or a node that is not in the tree.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        counts = {str(name): int(count) for name, count in found["pixels"].items()}
+    except OSError as error:
+        raise ValueError(f"{path} can not be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f'{path} is not a file of tools/count_nodes.py, json with {{"pixels": {{path: count}}}}'
+        ) from error
+    ids = {name: node for node, name in enumerate(hierarchy.paths)}
+    unknown = [name for name in counts if name not in ids]
+    if unknown:
+        raise ValueError(
+            f"{path} counts {unknown[0]!r}, which is not in tree {hierarchy.name!r}; count the "
+            "training set of this tree again with tools/count_nodes.py"
+        )
+    pixels = np.zeros(hierarchy.num_nodes, dtype=np.int64)
+    for name, count in counts.items():
+        pixels[ids[name]] = count
+    return pixels

@@ -1,0 +1,52 @@
+#!/usr/bin/env python
+"""Count the pixels of every class over training sets, for weights against rare classes."""
+
+import argparse
+
+from hiera_seg.config import ConfigError
+from hiera_seg.data.catalog import import_modules, require_registered
+from hiera_seg.data.counts import count_nodes
+from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.losses import write_node_counts
+
+EPILOG = """
+example: CamVid with weights of the inverse square root of frequencies
+  tools/count_nodes.py hiera_camvid_train --output camvid_counts.json
+  tools/train_net.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml \\
+      MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD inverse_sqrt \\
+      MODEL.HIERA_SEG.NODE_WEIGHTS.FILE camvid_counts.json
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a registered dataset")
+    parser.add_argument("--output", required=True, metavar="FILE", help="json file to write")
+    parser.add_argument(
+        "--import", dest="modules", action="append", default=[], metavar="MODULE",
+        help="import this first, a module that registers datasets; may be repeated",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    import_modules(args.modules)
+    require_registered(args.names, "NAME")
+    counts = count_nodes(args.names, progress=True)
+    try:
+        write_node_counts(
+            args.output, counts.pixels, datasets=args.names, images=counts.images, void=counts.void
+        )
+    except OSError as error:
+        raise ConfigError(f"--output {args.output} can not be written: {error.strerror}") from error
+    absent = sum(not count for count in counts.pixels.values())
+    print(
+        f"wrote {args.output}: {sum(counts.pixels.values())} pixels of {counts.images} images, "
+        f"{len(counts.pixels)} nodes, {absent} of which no label names"
+    )
+
+
+if __name__ == "__main__":
+    exit_on_error(main, parse_args())
