@@ -11,18 +11,20 @@ import pytest
 import torch
 import yaml
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
+from detectron2.engine import DefaultTrainer
 from PIL import Image
 
-from hiera_seg import add_hiera_seg_config
-from hiera_seg.data import HieraDatasetMapper
+from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg.data import HieraDatasetMapper, LabelReader, register_hierarchical_dataset
+from hiera_seg.modeling import build_hierarchical_loss
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: str, kind: str, title: str = "") -> list[str]:
-    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
     return [body for k, t, body in BLOCK.findall(text) if (k, t) == (kind, title)]
 
 
@@ -34,10 +36,10 @@ def run_blocks(page: str) -> dict:
     return names
 
 
-@pytest.mark.parametrize("page", ["coarse_labels.md", "decoding.md"])
+@pytest.mark.parametrize("page", ["docs/coarse_labels.md", "docs/decoding.md"])
 def test_pages_that_check_themselves(page):
     names = run_blocks(page)
-    if page == "decoding.md":
+    if page == "docs/decoding.md":
         assert names["coarse"].shape == names["fine"].shape == (500, 1000)
 
 
@@ -50,7 +52,7 @@ def mixture(tmp_path, monkeypatch):
             (tmp_path / name / folder).mkdir(parents=True)
             picture = Image.fromarray(np.array(values, dtype=np.uint8).repeat(8, 0).repeat(8, 1))
             picture.convert(mode).save(tmp_path / name / folder / "0.png")
-    names = run_blocks("several_datasets.md")
+    names = run_blocks("docs/several_datasets.md")
     yield names
     for name in ("town_train", "motorway_train"):
         DatasetCatalog.remove(name)
@@ -60,7 +62,7 @@ def mixture(tmp_path, monkeypatch):
 def test_a_mixture_reads_each_dataset_by_its_own_map(mixture):
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
-    first, repeated, _ = blocks("several_datasets.md", "yaml")
+    first, repeated, _ = blocks("docs/several_datasets.md", "yaml")
     cfg.DATASETS.TRAIN = yaml.safe_load(first.replace("(", "[").replace(")", "]"))["DATASETS"][
         "TRAIN"
     ]
@@ -78,9 +80,9 @@ def test_a_mixture_reads_each_dataset_by_its_own_map(mixture):
 
 
 def test_own_parts_are_built_and_trained(tmp_path):
-    parts = "\n\n".join(blocks("own_parts.md", "python", "my_parts.py"))
+    parts = "\n\n".join(blocks("docs/own_parts.md", "python", "my_parts.py"))
     (tmp_path / "my_parts.py").write_text(parts, encoding="utf-8")
-    (config,) = blocks("own_parts.md", "yaml", "my_config.yaml")
+    (config,) = blocks("docs/own_parts.md", "yaml", "my_config.yaml")
     (tmp_path / "my_config.yaml").write_text(
         config.replace("_BASE_: configs", f"_BASE_: {REPOSITORY}/configs"), encoding="utf-8"
     )
@@ -106,13 +108,11 @@ def test_a_train_net_with_three_changes_trains_and_evaluates(tmp_path, monkeypat
         image.save(tmp_path / "images" / f"{index}.png")
         labels = Image.fromarray(rng.integers(0, 4, (40, 48), dtype=np.uint8))
         labels.save(tmp_path / "labels" / f"{index}.png")
-    from hiera_seg.data import register_hierarchical_dataset
-
     name = "docs_train_net"
     register_hierarchical_dataset(name, hierarchy=TREE, image_root="images", sem_seg_root="labels")
-    (config,) = blocks("existing_train_net.md", "yaml")
+    (config,) = blocks("docs/existing_train_net.md", "yaml")
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
-    (code,) = blocks("existing_train_net.md", "python", "train_net.py")
+    (code,) = blocks("docs/existing_train_net.md", "python", "train_net.py")
     names = {"__name__": "train_net"}
     exec(compile(code, "train_net.py", "exec"), names)
     small = [
@@ -135,3 +135,47 @@ def test_a_train_net_with_three_changes_trains_and_evaluates(tmp_path, monkeypat
         MetadataCatalog.remove(name)
     results = json.loads((tmp_path / "output" / "hiera_metrics.json").read_text())["metrics"]
     assert {"mIoU", "mIoU_level_0", "mIoU_level_1"} <= set(results)
+
+
+def test_the_readmes_examples_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset, train_net, losses = blocks("README.md", "python")
+    exec(compile(dataset, "README.md", "exec"), {})
+    try:
+        reader = LabelReader.from_metadata(MetadataCatalog.get("street_val"))
+        tree = reader.hierarchy
+        assert reader.lookup(np.array([0, 1, 6])).tolist() == [255, tree["road"], tree["vehicle"]]
+    finally:
+        for name in ("street_train", "street_val"):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+    names = {
+        "get_cfg": get_cfg,
+        "DefaultTrainer": DefaultTrainer,
+        "build_detection_train_loader": build_detection_train_loader,
+    }
+    exec(compile(train_net, "README.md", "exec"), names)
+    assert "HIERA_SEG" in names["cfg"].MODEL
+
+    names = {"logits": torch.zeros(1, 26, 4, 4), "labels": torch.zeros(1, 4, 4, dtype=torch.long)}
+    exec(compile(losses, "README.md", "exec"), names)
+    assert names["loss"] > 0
+
+
+def test_the_flat_counterpart_of_the_tutorial_is_flat():
+    text = (REPOSITORY / "docs/tutorial.md").read_text(encoding="utf-8")
+    options = re.findall(r'`(MODEL\.HIERA_SEG\.[A-Z_.]+) "(.*?)"`', text)
+    assert [key for key, _ in options] == [
+        "MODEL.HIERA_SEG.LOSSES",
+        "MODEL.HIERA_SEG.MARGINAL_CE.LEVEL_WEIGHTS",
+    ]
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.merge_from_list([word for option in options for word in option])
+    tree = Hierarchy.from_dict(TREE)
+    loss = build_hierarchical_loss(cfg, tree, 255)
+    logits = torch.randn(1, tree.num_nodes, 5, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(30).reshape(1, 5, 6) % tree.num_leaves
+    flat = torch.nn.functional.cross_entropy(logits[:, : tree.num_leaves], labels)
+    assert torch.allclose(loss(logits, labels)["loss_marginal_ce"], flat)
