@@ -106,3 +106,7 @@ def test_everything_imports_without_optional_packages_or_network():
     modules = sorted(".".join(parts).removesuffix(".__init__") for parts in names)
     absent = ["timm", "tensorboard", "torch.utils.tensorboard", "onnx", "panopticapi"]
     assert import_errors(modules, absent) == []
+
+
+def test_training_needs_no_opencv_and_no_plotly():
+    assert import_errors(["hiera_seg.engine"], absent=["cv2", "plotly", "tensorboard"]) == []

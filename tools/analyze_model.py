@@ -5,6 +5,9 @@ import argparse
 import json
 import warnings
 
+import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
+
+# isort: split
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine import exit_on_error, load_config

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
+
+# isort: split
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
@@ -24,7 +28,11 @@ from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.labels import check_same_size, read_image_file
 from hiera_seg.engine import exit_on_error, load_config
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.visualization import cut_at_level, draw_levels
+
+try:
+    from hiera_seg.visualization import cut_at_level, draw_levels
+except ImportError as missing:  # OpenCV
+    sys.exit(f"error: {missing}")
 
 EPILOG = """
 examples:

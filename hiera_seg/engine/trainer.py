@@ -28,9 +28,11 @@ from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.hooks import BestWeights, EarlyStopping, Evaluation, WeightsFile
 from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.randomness import get_random_state, set_random_state
+from hiera_seg.engine.reporting import check_reports, evaluation_folder, report_evaluation
 from hiera_seg.engine.restart import goes_on
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.step import HieraTrainStep, plain_model
+from hiera_seg.engine.strips import BatchStrips, show_test_images
 from hiera_seg.engine.training_keys import check_metrics, check_training_keys
 from hiera_seg.engine.validation import check_can_validate, validation_losses
 from hiera_seg.evaluation import HieraSemSegEvaluator
@@ -88,6 +90,7 @@ class HieraTrainer(DefaultTrainer):
             cfg: what :func:`hiera_seg.engine.setup` gives: SEED is at least 0.
         """
         require_registered(cfg.DATASETS.TEST, "DATASETS.TEST")  # now, not after hours of training
+        check_reports(cfg)
         TrainerBase.__init__(self)  # DefaultTrainer's own would build DDP for GPUs only
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         check_training_keys(cfg)
@@ -189,9 +192,12 @@ class HieraTrainer(DefaultTrainer):
             keys = test.EARLY_STOPPING
             stopping = EarlyStopping(keys.METRIC, keys.MODE, keys.PATIENCE)
         evaluation = Evaluation(test.EVAL_PERIOD, self.cfg.OUTPUT_DIR, best=best, stopping=stopping)
-        return [
+        hooks = [
             evaluation if isinstance(hook, EvalHook) else hook for hook in super().build_hooks()
         ]
+        if comm.is_main_process() and self.cfg.VIS_PERIOD > 0:
+            hooks.insert(-1, BatchStrips(self.cfg))  # before the last one, which writes
+        return hooks
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -223,6 +229,7 @@ class HieraTrainer(DefaultTrainer):
             cfg: see the constructor.
             resume: take the last checkpoint of OUTPUT_DIR instead of MODEL.WEIGHTS.
         """
+        check_reports(cfg)
         model = cls.build_model(cfg)
         checkpointer = HieraCheckpointer(
             model, cfg.OUTPUT_DIR, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES
@@ -251,9 +258,15 @@ class HieraTrainer(DefaultTrainer):
             evaluators: default: :meth:`build_evaluator` of each dataset.
         """
         share_buffers(model)
+        plain = plain_model(model)
         if cfg.TEST.AUG.ENABLED:
-            model = HieraSegmentorWithTTA(cfg, plain_model(model))
-        return super().test(cfg, model, evaluators)
+            model = HieraSegmentorWithTTA(cfg, plain)
+        results = super().test(cfg, model, evaluators)
+        if comm.is_main_process():
+            show_test_images(cfg, plain)
+            if cfg.TEST.REPORT and evaluators is None:
+                report_evaluation(cfg, plain, results)
+        return results
 
     def state_dict(self) -> dict[str, Any]:
         state = TrainerBase.state_dict(self)
@@ -315,9 +328,7 @@ class HieraTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        folder = cfg.OUTPUT_DIR
-        if len(cfg.DATASETS.TEST) > 1:  # or the sets would overwrite each other's files
-            folder = f"{folder}/inference/{dataset_name}"
+        folder = evaluation_folder(cfg, dataset_name)
         return HieraSemSegEvaluator(
             dataset_name, output_dir=folder, hierarchy=resolve_hierarchy(cfg)
         )

@@ -1,0 +1,177 @@
+"""The numbers of an html report as plain data: tree, levels, confusion, curves.
+
+What the page's scripts read. Node ids are those of the tree; a level's classes are numbered in the
+order of a walk through the tree, so that relatives are neighbours in tables and matrices.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hiera_seg.hierarchy import Hierarchy, tree_colors
+from hiera_seg.metrics import level_scores
+
+# How two classes of a level are related; the page's scripts have the same order.
+RIGHT, SIBLING, COUSIN, STRANGER, ABOVE = range(5)
+# Beyond these the file would grow without telling more: the smallest are left out.
+MAX_CELLS = 20_000
+MAX_POINTS = 1_000
+
+
+def tree_data(hierarchy: Hierarchy) -> dict[str, Any]:
+    """The tree: names, parents, colours, and which node stands for each one at each level."""
+    own = np.arange(hierarchy.num_nodes)
+    standing = [np.where(row < 0, own, row).tolist() for row in hierarchy.level_ancestor]
+    colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in tree_colors(hierarchy).tolist()]
+    return {
+        "name": hierarchy.name,
+        "levels": list(hierarchy.level_names),
+        "names": list(hierarchy.node_names),
+        "display": list(hierarchy.display_names),
+        "parent": hierarchy.parent.tolist(),
+        "depth": hierarchy.depth.tolist(),
+        "color": colors,
+        "standing": standing,
+        "leaves": hierarchy.num_leaves,
+    }
+
+
+def walk_order(hierarchy: Hierarchy) -> np.ndarray:
+    """int64 (N,): each node's place in a walk through the tree, parents before their children."""
+    place = np.empty(hierarchy.num_nodes, np.int64)
+    stack = list(hierarchy.children(-1)[::-1])
+    count = 0
+    while stack:
+        node = stack.pop()
+        place[node] = count
+        count += 1
+        stack.extend(hierarchy.children(node)[::-1])
+    return place
+
+
+def relations(hierarchy: Hierarchy, nodes: np.ndarray) -> np.ndarray:
+    """How nodes of one level are related.
+
+    Args:
+        hierarchy: the tree.
+        nodes: int (K,), node ids standing at a level.
+
+    Returns:
+        uint8 (K, K): ``RIGHT`` on the diagonal; ``SIBLING`` where two have one parent, ``COUSIN``
+        where they have another ancestor in common, ``STRANGER`` where they have none.
+    """
+    top = np.asarray(hierarchy.level_ancestor[0])[nodes]
+    parent = hierarchy.parent[nodes]
+    result = np.where(top[:, None] == top, COUSIN, STRANGER)
+    result[(parent[:, None] == parent) & (parent >= 0)] = SIBLING
+    np.fill_diagonal(result, RIGHT)
+    return result.astype(np.uint8)
+
+
+def level_data(matrix: np.ndarray, hierarchy: Hierarchy, level: int) -> dict[str, Any]:
+    """Scores of a level's classes, and what they are taken for.
+
+    Args:
+        matrix: int64 (K + 1, K), pixels by [predicted, true class] in the order of
+            ``level_nodes(level)``, as the evaluator's ``confusion_<level>.npz`` has it.
+        hierarchy: the tree.
+        level: index of the level.
+
+    Returns:
+        Lists over the K classes in the order of a walk through the tree: ``nodes``, ``iou``,
+        ``acc``, ``share`` (fractions or None), ``pixels`` (true ones), ``kinds`` (K lists of the
+        pixels that are right, taken for a sibling, cousin or stranger, or left above the level);
+        and ``cells``, ``[true, predicted, pixels]`` of the confusions by index into ``nodes``, the
+        largest first, with ``cells_left_out``.
+    """
+    nodes = np.asarray(hierarchy.level_nodes(level))
+    order = np.argsort(walk_order(hierarchy)[nodes], kind="stable")
+    nodes = nodes[order]
+    above = matrix[-1][order]
+    matrix = matrix[:-1][np.ix_(order, order)]
+    scores = level_scores(np.concatenate([matrix, above[None]]))
+
+    related = relations(hierarchy, nodes)
+    kinds = [np.where(related == kind, matrix, 0).sum(axis=0) for kind in range(ABOVE)]
+    predicted, true = np.nonzero(matrix * (related != RIGHT))
+    counts = matrix[predicted, true]
+    largest = np.argsort(-counts, kind="stable")[:MAX_CELLS]
+    cells = np.stack([true[largest], predicted[largest], counts[largest]], axis=1)
+    return {
+        "nodes": nodes.tolist(),
+        "iou": _fractions(scores.iou),
+        "acc": _fractions(scores.acc),
+        "share": _fractions(scores.share),
+        "pixels": (matrix.sum(axis=0) + above).tolist(),
+        "predicted": matrix.sum(axis=1).tolist(),
+        "kinds": np.stack([*kinds, above], axis=1).tolist(),
+        "cells": cells.tolist(),
+        "cells_left_out": len(counts) - len(largest),
+    }
+
+
+def curve_data(
+    lines: Sequence[str], levels: Sequence[str], max_iter: int | None = None
+) -> dict[str, list[dict]]:
+    """Losses and mIoU of a run, from the lines of Detectron2's metrics.json.
+
+    Lines that can not be read, such as the last one of a run that was killed, are passed over;
+    where a run was resumed, the later value of an iteration counts.
+
+    Args:
+        lines: each a json object with "iteration".
+        levels: names of the tree's levels.
+        max_iter: of the run. The evaluation at its end is written under the number of the
+            iteration that would come next; it is one of this many.
+
+    Returns:
+        "losses" and "miou": lists of ``{"name", "x", "y"}``, x iterations counted from 1.
+    """
+    series: dict[str, dict[int, float]] = defaultdict(dict)
+    for line in lines:
+        try:
+            point = json.loads(line)
+            iteration = int(point["iteration"]) + 1
+            iteration = iteration if max_iter is None else min(iteration, max_iter)
+        except (ValueError, TypeError, KeyError):
+            continue
+        for key, value in point.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                series[key][iteration] = float(value)
+    wanted = [f"mIoU_{level}" for level in levels]
+    losses = [key for key in series if "loss" in key.rpartition("/")[2]]
+    miou = [key for key in series if key.rpartition("/")[2] in wanted]
+    losses.sort(key=lambda key: (key != "total_loss", key))
+    miou.sort(key=lambda key: (key.rpartition("/")[0], wanted.index(key.rpartition("/")[2])))
+    sources = {key.rpartition("/")[0] for key in miou}
+    names = {key: key if len(sources) > 1 else key.rpartition("/")[2] for key in miou}
+    return {
+        "losses": [_curve(key, series[key]) for key in losses],
+        "miou": [_curve(names[key].replace("mIoU_", ""), series[key]) for key in miou],
+    }
+
+
+def _curve(name: str, points: Mapping[int, float]) -> dict[str, Any]:
+    x = sorted(points)
+    step = -(-len(x) // MAX_POINTS)
+    x = x[(len(x) - 1) % step :: step] if x else x  # with the last one
+    return {"name": name, "x": x, "y": [float(f"{points[i]:.5g}") for i in x]}
+
+
+def finite(value: Any) -> Any:
+    """Plain data without NaN and infinity, which json has not: they become None."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _fractions(values: np.ndarray) -> list[float | None]:
+    return [None if math.isnan(v) else round(v, 6) for v in values.tolist()]

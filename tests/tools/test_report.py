@@ -1,0 +1,152 @@
+"""tools/report.py: a run's folder as one html file, and errors of one line."""
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+from PIL import Image
+
+from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.engine import HieraTrainer, exit_on_error
+
+pytest.importorskip("plotly", reason="needs plotly")
+TOOL = Path(__file__).parents[2] / "tools/report.py"
+DATA = re.compile(r'<script type="application/json" id="report-data">(.*?)</script>', re.S)
+STREET = Hierarchy.from_dict(
+    {"flat": ["road", "path"], "vehicle": ["car", "bus"]}, name="street", levels=["group", "class"]
+)
+NAME = "report_street_test"
+SMALL_NETWORK = [
+    "MODEL.DEVICE", "cpu",
+    "MODEL.META_ARCHITECTURE", "HieraSegmentor",
+    "MODEL.WEIGHTS", "",
+    "MODEL.BACKBONE.NAME", "build_resnet_backbone",
+    "MODEL.RESNETS.DEPTH", 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
+    "MODEL.RESNETS.OUT_FEATURES", ["res2", "res5"],
+    "MODEL.RESNETS.NORM", "BN",
+    "MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead",
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res5"],
+    "MODEL.SEM_SEG_HEAD.NORM", "BN",
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM", 8,
+    "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 8,
+    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [1, 2, 3],
+    "MODEL.HIERA_SEG.LOSSES", [["bce", 1.0]],
+    "INPUT.MIN_SIZE_TEST", 0,
+    "DATALOADER.NUM_WORKERS", 0,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A run that has been evaluated: config, weights, numbers and curves."""
+    folder = tmp_path_factory.mktemp("report")
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels", "run"):
+        (folder / kind).mkdir()
+    for index in range(3):
+        noise = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"images/{index}.png")
+        labels = rng.integers(0, 4, (40, 50), dtype=np.uint8)
+        Image.fromarray(labels).save(folder / f"labels/{index}.png")
+    register_hierarchical_dataset(
+        NAME,
+        hierarchy=STREET,
+        image_root=str(folder / "images"),
+        sem_seg_root=str(folder / "labels"),
+    )
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.merge_from_list(SMALL_NETWORK)
+    cfg.DATASETS.TEST = (NAME,)
+    cfg.OUTPUT_DIR = str(folder / "run")
+    (folder / "run" / "config.yaml").write_text(cfg.dump())
+    (folder / "run" / "metrics.json").write_text('{"iteration": 19, "total_loss": 2.5}\n')
+    model = build_model(cfg)
+    torch.save({"model": model.state_dict()}, folder / "run" / "model_final.pth")
+    (folder / "run" / "last_checkpoint").write_text("model_final.pth")
+    HieraTrainer.test(cfg, model)
+    yield folder
+    DatasetCatalog.remove(NAME)
+    MetadataCatalog.remove(NAME)
+
+
+@pytest.fixture
+def report(project, monkeypatch, capsys, tmp_path):
+    """Runs the command in this process; gives exit code, stdout and stderr."""
+    tool = runpy.run_path(str(TOOL))
+
+    def run(*options, run=project / "run"):
+        options = ["--output", tmp_path / "report.html", *options]
+        options = ["--run", run, *options] if run else options
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
+        code = 0
+        try:
+            exit_on_error(tool["main"], tool["parse_args"]())
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def data_of(path):
+    return json.loads(DATA.search(path.read_text(encoding="utf-8"))[1])
+
+
+def test_a_run_is_all_it_needs(report, tmp_path):
+    code, out, err = report("--images", 2)
+    assert (code, err) == (0, "") and re.search(r"report.html: \d\.\d MB", out)
+    data = data_of(tmp_path / "report.html")
+    assert [image["name"] for image in data["images"]] == ["0.png", "2.png"]
+    assert data["curves"]["losses"][0]["y"] == [2.5] and data["notes"] == []
+
+
+def test_numbers_alone_without_a_model(report, tmp_path):
+    assert report("--images", 0)[0] == 0
+    assert data_of(tmp_path / "report.html")["images"] == []
+
+
+def test_what_keeps_images_out_is_told_and_the_numbers_are_written(report, project, tmp_path):
+    code, out, err = report("--opts", "MODEL.WEIGHTS", project / "none.pth")
+    assert code == 0 and err.startswith("warning: no images: ") and "none.pth" in err
+    data = data_of(tmp_path / "report.html")
+    assert data["images"] == [] and "none.pth" in data["notes"][0]
+
+
+def test_an_image_that_can_not_be_read_is_left_out(report, project, tmp_path):
+    good = project / "images" / "0.png"
+    content = good.read_bytes()
+    try:
+        good.write_bytes(b"no image")
+        code, _, _ = report("--images", 3)
+    finally:
+        good.write_bytes(content)
+    data = data_of(tmp_path / "report.html")
+    assert code == 0 and len(data["images"]) == 2 and "0.png" in data["notes"][0]
+
+
+def one_error(result, expected_code, *parts):
+    code, _, err = result
+    assert code == expected_code
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert all(part in err for part in parts), err
+
+
+def test_bad_arguments(report, project, tmp_path):
+    one_error(report(run=None), 2, "--run", "--config-file")
+    one_error(report(run=tmp_path / "nowhere"), 2, "nowhere is no folder")
+    one_error(report("--images", -1), 2, "--images is -1")
+    one_error(report("--dataset", "nothing"), 2, "nothing")
+    one_error(report("--output", project), 2, "is a folder")
+    one_error(report("--images", 0, "--output", project / "run/config.yaml/r.html"), 2, "r.html")
+    one_error(report(run=project / "images"), 2, "no evaluation", "hiera_metrics.json")
