@@ -13,6 +13,7 @@ from PIL import Image
 from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
+from hiera_seg.losses import marginal_ce_loss, write_node_counts
 from hiera_seg.metrics import collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
 from projects.HSSN.study import page, plan, run
@@ -23,6 +24,7 @@ from projects.HSSN.study.measure import (
     count_near_boundary,
     measure,
 )
+from projects.HSSN.study.proposals import AdjustedCE, leaf_shifts
 from projects.HSSN.study.subsets import register_subsets
 
 TREE = Hierarchy.from_dict(
@@ -90,6 +92,7 @@ def finish(runs: list[plan.Run], results: dict) -> None:
 def test_runs_wait_for_trunks_and_rates():
     results: dict = {}
     options = {"data": ["camvid"], "stages": ["trunk", "rate", "main"]}
+    options["arms"] = plan.ARMS
     assert plan.ready_runs(results, **options) == [plan.trunk_run("camvid")]
     finish([plan.trunk_run("camvid")], results)
     rates = plan.ready_runs(results, **options)
@@ -108,7 +111,8 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
         assert len({r.key for r in ready}) == len(ready)
         finish(ready, results)
     stages = [r["stage"] for r in results.values()]
-    assert stages.count("main") == 2 * len(plan.ARMS) * len(plan.SEEDS)
+    arms = plan.ARMS + plan.PROPOSALS
+    assert stages.count("main") == 2 * len(arms) * len(plan.SEEDS)
     assert stages.count("coarse") == 2 * len(plan.FEW_ARMS) * len(plan.SEEDS)
     for r in results.values():
         tested = r["test"] == plan.DATA[r["data"]].test
@@ -127,15 +131,24 @@ def test_the_best_rate_on_held_out_images_is_chosen_and_a_broken_run_never():
 
 
 @pytest.mark.parametrize("data", plan.DATA)
-@pytest.mark.parametrize("arm", plan.ARMS)
+@pytest.mark.parametrize("arm", plan.ARMS + plan.PROPOSALS)
 def test_arms_differ_in_loss_and_decoding_alone(data, arm, tmp_path):
     runs = [plan.rate_runs(data, name)[0] for name in ("flat", arm)]
     flat, cfg = (run.make_config(planned, tmp_path) for planned in runs)
     cfg.defrost()
     own = cfg.MODEL.HIERA_SEG
     variant = decode_variant(own.TEST.DECODE, [name for name, _ in own.LOSSES])
-    assert (variant == "marginal") == (arm in ("flat", "marginal_ce"))
-    for key in ("LOSSES", "MARGINAL_CE", "FOCAL_TREE_MIN", "TREE_MIN", "TREE_TRIPLET", "AUXILIARY"):
+    softmax = ("flat", "marginal_ce", *plan.PROPOSALS)
+    assert (variant == "marginal") == (arm in softmax)
+    for key in (
+        "ADJUSTED_CE",
+        "LOSSES",
+        "MARGINAL_CE",
+        "FOCAL_TREE_MIN",
+        "TREE_MIN",
+        "TREE_TRIPLET",
+        "AUXILIARY",
+    ):
         own[key] = flat.MODEL.HIERA_SEG[key]
     own.TEST.DECODE = flat.MODEL.HIERA_SEG.TEST.DECODE
     cfg.OUTPUT_DIR = flat.OUTPUT_DIR
@@ -158,6 +171,29 @@ def test_parts_of_a_dataset(street):
         "pavement": "flat/ground", "road": "flat/ground", "car": "vehicle/four",
         "bus": "vehicle/four", "bike": "vehicle/bike", "void": None,
     }  # fmt: skip
+
+
+def test_logits_are_shifted_by_frequencies_within_the_family(tmp_path):
+    pixels = np.zeros(TREE.num_nodes)
+    for leaf, count in {"road": 89, "pavement": 9, "car": 0, "bus": 0, "bike": 49}.items():
+        pixels[TREE[leaf]] = count
+    shares = {"road": 0.9, "pavement": 0.1, "car": 0.5, "bus": 0.5, "bike": 1.0}
+    found = np.exp(leaf_shifts(pixels, TREE, "siblings"))
+    assert dict(zip(TREE.leaf_names, found, strict=True)) == pytest.approx(shares)
+    assert np.exp(leaf_shifts(pixels, TREE, "all")).sum() == pytest.approx(1)
+    with pytest.raises(ValueError, match="within is 'kind'"):
+        leaf_shifts(pixels, TREE, "kind")
+
+    write_node_counts(tmp_path / "counts.json", dict(zip(TREE.paths, pixels, strict=True)))
+    loss = AdjustedCE(TREE, file=str(tmp_path / "counts.json"), tau=2.0)
+    logits = torch.randn(1, TREE.num_nodes, 2, 3, requires_grad=True)
+    shifted = logits.detach().clone()
+    shifted[:, :5] += 2 * torch.from_numpy(np.log(found)).float().view(1, 5, 1, 1)
+    labels = torch.tensor([[[TREE["road"], TREE["vehicle"], 255]] * 2])
+    value = loss(logits, labels)
+    value.backward()
+    torch.testing.assert_close(value.detach(), marginal_ce_loss(shifted, labels, TREE))
+    assert logits.grad[:, :5].any() and torch.isfinite(logits.grad).all()
 
 
 def test_resamples_are_scored_as_a_test_set_is():
@@ -187,7 +223,7 @@ def test_pixels_near_a_change_of_class():
     assert count_near_boundary(labels, truth, TREE)[1].tolist() == [[40, 40], [100, 100]]
 
 
-@pytest.mark.parametrize("arm", ["flat", "focal_tree_min_triplet"])
+@pytest.mark.parametrize("arm", ["sibling_adjusted", "focal_tree_min_triplet"])
 def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
     data = plan.Data(street, street, None, 5, "kind")
     monkeypatch.setitem(plan.DATA, "camvid", data)

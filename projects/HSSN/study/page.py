@@ -13,7 +13,7 @@ import numpy as np
 
 from hiera_seg.engine import exit_on_error
 
-from .plan import ARMS, DATA, RATES, SEEDS, chosen_rate, rate_runs
+from .plan import ARMS, DATA, PROPOSALS, RATES, SEEDS, chosen_rate, rate_runs
 from .run import RESULTS, read_results
 
 HERE = Path(__file__).parent
@@ -202,7 +202,7 @@ def places_of(result: dict[str, Any]) -> dict[str, float]:
 def rate_table(results: Results, data: str) -> str:
     """The mean of the levels' mIoU on held-out images at each rate."""
     rows = []
-    for arm in ARMS:
+    for arm in ARMS + PROPOSALS:
         runs = rate_runs(data, arm)
         if not any(run.key in results for run in runs):
             continue

@@ -22,6 +22,7 @@ ARMS = (
     "focal_tree_min_triplet",
     "public_code",
 )
+PROPOSALS = ("prior_adjusted", "sibling_adjusted")  # of `proposals`
 FEW_ARMS = ("flat", "marginal_ce", "level_ce", "focal_tree_min")  # of the questions about data
 SCRATCH_ARMS = ("flat", "level_ce", "focal_tree_min")
 RATES = (0.002, 0.02, 0.2)
@@ -67,7 +68,7 @@ class Run:
     Attributes:
         stage: "trunk", "rate", "main", "scratch", "tenth", "coarse" or "check".
         data: a key of `DATA`.
-        arm: one of `ARMS`.
+        arm: one of `ARMS` or `PROPOSALS`.
         seed: of the order of the data, and of all that is drawn.
         rate: the learning rate.
         iterations: how long.
@@ -173,7 +174,7 @@ def ready_runs(
     results: Mapping[str, dict],
     *,
     data: Iterable[str] = tuple(DATA),
-    arms: Iterable[str] = ARMS,
+    arms: Iterable[str] = ARMS + PROPOSALS,
     stages: Iterable[str] = STAGES,
     seeds: Iterable[int] = SEEDS,
 ) -> list[Run]:
@@ -199,4 +200,4 @@ def ready_runs(
                 wanted += [r for r in final_runs(name, arm, rate, stages) if r.seed in seeds]
     missing = [run for run in wanted if run.key not in results]
     order = {stage: place for place, stage in enumerate(STAGES)}
-    return sorted(missing, key=lambda run: (order[run.stage], run.seed))
+    return sorted(missing, key=lambda run: (run.arm in PROPOSALS, order[run.stage], run.seed))

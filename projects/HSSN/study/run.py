@@ -24,7 +24,8 @@ from hiera_seg.engine import HieraTrainer, exit_on_error, load_config
 from hiera_seg.modeling import HieraSegmentor
 
 from .measure import measure
-from .plan import ARMS, DATA, SEEDS, STAGES, Run, ready_runs, trunk_run
+from .plan import ARMS, DATA, PROPOSALS, SEEDS, STAGES, Run, ready_runs, trunk_run
+from .proposals import add_proposal_config, ensure_counts
 from .subsets import PREFIX, register_subsets
 
 HERE = Path(__file__).parent
@@ -49,7 +50,8 @@ def parse_args() -> argparse.Namespace:
         "--output", type=Path, default=Path("output/study"), help="for configs, logs, trunks"
     )
     parser.add_argument("--data", nargs="+", choices=DATA, default=tuple(DATA), metavar="DATA")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, metavar="ARM")
+    arms = ARMS + PROPOSALS
+    parser.add_argument("--arms", nargs="+", choices=arms, default=arms, metavar="ARM")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE")
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS)
     parser.add_argument("--quick", action="store_true", help="a telling part, in about an hour")
@@ -143,6 +145,7 @@ def make_config(run: Run, output: Path) -> CfgNode:
     dataset, arm = run.settings()
     names = tuple(f"{PREFIX}_{run.data}_{part}" for part in run.train)
     cfg = load_config(str(dataset), [])
+    add_proposal_config(cfg)
     cfg.merge_from_file(str(arm))
     cfg.DATASETS.TRAIN = names
     cfg.DATASETS.TEST = ()
@@ -150,6 +153,7 @@ def make_config(run: Run, output: Path) -> CfgNode:
     cfg.SOLVER.BASE_LR = run.rate
     cfg.SOLVER.MAX_ITER = run.iterations
     cfg.MODEL.WEIGHTS = str(trunk_file(run.data, output)) if run.trunk else ""
+    cfg.MODEL.HIERA_SEG.ADJUSTED_CE.FILE = str(counts_file(run, output))
     cfg.OUTPUT_DIR = str(output / run.key)
     cfg.freeze()
     return cfg
@@ -157,6 +161,10 @@ def make_config(run: Run, output: Path) -> CfgNode:
 
 def trunk_file(data: str, output: Path) -> Path:
     return output / f"trunk-{data}.pth"
+
+
+def counts_file(run: Run, output: Path) -> Path:
+    return output / f"counts-{run.data}-{'-'.join(run.train)}.json"
 
 
 def train(run: Run, output: Path, results: Path) -> None:
@@ -169,6 +177,8 @@ def train(run: Run, output: Path, results: Path) -> None:
     for name in ("detectron2", "fvcore", "hiera_seg"):
         setup_logger(str(folder), name=name)
     (folder / "config.yaml").write_text(cfg.dump())
+    if run.arm in PROPOSALS:
+        ensure_counts(cfg.DATASETS.TRAIN, counts_file(run, output))
 
     trainer = HieraTrainer(cfg)
     trainer.resume_or_load(resume=True)
