@@ -122,16 +122,18 @@ def main(args: argparse.Namespace) -> None:
             predictor, args.output, safe_depth=args.safe_depth, **options
         ) as writer:
             for stem, sample in tqdm(samples, disable=None if len(samples) > 1 else True):
-                failed += not run(partial(predict, writer, stem, sample, read_truth, args))
+                failed += not run(
+                    partial(predict, writer, stem, sample, read_truth, args), args.output
+                )
     except OSError as error:
-        raise DatasetError(describe_os_error(error)) from error
+        raise DatasetError(describe_os_error(error, args.output)) from error
     total = len(samples) + missing
     print(f"{total - failed} of {total} {what_of(samples)} written to {args.output}")
     if failed:
         sys.exit(1)
 
 
-def run(task: Callable[[], str]) -> bool:
+def run(task: Callable[[], str], output: Path) -> bool:
     """Do a task and say what came out, or in one line why it failed: the others may be good."""
     try:
         tqdm.write(task())
@@ -139,7 +141,7 @@ def run(task: Callable[[], str]) -> bool:
     except DatasetError as error:
         message = str(error)
     except OSError as error:
-        message = describe_os_error(error)
+        message = describe_os_error(error, output)
     tqdm.write(f"error: {' '.join(message.split())}", file=sys.stderr)
     return False
 
@@ -247,10 +249,11 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"--output {folder} can not be written: {error.strerror}") from error
 
 
-def describe_os_error(error: OSError) -> str:
+def describe_os_error(error: OSError, output: Path) -> str:
     if error.strerror is None:
         return str(error)
-    return f"cannot write {error.filename or 'a file'}: {error.strerror}"
+    # a disk that is full does not say for which file
+    return f"cannot write {error.filename or f'into {output}'}: {error.strerror}"
 
 
 def what_of(samples: Sequence[tuple[str, dict[str, Any]]]) -> str:

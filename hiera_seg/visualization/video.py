@@ -31,7 +31,7 @@ class VideoWriter:
             DatasetError: no OpenCV.
             OSError: the file can not be written, or no codec can be had.
         """
-        cv2 = quiet_opencv("writing videos")
+        self._cv2 = cv2 = quiet_opencv("writing videos")
         self._size = size
         self._odd = tuple((0, n % 2) for n in size)
         height, width = (n + n % 2 for n in size)
@@ -69,10 +69,13 @@ class VideoWriter:
         """Finish the file.
 
         Raises:
-            OSError: nothing of it has reached the disk.
+            OSError: it can not be read: OpenCV does not say that a disk is full.
         """
         self._writer.release()
-        if not self.path.is_file() or self.path.stat().st_size == 0:
+        capture = self._cv2.VideoCapture(os.path.abspath(self.path))
+        readable = capture.isOpened() and capture.read()[0]
+        capture.release()
+        if not readable:
             raise OSError(f"cannot write video {self.path}: is the disk full?")
 
     def __enter__(self) -> "VideoWriter":
@@ -84,4 +87,7 @@ class VideoWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:  # which is the one to hear about
+            self._writer.release()
