@@ -237,7 +237,9 @@ class Webcam:
 
 def test_webcams(demo, tmp_path, monkeypatch):
     real = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", Webcam)
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda *x: Webcam(*x) if isinstance(x[0], int) else real(*x)
+    )
     code, out, err = demo("--webcam", "--level", "group")
     assert (code, err) == (0, "") and "webcam 0: 6 frames" in out  # Ctrl-C is its usual end
     code, out, _ = demo("--webcam", 0, "--level", "kind", "--max-frames", 2)
