@@ -17,6 +17,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "tutorial.md"
+pytest.importorskip("plotly", reason="the tutorial's report needs plotly")
+
 BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
 
 # Starts a script in a fork of a process that has imported what takes seconds to import.
@@ -133,6 +135,7 @@ def test_commands_print_what_the_page_shows(runs):
 def test_pictures_and_numbers_are_there(runs, folder):
     assert len(list((folder / "look").glob("*.png"))) == 4
     assert (folder / "output" / "model_final.pth").is_file()
+    assert "street_val" in (folder / "report.html").read_text(encoding="utf-8")
     assert (folder / "pictures" / "048-levels.png").is_file()
     assert (folder / "pictures" / "059_group.png").is_file()
     metrics, prediction = (run.output for run in runs if run.command == "block.py")
