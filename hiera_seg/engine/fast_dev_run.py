@@ -156,6 +156,7 @@ def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
     cfg.TEST.EVAL_PERIOD = 0
     cfg.TEST.BEST_CHECKPOINT.METRIC = cfg.TEST.EARLY_STOPPING.METRIC = ""
     cfg.TEST.EXPECTED_RESULTS = []
+    cfg.TEST.REPORT, cfg.TEST.STRIP_IMAGES = False, 0  # nobody would see them
     cfg.TEST.AUG.MIN_SIZES = cfg.TEST.AUG.MIN_SIZES and (48, CROP)
     if cfg.TEST.AUG.CROP_SIZE:
         cfg.TEST.AUG.CROP_SIZE, cfg.TEST.AUG.STRIDE = [CROP, CROP], []

@@ -18,6 +18,7 @@ report.confusionView = () => {
   const matrix = (level) => {
     const box = document.getElementById("matrix");
     const size = level.nodes.length;
+    box.closest(".split").classList.toggle("narrow", size > MOST);
     if (size > MOST) {
       Plotly.purge(box);
       box.textContent = `${size} classes are too many for a picture; the table lists the largest confusions.`;

@@ -148,7 +148,7 @@ report.imagesView = () => {
         }
         return el("tr", {}, cells);
       });
-      const heads = ["level", scores ? "prediction, score" : "prediction", ...(truth ? ["truth"] : [])];
+      const heads = ["level", "prediction", ...(truth ? ["truth"] : [])];
       path.replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, heads.map((head) =>
         el("th", { scope: "col", class: "left" }, head)))), el("tbody", {}, rows)),
       el("p", { class: "muted" }, `pixel ${state.x}, ${state.y}`));

@@ -55,7 +55,7 @@ report.treeView = () => {
       hoverinfo: "text",
       marker: {
         colors: [report.color("card"), ...nodes.map((node) => (iou(node) === null ? none : report.shade(iou(node))))],
-        line: { width: 1, color: report.color("card") },
+        line: { width: Math.min(1, 150 / tree.leaves), color: report.color("card") },
       },
       root: { color: "rgba(0,0,0,0)" },
       leaf: { opacity: 1 },
