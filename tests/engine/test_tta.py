@@ -44,3 +44,17 @@ def test_a_mirrored_view_swaps_the_pairs_of_the_dataset(cfg, evaluate, weights):
     without = evaluate(*aug)
     MetadataCatalog.get(cfg.DATASETS.TEST[0]).flip_pairs = [("car", "road")]
     assert evaluate(*aug)["pACC"] != without["pACC"]
+
+
+def test_scores_are_judged_with_and_without_it(cfg, evaluate, weights):
+    """Config keys to results: calibration, and the curve over safe depths."""
+    test = "MODEL.HIERA_SEG.TEST."
+    keys = [f"{test}CALIBRATION", True, f"{test}SAFE_DEPTH_CURVE", True, f"{test}OUTPUT", "labels"]
+    plain, judged = evaluate(), evaluate(*keys)
+    added = ["safe_depth_auc", *(f"ECE_{name}" for name in ("group", "class"))]
+    assert sorted(judged.keys() - plain.keys()) == sorted(added)
+    assert {key: judged[key] for key in plain} == pytest.approx(plain, nan_ok=True)
+    augmented = evaluate(*keys, "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (40, 64))
+    for key in added:
+        assert 0 < judged[key] < 100 and 0 < augmented[key] < 100
+        assert judged[key] != augmented[key]
