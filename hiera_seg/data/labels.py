@@ -1,6 +1,9 @@
 """Label files: the one reader, and the map from what files hold to the node ids of a tree."""
 
 import difflib
+import io
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +19,8 @@ MAX_RAW_ID = 65535  # of a 16-bit label file
 _UNMAPPED = np.iinfo(np.int64).min
 _AMBIGUOUS = -1  # raw id of a name that several raw classes share
 _SHOWN = 20  # ids or files that an error lists before it only counts
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 # Pillow opens PNGs of 2 and 4 bits a pixel as 8-bit grey with the values stretched to 0..255.
 _STRETCH = {"L;2": 85, "L;4": 17}
@@ -41,7 +46,10 @@ def read_label_file(path: str) -> np.ndarray:
         DatasetError: no such file, not readable, or not one lossless channel of integers.
     """
     try:
-        with PathManager.open(path, "rb") as file, Image.open(file) as image:
+        with PathManager.open(path, "rb") as file:
+            content = file.read()
+        _check_png(content, path)
+        with Image.open(io.BytesIO(content)) as image:
             _check_label_image(image, path)
             stretch = _STRETCH.get(image.tile[0][3]) if image.tile else None
             image.load()
@@ -245,6 +253,10 @@ class LabelReader:
     def _resolve(self, label_map: Mapping, raw_classes: Any) -> dict[int, int]:
         """The label map with raw ids as keys and node ids or the ignore label as values."""
         raw_ids = _raw_class_ids(raw_classes)
+        if not isinstance(label_map, Mapping):
+            raise DatasetError(
+                f"label_map is {label_map!r}; a dict of nodes by raw id or name is wanted"
+            )
         resolved: dict[int, int] = {}
         for key, value in label_map.items():
             raw_id = _resolve_key(key, raw_ids)
@@ -271,6 +283,24 @@ class LabelReader:
             f"label_map[{key!r}] is {value!r}; a node of {_tree(self.hierarchy)} is wanted: "
             f"an id 0..{num_nodes - 1}, a name or a path, or None (or {self.ignore_label}) for void"
         )
+
+
+def _check_png(content: bytes, path: str) -> None:
+    """Check the sums of a PNG's pixels: Pillow stops at the last row, before it could see them."""
+    if not content.startswith(_PNG):
+        return
+    start, kind = len(_PNG), b""
+    while start < len(content) and kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content.ljust(start + 8, b"\0"), start)
+        end = start + 8 + length
+        expected = content[end : end + 4]
+        critical = kind[:1].isupper()
+        if critical and zlib.crc32(content[start + 4 : end]).to_bytes(4, "big") != expected:
+            raise DatasetError(
+                f"cannot read label file {path}: it is damaged or cut short, the checksum of its "
+                f"part {kind.decode('latin1')!r} is wrong; copy or make it again"
+            )
+        start = end + 4
 
 
 def _check_label_image(image: Image.Image, path: str) -> None:
@@ -306,8 +336,18 @@ def _check_ignore_label(value: Any, hierarchy: Hierarchy) -> int:
 def _raw_class_ids(raw_classes: Any) -> dict[str, int] | None:
     if raw_classes is None:
         return None
+    if not isinstance(raw_classes, Sequence | Mapping) or isinstance(raw_classes, str):
+        raise DatasetError(
+            f"raw_classes is {raw_classes!r}; a list of names is wanted, in the order of their raw "
+            "ids, or a dict of raw ids by name"
+        )
+    wrong = [name for name in raw_classes if not isinstance(name, str)]
     if isinstance(raw_classes, Mapping):
-        return {str(name): int(raw_id) for name, raw_id in raw_classes.items()}
+        wrong += [raw_id for raw_id in raw_classes.values() if not _is_int(raw_id)]
+    if wrong:
+        raise DatasetError(f"raw_classes holds {wrong[0]!r}; names and raw ids are wanted")
+    if isinstance(raw_classes, Mapping):
+        return {name: int(raw_id) for name, raw_id in raw_classes.items()}
     ids: dict[str, int] = {}
     for raw_id, name in enumerate(raw_classes):
         ids[name] = _AMBIGUOUS if name in ids else raw_id
