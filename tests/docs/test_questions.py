@@ -1,5 +1,6 @@
 """What the page of questions answers is so: its error messages, and claims no other test checks."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg.checkpoint import CheckpointError, SafeCheckpointer, read_checkpoint
 from hiera_seg.config import ConfigError, resolve_ignore_label
 from hiera_seg.data import DatasetError, LabelReader, register_hierarchical_dataset
 from hiera_seg.engine import load_config
@@ -31,11 +33,19 @@ def message_of(error: type[Exception], call, *args) -> str:
 def test_error_messages_are_quoted_as_they_are(monkeypatch, tmp_path):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     raw = np.array([[9]], np.uint8)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": print}))
+    other = Hierarchy.from_dict({"flat": ["road"], "vehicle": ["car", "bus"]}, name="other")
+    content = {"model": {"weight": torch.zeros(5)}, "hierarchy": other.to_dict()}
+    torch.save(content, tmp_path / "a.pth")
+    model = torch.nn.Module()
+    model.hierarchy = TREE
     messages = [
         message_of(DatasetError, DatasetCatalog.get, "hiera_lip_train"),
         message_of(DatasetError, LabelReader(TREE, {0: "road"}).lookup, raw),
         message_of(DatasetError, LabelReader(TREE).lookup, raw),
         message_of(ConfigError, decode_variant, "auto", ["my_loss"]),
+        message_of(CheckpointError, read_checkpoint, tmp_path / "a.pkl"),
+        message_of(CheckpointError, SafeCheckpointer(model).load, str(tmp_path / "a.pth")),
         message_of(AttributeError, lambda: MetadataCatalog.get("never_heard_of").stuff_classes),
     ]
     MetadataCatalog.remove("never_heard_of")
