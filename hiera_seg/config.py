@@ -89,8 +89,8 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.AUXILIARY.NORM = "BN"  # of its hidden layer
 
     # Weights of the nodes in the losses, from pixel counts that tools/count_nodes.py wrote to FILE:
-    # "inverse", "inverse_sqrt" or "median" frequency; "": all weigh 1.
-    hiera.NODE_WEIGHTS = CN({"METHOD": "", "FILE": ""})
+    # "inverse", "inverse_sqrt" or "median" frequency, but none above MAX; "": all weigh 1.
+    hiera.NODE_WEIGHTS = CN({"METHOD": "", "FILE": "", "MAX": 10.0})
 
     # Queries that score nodes (HieraMaskFormerHead); set MODEL.HIERA_SEG.LOSSES to [].
     hiera.MASK_FORMER = CN()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from hiera_seg.hierarchy import Hierarchy
 NODE_WEIGHT_METHODS = ("inverse", "inverse_sqrt", "median")
 
 
-def node_weights_from_counts(pixels: np.ndarray, hierarchy: Hierarchy, method: str) -> np.ndarray:
+def node_weights_from_counts(
+    pixels: np.ndarray, hierarchy: Hierarchy, method: str, *, maximum: float = math.inf
+) -> np.ndarray:
     """One weight a node: the rarer among the nodes that count at its level, the larger.
 
     A node's frequency f is its share, descendants included, of the pixels of all nodes that count
@@ -27,12 +30,14 @@ def node_weights_from_counts(pixels: np.ndarray, hierarchy: Hierarchy, method: s
         pixels: (N,), labelled with each node itself, 0 or more.
         hierarchy: the tree.
         method: one of `NODE_WEIGHT_METHODS`.
+        maximum: weights above it become it; one class of a few pixels would rule the training.
 
     Returns:
         float64 (N,), all above 0.
 
     Raises:
-        ValueError: another method or shape, negative counts, or no pixel at all.
+        ValueError: another method or shape, negative counts, no pixel at all, or a maximum that is
+            not above 0.
     """
     pixels = np.asarray(pixels, dtype=np.float64)
     if method not in NODE_WEIGHT_METHODS:
@@ -42,6 +47,8 @@ def node_weights_from_counts(pixels: np.ndarray, hierarchy: Hierarchy, method: s
             f"pixels are numbers of 0 or more, one for each of the {hierarchy.num_nodes} nodes of "
             f"tree {hierarchy.name!r}; found {pixels.shape}, the smallest {pixels.min(initial=0)}"
         )
+    if not maximum > 0:
+        raise ValueError(f"the maximum of weights is {maximum}; it must be above 0")
     if not pixels.any():
         raise ValueError("not one pixel was counted; weights need counts of a labelled dataset")
     subtree = pixels @ hierarchy.ancestor_matrix
@@ -56,7 +63,7 @@ def node_weights_from_counts(pixels: np.ndarray, hierarchy: Hierarchy, method: s
         else:
             raw = frequency ** (-1.0 if method == "inverse" else -0.5)
             weights[seen] = raw / raw.mean()
-    return weights
+    return weights.clip(max=maximum)
 
 
 def write_node_counts(path: str | Path, pixels: dict[str, int], **about: object) -> None:

@@ -44,6 +44,9 @@ def test_the_rarer_weighs_more_among_those_of_its_level(tree):
     assert found["vehicle"] == pytest.approx(537.5 / 475)
     found = weights("inverse")
     assert found["sky"] / found["road"] == pytest.approx(24)
+    limited = node_weights_from_counts(pixels, tree, "median", maximum=2.0)
+    assert limited[tree["sky"]] == 2
+    assert limited[tree["road"]] == pytest.approx(187.5 / 600)
     found = weights("inverse_sqrt")
     assert found["sky"] / found["road"] == pytest.approx(24**0.5)
     assert np.mean([found[name] for name in ("road", "car", "bus", "sky")]) == pytest.approx(1)

@@ -130,8 +130,10 @@ def _node_weights(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
             f"{WEIGHTS_KEY}.METHOD is {keys.METHOD!r}, but FILE is empty: name a file of counts, "
             "which tools/count_nodes.py writes"
         )
+    if not keys.MAX > 0:
+        raise ConfigError(f"{WEIGHTS_KEY}.MAX is {keys.MAX}: above 0, such as 10.0")
     try:
         pixels = read_node_counts(keys.FILE, hierarchy)
-        return node_weights_from_counts(pixels, hierarchy, keys.METHOD)
+        return node_weights_from_counts(pixels, hierarchy, keys.METHOD, maximum=keys.MAX)
     except ValueError as error:
         raise ConfigError(f"{WEIGHTS_KEY}.FILE: {error}") from error
