@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from torch import nn
 
-from hiera_seg.config import ConfigError
-from hiera_seg.engine.checkpoint import HieraCheckpointer
+from hiera_seg.checkpoint import read_file
+from hiera_seg.config import CheckpointError, ConfigError
+from hiera_seg.engine.checkpoint import HieraCheckpointer, replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +76,8 @@ class EvaluationRecord:
         return [(i, math.nan if value is None else value) for i, value in found]
 
     def _write(self) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w") as file:
-            file.writelines(f"{json.dumps(line)}\n" for line in self.lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        text = "".join(f"{json.dumps(line)}\n" for line in self.lines)
+        replace_file(self.path, lambda file: file.write(text.encode()))
 
 
 class BestWeights:
@@ -120,9 +116,9 @@ class BestWeights:
             logger.info(f"{path.name} is of an earlier run; it is now {aside.name}")
             return
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = read_file(path)
             known = found["metric"], found["mode"], found["value"], found["iteration"]
-        except Exception as error:  # whatever reading a foreign file runs into
+        except (CheckpointError, KeyError, TypeError) as error:
             logger.warning(f"{path} tells no best value ({error}); the next evaluation replaces it")
             return
         if known[:2] == (self.metric, self.mode):

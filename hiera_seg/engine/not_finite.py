@@ -8,6 +8,9 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
+from hiera_seg.config import CheckpointError
+from hiera_seg.engine.checkpoint import replace_file
+
 _SHOWN = 8  # names in the message
 
 
@@ -54,10 +57,9 @@ def describe_failure(
         "model": model.state_dict(),
     }
     try:
-        with open(path, "wb") as file:
-            torch.save(dump, file)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the latter
-        return f"{line}its dump {path} could not be written: {error}"
+        replace_file(path, lambda file: torch.save(dump, file))
+    except CheckpointError as error:
+        return f"{line}its dump: {error}"
     return f"{line}batch, losses and weights are in {path}"
 
 

@@ -235,7 +235,8 @@ class HieraTrainer(DefaultTrainer):
             model, cfg.OUTPUT_DIR, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES
         )
         found = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-        if cfg.SOLVER.EMA.ENABLED and "ema" in found:
+        of_this_tree = not cfg.MODEL.HIERA_SEG.MAP_CLASSES
+        if cfg.SOLVER.EMA.ENABLED and "ema" in found and of_this_tree:
             logger.info("Evaluating the average of the weights that the checkpoint holds")
             model.load_state_dict(found["ema"])
         results = cls.test(cfg, model)

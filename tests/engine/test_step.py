@@ -186,7 +186,10 @@ def test_weights_that_were_broken_before_are_told_from_bad_images(tmp_path):
 def test_a_dump_that_can_not_be_written_is_said_and_hides_nothing(tmp_path):
     step = toy_step(samples(float("inf")), tmp_path / "missing")
     step.iter = 0
-    with EventStorage(0), pytest.raises(FloatingPointError, match="loss_a is inf.* not be written"):
+    with (
+        EventStorage(0),
+        pytest.raises(FloatingPointError, match="loss_a is inf.* could not be written"),
+    ):
         step.run_step()
 
 
