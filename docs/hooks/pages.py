@@ -21,6 +21,7 @@ PAGES = {
     "index.md": "README.md",
     "datasets.md": "datasets/README.md",
     "hssn.md": "projects/HSSN/README.md",
+    "study.md": "projects/HSSN/study/README.md",
     "changelog.md": "CHANGELOG.md",
 }
 CONFIG_PAGE = "reference/config.md"
@@ -32,11 +33,27 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, source in PAGES.items():
         text = (REPOSITORY / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=text))
+        for image in images_elsewhere(text, source):
+            copy = File.generated(config, image_in_site(image), abs_src_path=REPOSITORY / image)
+            files.append(copy)
     sys.path.insert(0, str(HOOKS))
     from config_page import config_page  # imports Detectron2: only when the site is built
 
     files.append(File.generated(config, CONFIG_PAGE, content=config_page()))
     return files
+
+
+def images_elsewhere(markdown: str, source: str) -> list[str]:
+    """The pictures of a file's text that do not lie in docs/, as places in the repository."""
+    targets = [match["target"] for match in LINK.finditer(markdown) if match["head"][0] == "!"]
+    paths = {os.path.normpath(PurePosixPath(source).parent / target) for target in targets}
+    return sorted(
+        path for path in paths if not path.startswith(DOCS) and (REPOSITORY / path).is_file()
+    )
+
+
+def image_in_site(path: str) -> str:
+    return f"images/{path.replace('/', '-')}"
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
@@ -64,10 +81,12 @@ def site_links(markdown: str, page: str) -> str:
             inside = pages[path]
         elif path.startswith(f"{DOCS}/"):
             inside = path.removeprefix(f"{DOCS}/")
-        elif (REPOSITORY / path).exists():
-            return match["text"]
-        else:
+        elif not (REPOSITORY / path).exists():
             return match[0]  # MkDocs reports it
+        elif match["head"][0] == "!":
+            inside = image_in_site(path)
+        else:
+            return match["text"]
         return f"{match['head']}({os.path.relpath(inside, os.path.dirname(page) or '.')}{anchor})"
 
     lines, fenced = [], False

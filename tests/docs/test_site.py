@@ -42,6 +42,19 @@ def test_every_page_of_the_navigation_is_there(pages, navigation):
     assert set(navigation) <= written | set(pages.PAGES) | {pages.CONFIG_PAGE}
 
 
+def test_pictures_beside_such_a_page_come_along(pages, monkeypatch, tmp_path):
+    monkeypatch.setattr(pages, "REPOSITORY", tmp_path)
+    for name in ("projects/HSSN/study/plot.png", "docs/images/demo.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    source = "projects/HSSN/study/README.md"
+    text = "![a](plot.png) ![b](../../../docs/images/demo.png) ![c](lost.png) [d](plot.png)"
+    assert pages.images_elsewhere(text, source) == ["projects/HSSN/study/plot.png"]
+    assert pages.site_links(text, "study.md") == (
+        "![a](images/projects-HSSN-study-plot.png) ![b](images/demo.png) ![c](lost.png) d"
+    )
+
+
 def test_pages_that_stand_elsewhere_are_there(pages):
     assert all((REPOSITORY / source).is_file() for source in pages.PAGES.values())
 
