@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -52,7 +51,7 @@ def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredi
     return HieraPredictor(cfg, model), weights
 
 
-class PredictionWriter:
+class PredictionWriter(AbstractContextManager):
     """Predicts, and writes overlays, label maps, strips and run-length encoded regions.
 
     A context manager: files that all images share are finished at its end.
@@ -169,15 +168,7 @@ class PredictionWriter:
         if self._rle is not None:
             self._rle.close()
 
-    def __enter__(self) -> "PredictionWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _predict(self, file_name: str, image: np.ndarray, **extra: int) -> list[np.ndarray]:

@@ -3,8 +3,8 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import numpy as np
@@ -16,7 +16,7 @@ from hiera_seg.hierarchy import Hierarchy
 IMAGES_FILE = "rle-images.json"
 
 
-class CocoResultWriter:
+class CocoResultWriter(AbstractContextManager):
     """Writes label maps as run-length encoded regions; a context manager.
 
     ``rle-<level>.json`` holds a list of results, one for each node in each image, and
@@ -103,15 +103,7 @@ class CocoResultWriter:
         for file in self._files.values():
             file.close()
 
-    def __enter__(self) -> "CocoResultWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

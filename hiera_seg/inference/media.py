@@ -4,8 +4,8 @@ import glob
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def output_stems(paths: Sequence[str]) -> list[str]:
     return stems
 
 
-class VideoFrames:
+class VideoFrames(AbstractContextManager):
     """The frames of a video file or a camera, one after the other; a context manager.
 
     ::
@@ -151,13 +151,5 @@ class VideoFrames:
         """Let go of the file or camera."""
         self._capture.release()
 
-    def __enter__(self) -> "VideoFrames":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -11,6 +11,8 @@ import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
 
+from .checks import check_ids, check_shapes
+
 NUM_BINS = 15
 # Sums of scores are kept as integers of this unit: they add up to the same in any order.
 _UNIT = 2.0**-24
@@ -64,18 +66,10 @@ class CalibrationCounts:
                 f"{len(scores)} maps of scores for the {h.num_levels} levels of the tree "
                 f"{h.name!r}: pass one a level, coarse to fine"
             )
-        for values in (labels, *scores):
-            if values.shape != truth.shape:
-                raise ValueError(
-                    f"labels or scores have the shape {values.shape}, the truth {truth.shape}"
-                )
+        check_shapes((labels, *scores), truth, "a map of labels or scores")
         known = (truth >= 0) & (truth < h.num_nodes)
         labels, truth = labels[known], truth[known]
-        if labels.size and not (0 <= labels.min() and labels.max() < h.num_nodes):
-            raise ValueError(
-                f"the labels are {labels.min()} .. {labels.max()}; the nodes of the tree "
-                f"{h.name!r} are 0 .. {h.num_nodes - 1}"
-            )
+        check_ids(labels, h.num_nodes, h, "the map of labels")
         for level, ancestor in enumerate(h.level_ancestor):
             predicted, true = ancestor[labels], ancestor[truth]
             there = (predicted >= 0) & (true >= 0)

@@ -13,6 +13,8 @@ import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
 
+from .checks import check_ids, check_shapes
+
 # Dense near 0 and 1, where the scores of a trained network lie; past 1 for heads whose scores may
 # exceed it.
 THRESHOLDS = (
@@ -78,18 +80,10 @@ class SafeDepthCounts:
                 f"{len(limits)} maps of limits for the tree {h.name!r}: pass one for each of its "
                 f"{h.num_levels} levels but the coarsest"
             )
-        for values in (leaf, *limits):
-            if values.shape != truth.shape:
-                raise ValueError(
-                    f"a map of the walk has the shape {values.shape}, the truth {truth.shape}"
-                )
+        check_shapes((leaf, *limits), truth, "a map of the walk")
         known = (truth >= 0) & (truth < h.num_leaves)
         leaf, truth = leaf[known], truth[known]
-        if leaf.size and not (0 <= leaf.min() and leaf.max() < h.num_leaves):
-            raise ValueError(
-                f"the walk ends at {leaf.min()} .. {leaf.max()}; the leaves of the tree "
-                f"{h.name!r} are 0 .. {h.num_leaves - 1}"
-            )
+        check_ids(leaf, h.num_leaves, h, "the map of leaves")
         num_passed = len(self.thresholds)
         cells = np.zeros(self.steps.size, np.int64)
         was_right = np.ones(leaf.shape, bool)

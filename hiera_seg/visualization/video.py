@@ -1,8 +1,8 @@
 """Writing videos with OpenCV."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _CODECS = (("mp4v", ".mp4"), ("MJPG", ".avi"))
 _MOST_FPS = 240.0
 
 
-class VideoWriter:
+class VideoWriter(AbstractContextManager):
     """Writes RGB pictures of one size as a video; a context manager.
 
     Attributes:
@@ -78,16 +78,8 @@ class VideoWriter:
         if not readable:
             raise OSError(f"cannot write video {self.path}: is the disk full?")
 
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
             self.close()
         else:  # which is the one to hear about
             self._writer.release()

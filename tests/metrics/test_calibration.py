@@ -116,7 +116,7 @@ def test_what_can_not_be_counted():
         counts.add(labels, scores[:2], truth)
     with pytest.raises(ValueError, match=r"\(14, 8\), the truth \(14, 9\)"):
         counts.add(labels, [s[:, 1:] for s in scores], truth)
-    with pytest.raises(ValueError, match=r"the nodes .* are 0 \.\. 8"):
+    with pytest.raises(ValueError, match=r"labels holds 200 \.\. 200; allowed .* 0 \.\. 8"):
         counts.add(np.full_like(labels, 200), scores, truth)
     with pytest.raises(ValueError, match="num_bins is 0"):
         CalibrationCounts(TREE, 0)
