@@ -276,9 +276,11 @@ class Evaluation(EvalHook):
 
 def unknown_metric(name: str, known: Sequence[str]) -> str:
     """The message for a metric that an evaluation does not give."""
-    ranked = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
     # Classes come in great numbers; the means are what is meant most often
-    shown = ranked or [key for key in known if "IoU-" not in key and "ACC-" not in key]
+    means = [key for key in known if "IoU-" not in key and "ACC-" not in key]
+    likely = known if "-" in name else means
+    ranked = difflib.get_close_matches(name, likely, n=3, cutoff=0.5)
+    shown = ranked or means
     return (
         f"metric {name!r} of TEST.BEST_CHECKPOINT or TEST.EARLY_STOPPING is not among what an "
         f"evaluation gives; {'nearest' if ranked else 'known'}: {', '.join(shown) or 'nothing'}"

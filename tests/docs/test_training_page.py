@@ -1,0 +1,77 @@
+"""docs/training.md: its keys are there, and its code does a bad step again."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from hiera_seg import add_hiera_seg_config
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.engine import HieraTrainer
+from hiera_seg.engine.training_keys import check_training_keys
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def config() -> CfgNode:
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    return cfg
+
+
+def test_the_keys_of_the_page_can_be_set_together():
+    cfg = config()
+    blocks = re.findall(r"^    (?=[A-Z]+:\n)(?:.+\n)+", PAGE, re.M)
+    assert len(blocks) == 4
+    for block in blocks:
+        cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(block)))
+    cfg.DATASETS.TEST = ("hiera_camvid_val",)
+    check_training_keys(cfg)
+    assert cfg.SOLVER.EMA.ENABLED and cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.MAX == 10
+
+
+@pytest.fixture
+def dumped(tmp_path, monkeypatch) -> None:
+    """output/ of a run whose step 0 had a loss that is not finite."""
+    monkeypatch.chdir(tmp_path)
+    for folder, mode in (("images", "RGB"), ("labels", "L"), ("output", "")):
+        (tmp_path / folder).mkdir()
+        if mode:
+            Image.new(mode, (40, 40)).save(tmp_path / folder / "0.png")
+    register_hierarchical_dataset(
+        "bad_step", hierarchy={"a": ["b", "c"]}, image_root="images", sem_seg_root="labels"
+    )
+    cfg = config()
+    base = Path(__file__).resolve().parents[2] / "configs" / "Base-DeepLabV3Plus-R18.yaml"
+    cfg.merge_from_file(str(base))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "SEED", 3])
+    cfg.merge_from_list(["INPUT.CROP.SIZE", [32, 32], "INPUT.MIN_SIZE_TRAIN", (40,)])
+    cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0])
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.OUTPUT_DIR = ("bad_step",), (), "output"
+    Path("output/config.yaml").write_text(cfg.dump())
+    trainer = HieraTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    with torch.no_grad():
+        trainer.model.sem_seg_head.predictor.bias[0] = float("inf")
+    with pytest.raises(FloatingPointError, match="not finite before it: sem_seg_head.predictor"):
+        trainer.train()
+    yield
+    DatasetCatalog.remove("bad_step")
+    MetadataCatalog.remove("bad_step")
+
+
+def test_a_dump_is_enough_to_do_the_step_again(dumped, capsys):
+    code = re.search(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)[1]
+    dump = torch.load("output/not_finite_0_process_0.pth")
+    capsys.readouterr()
+    exec(code.replace("not_finite_812", "not_finite_0"), {})
+    printed = capsys.readouterr().out
+    found = {k: float(v) for k, v in re.findall(r"'(\w+)': tensor\(([^,)]+)", printed)}
+    assert found == pytest.approx(dump["losses"], abs=1e-4, nan_ok=True)
+    assert any(map(math.isnan, found.values()))
