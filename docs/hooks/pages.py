@@ -26,12 +26,13 @@ PAGES = {
 }
 CONFIG_PAGE = "reference/config.md"
 LINK = re.compile(r"(?P<head>!?\[(?P<text>[^\]]*)\])\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
+NOTES = re.compile(r"\A(?:<!--.*?-->\s*)+", flags=re.DOTALL)  # for who edits the file
 FENCE = re.compile(r"^ *```")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, source in PAGES.items():
-        text = (REPOSITORY / source).read_text(encoding="utf-8")
+        text = NOTES.sub("", (REPOSITORY / source).read_text(encoding="utf-8"))
         files.append(File.generated(config, page, content=text))
         for image in images_elsewhere(text, source):
             copy = File.generated(config, image_in_site(image), abs_src_path=REPOSITORY / image)

@@ -89,6 +89,19 @@ def test_what_a_page_names_is_there(page):
         assert key in config_keys(), key
 
 
+def test_pages_that_code_and_configs_send_a_reader_to_are_there():
+    folders = ("hiera_seg", "tools", "configs", "projects", "datasets", "requirements")
+    files = [file for folder in folders for file in (REPOSITORY / folder).rglob("*")]
+    found = {
+        page
+        for file in files
+        if file.suffix in (".py", ".yaml", ".txt", ".md")
+        for page in re.findall(r"docs/\w+\.md", file.read_text(encoding="utf-8"))
+    }
+    assert "docs/losses.md" in found
+    assert [page for page in sorted(found) if not (REPOSITORY / page).is_file()] == []
+
+
 def test_commands_are_found_where_they_are():
     found = [script for page in PAGES for script, _ in commands(page)]
     assert len(found) > 60
