@@ -47,7 +47,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         """
         super().__init__()
         self.head = DeepLabV3PlusHead(
-            input_shape,
+            dict(input_shape),  # in a LazyConfig it is a DictConfig, which would pass for a config
             project_channels=project_channels,
             aspp_dilations=aspp_dilations,
             aspp_dropout=aspp_dropout,

@@ -36,7 +36,11 @@ class FPNDecoder(nn.Module):
         """
         super().__init__()
         self.head = SemSegFPNHead(
-            input_shape, num_classes=1, conv_dims=conv_dims, common_stride=common_stride, norm=norm
+            dict(input_shape),  # in a LazyConfig it is a DictConfig, which would pass for a config
+            num_classes=1,
+            conv_dims=conv_dims,
+            common_stride=common_stride,
+            norm=norm,
         )
         self.head.predictor = nn.Identity()  # it has no decoder-only form; the head predicts
         self.in_features = self.head.in_features  # finest first

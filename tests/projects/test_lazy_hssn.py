@@ -1,0 +1,122 @@
+"""The LazyConfig: every part is built from it and trained, by our tool's functions and by hand."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import SimpleTrainer
+
+from hiera_seg import Hierarchy
+from hiera_seg.config import ConfigError
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.engine.lazy import build_lazy_model, load_lazy_config, train_lazily
+from hiera_seg.modeling import HieraSegmentor
+
+PROJECT = Path(__file__).resolve().parents[2] / "projects" / "LazyHSSN"
+CONFIG = str(PROJECT / "configs" / "generated_deeplab_v3_plus_r18.py")
+
+
+@pytest.fixture
+def options(tmp_path):
+    """A dataset of three images with a tree of its own, and what puts it into the config."""
+    tree = Hierarchy.from_dict({"flat": ["road", "pavement"], "vehicle": ["car", "truck"]})
+    tree.to_yaml(tmp_path / "tree.yaml")
+    rng = np.random.default_rng(0)
+    for folder, shape, limit in (("images", (64, 64, 3), 256), ("labels", (64, 64), 4)):
+        (tmp_path / folder).mkdir()
+        for index in range(3):
+            values = rng.integers(0, limit, shape, np.uint8)
+            cv2.imwrite(str(tmp_path / folder / f"{index}.png"), values)
+    register_hierarchical_dataset(
+        "lazy_tiny",
+        hierarchy=tree,
+        image_root=str(tmp_path / "images"),
+        sem_seg_root=str(tmp_path / "labels"),
+    )
+    yield [
+        f"hierarchy.source={tmp_path}/tree.yaml",
+        "datasets.train=lazy_tiny",
+        "datasets.test=lazy_tiny",
+        f"train.output_dir={tmp_path}/run",
+        "train.max_iter=2",
+        "train.log_period=1",
+        "dataloader.train.total_batch_size=2",
+        "dataloader.train.num_workers=0",
+        "dataloader.test.num_workers=0",
+        "dataloader.train.mapper.pad_size=[64,64]",
+        "dataloader.train.mapper.augmentations=[]",
+    ]
+    DatasetCatalog.remove("lazy_tiny")
+    MetadataCatalog.remove("lazy_tiny")
+
+
+def test_two_steps_an_evaluation_and_two_more(options, tmp_path):
+    (tmp_path / "run").mkdir()
+    cfg = load_lazy_config(CONFIG, options)
+    assert cfg.train.device == ("cuda" if torch.cuda.is_available() else "cpu")
+    results = train_lazily(cfg)
+    assert {"mIoU", "mIoU_level_0", "consistency"} <= results["sem_seg"].keys()
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    logged = [json.loads(line) for line in lines]
+    assert [line["iteration"] for line in logged] == [0, 1, 2]  # the last: of the evaluation
+    assert {"loss_focal_tree_min", "loss_tree_triplet", "lr"} <= logged[0].keys()
+    stored = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    assert stored["hierarchy"]["tree"]["vehicle"] == ["car", "truck"]
+
+    again = load_lazy_config(CONFIG, [*options, "train.max_iter=4"])
+    train_lazily(again, resume=True)
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines[3:]] == [2, 3, 4]
+
+
+def test_the_parts_train_under_detectron2s_own_trainer(options):
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(CONFIG), options)
+    model = instantiate(cfg.model)
+    assert isinstance(model, HieraSegmentor)
+    assert model.hierarchy.leaf_names == ("road", "pavement", "car", "truck")
+    cfg.optimizer.params.model = model
+    loader = instantiate(cfg.dataloader.train)
+    before = model.sem_seg_head.predictor.weight.clone()
+    trainer = SimpleTrainer(model, loader, instantiate(cfg.optimizer))
+    trainer.train(0, 2)
+    assert not torch.equal(before, model.sem_seg_head.predictor.weight)
+    multiplier = instantiate(cfg.lr_multiplier)
+    assert multiplier(0.0) == pytest.approx(0.001) and 0 < multiplier(0.9) < 0.2
+
+
+def test_the_config_survives_a_file(options, tmp_path):
+    LazyConfig.save(load_lazy_config(CONFIG, options), str(tmp_path / "config.yaml"))
+    again = LazyConfig.load(str(tmp_path / "config.yaml"))
+    assert isinstance(build_lazy_model(again), HieraSegmentor)
+
+
+def test_the_readme_names_the_file_and_the_tool():
+    text = (PROJECT / "README.md").read_text()
+    assert str(Path(CONFIG).relative_to(PROJECT.parents[1])) in text
+    assert (PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "opts", "message"),
+    [
+        ("x.yaml", "", [], "a LazyConfig, a .py file, is wanted"),
+        ("gone.py", None, [], r"gone\.py does not exist"),
+        ("x.py", "train = {", [], r"x\.py has syntax error"),
+        ("x.py", "import nothing_like_it", [], "No module named 'nothing_like_it'"),
+        ("x.py", "train = {}", [], "lacks model, optimizer, lr_multiplier, dataloader; projects"),
+        (CONFIG, None, ["train.max_iter"], "options train.max_iter: "),
+        (CONFIG, None, ["train.max_iter=[1"], "options train.max_iter="),
+    ],
+)
+def test_bad_input_is_named(tmp_path, monkeypatch, name, text, opts, message):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path(name).write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_lazy_config(name, opts)
+    assert "\n" not in str(caught.value)
