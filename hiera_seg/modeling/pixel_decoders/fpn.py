@@ -87,8 +87,8 @@ class FPNDecoder(nn.Module):
             if total is None:
                 total = x
                 continue
-            if x.shape[-2:] != total.shape[-2:]:
-                x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=False)
+            # A copy where the sizes agree; asking first would tie an exported file to sizes
+            x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=False)
             total = total + x
         return total, None, [features[name] for name in reversed(self.in_features)]
 

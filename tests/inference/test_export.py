@@ -1,0 +1,214 @@
+"""Files of each format give what the model gives, at any size."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import Backbone
+from torch import Tensor, nn
+
+from hiera_seg import Hierarchy
+from hiera_seg.config import ConfigError
+from hiera_seg.inference import export
+from hiera_seg.inference.deployed import DeployedSegmentor
+from hiera_seg.inference.export import (
+    SUFFIXES,
+    ExportError,
+    check_exported,
+    export_segmentor,
+    load_exported,
+)
+from hiera_seg.losses import HierarchicalLoss
+from hiera_seg.modeling import FPNDecoder, HieraPixelHead, HieraSegmentor
+
+TREE = Hierarchy.from_dict(
+    {"flat": {"ground": ["road", "path"]}, "vehicle": {"car": None, "van": None}, "sky": None},
+    name="small",
+    levels=["group", "kind", "class"],
+)
+SIZES = [(1, 40, 56), (1, 33, 61), (3, 17, 18)]
+
+
+class TwoStrides(Backbone):
+    """Two convolutions, whose maps fit each other only where an image was padded."""
+
+    size_divisibility = 8
+
+    def __init__(self):
+        super().__init__()
+        self.fine = nn.Conv2d(3, 8, 5, 4, 2)
+        self.coarse = nn.Conv2d(8, 8, 3, 2, 1)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {
+            "fine": ShapeSpec(channels=8, stride=4),
+            "coarse": ShapeSpec(channels=8, stride=8),
+        }
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        fine = self.fine(x).relu()
+        return {"fine": fine, "coarse": self.coarse(fine).relu()}
+
+
+def build(backbone: Backbone | None = None, seed: int = 0, **settings) -> HieraSegmentor:
+    torch.manual_seed(seed)
+    backbone = backbone or TwoStrides()
+    decoder = FPNDecoder(input_shape=backbone.output_shape(), conv_dims=8, common_stride=4, norm="")
+    head = HieraPixelHead(
+        hierarchy=TREE,
+        pixel_decoder=decoder,
+        loss=HierarchicalLoss(TREE, [("bce", 1.0, {})]),
+        ignore_value=255,
+    )
+    nn.init.normal_(head.predictor.weight, std=1.0)
+    mean, std = [120.0, 110.0, 100.0], [60.0, 58.0, 57.0]
+    return HieraSegmentor(
+        backbone=backbone, sem_seg_head=head, pixel_mean=mean, pixel_std=std, **settings
+    ).eval()
+
+
+def images(batch: int, height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(height)
+    return torch.randint(256, (batch, 3, height, width), generator=generator).to(torch.uint8)
+
+
+def assert_same_as_model(run, model: HieraSegmentor, names: list[str]) -> None:
+    for size in SIZES:
+        batch = images(*size)
+        found = dict(zip(names, run(batch), strict=True))
+        for row, image in enumerate(batch):
+            with torch.no_grad():
+                expected = model([{"image": image}])[0]
+            for name in names:
+                if name == "sem_seg":
+                    assert torch.allclose(found[name][row], expected[name], rtol=0, atol=1e-4)
+                else:
+                    assert torch.equal(found[name][row], torch.stack(expected[name]).long()), size
+                    assert found[name].dtype == torch.int64
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_a_file_gives_what_the_model_gives_at_any_size(format, tmp_path):
+    if format == "onnx":
+        pytest.importorskip("onnxscript", reason="needs the extra export")
+        pytest.importorskip("onnxruntime", reason="needs the extra export")
+    model, path = build(), tmp_path / f"model{SUFFIXES[format]}"
+    segmentor = DeployedSegmentor(model)
+    assert export_segmentor(segmentor, path, format, "RGB") < 1e-4
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+    run, about = load_exported(path, format)
+    assert about["outputs"] == ["sem_seg", "hiera_labels", "hiera_labels_direct"]
+    assert about["nodes"] == list(TREE.paths)
+    assert about["levels"] == ["group", "kind", "class"]
+    assert about["image"].endswith("RGB")
+    assert_same_as_model(run, model, about["outputs"])
+    run(images(1, 1000, 9))  # the last size of all: nothing was kept of earlier ones
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"decode_as": "path_product"},
+        {"decode_as": "leaf", "direct": False},
+        {"decode_as": "level_softmax", "output": "scores"},
+        {"decode_as": "joint_softmax", "output": "labels"},
+        {"decode_as": "marginal", "safe_depth": 0.4},
+        {"safe_depth": 0.6},
+    ],
+    ids=str,
+)
+def test_a_file_decodes_as_the_model_is_set(settings, tmp_path):
+    model = build(**settings)
+    segmentor = DeployedSegmentor(model)
+    export_segmentor(segmentor, tmp_path / "model.pt", "torchscript")
+    run, about = load_exported(tmp_path / "model.pt", "torchscript")
+    assert ("sem_seg" in about["outputs"]) == (settings.get("output") != "labels")
+    assert ("hiera_labels" in about["outputs"]) == (settings.get("output") != "scores")
+    assert_same_as_model(run, model, about["outputs"])
+
+
+def test_tracing_warns_of_a_users_part_alone(tmp_path):
+    class Asks(TwoStrides):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            if x.mean() > 0:  # what a trace can not hold
+                x = x + 0
+            return super().forward(x)
+
+    path = tmp_path / "model.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        export_segmentor(DeployedSegmentor(build()), path, "torchscript")
+        load_exported(path, "torchscript")
+    with pytest.warns(torch.jit.TracerWarning, match="Python boolean"):
+        export_segmentor(DeployedSegmentor(build(Asks())), path, "torchscript")
+
+
+def test_a_network_that_can_not_be_exported_is_one_line_and_leaves_no_file(tmp_path):
+    class Asks(TwoStrides):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return super().forward(x + 1 if x.mean() > 0 else x)
+
+    with pytest.raises(ExportError, match=r"can not be written as export: [^\n]+$"):
+        export_segmentor(DeployedSegmentor(build(Asks())), tmp_path / "model.pt2", "export")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_check_refuses_a_file_of_other_weights(tmp_path):
+    path = tmp_path / "model.pt"
+    export_segmentor(DeployedSegmentor(build(seed=1)), path, "torchscript")
+    with pytest.raises(ExportError, match=r"1 x 128 x 160: sem_seg differs by"):
+        check_exported(DeployedSegmentor(build()), path, "torchscript")
+    export_segmentor(DeployedSegmentor(build(seed=1, output="labels")), path, "torchscript")
+    with pytest.raises(ExportError, match=r"hiera_labels differs .* in \d+\.\d+% of the labels"):
+        check_exported(DeployedSegmentor(build(output="labels")), path, "torchscript")
+
+
+def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path, monkeypatch):
+    (tmp_path / "model.pt").write_text("an earlier one")
+    other = build(seed=1)
+    write = export._write_torchscript
+    monkeypatch.setattr(
+        export, "_write_torchscript", lambda _, *rest: write(DeployedSegmentor(other), *rest)
+    )
+    with pytest.raises(ExportError, match="sem_seg differs by"):
+        export_segmentor(DeployedSegmentor(build()), tmp_path / "model.pt", "torchscript")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+    assert (tmp_path / "model.pt").read_text() == "an earlier one"
+
+
+def test_the_check_lets_ties_go(tmp_path):
+    """All scores alike: which label is best, rounding decides."""
+    model = build()
+    nn.init.normal_(model.sem_seg_head.predictor.weight, std=1e-8)
+    export_segmentor(DeployedSegmentor(model), tmp_path / "model.pt", "torchscript")
+    nn.init.normal_(model.sem_seg_head.predictor.weight, std=1e-8)
+    check_exported(DeployedSegmentor(model), tmp_path / "model.pt", "torchscript")
+
+
+def test_what_can_not_be_exported_is_said_before_anything_is_done(tmp_path, monkeypatch):
+    model = build()
+    with pytest.raises(ConfigError, match="META_ARCHITECTURE builds a Linear"):
+        DeployedSegmentor(nn.Linear(1, 1))
+    model.sem_seg_head = nn.Identity()
+    with pytest.raises(ConfigError, match="SEM_SEG_HEAD.NAME builds a Identity; only HieraPixelH"):
+        DeployedSegmentor(model)
+    segmentor = DeployedSegmentor(build())
+    with pytest.raises(ConfigError, match="format is 'tflite'; choose one of"):
+        export_segmentor(segmentor, tmp_path / "model", "tflite")
+    with pytest.raises(ConfigError, match=r"model\.bin: torch.export.load reads files that end in"):
+        export_segmentor(segmentor, tmp_path / "model.bin", "export")
+    with pytest.raises(ConfigError, match=r"nowhere/model\.pt can not be written"):
+        export_segmentor(segmentor, tmp_path / "nowhere" / "model.pt", "torchscript")
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs onnx, onnxscript, onnxruntime: pip install"):
+        export_segmentor(segmentor, tmp_path / "model.onnx", "onnx")
+
+
+def test_a_file_describes_itself_in_plain_data():
+    about = export.describe(DeployedSegmentor(build(output="labels", direct=False)), "BGR")
+    assert json.loads(json.dumps(about)) == about
+    assert about["outputs"] == ["hiera_labels"]
+    assert len(about["colors"]) == len(about["nodes"]) == TREE.num_nodes

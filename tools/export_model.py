@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Write a trained model as a file that runs without hiera_seg, and check what the file gives."""
+
+import argparse
+import sys
+
+from hiera_seg.config import ConfigError
+from hiera_seg.data.catalog import import_modules
+from hiera_seg.engine import HieraTrainer, exit_on_error, load_config
+from hiera_seg.inference.deployed import DeployedSegmentor
+from hiera_seg.inference.export import SUFFIXES, ExportError, export_segmentor
+from hiera_seg.inference.weights import load_weights
+
+EPILOG = """
+examples:
+  for ONNX Runtime
+    tools/export_model.py --config-file CONFIG --format onnx --output model.onnx \\
+        --opts MODEL.WEIGHTS output/model_final.pth
+  label maps alone, without scores and direct labels
+    tools/export_model.py ... --opts MODEL.WEIGHTS output/model_final.pth \\
+        MODEL.HIERA_SEG.TEST.OUTPUT labels MODEL.HIERA_SEG.TEST.DIRECT False
+
+The file takes images (batch, 3, height, width) uint8 of any size. docs/export.md runs each format.
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="of the file")
+    parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
+    parser.add_argument(
+        "--import", dest="modules", action="append", default=[], metavar="MODULE",
+        help="import this first, such as one that registers a dataset; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
+        help="config keys to change, MODEL.WEIGHTS above all; the last option",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    import_modules(args.modules)
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+    if not cfg.MODEL.WEIGHTS:
+        raise ConfigError("MODEL.WEIGHTS is empty: --opts MODEL.WEIGHTS names a trained model")
+    if cfg.TEST.AUG.ENABLED:
+        print("TEST.AUG is on; a file holds the network without it", file=sys.stderr)
+    model = HieraTrainer.build_model(cfg).eval()
+    segmentor = DeployedSegmentor(model)
+    load_weights(model, cfg.MODEL.WEIGHTS)
+    try:
+        worst = export_segmentor(segmentor, args.output, args.format, cfg.INPUT.FORMAT)
+    except ExportError as error:
+        sys.exit(f"error: {error}")
+    scores = f", scores to {worst:.1g}" if segmentor.outputs.sem_seg else ""
+    print(
+        f"wrote {args.output} ({args.format}): image -> {', '.join(segmentor.outputs.names)}; it "
+        f"agrees with the model at three sizes{scores}"
+    )
+
+
+if __name__ == "__main__":
+    exit_on_error(main, parse_args())
