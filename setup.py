@@ -45,7 +45,7 @@ setup(
         "timm": ["timm>=1.0.11"],
         "compare": ["transformers>=5.0"],  # another Mask2Former, for one test; 155 MB
         "report": ["plotly>=5.20"],  # its plotly.js goes into the html file
-        "export": ["onnx>=1.14", "onnxruntime>=1.15"],
+        "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "opencv": ["opencv-python"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "dev": ["pytest>=7.3", "hypothesis>=6.80", "ruff>=0.5"],
