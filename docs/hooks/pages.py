@@ -22,6 +22,7 @@ PAGES = {
     "datasets.md": "datasets/README.md",
     "hssn.md": "projects/HSSN/README.md",
     "study.md": "projects/HSSN/study/README.md",
+    "lazy.md": "projects/LazyHSSN/README.md",
     "changelog.md": "CHANGELOG.md",
 }
 CONFIG_PAGE = "reference/config.md"
