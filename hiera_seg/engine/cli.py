@@ -23,8 +23,8 @@ DISK_FAILURES = {
 
 # What all processes find wrong, the first one says; whatever started them ends the others while
 # they wait so many seconds, and long before one that only lost its peers has a word.
-_PATIENCE = 1.0
-_PATIENCE_WITHOUT_PEERS = 5.0
+_PATIENCE = 4.0
+_PATIENCE_WITHOUT_PEERS = 10.0
 
 
 def exit_on_error(main: Callable, *args: object) -> None:

@@ -1,8 +1,3 @@
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -266,28 +261,3 @@ def test_the_decoder_is_chosen_by_the_config(make_cfg, make_model):
         make_cfg("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn"), model.backbone.output_shape()
     )
     assert type(model.sem_seg_head.pixel_decoder) is type(expected)
-
-
-def test_the_gradient_of_two_processes_is_that_of_one(tmp_path):
-    """Two gloo processes with one image each, averaged as DDP does, against one with both."""
-    script = Path(__file__).with_name("gradients_by_process.py")
-    runs = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [run.communicate(timeout=300)[1] for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-    assert [run.returncode for run in runs] == [0, 0], errors
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["largest"] > 0
-    assert report["difference"] < 1e-5 * report["largest"]
-    assert report["losses"] == pytest.approx(report["losses_of_one"], rel=1e-5)
-    assert report["sync_batch_norms"] == 0

@@ -1,0 +1,110 @@
+"""One process that fails ends all of them, with one line."""
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+import torch.distributed as dist
+from detectron2.utils import comm
+
+from hiera_seg.engine import cli, launch
+
+SCRIPT = """
+import os, signal, sys
+import torch.distributed as dist
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+from hiera_seg.config import ConfigError
+from hiera_seg.data import DatasetError
+from hiera_seg.engine import launch
+
+def main(args):
+    how = args.opts[0]
+    if how == "all wrong":
+        raise ConfigError("MODEL.NOPE is unknown")
+    if comm.get_rank() == 1:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise DatasetError("label 7.png is damaged")
+    dist.barrier()  # what the other one never reaches
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser().parse_args())
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "line"),
+    [
+        ("all wrong", 2, "error: MODEL.NOPE is unknown"),
+        ("one wrong", 1, "error: process 1 of 0..1: label 7.png is damaged"),
+        ("killed", 1, "error: process 1 of this machine was ended by SIGKILL (out of memory?); "),
+    ],
+)
+def test_a_process_that_fails_ends_all_with_one_line(how, code, line, tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    command = [sys.executable, tmp_path / "train.py", "--num-gpus", 2, "--dist-url", "auto", how]
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == code, done.stderr
+    errors = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith(line)
+    assert "Traceback" not in done.stderr
+
+
+def args(**changes: object) -> argparse.Namespace:
+    found = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
+    return argparse.Namespace(**found | changes)
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus", "arguments", "message"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, 0, {}, "but not LOCAL_WORLD_SIZE"),
+        ({}, 1, {}, "--num-gpus 2: this machine has 1 GPU, and each process needs one"),
+        ({}, 0, {"num_machines": 2}, "--dist-url auto is for one machine; with more, name"),
+    ],
+)
+def test_what_can_not_be_started_is_said(
+    environment, gpus, arguments, message, monkeypatch, capsys
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    with pytest.raises(SystemExit) as stop:
+        launch(lambda _: None, args(**arguments))
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        dist.DistNetworkError("the client socket has failed to connect"),
+        RuntimeError("[/x/gloo/transport/tcp/pair.cc:538] Connection closed by peer"),
+    ],
+)
+def test_a_process_that_lost_the_others_points_at_them(error, monkeypatch, capsys):
+    monkeypatch.setattr(cli.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(comm, "get_rank", lambda: 1)
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli.exit_on_error(main)
+    assert stop.value.code == 1
+    assert "error: process 1 of 0..1: lost contact with another" in capsys.readouterr().err
+
+
+def test_other_runtime_errors_are_bugs_and_keep_their_traceback():
+    def main():
+        raise RuntimeError("shapes can not be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.exit_on_error(main)
