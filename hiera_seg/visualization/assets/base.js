@@ -3,6 +3,7 @@
 const report = {
   data: JSON.parse(document.getElementById("report-data").textContent),
   level: 0,
+  ready: false, // charts are drawn from then on
   listeners: { level: [], theme: [], node: [] },
 };
 
@@ -64,7 +65,10 @@ report.setLevel = (level) => {
   report.level = level;
   const name = report.data.tree.levels[level];
   document.querySelectorAll(".level-name").forEach((span) => (span.textContent = name));
-  document.querySelectorAll("#level-switch input")[level].checked = true;
+  const chosen = document.querySelectorAll("#level-switch input")[level];
+  chosen.checked = true;
+  const label = chosen.parentElement, bar = document.getElementById("level-switch");
+  bar.scrollLeft = label.offsetLeft - (bar.clientWidth - label.offsetWidth) / 2; // where it is narrow
   report.emit("level", level);
 };
 
@@ -99,11 +103,10 @@ report.layout = (changes = {}) => {
   };
 };
 
-report.draw = (id, traces, layout) =>
-  Plotly.react(id, traces, layout, {
-    responsive: true,
-    displayModeBar: false,
-  });
+report.draw = (id, traces, layout) => {
+  if (!report.ready) return; // once at the start, and not at each of its steps
+  Plotly.react(id, traces, layout, { responsive: true, displayModeBar: false });
+};
 
 // --- the head of the page ---
 report.start = () => {
@@ -113,7 +116,7 @@ report.start = () => {
   const plural = tree.levels.length === 1 ? "" : "s";
   document.getElementById("facts").textContent =
     `tree ${tree.name || "without a name"}: ${tree.names.length} nodes, ${tree.leaves} leaves, ` +
-    `${tree.levels.length} level${plural} · ${data.numImages ?? "–"} images · ${data.created}`;
+    `${tree.levels.length} level${plural} · ${data.numImages ?? "–"} image${data.numImages === 1 ? "" : "s"} · ${data.created}`;
   if (data.notes.length) {
     const notes = document.getElementById("notes");
     notes.hidden = false;
@@ -160,5 +163,6 @@ report.start = () => {
   dark.addEventListener("change", () => report.setTheme(dark.matches ? "dark" : "light"));
   document.documentElement.dataset.theme = dark.matches ? "dark" : "light";
   report.setLevel(tree.levels.length - 1);
+  report.ready = true;
   report.setTheme(dark.matches ? "dark" : "light");
 };

@@ -5,7 +5,7 @@ report.treeView = () => {
   const { tree } = data;
   const ROOT = "root";
   const chart = document.getElementById("tree-chart");
-  const state = { shape: "sunburst", size: "classes", zoom: ROOT, node: -1 };
+  const state = { shape: "sunburst", size: "classes", zoom: ROOT, node: -1, listens: false };
   const key = (node) => (node < 0 ? ROOT : String(node));
 
   // A node's scores are those of the level that it stands at.
@@ -34,7 +34,6 @@ report.treeView = () => {
   const draw = () => {
     const values = area[state.size];
     const total = children.get(-1).reduce((sum, node) => sum + values[node], 0);
-    const known = [...place.keys()].length;
     const hover = nodes.map((node) => {
       const { level, i } = place.get(node);
       return `<b>${report.plain(tree.display[node])}</b><br>IoU ${percent(level.iou[i])} %` +
@@ -60,7 +59,7 @@ report.treeView = () => {
       root: { color: "rgba(0,0,0,0)" },
       leaf: { opacity: 1 },
       insidetextorientation: "auto",
-      domain: { x: [0, 1], y: [0.13, 1] },
+      domain: { x: [0, 1], y: [0.17, 1] },
       tiling: { orientation: "h" },
       pathbar: { visible: true },
     };
@@ -76,7 +75,11 @@ report.treeView = () => {
       },
     };
     const hiddenAxis = { visible: false, fixedrange: true };
-    report.draw(chart, known ? [trace, scale] : [scale], report.layout({ xaxis: hiddenAxis, yaxis: hiddenAxis }));
+    report.draw(chart, [trace, scale], report.layout({ xaxis: hiddenAxis, yaxis: hiddenAxis }));
+    if (!chart.on || state.listens) return;
+    state.listens = true; // a chart has events once it has been drawn
+    chart.on("plotly_sunburstclick", clicked);
+    chart.on("plotly_icicleclick", clicked);
   };
 
   const chip = (node, text) => el("button", {
@@ -146,7 +149,6 @@ report.treeView = () => {
   report.on("level", draw);
   report.on("theme", draw);
   describe(false);
-  draw();
   const clicked = (event) => {
     const id = event.points[0].id;
     // a click on the node that fills the chart goes up
@@ -154,8 +156,6 @@ report.treeView = () => {
     report.showNode(up ? tree.parent[Number(id)] : id === ROOT ? -1 : Number(id));
     return false; // the chart does not zoom by itself
   };
-  chart.on("plotly_sunburstclick", clicked);
-  chart.on("plotly_icicleclick", clicked);
 };
 
 // IoU as a colour: the cividis-like scale is legible for colour-blind readers, light to dark.
