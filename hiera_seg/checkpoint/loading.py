@@ -70,9 +70,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         names = self.checkpointables if checkpointables is None else checkpointables
         self._check_tree(checkpoint, path, resumes=any(name in checkpoint for name in names))
         incompatible = self._load_model(checkpoint)
-        if set(self.model.state_dict()) <= set(incompatible.missing_keys) | {
-            key for key, *_ in incompatible.incorrect_shapes
-        }:
+        # Of a file without versions torch does not miss the step counts of batch norms
+        wanted = {key for key, _ in self.model.named_parameters()} or set(self.model.state_dict())
+        unfit = {key for key, *_ in incompatible.incorrect_shapes}
+        if wanted <= unfit | set(incompatible.missing_keys):
             raise CheckpointError(
                 f"{path} holds weights of something else: none of its tensors has name and shape "
                 "of one of this model; tools/convert_checkpoint.py knows some projects"

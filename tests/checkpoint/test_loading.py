@@ -208,6 +208,13 @@ def test_a_checkpoint_of_something_else_is_named(content, reason):
     assert "\n" not in str(caught.value)
 
 
+def test_weights_of_something_else_are_named_under_batch_norms_too():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    torch.save({"model": {"layer.weight": torch.ones(2)}}, "x.pth")
+    with pytest.raises(CheckpointError, match="holds weights of something else"):
+        SafeCheckpointer(model).load("x.pth")
+
+
 def test_state_that_does_not_fit_the_run(trained):
     class Other(State):
         def load_state_dict(self, state):
