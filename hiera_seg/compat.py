@@ -7,6 +7,15 @@ Where Detectron2 0.6 (the last release) and main differ, and it matters here:
 - ``SimpleTrainer`` asks for the data iterator when it is made (0.6) or at the first step (main).
 - ``DefaultTrainer.state_dict`` leaves the optimizer out (0.6) or has it in ``_trainer`` (main).
 - ``create_ddp_model`` passes ``device_ids`` in both, which DDP refuses on CPU.
+- Main has hooks with ``after_backward``, which a step has to call; its ``SimpleTrainer`` takes
+  periods for gathering metrics, which this package's own step does not use.
+- ``DetectionCheckpointer`` of main reads ``?matching_heuristics=True`` behind a path, by a state
+  that ``load`` sets for ``_load_file``; this package's checkpointer reads files itself, in both.
+- ``ShapeSpec`` is a named tuple (0.6) or a dataclass (main): only its attributes are read.
+- ``ImageList.from_tensors``, ``EvalHook`` and ``build_detection_test_loader`` have more options in
+  main, all with defaults.
+
+``tests/engine/as_detectron2_main.py`` puts these into the installed one and runs the package.
 
 Importing this module without Detectron2 says how to install it; the packages that need Detectron2
 import it first.
@@ -48,6 +57,12 @@ def create_local_process_group(processes_per_machine: int) -> None:
         group = torch.distributed.new_group(ranks)  # every process has to make every group
         if rank in ranks:
             comm._LOCAL_PROCESS_GROUP = group
+
+
+def after_backward(trainer: object) -> None:
+    """Call the hooks that Detectron2's main runs between gradients and step."""
+    if hasattr(trainer, "after_backward"):
+        trainer.after_backward()
 
 
 def grad_scaler(device_type: str, enabled: bool) -> "torch.amp.GradScaler":

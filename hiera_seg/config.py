@@ -24,8 +24,10 @@ class CheckpointError(RuntimeError):
 def add_hiera_seg_config(cfg: CN) -> None:
     """Add the keys of hiera_seg (and of Detectron2's DeepLab project) to a config.
 
-    Call it right after ``get_cfg()``. It also registers the package's datasets, backbones, heads
-    and meta-architecture, so that a config may name them.
+    Call it right after ``get_cfg()``, or after other projects' functions: a key that they have too
+    (SOLVER.OPTIMIZER of Panoptic-DeepLab and Mask2Former) gets the default of the last one. It also
+    registers the package's datasets, backbones, heads and meta-architecture, so that a config may
+    name them.
 
     Args:
         cfg: the config to extend in place.

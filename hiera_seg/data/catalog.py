@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,8 @@ from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, ConfigError
 from hiera_seg.data.labels import DatasetError, LabelReader
 from hiera_seg.data.listing import Listing
 from hiera_seg.hierarchy import Hierarchy, HierarchyError, as_hierarchy, tree_colors
+
+logger = logging.getLogger(__name__)
 
 _FIXED_KEYS = ("stuff_classes", "name")  # metadata that follows from the tree
 
@@ -98,6 +101,18 @@ def register_hierarchical_dataset(
             **metadata,
         }
     )
+
+
+def register_builtin_dataset(name: str, *args: Any, **kwargs: Any) -> None:
+    """Register a dataset of the package, unless a user has registered one of that name before.
+
+    Args:
+        name, args, kwargs: of :func:`register_hierarchical_dataset`.
+    """
+    if name in DatasetCatalog:
+        logger.info(f"Dataset {name} was registered before hiera_seg was imported, and stays so")
+        return
+    register_hierarchical_dataset(name, *args, **kwargs)
 
 
 def require_registered(names: Iterable[str], where: str) -> None:

@@ -13,7 +13,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hiera_seg.compat import grad_scaler
+from hiera_seg.compat import after_backward, grad_scaler
 from hiera_seg.data.loader import skipped_of
 from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.not_finite import describe_failure
@@ -85,6 +85,7 @@ class HieraTrainStep(SimpleTrainer):
         self.optimizer.zero_grad()
         parts = split_batch(data, self.accumulation_steps)
         losses = self._backward(parts)
+        after_backward(self)
         self._log(parts, losses, data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()

@@ -4,7 +4,7 @@ Zhou et al.: Scene parsing through ADE20K dataset, CVPR 2017. Read as released
 (ADEChallengeData2016): 0 is everything else, 1 to 150 are the classes.
 """
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.hierarchy import Hierarchy
 
 ROOT = "$DETECTRON2_DATASETS/ADEChallengeData2016"
@@ -16,7 +16,7 @@ def register() -> None:
     tree = Hierarchy.load("ade20k_150")
     label_map = {0: None} | {leaf + 1: leaf for leaf in range(tree.num_leaves)}
     for split, folder in SPLITS.items():
-        register_hierarchical_dataset(
+        register_builtin_dataset(
             f"hiera_ade20k_{split}",
             hierarchy=tree,
             label_map=label_map,

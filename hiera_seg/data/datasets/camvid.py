@@ -6,7 +6,7 @@ Brostow, Fauqueur, Cipolla: Semantic object classes in video, Pattern Recognitio
 
 from typing import Any
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 
 # Name and RGB colour of each raw id, in order, as the release's label_colors.txt has them.
 CLASSES = (
@@ -73,7 +73,7 @@ def split_of(frame: str) -> str:
 
 
 def files_and_labels(split: str) -> dict[str, Any]:
-    """Arguments of register_hierarchical_dataset for a split, for any tree with its classes."""
+    """Arguments of register_builtin_dataset for a split, for any tree with its classes."""
     names = [name for name, _ in CLASSES]
     return {
         "label_map": {name: None if name == VOID else name for name in names},
@@ -86,7 +86,7 @@ def files_and_labels(split: str) -> dict[str, Any]:
 def register() -> None:
     """Register hiera_camvid_train, hiera_camvid_val and hiera_camvid_test."""
     for split in SPLITS:
-        register_hierarchical_dataset(
+        register_builtin_dataset(
             f"hiera_camvid_{split}", hierarchy="camvid", **files_and_labels(split)
         )
 

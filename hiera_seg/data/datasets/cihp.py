@@ -4,7 +4,7 @@ Gong et al.: Instance-level human parsing via part grouping network, ECCV 2018. 
 of LIP but for one, see the tree.
 """
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.data.datasets.lip import FLIP_PAIRS
 from hiera_seg.hierarchy import Hierarchy
 
@@ -16,7 +16,7 @@ def register() -> None:
     """Register hiera_cihp_train and hiera_cihp_val."""
     tree = Hierarchy.load("cihp")
     for split, folder in SPLITS.items():
-        register_hierarchical_dataset(
+        register_builtin_dataset(
             f"hiera_cihp_{split}",
             hierarchy=tree,
             label_map={leaf: leaf for leaf in range(tree.num_leaves)},

@@ -5,7 +5,7 @@ Cordts et al.: The Cityscapes dataset for semantic urban scene understanding, CV
 
 from functools import partial
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.data.listing import pair_files
 from hiera_seg.hierarchy import Hierarchy
 
@@ -84,7 +84,7 @@ def register() -> None:
     for prefix, (kind, label_map, raw_classes) in kinds.items():
         for split in SPLITS:
             source, roots = source_and_roots(split, kind)
-            register_hierarchical_dataset(
+            register_builtin_dataset(
                 f"hiera_cityscapes_{prefix}{split}",
                 source,
                 hierarchy=tree,

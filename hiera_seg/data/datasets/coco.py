@@ -5,7 +5,7 @@ al.: COCO-Stuff, CVPR 2018. ``datasets/prepare_coco_panoptic.py`` makes the labe
 those of the latter are read as released.
 """
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.hierarchy import Hierarchy
 
 ROOT = "$DETECTRON2_DATASETS/coco"
@@ -27,7 +27,7 @@ def register() -> None:
     folders = {"panoptic": "panoptic_semseg_{}2017", "stuff": "stuffthingmaps/{}2017"}
     for kind, (tree, label_map) in sets.items():
         for split in SPLITS:
-            register_hierarchical_dataset(
+            register_builtin_dataset(
                 f"hiera_coco_{kind}_{split}",
                 hierarchy=tree,
                 label_map=label_map,

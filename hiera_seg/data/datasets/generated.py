@@ -6,14 +6,14 @@ it into the cache folder (see `hiera_seg.data.generated.cache`).
 
 from functools import partial
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.data.generated.cache import SPLITS, list_scenes
 
 
 def register() -> None:
     """Register hiera_generated_train and hiera_generated_val; draws nothing."""
     for split in SPLITS:
-        register_hierarchical_dataset(
+        register_builtin_dataset(
             f"hiera_generated_{split}", partial(list_scenes, split), hierarchy="generated"
         )
 

@@ -4,7 +4,7 @@ Gong et al.: Look into person: self-supervised structure-sensitive learning and 
 human parsing, CVPR 2017.
 """
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.hierarchy import Hierarchy
 
 ROOT = "$DETECTRON2_DATASETS/lip"
@@ -21,7 +21,7 @@ def register() -> None:
     """Register hiera_lip_train and hiera_lip_val."""
     tree = Hierarchy.load("lip")
     for split in SPLITS:
-        register_hierarchical_dataset(
+        register_builtin_dataset(
             f"hiera_lip_{split}",
             hierarchy=tree,
             label_map={leaf: leaf for leaf in range(tree.num_leaves)},

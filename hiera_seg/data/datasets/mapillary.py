@@ -7,7 +7,7 @@ Label files are palette images whose index counts: colours repeat in version 2.0
 import os
 from functools import partial
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.data.listing import expand_root, pair_files
 from hiera_seg.hierarchy import Hierarchy
 
@@ -52,7 +52,7 @@ def register() -> None:
     for split, folder in SPLITS.items():
         images = f"{ROOT}/{folder}/images"
         for suffix, tree in (("", nested), ("_3level", flat)):
-            register_hierarchical_dataset(
+            register_builtin_dataset(
                 f"hiera_mapillary_vistas_v2{suffix}_{split}",
                 hierarchy=tree,
                 label_map=_label_map(tree, VOID_V2),
@@ -63,7 +63,7 @@ def register() -> None:
                 void_classes=list(VOID_V2),
             )
         tree = Hierarchy.load("mapillary_vistas_v1")
-        register_hierarchical_dataset(
+        register_builtin_dataset(
             f"hiera_mapillary_vistas_v1_{split}",
             partial(list_v1, folder),
             hierarchy=tree,

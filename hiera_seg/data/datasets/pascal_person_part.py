@@ -7,7 +7,7 @@ release.
 
 from functools import partial
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.data.listing import pair_listed
 from hiera_seg.hierarchy import Hierarchy
 
@@ -32,7 +32,7 @@ def register() -> None:
     tree = Hierarchy.load("pascal_person_part")
     roots = {"image_root": f"{ROOT}/images", "sem_seg_root": f"{ROOT}/labels"}
     for split in SPLIT_SIZES:
-        register_hierarchical_dataset(
+        register_builtin_dataset(
             f"hiera_pascal_person_part_{split}",
             partial(pair_listed, f"{ROOT}/{split}.txt", *roots.values()),
             hierarchy=tree,

@@ -3,7 +3,7 @@
 CamVid's classes are leaves of the tree; Cityscapes says no more than the category, an inner node.
 """
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.data.datasets import camvid, cityscapes
 from hiera_seg.hierarchy import Hierarchy
 
@@ -25,13 +25,13 @@ def register() -> None:
     """Register hiera_street_camvid_{train,val,test} and hiera_street_cityscapes_{train,val}."""
     tree = Hierarchy.load("street")
     for split in camvid.SPLITS:
-        register_hierarchical_dataset(
+        register_builtin_dataset(
             f"hiera_street_camvid_{split}", hierarchy=tree, **camvid.files_and_labels(split)
         )
     nodes = {name: node for node, names in CITYSCAPES_NODES.items() for name in names}
     for split in cityscapes.SPLITS:
         source, roots = cityscapes.source_and_roots(split, "labelIds")
-        register_hierarchical_dataset(
+        register_builtin_dataset(
             f"hiera_street_cityscapes_{split}",
             source,
             hierarchy=tree,
