@@ -1,5 +1,7 @@
 """The code blocks of the how-to pages run, and do what the pages say."""
 
+import ast
+import importlib
 import json
 import re
 import subprocess
@@ -179,3 +181,20 @@ def test_the_flat_counterpart_of_the_tutorial_is_flat():
     labels = torch.arange(30).reshape(1, 5, 6) % tree.num_leaves
     flat = torch.nn.functional.cross_entropy(logits[:, : tree.num_leaves], labels)
     assert torch.allclose(loss(logits, labels)["loss_marginal_ce"], flat)
+
+
+PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (REPOSITORY / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_and_yaml_of_every_page_can_be_read_and_import_what_is_there(page):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    for kind, _, body in BLOCK.findall(text):
+        if kind == "yaml":
+            yaml.safe_load(body)
+        elif kind == "python":
+            for node in ast.walk(ast.parse(body)):
+                if isinstance(node, ast.ImportFrom) and node.module.startswith("hiera_seg"):
+                    module = importlib.import_module(node.module)
+                    for alias in node.names:
+                        assert hasattr(module, alias.name), f"{node.module}: {alias.name}"
