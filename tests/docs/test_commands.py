@@ -1,6 +1,7 @@
 """What pages and epilogs tell a user to type is there: scripts, options, config files and keys."""
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -88,6 +89,12 @@ def test_what_a_page_names_is_there(page):
             assert any((folder / config).is_file() for folder in (REPOSITORY, page.parent)), config
     for key in set(KEY.findall(text)) - MADE_UP:
         assert key in config_keys(), key
+
+
+def test_scripts_can_be_started_as_their_examples_have_it():
+    for script in (REPOSITORY / "tools").glob("*.py"):
+        assert script.read_text(encoding="utf-8").startswith("#!/usr/bin/env python\n"), script
+        assert os.access(script, os.X_OK), f"chmod +x {script}"
 
 
 def test_pages_that_code_and_configs_send_a_reader_to_are_there():
