@@ -92,7 +92,8 @@ def test_what_a_page_names_is_there(page):
 
 
 def test_scripts_can_be_started_as_their_examples_have_it():
-    for script in (REPOSITORY / "tools").glob("*.py"):
+    scripts = [*(REPOSITORY / "tools").glob("*.py"), *(REPOSITORY / "datasets").glob("*.py")]
+    for script in scripts:
         assert script.read_text(encoding="utf-8").startswith("#!/usr/bin/env python\n"), script
         assert os.access(script, os.X_OK), f"chmod +x {script}"
 
