@@ -4,9 +4,10 @@
 import argparse
 import sys
 
+from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.engine import HieraTrainer, exit_on_error, load_config
+from hiera_seg.engine import HieraTrainer, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.inference.deployed import DeployedSegmentor
 from hiera_seg.inference.export import SUFFIXES, ExportError, export_segmentor
 from hiera_seg.inference.weights import load_weights
@@ -31,6 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
     parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="of the file")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
+    add_unsafe_pickle(parser)
     parser.add_argument(
         "--import", dest="modules", action="append", default=[], metavar="MODULE",
         help="import this first, such as one that registers a dataset; may be repeated",
@@ -44,6 +46,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     import_modules(args.modules)
+    allow_unsafe_pickle(args.unsafe_pickle)
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("MODEL.WEIGHTS is empty: --opts MODEL.WEIGHTS names a trained model")
@@ -51,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
         print("TEST.AUG is on; a file holds the network without it", file=sys.stderr)
     model = HieraTrainer.build_model(cfg).eval()
     segmentor = DeployedSegmentor(model)
-    load_weights(model, cfg.MODEL.WEIGHTS)
+    load_weights(model, cfg.MODEL.WEIGHTS, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES)
     try:
         worst = export_segmentor(segmentor, args.output, args.format, cfg.INPUT.FORMAT)
     except ExportError as error:

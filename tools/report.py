@@ -10,10 +10,11 @@ import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warn
 # isort: split
 from detectron2.config import CfgNode
 
+from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.engine import CheckpointError, exit_on_error, load_config
+from hiera_seg.engine import CheckpointError, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.engine.reporting import evaluation_folder, read_summary, report_run
 from hiera_seg.hierarchy import HierarchyError
 
@@ -56,6 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--images", type=int, metavar="N", help="images to show (default: TEST.REPORT_IMAGES)"
     )
+    add_unsafe_pickle(parser)
     parser.add_argument(
         "--import", dest="modules", action="append", default=[], metavar="MODULE",
         help="import this first, such as one that registers a dataset; may be repeated",
@@ -70,6 +72,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     require_plotly()
     import_modules(args.modules)
+    allow_unsafe_pickle(args.unsafe_pickle)
     cfg = config_of(args)
     if args.images is not None and args.images < 0:
         raise ConfigError(f"--images is {args.images}; it must be 0 or more")

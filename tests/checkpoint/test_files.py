@@ -4,6 +4,7 @@ import os
 import pickle
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,3 +181,21 @@ def test_whoever_trusts_a_file_can_say_so(folder):
         allow_unsafe_pickle(False)
     with pytest.raises(CheckpointError):
         read_file("x.pth")
+
+
+def test_every_tool_that_loads_weights_has_the_switch():
+    loads = (
+        "load_weights(",
+        "load_predictor(",
+        "Checkpointer(",
+        "convert_checkpoint(",
+        ".evaluate(",
+    )
+    found = 0
+    for tool in (Path(__file__).resolve().parents[2] / "tools").glob("*.py"):
+        text = tool.read_text()
+        if any(word in text for word in loads):
+            found += 1
+            assert "add_unsafe_pickle(parser)" in text or "argument_parser(" in text, tool.name
+            assert "allow_unsafe_pickle(args." in text or "setup(args)" in text, tool.name
+    assert found >= 6
