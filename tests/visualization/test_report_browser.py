@@ -23,7 +23,7 @@ SCREENSHOTS = os.environ.get("HIERA_SEG_SCREENSHOTS")
 OPTIONS = """
 --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
 --disable-background-networking --disable-component-update --disable-dev-shm-usage
---force-device-scale-factor=1 --window-size=1400,900
+--force-device-scale-factor=1 --window-size=1400,900 --force-prefers-reduced-motion
 """.split()
 
 CURVES = [
@@ -266,14 +266,16 @@ def test_the_tree_zooms_by_buttons_and_shapes_change(page):
     zoomed = "return document.getElementById('tree-chart').data[0].level"
     first = page.js(zoomed)
     assert first != "root"
-    next(c for c in page.all("#node .chips .chip") if c.text.startswith("bicyclist")).click()
+    next(c for c in page.all("#node .chips .chip") if c.text.startswith("bicyclist")).send_keys(
+        Keys.ENTER
+    )
     assert page.js(zoomed) == first and page.one("#node h3").text == "bicyclist"
     for index, shape in ((1, "icicle"), (0, "sunburst")):
         page.choose("tree-shape", index)
         assert page.js("return document.getElementById('tree-chart').data[0].type") == shape
     page.js("document.querySelector('#class-table .link').click()")
     assert page.one("#node h3").text == page.column("class-table", 0)[0]
-    page.one("#node .crumbs .chip").click()
+    page.one("#node .crumbs .chip").send_keys(Keys.ENTER)
     assert page.js(zoomed) == "root"
 
 
@@ -307,7 +309,7 @@ def test_dark_follows_the_system_and_the_button(page):
     ink = page.js("return document.getElementById('loss-chart').layout.font.color")
     assert ink == page.js("return report.color('ink')")  # charts too
     page.screenshot("dark")
-    page.one("#theme").click()
+    page.one("#theme").send_keys(Keys.SPACE)
     assert page.js(paper) == light
     page.driver.execute_cdp_cmd(prefer, {"features": []})
 

@@ -87,7 +87,7 @@ report.trustView = () => {
     report.draw("calibration-chart", [
       {
         type: "bar", name: "right", x: middle, y: bins.map((bin) => bin.accuracy), width,
-        marker: { color: report.color("bar"), opacity: 0.85 },
+        marker: { color: report.color("bar"), opacity: shares.map((share) => 0.2 + 0.65 * Math.sqrt(share / largest)) },
         customdata: bins.map((bin, i) => [bin.confidence, 100 * shares[i]]),
         hovertemplate: "score %{customdata[0]:.2f}<br>right %{y:.2f}<br>%{customdata[1]:.1f} % of the pixels<extra></extra>",
       },
