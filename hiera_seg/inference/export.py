@@ -268,8 +268,11 @@ def _known_warnings() -> Iterator[None]:
     Tracing warns where Python reads a size or walks a tensor. In these modules that is the number
     of channels against the tree's nodes, whether an input is empty, and the levels of the tree:
     none of it differs from image to image. TorchScript itself is announced to go, some day.
+    torch.export.save warns of tables that are parts of one larger table, as the levels of a tree
+    are; it is of tensors on a GPU, and here all are on the CPU.
     """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No complete tensor found in the group")
         for module in (r"hiera_seg\.", r"detectron2\."):
             warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=module)
         warnings.filterwarnings("ignore", "`torch.jit", category=FutureWarning)

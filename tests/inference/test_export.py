@@ -2,7 +2,9 @@
 
 import json
 import warnings
+from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -28,6 +30,7 @@ TREE = Hierarchy.from_dict(
     name="small",
     levels=["group", "kind", "class"],
 )
+PAGE = Path(__file__).parents[2] / "docs/export.md"
 SIZES = [(1, 40, 56), (1, 33, 61), (3, 17, 18)]
 
 
@@ -69,6 +72,13 @@ def build(backbone: Backbone | None = None, seed: int = 0, **settings) -> HieraS
     ).eval()
 
 
+def example_of(format: str) -> str:
+    """The code of the page that runs a file of a format."""
+    blocks = PAGE.read_text().split("```python\n")[1:]
+    loads = {"torchscript": "torch.jit.load", "export": "torch.export.load", "onnx": "onnxruntime"}
+    return next(code for block in blocks if loads[format] in (code := block.split("```")[0]))
+
+
 def images(batch: int, height: int, width: int) -> Tensor:
     generator = torch.Generator().manual_seed(height)
     return torch.randint(256, (batch, 3, height, width), generator=generator).to(torch.uint8)
@@ -90,7 +100,7 @@ def assert_same_as_model(run, model: HieraSegmentor, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_a_file_gives_what_the_model_gives_at_any_size(format, tmp_path):
+def test_a_file_gives_what_the_model_gives_at_any_size(format, tmp_path, monkeypatch):
     if format == "onnx":
         pytest.importorskip("onnxscript", reason="needs the extra export")
         pytest.importorskip("onnxruntime", reason="needs the extra export")
@@ -106,6 +116,10 @@ def test_a_file_gives_what_the_model_gives_at_any_size(format, tmp_path):
     assert about["image"].endswith("RGB")
     assert_same_as_model(run, model, about["outputs"])
     run(images(1, 1000, 9))  # the last size of all: nothing was kept of earlier ones
+
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("street.jpg", images(1, 40, 56)[0].permute(1, 2, 0).numpy())
+    exec(compile(example_of(format), str(PAGE), "exec"), {})
 
 
 @pytest.mark.parametrize(
