@@ -190,10 +190,11 @@ def evaluate(cfg: CfgNode, folder: Path) -> dict:
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     nn.init.normal_(model.sem_seg_head.predictor.weight)
+    model = distribute(model)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean += 0.1 * comm.get_rank()
-    return HieraTrainer.test(cfg, distribute(model))
+    return HieraTrainer.test(cfg, model)
 
 
 def test_evaluation_by_two_processes_is_that_of_the_first_ones_model(cfg, tmp_path):
