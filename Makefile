@@ -21,7 +21,7 @@ TEST_OPTS ?=
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo       train on generated scenes, evaluate, draw overlays into $(DEMO_OUTPUT)"
+	@echo "make demo       train on generated scenes, evaluate, draw, report; into $(DEMO_OUTPUT)"
 	@echo "                (DEMO_OPTS='SOLVER.MAX_ITER 20' for a short one)"
 	@echo "make test       run the tests (TEST_OPTS='-k tree' for some of them)"
 	@echo "make lint       check style; make format mends what can be mended"
@@ -55,6 +55,7 @@ $(READY): requirements/base.txt requirements/dev.txt setup.py pyproject.toml too
 demo: $(READY)
 	$(BIN)/python tools/train_net.py --config-file $(DEMO_CONFIG) OUTPUT_DIR $(DEMO_OUTPUT) $(DEMO_OPTS)
 	$(BIN)/python tools/demo.py --config-file $(DEMO_OUTPUT)/config.yaml --num 6 --output $(DEMO_OUTPUT)/overlays
+	$(BIN)/python tools/report.py --run $(DEMO_OUTPUT) --output $(DEMO_OUTPUT)/report.html
 
 test: $(READY)
 	$(BIN)/python -m pytest $(TEST_OPTS)
