@@ -3,15 +3,11 @@
 
 import argparse
 
-from detectron2.engine import default_setup
-
-from hiera_seg.checkpoint import allow_unsafe_pickle
-from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine import HieraCheckpointer, argument_parser, launch
 from hiera_seg.engine.lazy import (
     build_lazy_model,
     evaluate_lazily,
-    load_lazy_config,
+    setup_lazily,
     train_lazily,
 )
 
@@ -26,10 +22,7 @@ examples:
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules)
-    allow_unsafe_pickle(args.unsafe_pickle)
-    cfg = load_lazy_config(args.config_file, args.opts)
-    default_setup(cfg, args)
+    cfg = setup_lazily(args)
     if not args.eval_only:
         train_lazily(cfg, resume=args.resume)
         return

@@ -1,21 +1,24 @@
 """Training by a LazyConfig: a Python file whose parts are built by ``instantiate``."""
 
+import argparse
 import copy
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import default_writers, hooks
+from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError
+from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.distributed import distribute, share_buffers
 from hiera_seg.engine.step import HieraTrainStep, plain_model
@@ -53,8 +56,31 @@ def load_lazy_config(config_file: str, opts: list[str]) -> DictConfig:
     except Exception as error:  # of hydra's parser, or of OmegaConf
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"options {' '.join(opts)}: {reason}") from error
+    if not isinstance(cfg.train.get("max_iter"), int):
+        raise ConfigError(f"train.max_iter is {cfg.train.get('max_iter')!r}; a number is wanted")
     if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
         cfg.train.device = "cpu"
+    return cfg
+
+
+def setup_lazily(args: argparse.Namespace) -> DictConfig:
+    """Make the config of a run, and start its log.
+
+    Args:
+        args: what :func:`~hiera_seg.engine.argument_parser` gives.
+
+    Raises:
+        ConfigError: see :func:`load_lazy_config`; or ``train.output_dir`` can not be written.
+    """
+    import_modules(args.modules)
+    allow_unsafe_pickle(args.unsafe_pickle)
+    cfg = load_lazy_config(args.config_file, args.opts)
+    try:
+        default_setup(cfg, args)
+    except OSError as error:
+        raise ConfigError(
+            f"train.output_dir {cfg.train.output_dir} can not be written: {error}"
+        ) from error
     return cfg
 
 
@@ -73,7 +99,7 @@ def build_lazy_model(cfg: DictConfig) -> nn.Module:
 def evaluate_lazily(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     """Evaluate a model on ``dataloader.test`` by ``dataloader.evaluator``."""
     share_buffers(plain_model(model))
-    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    loader, evaluator = _build(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)
@@ -154,4 +180,14 @@ class _Stream:
             OmegaConf.update(
                 node, "start_position", self.start_iter * node.total_batch_size, force_add=True
             )
-        yield from instantiate(node)
+        yield from _build(node)
+
+
+def _build(loader: DictConfig) -> Iterable[list[dict]]:
+    try:
+        return instantiate(loader)
+    except KeyError as error:
+        if "registered" not in str(error):
+            raise
+        reason = str(error.args[0]).split("!")[0]  # Detectron2 lists all datasets behind it
+        raise ConfigError(f"dataloader: {reason}; --import what registers it") from error

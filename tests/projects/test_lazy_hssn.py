@@ -95,6 +95,13 @@ def test_the_config_survives_a_file(options, tmp_path):
     assert isinstance(build_lazy_model(again), HieraSegmentor)
 
 
+def test_a_dataset_that_is_not_there_is_named(options, tmp_path):
+    (tmp_path / "run").mkdir()
+    cfg = load_lazy_config(CONFIG, [*options, "datasets.train=nope"])
+    with pytest.raises(ConfigError, match="dataloader: Dataset 'nope' is not registered; --import"):
+        train_lazily(cfg)
+
+
 def test_the_readme_names_the_file_and_the_tool():
     text = (PROJECT / "README.md").read_text()
     assert str(Path(CONFIG).relative_to(PROJECT.parents[1])) in text
@@ -111,6 +118,7 @@ def test_the_readme_names_the_file_and_the_tool():
         ("x.py", "train = {}", [], "lacks model, optimizer, lr_multiplier, dataloader; projects"),
         (CONFIG, None, ["train.max_iter"], "options train.max_iter: "),
         (CONFIG, None, ["train.max_iter=[1"], "options train.max_iter="),
+        (CONFIG, None, ["train.max_iter=two"], "train.max_iter is 'two'; a number"),
     ],
 )
 def test_bad_input_is_named(tmp_path, monkeypatch, name, text, opts, message):
