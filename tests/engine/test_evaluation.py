@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 
+from hiera_seg.compat import create_local_process_group
 from hiera_seg.config import ConfigError
 from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.hooks import BestWeights, EarlyStopping, EvaluationRecord
-from hiera_seg.engine.randomness import get_random_state
+from hiera_seg.engine.randomness import get_random_state, seed_everything
 from hiera_seg.engine.validation import validation_losses
 
 EVERYTHING = [
@@ -66,16 +68,31 @@ def train(cfg, *, resume: bool = False, **kill: int) -> None:
     trainer.train()
 
 
-def in_a_process(*args, **kwargs) -> int:
+def start(function, *args, **kwargs) -> int:
+    """Call a function in another process; returns its id."""
     pid = os.fork()  # the child knows the dataset that this process registered
     if pid == 0:
         code = 1
         try:
-            train(*args, **kwargs)
+            function(*args, **kwargs)
             code = 0
         finally:
             os._exit(code)
+    return pid
+
+
+def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def in_a_process(*args, **kwargs) -> int:
+    return wait(start(train, *args, **kwargs))
+
+
+def train_as_one_of(processes: int, rank: int, meeting: Path, cfg) -> None:
+    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=processes)
+    create_local_process_group(processes)
+    train(cfg)
 
 
 def check_same(found, expected, where=""):
@@ -325,3 +342,29 @@ def test_an_evaluation_of_a_checkpoint_takes_its_average_as_the_training_did(cfg
     cfg.SOLVER.EMA.ENABLED = False
     cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_ema.pth")
     assert dict(HieraTrainer.evaluate(cfg)) == dict(results)
+
+
+def test_two_processes_watch_and_stop_as_one_does(cfg, tmp_path):
+    """Everything that processes have to agree on; weights that stay, so that numbers compare."""
+    cfg.merge_from_list(EVERYTHING)
+    cfg.merge_from_list(["MODEL.RESNETS.NORM", "FrozenBN", "MODEL.SEM_SEG_HEAD.NORM", "FrozenBN"])
+    cfg.MODEL.HIERA_SEG.LOSSES = [["focal_tree_min", 1.0], ["level_ce", 1.0]]
+    cfg.DATALOADER.ON_ERROR = "skip"
+    cfg.SOLVER.BASE_LR = 0.0
+    cfg.TEST.EVAL_PERIOD = cfg.TEST.EARLY_STOPPING.PATIENCE = 1
+    records = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        cfg.OUTPUT_DIR = str(folder)
+        seed_everything(5)
+        members = [
+            start(train_as_one_of, processes, rank, tmp_path / f"meeting{processes}", cfg)
+            for rank in range(processes)
+        ]
+        assert [wait(pid) for pid in members] == [0] * processes
+        names = {path.name for path in folder.iterdir()}
+        assert {"model_best.pth", "model_ema.pth", "model_final.pth"} <= names
+        records.append((folder / "evaluations.jsonl").read_text())
+    assert len(records[0].splitlines()) == 2  # the second was not better
+    assert records[0] == records[1]
