@@ -212,12 +212,14 @@ def report_run(
     if model is not None and num_images > 0:
         if model.hierarchy == hierarchy:
             images, problems = _images(cfg, model, dataset_name, num_images)
-            notes += problems
         else:
-            notes.append(
+            problems = [
                 f"No images: the model's tree {model.hierarchy.name!r} is not the one that was "
                 f"scored, {hierarchy.name!r}."
-            )
+            ]
+        for problem in problems:
+            logger.warning(problem)
+        notes += problems
     return write_report(
         folder / REPORT if output is None else output,
         hierarchy,

@@ -123,16 +123,18 @@ def test_what_keeps_images_out_is_told_and_the_numbers_are_written(report, proje
     assert data["images"] == [] and "none.pth" in data["notes"][0]
 
 
-def test_an_image_that_can_not_be_read_is_left_out(report, project, tmp_path):
+def test_an_image_that_can_not_be_read_is_left_out(report, project, tmp_path, caplog):
     good = project / "images" / "0.png"
     content = good.read_bytes()
     try:
         good.write_bytes(b"no image")
-        code, _, _ = report("--images", 3)
+        with caplog.at_level("WARNING", logger="hiera_seg"):
+            code, _, _ = report("--images", 3)
     finally:
         good.write_bytes(content)
     data = data_of(tmp_path / "report.html")
-    assert code == 0 and len(data["images"]) == 2 and "0.png" in data["notes"][0]
+    assert code == 0 and len(data["images"]) == 2
+    assert "0.png" in data["notes"][0] and "0.png" in caplog.text
 
 
 def one_error(result, expected_code, *parts):
