@@ -10,7 +10,7 @@ import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warn
 # isort: split
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.engine import exit_on_error, load_config
+from hiera_seg.engine import add_import, add_opts, exit_on_error, load_config
 from hiera_seg.engine.analysis import (
     NetworkCost,
     compare_with_flat,
@@ -40,14 +40,8 @@ def parse_args() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--depth", type=int, default=2, help="of the table of modules (2)")
     parser.add_argument("--json", default="", metavar="FILE", help="write all figures too")
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE",
-        help="import this first, such as one that registers a dataset; may be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
-        help="config keys to change; the last option",
-    )  # fmt: skip
+    add_import(parser)
+    add_opts(parser)
     return parser.parse_args()
 
 

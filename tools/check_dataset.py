@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.check import check_dataset, format_reports
 from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.options import add_import
 
 EPILOG = """
 examples:
@@ -29,10 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "names", nargs="+", metavar="NAME", help="dataset, or what its splits share"
     )
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE",
-        help="import this first; may be repeated",
-    )  # fmt: skip
+    add_import(parser)
     parser.add_argument(
         "--quick", action="store_true", help="read sizes of images only, and labels in full"
     )

@@ -6,7 +6,7 @@ import argparse
 from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.engine import add_unsafe_pickle, exit_on_error, load_config
+from hiera_seg.engine import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.engine.convert import CONVERTERS, convert_checkpoint, save_checkpoint
 
 EPILOG = """
@@ -42,13 +42,8 @@ def parse_args() -> argparse.Namespace:
         "a tree whose leaves they are, or a text file with a name a line",
     )
     add_unsafe_pickle(parser)
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE",
-        help="import this first, a module that registers datasets; may be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config options"
-    )
+    add_import(parser)
+    add_opts(parser)
     return parser.parse_args()
 
 

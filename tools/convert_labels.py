@@ -9,6 +9,7 @@ from tqdm import tqdm
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.convert import convert_labels
 from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.options import add_import
 
 EPILOG = """
 example: Detectron2's own SemSegEvaluator on CamVid
@@ -28,10 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--leaves", action="store_true", help="write void where a label is an inner node"
     )
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE",
-        help="import this first, a module that registers datasets; may be repeated",
-    )  # fmt: skip
+    add_import(parser)
     return parser.parse_args()
 
 

@@ -7,6 +7,7 @@ from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.counts import count_nodes
 from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.options import add_import
 from hiera_seg.losses import write_node_counts
 
 EPILOG = """
@@ -24,10 +25,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="a registered dataset")
     parser.add_argument("--output", required=True, metavar="FILE", help="json file to write")
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE",
-        help="import this first, a module that registers datasets; may be repeated",
-    )  # fmt: skip
+    add_import(parser)
     return parser.parse_args()
 
 

@@ -24,7 +24,7 @@ from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_labe
 from hiera_seg.data import DatasetError, LabelReader
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.labels import check_same_size, read_image_file
-from hiera_seg.engine import add_unsafe_pickle, exit_on_error, load_config
+from hiera_seg.engine import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.media import VideoFrames, find_media, is_video, output_stems
 
@@ -90,14 +90,8 @@ def parse_args() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--alpha", type=float, default=0.55, help="opacity of colours, 0..1 (0.55)")
     add_unsafe_pickle(parser)
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE",
-        help="import this first, such as one that registers a dataset; may be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
-        help="config keys to change; the last option",
-    )  # fmt: skip
+    add_import(parser)
+    add_opts(parser)
     return parser.parse_args()
 
 

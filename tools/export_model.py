@@ -7,7 +7,14 @@ import sys
 from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.engine import HieraTrainer, add_unsafe_pickle, exit_on_error, load_config
+from hiera_seg.engine import (
+    HieraTrainer,
+    add_import,
+    add_opts,
+    add_unsafe_pickle,
+    exit_on_error,
+    load_config,
+)
 from hiera_seg.inference.deployed import DeployedSegmentor
 from hiera_seg.inference.export import SUFFIXES, ExportError, export_segmentor
 from hiera_seg.inference.weights import load_weights
@@ -33,14 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="of the file")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
     add_unsafe_pickle(parser)
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE",
-        help="import this first, such as one that registers a dataset; may be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
-        help="config keys to change, MODEL.WEIGHTS above all; the last option",
-    )  # fmt: skip
+    add_import(parser)
+    add_opts(parser, "MODEL.WEIGHTS above all")
     return parser.parse_args()
 
 

@@ -14,7 +14,14 @@ from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.engine import CheckpointError, add_unsafe_pickle, exit_on_error, load_config
+from hiera_seg.engine import (
+    CheckpointError,
+    add_import,
+    add_opts,
+    add_unsafe_pickle,
+    exit_on_error,
+    load_config,
+)
 from hiera_seg.engine.reporting import evaluation_folder, read_summary, report_run
 from hiera_seg.hierarchy import HierarchyError
 
@@ -58,14 +65,8 @@ def parse_args() -> argparse.Namespace:
         "--images", type=int, metavar="N", help="images to show (default: TEST.REPORT_IMAGES)"
     )
     add_unsafe_pickle(parser)
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE",
-        help="import this first, such as one that registers a dataset; may be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
-        help="config keys to change; the last option",
-    )  # fmt: skip
+    add_import(parser)
+    add_opts(parser)
     return parser.parse_args()
 
 

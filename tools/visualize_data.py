@@ -26,7 +26,7 @@ from hiera_seg.config import (
 from hiera_seg.data import DatasetError, LabelReader, build_hiera_train_loader
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.labels import check_same_size, read_image_file
-from hiera_seg.engine import exit_on_error, load_config
+from hiera_seg.engine import add_import, add_opts, exit_on_error, load_config
 from hiera_seg.hierarchy import Hierarchy
 
 try:
@@ -63,14 +63,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="for pictures")
     parser.add_argument("--num", type=int, default=8, help="samples to draw of each dataset (8)")
     parser.add_argument("--alpha", type=float, default=0.55, help="opacity of colours, 0..1 (0.55)")
-    parser.add_argument(
-        "--import", dest="modules", action="append", default=[], metavar="MODULE",
-        help="import this first, such as one that registers a dataset; may be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE",
-        help="config keys to change; the last option",
-    )  # fmt: skip
+    add_import(parser)
+    add_opts(parser)
     return parser.parse_args()
 
 

@@ -7,14 +7,17 @@ from hiera_seg.engine.dry_run import dry_run
 from hiera_seg.engine.fast_dev_run import fast_dev_run
 from hiera_seg.engine.launch import launch
 from hiera_seg.engine.optimizer import build_optimizer
+from hiera_seg.engine.options import add_import, add_opts, add_unsafe_pickle
 from hiera_seg.engine.schedule import build_lr_scheduler
-from hiera_seg.engine.setup import add_unsafe_pickle, argument_parser, load_config, setup
+from hiera_seg.engine.setup import argument_parser, load_config, setup
 from hiera_seg.engine.trainer import HieraTrainer
 
 __all__ = [
     "CheckpointError",
     "HieraCheckpointer",
     "HieraTrainer",
+    "add_import",
+    "add_opts",
     "add_unsafe_pickle",
     "argument_parser",
     "build_lr_scheduler",

@@ -11,9 +11,10 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from hiera_seg.checkpoint.unpickle import SWITCH, allow_unsafe_pickle
+from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle
 from hiera_seg.config import ConfigError, add_hiera_seg_config
 from hiera_seg.data.catalog import import_modules
+from hiera_seg.engine.options import add_import, add_unsafe_pickle
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +36,7 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """Detectron2's command line for training, and what tries a config before it."""
     parser = default_argument_parser(epilog)
     add_unsafe_pickle(parser)
-    parser.add_argument(
-        "--import",
-        dest="modules",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="Python module to import first, such as one that registers datasets",
-    )
+    add_import(parser)
     parser.add_argument(
         "--fast-dev-run",
         action="store_true",
@@ -59,15 +53,6 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
         "--iterations", type=int, default=1, metavar="N", help="of --fast-dev-run (1)"
     )
     return parser
-
-
-def add_unsafe_pickle(parser: argparse.ArgumentParser) -> None:
-    """Add ``--unsafe-pickle``, for :func:`hiera_seg.checkpoint.allow_unsafe_pickle`."""
-    parser.add_argument(
-        SWITCH,
-        action="store_true",
-        help="unpickle whatever a checkpoint names, which can run any code that its maker wrote",
-    )
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

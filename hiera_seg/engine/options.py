@@ -1,0 +1,42 @@
+"""Options that several command lines have, each said once."""
+
+import argparse
+
+from hiera_seg.checkpoint.unpickle import SWITCH
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import MODULE``, for :func:`hiera_seg.data.catalog.import_modules`, as "modules"."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="Python module to import first, such as one that registers datasets; may be repeated",
+    )
+
+
+def add_opts(parser: argparse.ArgumentParser, which: str = "") -> None:
+    """Add ``--opts KEY VALUE ...``, which takes the rest of the line.
+
+    Args:
+        parser: of a command line that reads a config.
+        which: what of the config matters most, for the help.
+    """
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help=f"config keys to change{which and ', ' + which}; the last option",
+    )
+
+
+def add_unsafe_pickle(parser: argparse.ArgumentParser) -> None:
+    """Add ``--unsafe-pickle``, for :func:`hiera_seg.checkpoint.allow_unsafe_pickle`."""
+    parser.add_argument(
+        SWITCH,
+        action="store_true",
+        help="unpickle whatever a checkpoint names, which can run any code that its maker wrote",
+    )
