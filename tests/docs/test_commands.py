@@ -1,5 +1,6 @@
 """What pages and epilogs tell a user to type is there: scripts, options, config files and keys."""
 
+import argparse
 import ast
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.engine import argument_parser
+from hiera_seg.engine import argument_parser, options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -55,8 +56,13 @@ def options_of(script: str) -> frozenset[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
             found.update(a.value for a in node.args if isinstance(a, ast.Constant))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "argument_parser":
+        name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+        if name == "argument_parser":
             found.update(argument_parser()._option_string_actions)
+        elif hasattr(options, name):
+            parser = argparse.ArgumentParser()
+            getattr(options, name)(parser)
+            found.update(parser._option_string_actions)
     return frozenset(found)
 
 
