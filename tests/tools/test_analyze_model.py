@@ -1,13 +1,11 @@
 """tools/analyze_model.py: figures of a small network, checked by hand."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 
-from hiera_seg.engine import exit_on_error, load_config
+from hiera_seg.engine import load_config
 from hiera_seg.engine.analysis import compare_with_flat
 
 ROOT = Path(__file__).parents[2]
@@ -54,19 +52,8 @@ def test_hierarchy_costs_channels_and_in_training_the_embedding(costs):
 
 
 @pytest.fixture
-def analyze(monkeypatch, capsys):
-    tool = runpy.run_path(str(TOOL))
-
-    def run(*options):
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
-        code = 0
-        try:
-            exit_on_error(tool["main"], tool["parse_args"]())
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def analyze(start_tool):
+    return start_tool(TOOL)
 
 
 def test_query_heads_are_counted_too(analyze, tmp_path):

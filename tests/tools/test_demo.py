@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ from PIL import Image
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine import exit_on_error
 
 TOOL = Path(__file__).parents[2] / "tools/demo.py"
 STREET = Hierarchy.from_dict(
@@ -89,22 +87,16 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture
-def demo(project, monkeypatch, capsys, tmp_path):
+def demo(start_tool, project, tmp_path):
     """Runs the command in this process; gives exit code, stdout and stderr."""
-    tool = runpy.run_path(str(TOOL))
+    run_tool = start_tool(TOOL)
 
     def run(*options, weights="weights.pth"):
         options = ["--config-file", project / "config.yaml", "--output", tmp_path / "out", *options]
         if weights:
             options += [] if "--opts" in options else ["--opts"]
             options += ["MODEL.WEIGHTS", project / weights]
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
-        code = 0
-        try:
-            exit_on_error(tool["main"], tool["parse_args"]())
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
+        return run_tool(*options)
 
     return run
 

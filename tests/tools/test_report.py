@@ -2,8 +2,6 @@
 
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from PIL import Image
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine import HieraTrainer, exit_on_error
+from hiera_seg.engine import HieraTrainer
 
 pytest.importorskip("plotly", reason="needs plotly")
 TOOL = Path(__file__).parents[2] / "tools/report.py"
@@ -81,20 +79,14 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture
-def report(project, monkeypatch, capsys, tmp_path):
+def report(start_tool, project, tmp_path):
     """Runs the command in this process; gives exit code, stdout and stderr."""
-    tool = runpy.run_path(str(TOOL))
+    run_tool = start_tool(TOOL)
 
     def run(*options, run=project / "run"):
         options = ["--output", tmp_path / "report.html", *options]
         options = ["--run", run, *options] if run else options
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
-        code = 0
-        try:
-            exit_on_error(tool["main"], tool["parse_args"]())
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
+        return run_tool(*options)
 
     return run
 

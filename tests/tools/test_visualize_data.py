@@ -1,7 +1,5 @@
 """tools/visualize_data.py: pictures of files and of the training stream, and errors of one line."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ from PIL import Image
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine import exit_on_error
 from hiera_seg.hierarchy import tree_colors
 
 TOOL = Path(__file__).parents[2] / "tools/visualize_data.py"
@@ -54,19 +51,12 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture
-def visualize(monkeypatch, capsys, tmp_path):
+def visualize(start_tool, tmp_path):
     """Runs the command in this process; gives exit code, stdout and stderr."""
-    tool = runpy.run_path(str(TOOL))
+    run_tool = start_tool(TOOL)
 
     def run(*options):
-        options = ["--output", tmp_path / "out", *options]
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
-        code = 0
-        try:
-            exit_on_error(tool["main"], tool["parse_args"]())
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
+        return run_tool("--output", tmp_path / "out", *options)
 
     return run
 

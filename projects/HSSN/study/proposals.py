@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode as CN
-from torch import Tensor, nn
+from torch import Tensor
 
 from hiera_seg.data.counts import count_nodes
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses import HIERA_LOSSES, marginal_ce_loss, read_node_counts, write_node_counts
+from hiera_seg.losses import HIERA_LOSSES, read_node_counts, write_node_counts
+from hiera_seg.losses.cross_entropy import MarginalCELoss
 
 WITHIN = ("all", "siblings")
 
@@ -56,11 +57,8 @@ def leaf_shifts(pixels: np.ndarray, hierarchy: Hierarchy, within: str) -> np.nda
 
 
 @HIERA_LOSSES.register(name="adjusted_ce")
-class AdjustedCE(nn.Module):
+class AdjustedCE(MarginalCELoss):
     """marginal_ce of shifted logits; see the module."""
-
-    needs = "logits"
-    counts = "levels"
 
     def __init__(
         self,
@@ -72,10 +70,7 @@ class AdjustedCE(nn.Module):
         tau: float = 1.0,
         level_weights: Sequence[float] | None = None,
     ):
-        super().__init__()
-        self.hierarchy = hierarchy
-        self.ignore_label = ignore_label
-        self.level_weights = level_weights
+        super().__init__(hierarchy, ignore_label=ignore_label, level_weights=level_weights)
         shift = np.zeros(hierarchy.num_nodes)
         shifts = leaf_shifts(read_node_counts(file, hierarchy), hierarchy, within)
         shift[: hierarchy.num_leaves] = tau * shifts
@@ -84,14 +79,7 @@ class AdjustedCE(nn.Module):
     def forward(
         self, logits: Tensor, labels: Tensor, *, valid_count: Tensor | None = None
     ) -> Tensor:
-        return marginal_ce_loss(
-            logits + self.shift,
-            labels,
-            self.hierarchy,
-            level_weights=self.level_weights,
-            ignore_label=self.ignore_label,
-            valid_count=valid_count,
-        )
+        return super().forward(logits + self.shift, labels, valid_count=valid_count)
 
 
 def ensure_counts(names: Sequence[str], path: Path) -> None:
