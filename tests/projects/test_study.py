@@ -61,6 +61,17 @@ def street(tmp_path):
             MetadataCatalog.remove(registered)
 
 
+def confusion(data: str) -> list[list[int]]:
+    """Leaf i has 100 - 2i pixels: 8 of leaf 0 are taken for a sibling, 4 for the last leaf."""
+    tree = page.tree_of(data)
+    size = tree.num_leaves
+    siblings = np.flatnonzero(tree.parent[:size] == tree.parent[0])
+    assert siblings[-1] > 0 and tree.parent[size - 1] != tree.parent[0]
+    pixels = np.diag(100 - 2 * np.arange(size))
+    pixels[[0, siblings[-1], -1], 0] += [-12, 8, 4]
+    return pixels.tolist()
+
+
 def result(planned: plan.Run, miou=(50.0, 40.0, 30.0), noise=0.0) -> dict:
     rng = np.random.default_rng(planned.seed)
     resampled = np.array(miou)[:, None] + noise * rng.standard_normal((3, 200))
@@ -77,7 +88,8 @@ def result(planned: plan.Run, miou=(50.0, 40.0, 30.0), noise=0.0) -> dict:
         },
         "variants": {"marginal": list(miou), "leaf": list(miou)},
         "variant": "marginal",
-        "confusion": np.diag([5, 4, 3]).tolist(),
+        "confusion": confusion(planned.data),
+        "leaves": list(page.tree_of(planned.data).display_names)[: len(confusion(planned.data))],
         "boundary": [[[1, 2], [3, 4]]] * 3,
         "bootstrap": resampled.tolist(),
         "levels": ["group", "kind", "class"],
@@ -308,3 +320,16 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
     made = (tmp_path / "README.md").read_text()
     assert "{{" not in made and "6 runs" in made
     assert (tmp_path / "differences-camvid.png").stat().st_size > 5000
+    assert (tmp_path / "leaves-camvid.png").stat().st_size > 5000
+
+
+def test_mistakes_are_told_apart_by_family():
+    found = result(plan.final_runs("camvid", "flat", 0.02, ["main"])[0])
+    pixels = np.sum(found["confusion"])
+    places = page.places_of(found)
+    assert places["pixels taken for a sibling"] == pytest.approx(100 * 8 / pixels)
+    assert places["for a leaf of another family"] == pytest.approx(100 * 4 / pixels)
+    # the last leaf has the fewest pixels, and 4 more are taken for it
+    last = len(found["leaves"]) - 1
+    assert page.leaf_iou(found)[[0, last]] == pytest.approx([88, 100 * (1 - 4 / (104 - 2 * last))])
+    assert places["rarest third"] < 100

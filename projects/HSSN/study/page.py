@@ -9,12 +9,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from detectron2.data import MetadataCatalog
 
 from hiera_seg.engine import exit_on_error
+from hiera_seg.hierarchy import Hierarchy, as_hierarchy
 
 from .plan import ARMS, DATA, PROPOSALS, RATES, SEEDS, chosen_rate, rate_runs
 from .run import RESULTS, read_results
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
 
 HERE = Path(__file__).parent
 BASELINE = "flat"
@@ -29,6 +35,7 @@ def main(args: argparse.Namespace) -> None:
     for data in DATA:
         if of(results, "main", data):
             plot_differences(results, data, args.output / f"differences-{data}.png")
+            plot_leaves(results, data, args.output / f"leaves-{data}.png")
     print(f"{args.output / 'README.md'}: {len(results)} runs")
 
 
@@ -170,7 +177,7 @@ def decoding_table(results: Results, data: str) -> str:
 
 
 def place_table(results: Results, data: str) -> str:
-    """Where an arm is right: frequent and rare leaves, near and away from boundaries, siblings."""
+    """Where an arm is right: frequent and rare leaves, siblings, near boundaries and away."""
     rows = []
     for arm in arms_of(results, "main", data):
         places = [places_of(r) for r in of(results, "main", data, arm)]
@@ -182,21 +189,41 @@ def place_table(results: Results, data: str) -> str:
 
 
 def places_of(result: dict[str, Any]) -> dict[str, float]:
-    """Percentages of one result: IoU of leaves by frequency, accuracy by place."""
+    """Percentages of one result: by frequency of the leaf, by family, by place."""
     confusion = np.array(result["confusion"], float)
-    truth = confusion.sum(axis=0)
-    there = np.flatnonzero(truth)
-    union = truth + confusion.sum(axis=1) - confusion.diagonal()
-    iou = 100 * confusion.diagonal()[there] / union[there]
-    thirds = np.array_split(iou[np.argsort(-truth[there])], 3)
+    parents = tree_of(result["data"]).parent[: len(confusion)]
+    family = parents[:, None] == parents[None, :]
+    np.fill_diagonal(family, False)
+    iou = leaf_iou(result)
+    thirds = np.array_split(iou[leaves_by_frequency(result)], 3)
     near, away = (np.array(result["boundary"])[-1][place] for place in (0, 1))
+    right, siblings = confusion.trace(), confusion[family].sum()
     return {
         "IoU of the most frequent third": thirds[0].mean(),
         "middle third": thirds[1].mean(),
         "rarest third": thirds[2].mean(),
+        "pixels taken for a sibling": 100 * siblings / confusion.sum(),
+        "for a leaf of another family": 100 * (1 - (right + siblings) / confusion.sum()),
         "accuracy near boundaries": 100 * near[0] / near[1],
         "away from them": 100 * away[0] / away[1],
     }
+
+
+def tree_of(data: str) -> Hierarchy:
+    return as_hierarchy(MetadataCatalog.get(DATA[data].train).hierarchy)
+
+
+def leaf_iou(result: dict[str, Any]) -> np.ndarray:
+    """IoU of each leaf in percent, NaN where it is neither there nor predicted."""
+    confusion = np.array(result["confusion"], float)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - confusion.diagonal()
+    return 100 * confusion.diagonal() / np.where(union > 0, union, np.nan)
+
+
+def leaves_by_frequency(result: dict[str, Any]) -> np.ndarray:
+    """The leaves that the test set has, the most frequent one first."""
+    pixels = np.array(result["confusion"]).sum(axis=0)
+    return np.argsort(-pixels, kind="stable")[: np.count_nonzero(pixels)]
 
 
 def rate_table(results: Results, data: str) -> str:
@@ -244,11 +271,6 @@ def progress(results: Results) -> str:
 
 def plot_differences(results: Results, data: str, path: Path) -> None:
     """Draw the differences of all arms to the baseline with their intervals, a panel a level."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     levels = of(results, "main", data)[0]["levels"]
     found = {
         arm: paired_differences(results, "main", data, arm)
@@ -270,6 +292,34 @@ def plot_differences(results: Results, data: str, path: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(found)), list(found))
     axes[0].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_leaves(results: Results, data: str, path: Path) -> None:
+    """Draw the mean difference of each leaf's IoU to the baseline's, frequent leaves first."""
+    arms = [arm for arm in arms_of(results, "main", data) if arm != BASELINE]
+    base = {r["seed"]: leaf_iou(r) for r in of(results, "main", data, BASELINE)}
+    rows = {}
+    for arm in arms:
+        pairs = [(leaf_iou(r), r["seed"]) for r in of(results, "main", data, arm)]
+        found = [iou - base[seed] for iou, seed in pairs if seed in base]
+        if found:
+            rows[arm] = np.mean(found, axis=0)
+    if not rows:
+        return
+    result = of(results, "main", data, BASELINE)[0]
+    order = leaves_by_frequency(result)
+    values = np.array([row[order] for row in rows.values()])
+    end = np.nanmax(np.abs(values)) or 1.0
+    figure, axis = plt.subplots(figsize=(2.6 + 0.34 * len(order), 1.5 + 0.34 * len(rows)))
+    image = axis.imshow(values, cmap="RdBu", vmin=-end, vmax=end, aspect="auto")
+    axis.set_yticks(range(len(rows)), list(rows))
+    names = [result["leaves"][leaf] for leaf in order]
+    axis.set_xticks(range(len(order)), names, rotation=60, ha="right", fontsize=8)
+    axis.set_title(f"IoU less {BASELINE}; the most frequent leaf on the left", fontsize=10)
+    figure.colorbar(image, ax=axis)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
