@@ -154,6 +154,9 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.TEST.OUTPUT = "both"
     # Stop at an inner node where the best child scores below this; below 0: always to the leaf.
     hiera.TEST.SAFE_DEPTH = -1.0
+    # Against rare leaves' lot: divide the probability of a node among its siblings by its share of
+    # the pixels of FILE (of tools/count_nodes.py) to the power TAU; 0: not (docs/decoding.md).
+    hiera.TEST.SIBLING_ADJUSTMENT = CN({"TAU": 0.0, "FILE": ""})
     # Evaluate accuracy against specificity over all safe depths (docs/metrics.md).
     hiera.TEST.SAFE_DEPTH_CURVE = False
     # Evaluate whether scores say how often labels are right, at each level (docs/metrics.md).

@@ -4,6 +4,7 @@ from .deformable_attention import MultiScaleDeformableAttention, multi_scale_def
 from .point_sampling import Points, draw_points, draw_uncertain_points, sample_maps
 from .positions import sine_positions
 from .scores import DECODE_VARIANTS, NodeOutput, mean_scores, node_scores
+from .sibling_adjustment import SiblingAdjustment, sibling_shares
 from .tree_ops import ancestor_min, descendant_max, path_product, path_sum, sum_over_leaves
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "MultiScaleDeformableAttention",
     "NodeOutput",
     "Points",
+    "SiblingAdjustment",
     "ancestor_min",
     "descendant_max",
     "draw_points",
@@ -21,6 +23,7 @@ __all__ = [
     "path_product",
     "path_sum",
     "sample_maps",
+    "sibling_shares",
     "sine_positions",
     "sum_over_leaves",
 ]

@@ -18,6 +18,9 @@ marginal       sum over the leaves below v of the softmax of z  softmax of z ove
                over the leaves
 ============== ================================================ ==============================
 
+marginal_path_sum scores nodes as marginal does, and a leaf by the sum over levels of that at
+``a_l(v)``: where no part of a person is probable by itself but a person is, it says a part.
+
 In level_softmax a shallow leaf takes part in the softmax of every deeper level, so it has a score
 of its own at each of them.
 """
@@ -41,6 +44,7 @@ DECODE_VARIANTS = (
     "level_softmax",
     "joint_softmax",
     "marginal",
+    "marginal_path_sum",
 )
 # What query heads allow: their scores may exceed 1 and are no logits, so that neither a softmax
 # over them nor a product of them means anything.
@@ -94,6 +98,9 @@ class NodeScores:
             self._nodes = values.softmax(1)
         elif variant == "marginal":
             self._leaves = values[:, : hierarchy.num_leaves].softmax(1)
+        elif variant == "marginal_path_sum":
+            leaves = values[:, : hierarchy.num_leaves].softmax(1)
+            self._nodes = sum_over_leaves(leaves, hierarchy, dim=1)
         elif variant == "path_product":
             self._log_nodes = torch.nn.functional.logsigmoid(values)
         else:

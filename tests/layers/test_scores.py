@@ -57,7 +57,7 @@ def oracle(z, hierarchy, variant):
             at.append(dict(zip(nodes, softmax(z[nodes]), strict=True)))
         elif variant == "joint_softmax":
             at.append({v: softmax(z)[v] for v in nodes})
-        elif variant == "marginal":
+        elif variant in ("marginal", "marginal_path_sum"):
             p = softmax(z[:num_leaves])
             below = {v: [u for u in range(num_leaves) if v in path(parent, u)] for v in nodes}
             at.append({v: sum(p[u] for u in below[v]) for v in nodes})

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -6,7 +7,8 @@ from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from hiera_seg.config import ConfigError
-from hiera_seg.losses import marginal_ce_loss, tree_min_loss
+from hiera_seg.layers import SiblingAdjustment
+from hiera_seg.losses import marginal_ce_loss, tree_min_loss, write_node_counts
 from hiera_seg.modeling import HieraPixelHead, build_pixel_decoder
 from hiera_seg.modeling.heads.pixel import PixelOutput
 
@@ -261,3 +263,53 @@ def test_the_decoder_is_chosen_by_the_config(make_cfg, make_model):
         make_cfg("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn"), model.backbone.output_shape()
     )
     assert type(model.sem_seg_head.pixel_decoder) is type(expected)
+
+
+ADJUSTMENT = "MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT"
+
+
+@pytest.fixture
+def node_counts(hierarchy, tmp_path):
+    """A file of counts, and the counts."""
+    pixels = {path: 10**i for i, path in enumerate(hierarchy.paths[: hierarchy.num_leaves])}
+    write_node_counts(tmp_path / "counts.json", pixels)
+    inner = hierarchy.num_nodes - hierarchy.num_leaves
+    return str(tmp_path / "counts.json"), np.array([*pixels.values(), *[0] * inner])
+
+
+def test_a_sibling_adjustment_changes_eval_alone(make_model, make_inputs, hierarchy, node_counts):
+    file, pixels = node_counts
+    options = (LOSSES, [["marginal_ce", 1.0]])
+    plain = make_model(*options)
+    model = make_model(*options, f"{ADJUSTMENT}.TAU", 0.5, f"{ADJUSTMENT}.FILE", file)
+    inputs = make_inputs((64, 96))
+    with EventStorage():
+        torch.manual_seed(0)
+        expected = plain.train()(inputs)
+        torch.manual_seed(0)
+        assert model.train()(inputs) == expected
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    torch.nn.init.normal_(plain.sem_seg_head.predictor.weight)
+    model.load_state_dict(plain.state_dict())
+    images = [inputs[0]["image"]]
+    with torch.no_grad():
+        (before,), (after,) = (both.eval().node_views(images) for both in (plain, model))
+    logits = SiblingAdjustment(hierarchy, pixels, 0.5)(before.output.values)
+    torch.testing.assert_close(after.output.values, logits)
+
+
+def test_a_sibling_adjustment_needs_a_softmax_over_leaves_and_counts(make_cfg, node_counts):
+    file, _ = node_counts
+    tau, key = (f"{ADJUSTMENT}.TAU", 0.5), f"{ADJUSTMENT}.FILE"
+    with pytest.raises(ConfigError, match=r"TAU is 0\.5, but .*DECODE is 'path_sum'.*marginal"):
+        build_model(make_cfg(LOSSES, [["tree_min", 1.0]], *tau, key, file))
+    softmax = (LOSSES, [["marginal_ce", 1.0]])
+    with pytest.raises(ConfigError, match=r"FILE is empty.*count_nodes"):
+        build_model(make_cfg(*softmax, *tau))
+    with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT: .*none\.json can not be read"):
+        build_model(make_cfg(*softmax, *tau, key, "none.json"))
+    with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT: tau is -1\.0"):
+        build_model(make_cfg(*softmax, f"{ADJUSTMENT}.TAU", -1.0, key, file))
+    with pytest.raises(ConfigError, match=r"DECODE is 'path_sum' here"):
+        head = ("MODEL.SEM_SEG_HEAD.NAME", "HieraMaskFormerHead", LOSSES, [])
+        build_model(make_cfg(*head, *tau, key, file))

@@ -13,6 +13,7 @@ from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_labe
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss
+from hiera_seg.modeling.heads.adjustment import build_sibling_adjustment
 from hiera_seg.modeling.heads.loss import (
     mean_over_processes,
     sampling_generator,
@@ -100,6 +101,7 @@ class HieraMaskFormerHead(nn.Module):
                 "MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD is set; the losses of HieraMaskFormerHead "
                 'take no weights of nodes: set it to ""'
             )
+        build_sibling_adjustment(cfg, hierarchy, (), kind=cls.output_kind)  # refuses
         pixel_decoder = build_pixel_decoder(
             cfg, input_shape, keys.PIXEL_DECODER, f"{KEY}.PIXEL_DECODER"
         )

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
+from hiera_seg.layers.sibling_adjustment import SiblingAdjustment
 from hiera_seg.losses import HierarchicalLoss, valid_pixels
+from hiera_seg.modeling.heads.adjustment import build_sibling_adjustment
 from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
 from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import (
@@ -67,6 +69,7 @@ class HieraPixelHead(nn.Module):
         embedding_head: EmbeddingHead | None = None,
         auxiliary_head: AuxiliaryHead | None = None,
         region_loss: RegionLoss | None = None,
+        sibling_adjustment: SiblingAdjustment | None = None,
     ):
         """
         Args:
@@ -80,6 +83,7 @@ class HieraPixelHead(nn.Module):
             embedding_head: needed where a term of ``loss`` works on embeddings.
             auxiliary_head: a flat head that training adds.
             region_loss: of a pixel decoder with ``forward_with_regions``.
+            sibling_adjustment: what the logits go through in eval.
 
         Raises:
             ValueError: ``loss`` needs embeddings and there is no ``embedding_head``.
@@ -100,6 +104,7 @@ class HieraPixelHead(nn.Module):
         self.embedding_head = embedding_head
         self.auxiliary_head = auxiliary_head
         self.region_loss = region_loss
+        self.sibling_adjustment = sibling_adjustment
         self.predictor = Conv2d(pixel_decoder.out_channels, hierarchy.num_nodes, kernel_size=1)
         # As Detectron2's DeepLab heads begin: all scores near 1/2, whatever the loss
         nn.init.normal_(self.predictor.weight, std=0.001)
@@ -129,6 +134,7 @@ class HieraPixelHead(nn.Module):
             "embedding_head": embedding_head,
             "auxiliary_head": auxiliary_head,
             "region_loss": region_loss,
+            "sibling_adjustment": build_sibling_adjustment(cfg, hierarchy, loss.names),
         }
 
     def forward(
@@ -151,7 +157,10 @@ class HieraPixelHead(nn.Module):
         output = self.layers(features)
         if self.training:
             return None, self.losses(output, targets, counts)
-        return NodeOutput(output.logits, self.output_kind), {}
+        logits = output.logits
+        if self.sibling_adjustment is not None:
+            logits = self.sibling_adjustment(logits)
+        return NodeOutput(logits, self.output_kind), {}
 
     def layers(self, features: dict[str, Tensor]) -> PixelOutput:
         """Run the network, without losses."""

@@ -30,6 +30,7 @@ from .subsets import PREFIX, register_subsets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
+WEIGHTS = "weights.pth"  # what is kept of a run on all labels
 # --quick: what tells most in an hour.
 QUICK = {
     "data": ("person_part",),
@@ -206,6 +207,8 @@ def train(run: Run, output: Path, results: Path) -> None:
     )
     for checkpoint in folder.glob("*.pth"):
         checkpoint.unlink()
+    if run.stage == "main":  # for questions that come later
+        torch.save({"model": model.state_dict()}, folder / WEIGHTS)
 
 
 def save_trunk(model: HieraSegmentor, path: Path) -> None:
