@@ -1,6 +1,7 @@
 """The study of projects/HSSN/study: its plan, its measures, and the page made from results."""
 
 import argparse
+import dataclasses
 import json
 import threading
 
@@ -13,7 +14,6 @@ from PIL import Image
 from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
-from hiera_seg.losses import marginal_ce_loss, write_node_counts
 from hiera_seg.metrics import collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
 from projects.HSSN.study import page, plan, run
@@ -24,7 +24,7 @@ from projects.HSSN.study.measure import (
     count_near_boundary,
     measure,
 )
-from projects.HSSN.study.proposals import AdjustedCE, leaf_shifts
+from projects.HSSN.study.proposals import adjust_priors
 from projects.HSSN.study.subsets import register_subsets
 
 TREE = Hierarchy.from_dict(
@@ -62,14 +62,20 @@ def street(tmp_path):
 
 
 def confusion(data: str) -> list[list[int]]:
-    """Leaf i has 100 - 2i pixels: 8 of leaf 0 are taken for a sibling, 4 for the last leaf."""
-    tree = page.tree_of(data)
-    size = tree.num_leaves
-    siblings = np.flatnonzero(tree.parent[:size] == tree.parent[0])
-    assert siblings[-1] > 0 and tree.parent[size - 1] != tree.parent[0]
-    pixels = np.diag(100 - 2 * np.arange(size))
-    pixels[[0, siblings[-1], -1], 0] += [-12, 8, 4]
+    """100 pixels a leaf: 8 of a leaf are taken for a sibling, 4 for a leaf of another family."""
+    leaf, sibling, stranger = some_leaves(data)
+    pixels = 100 * np.eye(page.tree_of(data).num_leaves, dtype=int)
+    pixels[[leaf, sibling, stranger], leaf] += [-12, 8, 4]
     return pixels.tolist()
+
+
+def some_leaves(data: str) -> tuple[int, int, int]:
+    """A leaf, a sibling of it, and a leaf of another family."""
+    tree = page.tree_of(data)
+    parent = tree.parent[: tree.num_leaves]
+    leaf = next(v for v, of in enumerate(parent) if np.sum(parent == of) > 1)
+    siblings = np.flatnonzero(parent == parent[leaf])
+    return leaf, int(siblings[1]), int(np.flatnonzero(parent != parent[leaf])[0])
 
 
 def result(planned: plan.Run, miou=(50.0, 40.0, 30.0), noise=0.0) -> dict:
@@ -86,7 +92,7 @@ def result(planned: plan.Run, miou=(50.0, 40.0, 30.0), noise=0.0) -> dict:
             "mistake_severity": 3.0,
             "ece": [1.0, 2.0, 3.0],
         },
-        "variants": {"marginal": list(miou), "leaf": list(miou)},
+        "variants": {"marginal": list(miou), "marginal_path_sum": list(miou)},
         "variant": "marginal",
         "confusion": confusion(planned.data),
         "leaves": list(page.tree_of(planned.data).display_names)[: len(confusion(planned.data))],
@@ -123,12 +129,20 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
         assert len({r.key for r in ready}) == len(ready)
         finish(ready, results)
     stages = [r["stage"] for r in results.values()]
-    arms = plan.ARMS + plan.PROPOSALS
+    arms = (*plan.ARMS, *plan.PROPOSALS)
     assert stages.count("main") == 2 * len(arms) * len(plan.SEEDS)
-    assert stages.count("coarse") == 2 * len(plan.FEW_ARMS) * len(plan.SEEDS)
+    few = len(plan.FEW_ARMS) + len(plan.PROPOSALS)
+    assert stages.count("coarse") == stages.count("tenth") == 2 * few * len(plan.SEEDS)
+    assert stages.count("strength") == 2 * (1 + 2 * len(plan.STRENGTHS))
+    for r in results.values():
+        assert bool(r["weights"]) == (r["arm"] in plan.PROPOSALS)
+        if r["weights"]:
+            source = results[r["weights"]]
+            assert plan.PROPOSALS[r["arm"]] == source["arm"] and r["strength"] > 0
+            assert {source[k] == r[k] for k in ("data", "seed", "train", "test")} == {True}
     for r in results.values():
         tested = r["test"] == plan.DATA[r["data"]].test
-        assert tested == (r["stage"] not in ("trunk", "rate"))
+        assert tested == (r["stage"] not in ("trunk", "rate", "strength"))
         assert tested or r["train"] == ["fit"]
 
 
@@ -143,17 +157,15 @@ def test_the_best_rate_on_held_out_images_is_chosen_and_a_broken_run_never():
 
 
 @pytest.mark.parametrize("data", plan.DATA)
-@pytest.mark.parametrize("arm", plan.ARMS + plan.PROPOSALS)
+@pytest.mark.parametrize("arm", plan.ARMS)
 def test_arms_differ_in_loss_and_decoding_alone(data, arm, tmp_path):
     runs = [plan.rate_runs(data, name)[0] for name in ("flat", arm)]
     flat, cfg = (run.make_config(planned, tmp_path) for planned in runs)
     cfg.defrost()
     own = cfg.MODEL.HIERA_SEG
     variant = decode_variant(own.TEST.DECODE, [name for name, _ in own.LOSSES])
-    softmax = ("flat", "marginal_ce", *plan.PROPOSALS)
-    assert (variant == "marginal") == (arm in softmax)
+    assert (variant == "marginal") == (arm in ("flat", "marginal_ce"))
     for key in (
-        "ADJUSTED_CE",
         "LOSSES",
         "MARGINAL_CE",
         "FOCAL_TREE_MIN",
@@ -165,6 +177,22 @@ def test_arms_differ_in_loss_and_decoding_alone(data, arm, tmp_path):
     own.TEST.DECODE = flat.MODEL.HIERA_SEG.TEST.DECODE
     cfg.OUTPUT_DIR = flat.OUTPUT_DIR
     assert cfg == flat
+
+
+@pytest.mark.parametrize("arm", plan.PROPOSALS)
+def test_proposals_differ_from_their_arm_in_decoding_alone(arm, tmp_path):
+    base = plan.final_runs("camvid", plan.PROPOSALS[arm], 0.02, ["main"])[0]
+    planned = dataclasses.replace(base, arm=arm, weights=base.key, strength=0.5)
+    expected, cfg = (run.make_config(of, tmp_path) for of in (base, planned))
+    assert cfg.MODEL.WEIGHTS == str(tmp_path / base.key / run.WEIGHTS)
+    test = cfg.MODEL.HIERA_SEG.TEST
+    siblings = arm != "prior_adjusted"
+    assert test.DECODE == ("marginal_path_sum" if siblings else "marginal")
+    assert test.SIBLING_ADJUSTMENT.TAU == (0.5 if siblings else 0)
+    cfg.defrost()
+    cfg.MODEL.HIERA_SEG.TEST = expected.MODEL.HIERA_SEG.TEST
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = expected.MODEL.WEIGHTS, expected.OUTPUT_DIR
+    assert cfg == expected
 
 
 def test_parts_of_a_dataset(street):
@@ -185,27 +213,18 @@ def test_parts_of_a_dataset(street):
     }  # fmt: skip
 
 
-def test_logits_are_shifted_by_frequencies_within_the_family(tmp_path):
-    pixels = np.zeros(TREE.num_nodes)
-    for leaf, count in {"road": 89, "pavement": 9, "car": 0, "bus": 0, "bike": 49}.items():
-        pixels[TREE[leaf]] = count
-    shares = {"road": 0.9, "pavement": 0.1, "car": 0.5, "bus": 0.5, "bike": 1.0}
-    found = np.exp(leaf_shifts(pixels, TREE, "siblings"))
-    assert dict(zip(TREE.leaf_names, found, strict=True)) == pytest.approx(shares)
-    assert np.exp(leaf_shifts(pixels, TREE, "all")).sum() == pytest.approx(1)
-    with pytest.raises(ValueError, match="within is 'kind'"):
-        leaf_shifts(pixels, TREE, "kind")
-
-    write_node_counts(tmp_path / "counts.json", dict(zip(TREE.paths, pixels, strict=True)))
-    loss = AdjustedCE(TREE, file=str(tmp_path / "counts.json"), tau=2.0)
-    logits = torch.randn(1, TREE.num_nodes, 2, 3, requires_grad=True)
-    shifted = logits.detach().clone()
-    shifted[:, :5] += 2 * torch.from_numpy(np.log(found)).float().view(1, 5, 1, 1)
-    labels = torch.tensor([[[TREE["road"], TREE["vehicle"], 255]] * 2])
-    value = loss(logits, labels)
-    value.backward()
-    torch.testing.assert_close(value.detach(), marginal_ce_loss(shifted, labels, TREE))
-    assert logits.grad[:, :5].any() and torch.isfinite(logits.grad).all()
+def test_the_control_shifts_leaves_by_their_share_of_all_pixels(tmp_path):
+    planned = plan.Run("rate", "camvid", "marginal_ce", 0, 0.02, 1, ("all",), "", False)
+    cfg = run.make_config(planned, tmp_path)
+    cfg.defrost()
+    cfg.MODEL.HIERA_SEG.HIERARCHY = "camvid"
+    model = HieraTrainer.build_model(cfg)
+    tree, bias = model.hierarchy, model.sem_seg_head.predictor.bias
+    pixels = np.arange(tree.num_nodes)
+    adjust_priors(model, pixels, 0.5)
+    shares = (pixels[: tree.num_leaves] + 1) / (pixels[: tree.num_leaves] + 1).sum()
+    np.testing.assert_allclose(bias[: tree.num_leaves].detach(), -np.log(shares) / 2, rtol=1e-6)
+    assert not bias[tree.num_leaves :].any()
 
 
 def test_resamples_are_scored_as_a_test_set_is():
@@ -235,13 +254,13 @@ def test_pixels_near_a_change_of_class():
     assert count_near_boundary(labels, truth, TREE)[1].tolist() == [[40, 40], [100, 100]]
 
 
-@pytest.mark.parametrize("arm", ["sibling_adjusted", "focal_tree_min_triplet"])
+@pytest.mark.parametrize("arm", ["marginal_ce", "focal_tree_min_triplet"])
 def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
     data = plan.Data(street, street, None, 5, "kind")
     monkeypatch.setitem(plan.DATA, "camvid", data)
     monkeypatch.setattr("projects.HSSN.study.run.PREFIX", "hiera_study")
     register_subsets(street, street, held_out=5, middle_level="kind")
-    planned = plan.Run("scratch", "camvid", arm, 1, 0.01, 2, ("fine", "coarse"), street, False)
+    planned = plan.Run("coarse", "camvid", arm, 1, 0.01, 2, ("fine", "coarse"), street, False)
 
     def tiny(of, output):
         cfg = make_config(of, output)
@@ -260,8 +279,18 @@ def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
     found = run.read_results(tmp_path / "results.jsonl")[planned.key]
     assert found["images"] == 20 and len(found["bootstrap"]) == 3
     assert np.array(found["confusion"]).sum() == np.array(found["boundary"])[2, :, 1].sum()
-    assert not list((tmp_path / "out" / planned.key).glob("*.pth"))
+    assert [f.name for f in (tmp_path / "out" / planned.key).glob("*.pth")] == [run.WEIGHTS]
     assert plan.Run.from_dict(found) == planned
+
+    for proposal in [p for p, of in plan.PROPOSALS.items() if of == arm]:
+        decoded = dataclasses.replace(planned, arm=proposal, weights=planned.key, strength=0.0)
+        other = dataclasses.replace(decoded, seed=2, strength=0.5)
+        for one in (decoded, other):
+            run.train(one, tmp_path / "out", tmp_path / "results.jsonl")
+        torch.set_num_threads(threads)
+        lines = run.read_results(tmp_path / "results.jsonl")
+        assert lines[decoded.key]["variants"] == found["variants"]
+        assert lines[other.key]["variants"] != found["variants"]
 
 
 def test_measures_are_those_of_the_evaluator(street, tmp_path):
@@ -329,7 +358,14 @@ def test_mistakes_are_told_apart_by_family():
     places = page.places_of(found)
     assert places["pixels taken for a sibling"] == pytest.approx(100 * 8 / pixels)
     assert places["for a leaf of another family"] == pytest.approx(100 * 4 / pixels)
-    # the last leaf has the fewest pixels, and 4 more are taken for it
-    last = len(found["leaves"]) - 1
-    assert page.leaf_iou(found)[[0, last]] == pytest.approx([88, 100 * (1 - 4 / (104 - 2 * last))])
-    assert places["rarest third"] < 100
+    leaves = list(some_leaves("camvid"))
+    assert page.leaf_iou(found)[leaves] == pytest.approx([88, 100 / 1.08, 100 / 1.04])
+    assert np.mean(page.leaf_iou(found)) == pytest.approx(
+        np.average(
+            [
+                places[f"{third}third"]
+                for third in ("IoU of the most frequent ", "middle ", "rarest ")
+            ],
+            weights=[11, 10, 10],
+        )
+    )

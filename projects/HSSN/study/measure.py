@@ -28,7 +28,8 @@ OTHER_VARIANTS = {
     "path_sum": ("path_product", "leaf"),
     "level_softmax": ("joint_softmax", "leaf"),
     "joint_softmax": ("path_sum", "level_softmax", "leaf"),
-    "marginal": (),
+    "marginal": ("marginal_path_sum",),
+    "marginal_path_sum": ("marginal",),
 }
 
 

@@ -16,7 +16,19 @@ from detectron2.data import MetadataCatalog
 from hiera_seg.engine import exit_on_error
 from hiera_seg.hierarchy import Hierarchy, as_hierarchy
 
-from .plan import ARMS, DATA, PROPOSALS, RATES, SEEDS, chosen_rate, rate_runs
+from .plan import (
+    ARMS,
+    DATA,
+    PROPOSALS,
+    RATES,
+    SEEDS,
+    STRENGTHS,
+    STRENGTHS_OF,
+    Run,
+    chosen_rate,
+    rate_runs,
+    strength_runs,
+)
 from .run import RESULTS, read_results
 
 matplotlib.use("Agg")
@@ -101,7 +113,7 @@ def arm_table(results: Results, stage: str, data: str) -> str:
             mean_and_deviation((m["ece"][level] for m in metrics), 1)
             for level in reversed(range(len(levels)))
         ]
-        times = [r["seconds_per_iteration"] for r in runs if r["seconds_per_iteration"]]
+        times = [r["seconds_per_iteration"] for r in runs if r.get("seconds_per_iteration")]
         columns.append(f"{np.median(times):.2f}" if times else "")
         rows.append(columns)
     header = ["arm", "rate", "seeds"]
@@ -228,19 +240,32 @@ def leaves_by_frequency(result: dict[str, Any]) -> np.ndarray:
 
 def rate_table(results: Results, data: str) -> str:
     """The mean of the levels' mIoU on held-out images at each rate."""
+    return choice_table(
+        results, {arm: rate_runs(data, arm) for arm in ARMS}, (f"{rate:g}" for rate in RATES)
+    )
+
+
+def strength_table(results: Results, data: str) -> str:
+    """The same of each strength of a proposal's adjustment."""
+    runs = {}
+    for arm in PROPOSALS.keys() - STRENGTHS_OF.keys():
+        rate = chosen_rate(data, PROPOSALS[arm], results)
+        if rate is not None:
+            runs[arm] = strength_runs(data, arm, rate)[1]
+    return choice_table(results, dict(sorted(runs.items())), (f"{s:g}" for s in STRENGTHS))
+
+
+def choice_table(results: Results, runs: Mapping[str, list[Run]], tried: Iterable[str]) -> str:
+    """What each choice of each arm gave on held-out images; the best one stands out."""
     rows = []
-    for arm in ARMS + PROPOSALS:
-        runs = rate_runs(data, arm)
-        if not any(run.key in results for run in runs):
+    for arm, choices in runs.items():
+        found = [results.get(run.key) for run in choices]
+        scores = [np.mean(r["metrics"]["mIoU"]) if r else np.nan for r in found]
+        if not any(found):
             continue
-        best = chosen_rate(data, arm, results)
-        columns = [arm]
-        for run in runs:
-            found = results.get(run.key)
-            score = f"{np.mean(found['metrics']['mIoU']):.2f}" if found else ""
-            columns.append(f"**{score}**" if run.rate == best else score)
-        rows.append(columns)
-    return table(["arm", *(f"{rate:g}" for rate in RATES)], rows) if rows else "*Not yet run.*"
+        best = np.nanmax(scores)
+        rows.append([arm, *(f"**{s:.2f}**" if s == best else f"{s:.2f}" for s in scores)])
+    return table(["arm", *tried], rows) if rows else "*Not yet run.*"
 
 
 def value(results: Results, stage: str, data: str, arm: str, level: str) -> str:
@@ -331,6 +356,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "decoding": decoding_table,
     "places": place_table,
     "rates": rate_table,
+    "strengths": strength_table,
     "value": value,
     "difference": difference,
     "progress": progress,

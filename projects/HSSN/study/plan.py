@@ -5,7 +5,7 @@ rates of its arm, and all but those from scratch wait for the trunk of their dat
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,18 @@ ARMS = (
     "focal_tree_min_triplet",
     "public_code",
 )
-PROPOSALS = ("prior_adjusted", "sibling_adjusted")  # of `proposals`
+# Other ways to decode what an arm has learnt, and the arm whose weights they take: nothing is
+# trained. See `proposals`.
+PROPOSALS = {
+    "prior_adjusted": "marginal_ce",
+    "sibling_adjusted": "marginal_ce",
+    "flat_sibling_adjusted": "flat",
+}
+STRENGTHS_OF = {"flat_sibling_adjusted": "sibling_adjusted"}  # others choose their own
 FEW_ARMS = ("flat", "marginal_ce", "level_ce", "focal_tree_min")  # of the questions about data
 SCRATCH_ARMS = ("flat", "level_ce", "focal_tree_min")
 RATES = (0.002, 0.02, 0.2)
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of proposals
 SEEDS = (1, 2, 3)
 SCRATCH_RATE = 0.05  # the rate of the shipped configs, all of them from scratch
 TRUNK_ITERATIONS = 2500
@@ -66,7 +74,7 @@ class Run:
     """One training and its evaluation.
 
     Attributes:
-        stage: "trunk", "rate", "main", "scratch", "tenth", "coarse" or "check".
+        stage: one of `STAGES`.
         data: a key of `DATA`.
         arm: one of `ARMS` or `PROPOSALS`.
         seed: of the order of the data, and of all that is drawn.
@@ -75,6 +83,8 @@ class Run:
         train: parts of the dataset, see `subsets`.
         test: name of the dataset that it is evaluated on.
         trunk: whether it starts from the trunk of its dataset.
+        weights: key of the run whose weights are decoded; "": it trains weights of its own.
+        strength: of a proposal's adjustment, 0 elsewhere.
     """
 
     stage: str
@@ -86,12 +96,18 @@ class Run:
     train: tuple[str, ...]
     test: str
     trunk: bool = True
+    weights: str = ""
+    strength: float = 0.0
 
     @property
     def key(self) -> str:
         """Name of the run; two runs with one key are the same run."""
-        rate = f"-{self.rate:g}" if self.stage == "rate" else ""
-        return f"{self.stage}-{self.data}-{self.arm}{rate}-seed{self.seed}"
+        tried = ""
+        if self.stage == "rate":
+            tried = f"-{self.rate:g}"
+        elif self.stage == "strength" and self.weights:
+            tried = f"-{self.strength:g}"
+        return f"{self.stage}-{self.data}-{self.arm}{tried}-seed{self.seed}"
 
     def settings(self) -> tuple[Path, Path]:
         """The config files of its dataset and of its arm."""
@@ -105,8 +121,7 @@ class Run:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Run":
-        names = cls.__dataclass_fields__
-        fields = {name: values[name] for name in names}
+        fields = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         return cls(**fields | {"train": tuple(fields["train"])})
 
 
@@ -131,12 +146,58 @@ def rate_runs(data: str, arm: str) -> list[Run]:
 
 def chosen_rate(data: str, arm: str, results: Mapping[str, dict]) -> float | None:
     """The rate with the best mean of the levels' mIoU on held-out images; None: not all there."""
-    runs = rate_runs(data, arm)
+    best = best_run(rate_runs(data, arm), results)
+    return best and best.rate
+
+
+def best_run(runs: list[Run], results: Mapping[str, dict]) -> Run | None:
+    """The run with the best mean of the levels' mIoU; None: not all are there."""
     if any(run.key not in results for run in runs):
         return None
     scores = [np.mean(results[run.key]["metrics"]["mIoU"]) for run in runs]
     # NaN is worst: a rate at which training broke down
-    return runs[int(np.argmax(np.nan_to_num(scores, nan=-1)))].rate
+    return runs[int(np.argmax(np.nan_to_num(scores, nan=-1)))]
+
+
+def strength_runs(data: str, arm: str, rate: float) -> tuple[Run, list[Run]]:
+    """The network that a proposal's strength is chosen with, and a run for each strength.
+
+    The network has the rate and the whole schedule of its arm, but has not seen the held-out
+    images.
+    """
+    at = (0, rate, ITERATIONS, ("fit",), val_set(data))
+    network = Run("strength", data, PROPOSALS[arm], *at)
+    tried = [Run("strength", data, arm, *at, weights=network.key, strength=s) for s in STRENGTHS]
+    return network, tried
+
+
+def chosen_strength(data: str, arm: str, results: Mapping[str, dict]) -> float | None:
+    """The strength with the best mean of the levels' mIoU on held-out images; None: not there."""
+    arm = STRENGTHS_OF.get(arm, arm)
+    rate = chosen_rate(data, PROPOSALS[arm], results)
+    best = rate and best_run(strength_runs(data, arm, rate)[1], results)
+    return best.strength if best else None
+
+
+def proposal_runs(
+    data: str, arm: str, results: Mapping[str, dict], stages: Iterable[str]
+) -> list[Run]:
+    """What a proposal waits for, or makes of the final runs that there are of its arm."""
+    if data == "generated":
+        return []
+    strength = chosen_strength(data, arm, results)
+    if strength is None:
+        rate = chosen_rate(data, PROPOSALS[arm], results)
+        if rate is None or arm in STRENGTHS_OF or "strength" not in stages:
+            return []
+        network, tried = strength_runs(data, arm, rate)
+        return tried if network.key in results else [network]
+    runs = []
+    for result in results.values():
+        run = Run.from_dict(result)
+        if (run.data, run.arm) == (data, PROPOSALS[arm]) and run.stage in KEPT_STAGES & {*stages}:
+            runs.append(replace(run, arm=arm, weights=run.key, strength=strength))
+    return runs
 
 
 def final_runs(data: str, arm: str, rate: float, stages: Iterable[str]) -> list[Run]:
@@ -167,14 +228,15 @@ def scratch_runs(data: str) -> list[Run]:
     ]
 
 
-STAGES = ("trunk", "rate", "main", "check", "scratch", "tenth", "coarse")
+STAGES = ("trunk", "rate", "strength", "main", "check", "scratch", "coarse", "tenth")
+KEPT_STAGES = frozenset(("main", "coarse", "tenth"))  # whose weights proposals decode
 
 
 def ready_runs(
     results: Mapping[str, dict],
     *,
     data: Iterable[str] = tuple(DATA),
-    arms: Iterable[str] = ARMS + PROPOSALS,
+    arms: Iterable[str] = (*ARMS, *PROPOSALS),
     stages: Iterable[str] = STAGES,
     seeds: Iterable[int] = SEEDS,
 ) -> list[Run]:
@@ -193,11 +255,16 @@ def ready_runs(
             wanted.append(trunk_run(name))
             continue
         for arm in arms:
+            if arm in PROPOSALS:
+                runs = proposal_runs(name, arm, results, stages)
+                wanted += [r for r in runs if r.seed in seeds or r.stage == "strength"]
+                continue
             rate = chosen_rate(name, arm, results)
             if rate is None:
                 wanted += rate_runs(name, arm)
             else:
                 wanted += [r for r in final_runs(name, arm, rate, stages) if r.seed in seeds]
-    missing = [run for run in wanted if run.key not in results]
+    # two proposals may wait for one network
+    missing = {run.key: run for run in wanted if run.key not in results}
     order = {stage: place for place, stage in enumerate(STAGES)}
-    return sorted(missing, key=lambda run: (run.arm in PROPOSALS, order[run.stage], run.seed))
+    return sorted(missing.values(), key=lambda run: (order[run.stage], run.seed))

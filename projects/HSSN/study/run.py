@@ -20,17 +20,18 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
 from hiera_seg.config import ConfigError
-from hiera_seg.engine import HieraTrainer, exit_on_error, load_config
+from hiera_seg.engine import HieraCheckpointer, HieraTrainer, exit_on_error, load_config
+from hiera_seg.losses import read_node_counts
 from hiera_seg.modeling import HieraSegmentor
 
 from .measure import measure
-from .plan import ARMS, DATA, PROPOSALS, SEEDS, STAGES, Run, ready_runs, trunk_run
-from .proposals import add_proposal_config, ensure_counts
+from .plan import ARMS, DATA, KEPT_STAGES, PROPOSALS, SEEDS, STAGES, Run, ready_runs, trunk_run
+from .proposals import adjust_priors, ensure_counts
 from .subsets import PREFIX, register_subsets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
-WEIGHTS = "weights.pth"  # what is kept of a run on all labels
+WEIGHTS = "weights.pth"  # what is kept of a run that proposals decode
 # --quick: what tells most in an hour.
 QUICK = {
     "data": ("person_part",),
@@ -51,7 +52,7 @@ def parse_args() -> argparse.Namespace:
         "--output", type=Path, default=Path("output/study"), help="for configs, logs, trunks"
     )
     parser.add_argument("--data", nargs="+", choices=DATA, default=tuple(DATA), metavar="DATA")
-    arms = ARMS + PROPOSALS
+    arms = (*ARMS, *PROPOSALS)
     parser.add_argument("--arms", nargs="+", choices=arms, default=arms, metavar="ARM")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE")
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS)
@@ -146,7 +147,6 @@ def make_config(run: Run, output: Path) -> CfgNode:
     dataset, arm = run.settings()
     names = tuple(f"{PREFIX}_{run.data}_{part}" for part in run.train)
     cfg = load_config(str(dataset), [])
-    add_proposal_config(cfg)
     cfg.merge_from_file(str(arm))
     cfg.DATASETS.TRAIN = names
     cfg.DATASETS.TEST = ()
@@ -154,7 +154,11 @@ def make_config(run: Run, output: Path) -> CfgNode:
     cfg.SOLVER.BASE_LR = run.rate
     cfg.SOLVER.MAX_ITER = run.iterations
     cfg.MODEL.WEIGHTS = str(trunk_file(run.data, output)) if run.trunk else ""
-    cfg.MODEL.HIERA_SEG.ADJUSTED_CE.FILE = str(counts_file(run, output))
+    if run.weights:
+        cfg.MODEL.WEIGHTS = str(output / run.weights / WEIGHTS)
+    if run.arm.endswith("sibling_adjusted"):
+        adjustment = cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT
+        adjustment.TAU, adjustment.FILE = run.strength, str(counts_file(run, output))
     cfg.OUTPUT_DIR = str(output / run.key)
     cfg.freeze()
     return cfg
@@ -178,37 +182,52 @@ def train(run: Run, output: Path, results: Path) -> None:
     for name in ("detectron2", "fvcore", "hiera_seg"):
         setup_logger(str(folder), name=name)
     (folder / "config.yaml").write_text(cfg.dump())
-    if run.arm in PROPOSALS:
-        ensure_counts(cfg.DATASETS.TRAIN, counts_file(run, output))
-
-    trainer = HieraTrainer(cfg)
-    trainer.resume_or_load(resume=True)
-    begun, start = trainer.start_iter, time.process_time()
-    trainer.train()
-    seconds = time.process_time() - start
-    model: HieraSegmentor = trainer.model
-    model.eval()
-    found = measure(model, HieraTrainer.build_test_loader(cfg, run.test), run.test)
+    if run.weights:
+        model, trained = load_proposal(run, cfg, counts_file(run, output)), {}
+    else:
+        model, trained = train_arm(cfg)
+    found = measure(model.eval(), HieraTrainer.build_test_loader(cfg, run.test), run.test)
     if run == trunk_run(run.data):
         save_trunk(model, trunk_file(run.data, output))
-    iterations = run.iterations - begun
     add_result(
         results,
         {
             **run.as_dict(),
             **found,
+            **trained,
             "levels": list(model.hierarchy.level_names),
             "leaves": list(model.hierarchy.display_names[: model.hierarchy.num_leaves]),
-            "seconds_per_iteration": round(seconds / iterations, 4) if iterations else None,
-            "loss": last_loss(folder / "metrics.json"),
             "torch": torch.__version__,
             "machine": platform.machine(),
         },
     )
     for checkpoint in folder.glob("*.pth"):
         checkpoint.unlink()
-    if run.stage == "main":  # for questions that come later
+    if run.stage in KEPT_STAGES | {"strength"} and not run.weights:
         torch.save({"model": model.state_dict()}, folder / WEIGHTS)
+
+
+def train_arm(cfg: CfgNode) -> tuple[HieraSegmentor, dict[str, Any]]:
+    """Train, or go on training, and return the model and what the training tells."""
+    trainer = HieraTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    begun, start = trainer.start_iter, time.process_time()
+    trainer.train()
+    seconds, iterations = time.process_time() - start, cfg.SOLVER.MAX_ITER - begun
+    return trainer.model, {
+        "seconds_per_iteration": round(seconds / iterations, 4) if iterations else None,
+        "loss": last_loss(Path(cfg.OUTPUT_DIR) / "metrics.json"),
+    }
+
+
+def load_proposal(run: Run, cfg: CfgNode, counts: Path) -> HieraSegmentor:
+    """The model of another run, decoded as a proposal says."""
+    ensure_counts(cfg.DATASETS.TRAIN, counts)
+    model = HieraTrainer.build_model(cfg)
+    HieraCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if run.arm == "prior_adjusted":
+        adjust_priors(model, read_node_counts(counts, model.hierarchy), run.strength)
+    return model
 
 
 def save_trunk(model: HieraSegmentor, path: Path) -> None:
