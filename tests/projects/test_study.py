@@ -348,6 +348,7 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
     page.main(args)
     made = (tmp_path / "README.md").read_text()
     assert "{{" not in made and "6 runs" in made
+    assert "](differences-camvid.png)" in made and "person_part.png" not in made
     assert (tmp_path / "differences-camvid.png").stat().st_size > 5000
     assert (tmp_path / "leaves-camvid.png").stat().st_size > 5000
 

@@ -259,10 +259,10 @@ def choice_table(results: Results, runs: Mapping[str, list[Run]], tried: Iterabl
     """What each choice of each arm gave on held-out images; the best one stands out."""
     rows = []
     for arm, choices in runs.items():
-        found = [results.get(run.key) for run in choices]
-        scores = [np.mean(r["metrics"]["mIoU"]) if r else np.nan for r in found]
-        if not any(found):
+        done = [results[run.key] for run in choices if run.key in results]
+        if len(done) < len(choices):
             continue
+        scores = [np.mean(r["metrics"]["mIoU"]) for r in done]
         best = np.nanmax(scores)
         rows.append([arm, *(f"**{s:.2f}**" if s == best else f"{s:.2f}" for s in scores)])
     return table(["arm", *tried], rows) if rows else "*Not yet run.*"
@@ -285,6 +285,16 @@ def difference(results: Results, stage: str, data: str, arm: str, level: str) ->
     index = of(results, stage, data, arm)[0]["levels"].index(level)
     middle, low, high = (part[index] for part in found)
     return f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def plots(results: Results, data: str) -> str:
+    """The pictures of a dataset, once there is something to draw."""
+    if not any(r["arm"] != BASELINE for r in of(results, "main", data)):
+        return ""
+    return (
+        f"![Differences of all arms to {BASELINE} on {data}](differences-{data}.png)\n\n"
+        f"![Differences of each leaf's IoU to {BASELINE} on {data}](leaves-{data}.png)"
+    )
 
 
 def progress(results: Results) -> str:
@@ -359,6 +369,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "strengths": strength_table,
     "value": value,
     "difference": difference,
+    "plots": plots,
     "progress": progress,
     "seeds": lambda results: str(len(SEEDS)),
 }

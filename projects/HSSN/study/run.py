@@ -187,6 +187,8 @@ def train(run: Run, output: Path, results: Path) -> None:
     else:
         model, trained = train_arm(cfg)
     found = measure(model.eval(), HieraTrainer.build_test_loader(cfg, run.test), run.test)
+    if run.stage in ("trunk", "rate", "strength"):  # not compared with others
+        del found["bootstrap"]
     if run == trunk_run(run.data):
         save_trunk(model, trunk_file(run.data, output))
     add_result(
