@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -22,6 +23,7 @@ from hiera_seg.inference.export import (
     export_segmentor,
     load_exported,
 )
+from hiera_seg.layers import SiblingAdjustment
 from hiera_seg.losses import HierarchicalLoss
 from hiera_seg.modeling import FPNDecoder, HieraPixelHead, HieraSegmentor
 
@@ -141,6 +143,22 @@ def test_a_file_decodes_as_the_model_is_set(settings, tmp_path):
     run, about = load_exported(tmp_path / "model.pt", "torchscript")
     assert ("sem_seg" in about["outputs"]) == (settings.get("output") != "labels")
     assert ("hiera_labels" in about["outputs"]) == (settings.get("output") != "scores")
+    assert_same_as_model(run, model, about["outputs"])
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_a_file_has_the_adjustment_of_siblings(format, tmp_path):
+    if format == "onnx":
+        pytest.importorskip("onnxscript", reason="needs the extra export")
+        pytest.importorskip("onnxruntime", reason="needs the extra export")
+    model = build(decode_as="marginal_path_sum")
+    plain = model([{"image": images(1, 40, 56)[0]}])[0]["sem_seg"]
+    pixels = 10.0 ** np.arange(TREE.num_nodes)
+    model.sem_seg_head.sibling_adjustment = SiblingAdjustment(TREE, pixels, 0.5)
+    assert not torch.allclose(model([{"image": images(1, 40, 56)[0]}])[0]["sem_seg"], plain)
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    export_segmentor(DeployedSegmentor(model), path, format, "RGB")
+    run, about = load_exported(path, format)
     assert_same_as_model(run, model, about["outputs"])
 
 
