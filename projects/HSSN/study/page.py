@@ -287,6 +287,12 @@ def difference(results: Results, stage: str, data: str, arm: str, level: str) ->
     return f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
+def seeds_done(results: Results, stage: str, data: str) -> str:
+    """How many seeds every arm of a stage has."""
+    arms = arms_of(results, stage, data)
+    return str(min((len(of(results, stage, data, arm)) for arm in arms), default=0))
+
+
 def plots(results: Results, data: str) -> str:
     """The pictures of a dataset, once there is something to draw."""
     if not any(r["arm"] != BASELINE for r in of(results, "main", data)):
@@ -370,6 +376,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "value": value,
     "difference": difference,
     "plots": plots,
+    "seeds_done": seeds_done,
     "progress": progress,
     "seeds": lambda results: str(len(SEEDS)),
 }
