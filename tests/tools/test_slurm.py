@@ -8,7 +8,7 @@ SBATCH = Path(__file__).parents[2] / "tools/slurm/train.sbatch"
 
 
 def test_the_batch_file_starts_one_torchrun_a_machine_with_what_was_asked_for(tmp_path):
-    stubs = {"scontrol": "echo node7; echo node8", "srun": 'printf "%s\\n" "$@"; env'}
+    stubs = {"scontrol": "echo node7; sleep 0.1; echo node8", "srun": 'printf "%s\\n" "$@"; env'}
     for name, body in stubs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)

@@ -27,9 +27,13 @@ ARMS = (
 PROPOSALS = {
     "prior_adjusted": "marginal_ce",
     "sibling_adjusted": "marginal_ce",
+    "flat_prior_adjusted": "flat",
     "flat_sibling_adjusted": "flat",
 }
-STRENGTHS_OF = {"flat_sibling_adjusted": "sibling_adjusted"}  # others choose their own
+STRENGTHS_OF = {  # others choose their own
+    "flat_prior_adjusted": "prior_adjusted",
+    "flat_sibling_adjusted": "sibling_adjusted",
+}
 FEW_ARMS = ("flat", "marginal_ce", "level_ce", "focal_tree_min")  # of the questions about data
 SCRATCH_ARMS = ("flat", "level_ce", "focal_tree_min")
 RATES = (0.002, 0.02, 0.2)

@@ -227,7 +227,7 @@ def load_proposal(run: Run, cfg: CfgNode, counts: Path) -> HieraSegmentor:
     ensure_counts(cfg.DATASETS.TRAIN, counts)
     model = HieraTrainer.build_model(cfg)
     HieraCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    if run.arm == "prior_adjusted":
+    if run.arm.endswith("prior_adjusted"):
         adjust_priors(model, read_node_counts(counts, model.hierarchy), run.strength)
     return model
 
