@@ -191,6 +191,8 @@ def train(run: Run, output: Path, results: Path) -> None:
         del found["bootstrap"]
     if run == trunk_run(run.data):
         save_trunk(model, trunk_file(run.data, output))
+    if run.stage in KEPT_STAGES | {"strength"} and not run.weights:
+        torch.save({"model": model.state_dict()}, folder / WEIGHTS)  # before a line says it is done
     add_result(
         results,
         {
@@ -203,10 +205,8 @@ def train(run: Run, output: Path, results: Path) -> None:
             "machine": platform.machine(),
         },
     )
-    for checkpoint in folder.glob("*.pth"):
+    for checkpoint in folder.glob("model_*.pth"):
         checkpoint.unlink()
-    if run.stage in KEPT_STAGES | {"strength"} and not run.weights:
-        torch.save({"model": model.state_dict()}, folder / WEIGHTS)
 
 
 def train_arm(cfg: CfgNode) -> tuple[HieraSegmentor, dict[str, Any]]:
