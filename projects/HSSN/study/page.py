@@ -15,6 +15,7 @@ from detectron2.data import MetadataCatalog
 
 from hiera_seg.engine import exit_on_error
 from hiera_seg.hierarchy import Hierarchy, as_hierarchy
+from hiera_seg.metrics import level_scores
 
 from .plan import (
     ARMS,
@@ -226,10 +227,8 @@ def tree_of(data: str) -> Hierarchy:
 
 
 def leaf_iou(result: dict[str, Any]) -> np.ndarray:
-    """IoU of each leaf in percent, NaN where it is neither there nor predicted."""
-    confusion = np.array(result["confusion"], float)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - confusion.diagonal()
-    return 100 * confusion.diagonal() / np.where(union > 0, union, np.nan)
+    """IoU of each leaf in percent."""
+    return 100 * level_scores(np.array(result["confusion"])).iou
 
 
 def leaves_by_frequency(result: dict[str, Any]) -> np.ndarray:
