@@ -146,6 +146,21 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
         assert tested or r["train"] == ["fit"]
 
 
+def test_every_question_has_one_answer_before_any_but_the_main_one_has_three():
+    results: dict = {}
+    order = []
+    while ready := plan.ready_runs(results, data=["camvid"], arms=plan.ARMS):
+        order.append(ready[0])
+        finish(ready[:1], results)
+    places = {run.key: place for place, run in enumerate(order)}
+    last_main = max(places[run.key] for run in order if run.stage == "main")
+    for stage in ("scratch", "coarse", "tenth"):
+        first = [places[r.key] for r in order if r.stage == stage and r.seed == 1]
+        assert last_main < min(first)
+        later = [places[r.key] for r in order if r.stage in ("coarse", "tenth") and r.seed > 1]
+        assert max(first) < min(later)
+
+
 def test_the_best_rate_on_held_out_images_is_chosen_and_a_broken_run_never():
     results = {}
     scores = (1.0, 7.0, float("nan"))

@@ -271,4 +271,8 @@ def ready_runs(
     # two proposals may wait for one network
     missing = {run.key: run for run in wanted if run.key not in results}
     order = {stage: place for place, stage in enumerate(STAGES)}
-    return sorted(missing.values(), key=lambda run: (order[run.stage], run.seed))
+    # every question gets an answer before a question beside the main one gets a second seed
+    return sorted(
+        missing.values(),
+        key=lambda run: (run.stage != "main" and run.seed > 1, order[run.stage], run.seed),
+    )
