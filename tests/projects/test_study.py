@@ -16,7 +16,7 @@ from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.metrics import collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
-from projects.HSSN.study import page, plan, run
+from projects.HSSN.study import compare, page, plan, run
 from projects.HSSN.study.measure import (
     BOUNDARY_WIDTH,
     NUM_RESAMPLES,
@@ -64,14 +64,14 @@ def street(tmp_path):
 def confusion(data: str) -> list[list[int]]:
     """100 pixels a leaf: 8 of a leaf are taken for a sibling, 4 for a leaf of another family."""
     leaf, sibling, stranger = some_leaves(data)
-    pixels = 100 * np.eye(page.tree_of(data).num_leaves, dtype=int)
+    pixels = 100 * np.eye(compare.tree_of(data).num_leaves, dtype=int)
     pixels[[leaf, sibling, stranger], leaf] += [-12, 8, 4]
     return pixels.tolist()
 
 
 def some_leaves(data: str) -> tuple[int, int, int]:
     """A leaf, a sibling of it, and a leaf of another family."""
-    tree = page.tree_of(data)
+    tree = compare.tree_of(data)
     parent = tree.parent[: tree.num_leaves]
     leaf = next(v for v, of in enumerate(parent) if np.sum(parent == of) > 1)
     siblings = np.flatnonzero(parent == parent[leaf])
@@ -95,7 +95,7 @@ def result(planned: plan.Run, miou=(50.0, 40.0, 30.0), noise=0.0) -> dict:
         "variants": {"marginal": list(miou), "marginal_path_sum": list(miou)},
         "variant": "marginal",
         "confusion": confusion(planned.data),
-        "leaves": list(page.tree_of(planned.data).display_names)[: len(confusion(planned.data))],
+        "leaves": list(compare.tree_of(planned.data).display_names)[: len(confusion(planned.data))],
         "boundary": [[[1, 2], [3, 4]]] * 3,
         "bootstrap": resampled.tolist(),
         "levels": ["group", "kind", "class"],
@@ -345,19 +345,25 @@ def test_several_processes_add_lines_and_half_a_line_is_passed_over(tmp_path):
 
 def test_the_page_has_every_number_from_the_results(tmp_path):
     results = {}
-    for arm, miou in (("flat", (50, 40, 30)), ("bce", (51, 42, 29))):
+    for arm, miou, each in (("flat", (50, 40, 30), 0.1), ("bce", (51, 42, 29), 0.5)):
         for planned in plan.final_runs("camvid", arm, 0.02, ["main"]):
-            gain = 0.1 * planned.seed
+            gain = each * planned.seed
             results[planned.key] = result(planned, [m + gain for m in miou], noise=0.0)
     (tmp_path / "results.jsonl").write_text("\n".join(json.dumps(r) for r in results.values()))
     text = page.fill(
-        "{{difference main camvid bce kind}}; {{value main camvid flat class}}; "
+        "{{gains main camvid bce}}; {{value main camvid flat class}}; "
         "{{arms main person_part}}\n{{arms main camvid}}\n{{differences main camvid}}",
         results,
     )
-    assert text.startswith("+2.00 [+2.00, +2.00]; 30.20; *No run of main on person_part yet.*")
-    assert "| bce | 0.02 | 3 | 29.20 ± 0.10 | 42.20 ± 0.10 | 51.20 ± 0.10 |" in text
-    assert "| bce | -1.00 [-1.00, -1.00], 0 of 3 | +2.00 [+2.00, +2.00], 3 of 3 |" in text
+    assert text.startswith(
+        "-0.20 [-0.20, -0.20] (class), +2.80 [+2.80, +2.80] (kind), +1.80 [+1.80, +1.80] (group); "
+        "30.20; *No run of main on person_part yet.*"
+    )
+    assert "| bce | 0.02 | 3 | 30.00 ± 0.50 | 43.00 ± 0.50 | 52.00 ± 0.50 |" in text
+    assert (
+        "| bce | -0.20 ± 0.40 [-0.20, -0.20], 1 of 3 | +2.80 ± 0.40 [+2.80, +2.80], 3 of 3 |"
+        in text
+    )
     args = argparse.Namespace(
         results=tmp_path / "results.jsonl", template=page.HERE / "template.md", output=tmp_path
     )
@@ -372,12 +378,12 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
 def test_mistakes_are_told_apart_by_family():
     found = result(plan.final_runs("camvid", "flat", 0.02, ["main"])[0])
     pixels = np.sum(found["confusion"])
-    places = page.places_of(found)
+    places = compare.places_of(found)
     assert places["pixels taken for a sibling"] == pytest.approx(100 * 8 / pixels)
     assert places["for a leaf of another family"] == pytest.approx(100 * 4 / pixels)
     leaves = list(some_leaves("camvid"))
-    assert page.leaf_iou(found)[leaves] == pytest.approx([88, 100 / 1.08, 100 / 1.04])
-    assert np.mean(page.leaf_iou(found)) == pytest.approx(
+    assert compare.leaf_iou(found)[leaves] == pytest.approx([88, 100 / 1.08, 100 / 1.04])
+    assert np.mean(compare.leaf_iou(found)) == pytest.approx(
         np.average(
             [
                 places[f"{third}third"]

@@ -7,16 +7,12 @@ import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
-from detectron2.data import MetadataCatalog
 
 from hiera_seg.engine import exit_on_error
-from hiera_seg.hierarchy import Hierarchy, as_hierarchy
-from hiera_seg.metrics import level_scores
 
+from .compare import BASELINE, Results, arms_of, of, paired_differences, places_of
 from .plan import (
     ARMS,
     DATA,
@@ -30,14 +26,10 @@ from .plan import (
     rate_runs,
     strength_runs,
 )
+from .plots import plot_differences, plot_leaves
 from .run import RESULTS, read_results
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-
 HERE = Path(__file__).parent
-BASELINE = "flat"
-Results = Mapping[str, dict[str, Any]]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -62,33 +54,17 @@ def fill(template: str, results: Results) -> str:
     return re.sub(r"\{\{(.+?)\}\}", replaced, template)
 
 
-def of(results: Results, stage: str, data: str, arm: str | None = None) -> list[dict[str, Any]]:
-    """The results of a stage, by seed."""
-    found = [
-        r for r in results.values()
-        if r["stage"] == stage and r["data"] == data and arm in (None, r["arm"])
-    ]  # fmt: skip
-    return sorted(found, key=lambda r: r["seed"])
-
-
-def arms_of(results: Results, stage: str, data: str) -> list[str]:
-    """The arms that have results, in the plan's order; others, such as proposals, come last."""
-    there = {r["arm"] for r in of(results, stage, data)}
-    return [arm for arm in ARMS if arm in there] + sorted(there - set(ARMS))
-
-
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     header = list(header)
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def mean_and_deviation(values: Iterable[float], digits: int = 2) -> str:
+def mean_and_deviation(values: Iterable[float], digits: int = 2, sign: str = "") -> str:
     """Mean over seeds, with the standard deviation where there are two or more."""
     values = np.array(list(values), float)
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+    mean = f"{values.mean():{sign}.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
 
 
 def arm_table(results: Results, stage: str, data: str) -> str:
@@ -126,47 +102,20 @@ def arm_table(results: Results, stage: str, data: str) -> str:
     return table([*header, "CPU s / it."], rows)
 
 
-def paired_differences(
-    results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """An arm's mIoU less the baseline's, of the seeds that both have.
-
-    Returns:
-        Per level, coarse to fine: the mean over seeds; and the 2.5 % and 97.5 % quantiles of the
-        same mean under resampled images. None where there is no common seed.
-    """
-    mine = {r["seed"]: r for r in of(results, stage, data, arm)}
-    other = {r["seed"]: r for r in of(results, stage, data, baseline)}
-    seeds = sorted(mine.keys() & other.keys())
-    if not seeds:
-        return None
-
-    def mean(get: Callable[[dict], Any]) -> np.ndarray:
-        return np.mean([np.array(get(mine[s])) - get(other[s]) for s in seeds], axis=0)
-
-    resampled = mean(lambda r: np.array(r["bootstrap"]))  # (levels, resamples)
-    low, high = np.quantile(resampled, [0.025, 0.975], axis=1)
-    return mean(lambda r: np.array(r["metrics"]["mIoU"])), low, high
-
-
 def difference_table(results: Results, stage: str, data: str, baseline: str = BASELINE) -> str:
-    """Differences to a baseline with their intervals, and the seeds that agree in the sign."""
+    """Differences to a baseline: mean, deviation over seeds, interval, and seeds above zero."""
     rows = []
     for arm in arms_of(results, stage, data):
         found = paired_differences(results, stage, data, arm, baseline)
         if arm == baseline or found is None:
             continue
-        mine = {r["seed"]: r for r in of(results, stage, data, arm)}
-        other = {r["seed"]: r for r in of(results, stage, data, baseline)}
-        seeds = sorted(mine.keys() & other.keys())
         columns = [arm]
-        for level in reversed(range(len(found[0]))):
-            wins = sum(
-                mine[s]["metrics"]["mIoU"][level] > other[s]["metrics"]["mIoU"][level]
-                for s in seeds
+        for level in reversed(range(found.by_seed.shape[1])):
+            seeds = found.by_seed[:, level]
+            columns.append(
+                f"{mean_and_deviation(seeds, sign='+')} {found.interval(level)}, "
+                f"{(seeds > 0).sum()} of {len(seeds)}"
             )
-            middle, low, high = (part[level] for part in found)
-            columns.append(f"{middle:+.2f} [{low:+.2f}, {high:+.2f}], {wins} of {len(seeds)}")
         rows.append(columns)
     if not rows:
         return f"*No pair of runs of {stage} on {data} yet.*"
@@ -199,42 +148,6 @@ def place_table(results: Results, data: str) -> str:
         return f"*No run of main on {data} yet.*"
     names = places_of(of(results, "main", data)[0])
     return table(["arm", *names], rows)
-
-
-def places_of(result: dict[str, Any]) -> dict[str, float]:
-    """Percentages of one result: by frequency of the leaf, by family, by place."""
-    confusion = np.array(result["confusion"], float)
-    parents = tree_of(result["data"]).parent[: len(confusion)]
-    family = parents[:, None] == parents[None, :]
-    np.fill_diagonal(family, False)
-    iou = leaf_iou(result)
-    thirds = np.array_split(iou[leaves_by_frequency(result)], 3)
-    near, away = (np.array(result["boundary"])[-1][place] for place in (0, 1))
-    right, siblings = confusion.trace(), confusion[family].sum()
-    return {
-        "IoU of the most frequent third": thirds[0].mean(),
-        "middle third": thirds[1].mean(),
-        "rarest third": thirds[2].mean(),
-        "pixels taken for a sibling": 100 * siblings / confusion.sum(),
-        "for a leaf of another family": 100 * (1 - (right + siblings) / confusion.sum()),
-        "accuracy near boundaries": 100 * near[0] / near[1],
-        "away from them": 100 * away[0] / away[1],
-    }
-
-
-def tree_of(data: str) -> Hierarchy:
-    return as_hierarchy(MetadataCatalog.get(DATA[data].train).hierarchy)
-
-
-def leaf_iou(result: dict[str, Any]) -> np.ndarray:
-    """IoU of each leaf in percent."""
-    return 100 * level_scores(np.array(result["confusion"])).iou
-
-
-def leaves_by_frequency(result: dict[str, Any]) -> np.ndarray:
-    """The leaves that the test set has, the most frequent one first."""
-    pixels = np.array(result["confusion"]).sum(axis=0)
-    return np.argsort(-pixels, kind="stable")[: np.count_nonzero(pixels)]
 
 
 def rate_table(results: Results, data: str) -> str:
@@ -276,14 +189,17 @@ def value(results: Results, stage: str, data: str, arm: str, level: str) -> str:
     return f"{np.mean([r['metrics']['mIoU'][index] for r in runs]):.2f}"
 
 
-def difference(results: Results, stage: str, data: str, arm: str, level: str) -> str:
-    """An arm's difference to the baseline with its interval, for use in a sentence."""
-    found = paired_differences(results, stage, data, arm)
+def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE) -> str:
+    """An arm's differences to the baseline at every level, fine to coarse, for a sentence."""
+    found = paired_differences(results, stage, data, arm, baseline)
     if found is None:
         return "?"
-    index = of(results, stage, data, arm)[0]["levels"].index(level)
-    middle, low, high = (part[index] for part in found)
-    return f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]"
+    names = of(results, stage, data, arm)[0]["levels"]
+    means = found.by_seed.mean(axis=0)
+    return ", ".join(
+        f"{means[level]:+.2f} {found.interval(level)} ({names[level]})"
+        for level in reversed(range(len(names)))
+    )
 
 
 def seeds_done(results: Results, stage: str, data: str) -> str:
@@ -309,62 +225,6 @@ def progress(results: Results) -> str:
     return f"{len(results)} runs: " + ", ".join(counts) if counts else "no run yet"
 
 
-def plot_differences(results: Results, data: str, path: Path) -> None:
-    """Draw the differences of all arms to the baseline with their intervals, a panel a level."""
-    levels = of(results, "main", data)[0]["levels"]
-    found = {
-        arm: paired_differences(results, "main", data, arm)
-        for arm in arms_of(results, "main", data)
-        if arm != BASELINE
-    }
-    found = {arm: values for arm, values in found.items() if values is not None}
-    if not found:
-        return
-    figure, axes = plt.subplots(
-        1, len(levels), figsize=(3.6 * len(levels), 0.5 + 0.42 * (len(found) + 1)), sharey=True
-    )
-    for level, axis in zip(reversed(range(len(levels))), axes, strict=True):
-        for row, (middle, low, high) in enumerate(found.values()):
-            axis.plot([low[level], high[level]], [row, row], color="#4477aa", lw=2)
-            axis.plot(middle[level], row, "o", color="#222222", ms=5)
-        axis.axvline(0, color="#999999", lw=1)
-        axis.set_title(f"{levels[level]}: mIoU less {BASELINE}", fontsize=10)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(found)), list(found))
-    axes[0].invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def plot_leaves(results: Results, data: str, path: Path) -> None:
-    """Draw the mean difference of each leaf's IoU to the baseline's, frequent leaves first."""
-    arms = [arm for arm in arms_of(results, "main", data) if arm != BASELINE]
-    base = {r["seed"]: leaf_iou(r) for r in of(results, "main", data, BASELINE)}
-    rows = {}
-    for arm in arms:
-        pairs = [(leaf_iou(r), r["seed"]) for r in of(results, "main", data, arm)]
-        found = [iou - base[seed] for iou, seed in pairs if seed in base]
-        if found:
-            rows[arm] = np.mean(found, axis=0)
-    if not rows:
-        return
-    result = of(results, "main", data, BASELINE)[0]
-    order = leaves_by_frequency(result)
-    values = np.array([row[order] for row in rows.values()])
-    end = np.nanmax(np.abs(values)) or 1.0
-    figure, axis = plt.subplots(figsize=(2.6 + 0.34 * len(order), 1.5 + 0.34 * len(rows)))
-    image = axis.imshow(values, cmap="RdBu", vmin=-end, vmax=end, aspect="auto")
-    axis.set_yticks(range(len(rows)), list(rows))
-    names = [result["leaves"][leaf] for leaf in order]
-    axis.set_xticks(range(len(order)), names, rotation=60, ha="right", fontsize=8)
-    axis.set_title(f"IoU less {BASELINE}; the most frequent leaf on the left", fontsize=10)
-    figure.colorbar(image, ax=axis)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 BLOCKS: dict[str, Callable[..., str]] = {
     "arms": arm_table,
     "differences": difference_table,
@@ -373,7 +233,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "rates": rate_table,
     "strengths": strength_table,
     "value": value,
-    "difference": difference,
+    "gains": gains,
     "plots": plots,
     "seeds_done": seeds_done,
     "progress": progress,

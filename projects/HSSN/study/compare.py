@@ -1,0 +1,105 @@
+"""What two results have to do with each other: differences, and where they sit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+
+from hiera_seg.hierarchy import Hierarchy, as_hierarchy
+from hiera_seg.metrics import level_scores
+
+from .plan import ARMS, DATA
+
+BASELINE = "flat"
+Results = Mapping[str, dict[str, Any]]
+
+
+def of(results: Results, stage: str, data: str, arm: str | None = None) -> list[dict[str, Any]]:
+    """The results of a stage, by seed."""
+    found = [
+        r for r in results.values()
+        if r["stage"] == stage and r["data"] == data and arm in (None, r["arm"])
+    ]  # fmt: skip
+    return sorted(found, key=lambda r: r["seed"])
+
+
+def arms_of(results: Results, stage: str, data: str) -> list[str]:
+    """The arms that have results, in the plan's order; others, such as proposals, come last."""
+    there = {r["arm"] for r in of(results, stage, data)}
+    return [arm for arm in ARMS if arm in there] + sorted(there - set(ARMS))
+
+
+@dataclass(frozen=True)
+class Differences:
+    """An arm's mIoU less the baseline's, of the seeds that both have.
+
+    Attributes:
+        by_seed: (seeds, levels), levels coarse to fine.
+        resampled: (levels, resamples): the mean over seeds under resampled images.
+    """
+
+    by_seed: np.ndarray
+    resampled: np.ndarray
+
+    def interval(self, level: int) -> str:
+        """95 % of the resamples."""
+        low, high = self.bounds(level)
+        return f"[{low:+.2f}, {high:+.2f}]"
+
+    def bounds(self, level: int) -> tuple[float, float]:
+        """The 2.5 % and 97.5 % quantiles of the resamples."""
+        low, high = np.quantile(self.resampled[level], [0.025, 0.975])
+        return low, high
+
+
+def paired_differences(
+    results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE
+) -> Differences | None:
+    """An arm against the baseline, seed by seed; None where there is no common seed."""
+    mine = {r["seed"]: r for r in of(results, stage, data, arm)}
+    other = {r["seed"]: r for r in of(results, stage, data, baseline)}
+    pairs = [(mine[seed], other[seed]) for seed in sorted(mine.keys() & other.keys())]
+    if not pairs:
+        return None
+    return Differences(
+        np.array([np.subtract(a["metrics"]["mIoU"], b["metrics"]["mIoU"]) for a, b in pairs]),
+        np.mean([np.subtract(a["bootstrap"], b["bootstrap"]) for a, b in pairs], axis=0),
+    )
+
+
+def places_of(result: dict[str, Any]) -> dict[str, float]:
+    """Percentages of one result: by frequency of the leaf, by family, by place."""
+    confusion = np.array(result["confusion"], float)
+    parents = tree_of(result["data"]).parent[: len(confusion)]
+    family = parents[:, None] == parents[None, :]
+    np.fill_diagonal(family, False)
+    iou = leaf_iou(result)
+    thirds = np.array_split(iou[leaves_by_frequency(result)], 3)
+    near, away = (np.array(result["boundary"])[-1][place] for place in (0, 1))
+    right, siblings = confusion.trace(), confusion[family].sum()
+    return {
+        "IoU of the most frequent third": thirds[0].mean(),
+        "middle third": thirds[1].mean(),
+        "rarest third": thirds[2].mean(),
+        "pixels taken for a sibling": 100 * siblings / confusion.sum(),
+        "for a leaf of another family": 100 * (1 - (right + siblings) / confusion.sum()),
+        "accuracy near boundaries": 100 * near[0] / near[1],
+        "away from them": 100 * away[0] / away[1],
+    }
+
+
+def tree_of(data: str) -> Hierarchy:
+    return as_hierarchy(MetadataCatalog.get(DATA[data].train).hierarchy)
+
+
+def leaf_iou(result: dict[str, Any]) -> np.ndarray:
+    """IoU of each leaf in percent."""
+    return 100 * level_scores(np.array(result["confusion"])).iou
+
+
+def leaves_by_frequency(result: dict[str, Any]) -> np.ndarray:
+    """The leaves that the test set has, the most frequent one first."""
+    pixels = np.array(result["confusion"]).sum(axis=0)
+    return np.argsort(-pixels, kind="stable")[: np.count_nonzero(pixels)]

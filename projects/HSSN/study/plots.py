@@ -1,0 +1,77 @@
+"""The pictures of the study's page."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from .compare import (
+    BASELINE,
+    Results,
+    arms_of,
+    leaf_iou,
+    leaves_by_frequency,
+    of,
+    paired_differences,
+)
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+
+def plot_differences(results: Results, data: str, path: Path) -> None:
+    """Draw the differences of all arms to the baseline with their intervals, a panel a level."""
+    levels = of(results, "main", data)[0]["levels"]
+    found = {
+        arm: paired_differences(results, "main", data, arm)
+        for arm in arms_of(results, "main", data)
+        if arm != BASELINE
+    }
+    found = {arm: differences for arm, differences in found.items() if differences is not None}
+    if not found:
+        return
+    figure, axes = plt.subplots(
+        1, len(levels), figsize=(3.6 * len(levels), 0.5 + 0.42 * (len(found) + 1)), sharey=True
+    )
+    for level, axis in zip(reversed(range(len(levels))), axes, strict=True):
+        for row, differences in enumerate(found.values()):
+            seeds = differences.by_seed[:, level]
+            axis.plot(differences.bounds(level), [row, row], color="#4477aa", lw=2)
+            axis.plot(seeds, [row] * len(seeds), "|", color="#222222", ms=9)
+            axis.plot(seeds.mean(), row, "o", color="#222222", ms=5)
+        axis.axvline(0, color="#999999", lw=1)
+        axis.set_title(f"{levels[level]}: mIoU less {BASELINE}", fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(found)), list(found))
+    axes[0].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_leaves(results: Results, data: str, path: Path) -> None:
+    """Draw the mean difference of each leaf's IoU to the baseline's, frequent leaves first."""
+    arms = [arm for arm in arms_of(results, "main", data) if arm != BASELINE]
+    base = {r["seed"]: leaf_iou(r) for r in of(results, "main", data, BASELINE)}
+    rows = {}
+    for arm in arms:
+        pairs = [(leaf_iou(r), r["seed"]) for r in of(results, "main", data, arm)]
+        found = [iou - base[seed] for iou, seed in pairs if seed in base]
+        if found:
+            rows[arm] = np.mean(found, axis=0)
+    if not rows:
+        return
+    result = of(results, "main", data, BASELINE)[0]
+    order = leaves_by_frequency(result)
+    values = np.array([row[order] for row in rows.values()])
+    end = np.nanmax(np.abs(values)) or 1.0
+    figure, axis = plt.subplots(figsize=(2.6 + 0.34 * len(order), 1.5 + 0.34 * len(rows)))
+    image = axis.imshow(values, cmap="RdBu", vmin=-end, vmax=end, aspect="auto")
+    axis.set_yticks(range(len(rows)), list(rows))
+    names = [result["leaves"][leaf] for leaf in order]
+    axis.set_xticks(range(len(order)), names, rotation=60, ha="right", fontsize=8)
+    axis.set_title(f"IoU less {BASELINE}; the most frequent leaf on the left", fontsize=10)
+    figure.colorbar(image, ax=axis)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
