@@ -99,7 +99,8 @@ def result(planned: plan.Run, miou=(50.0, 40.0, 30.0), noise=0.0) -> dict:
         "boundary": [[[1, 2], [3, 4]]] * 3,
         "bootstrap": resampled.tolist(),
         "levels": ["group", "kind", "class"],
-        "seconds_per_iteration": 0.5,
+        "seconds_per_iteration": None if planned.weights else 0.5,
+        "test_seconds": 200.0,
     }
 
 
@@ -373,6 +374,18 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
     assert "](differences-camvid.png)" in made and "person_part.png" not in made
     assert (tmp_path / "differences-camvid.png").stat().st_size > 5000
     assert (tmp_path / "leaves-camvid.png").stat().st_size > 5000
+
+
+def test_the_page_tells_what_the_runs_took():
+    results: dict = {}
+    while ready := plan.ready_runs(results):
+        finish(ready, results)
+    quick: dict = {}
+    while ready := plan.ready_runs(quick, **run.QUICK):
+        finish(ready, quick)
+    for text, runs in (("{{hours}}", results), ("{{hours quick}}", quick)):
+        seconds = sum(200 + (not r["weights"]) * 0.5 * r["iterations"] for r in runs.values())
+        assert page.fill(text, results) == f"{seconds / 3600:.1f}"
 
 
 def test_mistakes_are_told_apart_by_family():

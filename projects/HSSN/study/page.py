@@ -27,7 +27,7 @@ from .plan import (
     strength_runs,
 )
 from .plots import plot_differences, plot_leaves
-from .run import RESULTS, read_results
+from .run import QUICK, RESULTS, read_results
 
 HERE = Path(__file__).parent
 
@@ -202,6 +202,22 @@ def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BAS
     )
 
 
+def hours(results: Results, which: str = "all") -> str:
+    """What the runs so far took of one core, or those of them that `--quick` makes."""
+    seconds = 0.0
+    for r in results.values():
+        chosen = which == "all" or (
+            r["data"] in QUICK["data"]
+            and r["arm"] in QUICK["arms"]
+            and r["stage"] in QUICK["stages"]
+            and r["seed"] in (0, *QUICK["seeds"])  # 0: trunks and rates
+        )
+        if chosen:
+            training = r["iterations"] * (r.get("seconds_per_iteration") or 0.0)
+            seconds += training + r["test_seconds"]
+    return f"{seconds / 3600:.1f}"
+
+
 def seeds_done(results: Results, stage: str, data: str) -> str:
     """How many seeds every arm of a stage has."""
     arms = arms_of(results, stage, data)
@@ -235,6 +251,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "value": value,
     "gains": gains,
     "plots": plots,
+    "hours": hours,
     "seeds_done": seeds_done,
     "progress": progress,
     "seeds": lambda results: str(len(SEEDS)),
