@@ -25,7 +25,7 @@ from hiera_seg.config import (
 )
 from hiera_seg.data import DatasetError, LabelReader, build_hiera_train_loader
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.labels import check_same_size, read_image_file
+from hiera_seg.data.files import check_same_size, read_image_file
 from hiera_seg.engine import add_import, add_opts, exit_on_error, load_config
 from hiera_seg.hierarchy import Hierarchy
 

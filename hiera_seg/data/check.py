@@ -11,13 +11,8 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tqdm import tqdm
 
-from hiera_seg.data.labels import (
-    DatasetError,
-    LabelReader,
-    check_same_size,
-    read_image_file,
-    read_label_file,
-)
+from hiera_seg.data.files import DatasetError, check_same_size, read_image_file, read_label_file
+from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import UnpairedFilesError
 from hiera_seg.hierarchy import Hierarchy
 

@@ -1,110 +1,18 @@
-"""Label files: the one reader, and the map from what files hold to the node ids of a tree."""
+"""The map from what label files hold to the node ids of a tree."""
 
 import difflib
-import io
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.data import detection_utils
 from detectron2.data.catalog import Metadata
-from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hiera_seg.data.files import MAX_RAW_ID, DatasetError, read_label_file
 from hiera_seg.hierarchy import Hierarchy, HierarchyError
 
-MAX_RAW_ID = 65535  # of a 16-bit label file
 _UNMAPPED = np.iinfo(np.int64).min
 _AMBIGUOUS = -1  # raw id of a name that several raw classes share
 _SHOWN = 20  # ids or files that an error lists before it only counts
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-
-# Pillow opens PNGs of 2 and 4 bits a pixel as 8-bit grey with the values stretched to 0..255.
-_STRETCH = {"L;2": 85, "L;4": 17}
-
-
-class DatasetError(ValueError):
-    """A dataset that can not be used as it is; the message names the file or key and the remedy."""
-
-
-def read_label_file(path: str) -> np.ndarray:
-    """Read the values of a label file exactly as they are stored.
-
-    Grey files of 1 to 16 bits and palette files (the index, not its colour) are understood. An
-    EXIF orientation is applied, as it is to images.
-
-    Args:
-        path: an image file of one channel, in a lossless format.
-
-    Returns:
-        (H, W) uint8 or uint16; int32 where a file of 32 bits holds values outside 0..65535.
-
-    Raises:
-        DatasetError: no such file, not readable, or not one lossless channel of integers.
-    """
-    try:
-        with PathManager.open(path, "rb") as file:
-            content = file.read()
-        _check_png(content, path)
-        with Image.open(io.BytesIO(content)) as image:
-            _check_label_image(image, path)
-            stretch = _STRETCH.get(image.tile[0][3]) if image.tile else None
-            image.load()
-            if image.getexif().get(0x0112, 1) != 1:
-                image = ImageOps.exif_transpose(image)
-            values = np.asarray(image)
-    except DatasetError:
-        raise
-    except FileNotFoundError as error:
-        raise DatasetError(f"label file not found: {path}") from error
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise DatasetError(f"cannot read label file {path}: {_one_line(error)}") from error
-    if stretch:
-        values = values // stretch
-    elif values.dtype == bool:
-        values = values.astype(np.uint8)
-    elif values.dtype == np.int32 and values.min() >= 0 and values.max() <= MAX_RAW_ID:
-        values = values.astype(np.uint16)
-    return values
-
-
-def read_image_file(path: str, image_format: str = "RGB") -> np.ndarray:
-    """Read an image as Detectron2's ``read_image`` does, EXIF orientation applied.
-
-    Returns:
-        (H, W, C) in the channel order of ``image_format``, uint8 (float for YUV).
-
-    Raises:
-        DatasetError: no such file, or not readable.
-    """
-    try:
-        return detection_utils.read_image(path, format=image_format)
-    except FileNotFoundError as error:
-        raise DatasetError(f"image file not found: {path}") from error
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise DatasetError(f"cannot read image file {path}: {_one_line(error)}") from error
-
-
-def check_same_size(
-    image_path: str, image_size: tuple[int, int], label_path: str, label_size: tuple[int, int]
-) -> None:
-    """Check that an image and its label file have the same (height, width).
-
-    Raises:
-        DatasetError: they have not; the message names both files.
-    """
-    (height, width), (label_h, label_w) = image_size, label_size
-    if (height, width) == (label_h, label_w):
-        return
-    turned = (height, width) == (label_w, label_h)
-    raise DatasetError(
-        f"size differs: image {image_path} is {width}x{height}, label {label_path} is "
-        f"{label_w}x{label_h}"
-        + (" (does the image carry a rotation that the label lacks?)" if turned else "")
-    )
 
 
 class LabelReader:
@@ -116,7 +24,7 @@ class LabelReader:
             (or the ignore label) for void. Many to one is fine and so are inner nodes. None: the
             files hold node ids.
         ignore_label: the value that comes out for void. As a raw id it is void too, unless the
-            map says otherwise.
+            map says otherwise; a negative one is no raw id.
         raw_classes: names of the raw ids, a sequence (index = raw id) or {name: raw id}.
         name: of the dataset, for messages.
 
@@ -191,7 +99,7 @@ class LabelReader:
         Raises:
             DatasetError: some are not; the message lists them.
         """
-        if raw.dtype != np.int32 and self.known.take(raw).all():
+        if raw.dtype in (np.uint8, np.uint16) and self.known.take(raw).all():
             return
         unknown = self.unmapped(raw)
         if not unknown:
@@ -207,8 +115,9 @@ class LabelReader:
             )
         raise DatasetError(
             f"{source}: ids {ids} are no node ids of {_tree(self.hierarchy)}{of} "
-            f"(0..{self.hierarchy.num_nodes - 1}, void {self.ignore_label}); if the file holds "
-            "other ids, register the dataset with a label_map"
+            f"(0..{self.hierarchy.num_nodes - 1}"
+            + (f", void {self.ignore_label}" if self.ignore_label >= 0 else "")
+            + "); if the file holds other ids, register the dataset with a label_map"
         )
 
     def unmapped(self, raw: np.ndarray) -> list[int]:
@@ -285,43 +194,6 @@ class LabelReader:
         )
 
 
-def _check_png(content: bytes, path: str) -> None:
-    """Check the sums of a PNG's pixels: Pillow stops at the last row, before it could see them."""
-    if not content.startswith(_PNG):
-        return
-    start, kind = len(_PNG), b""
-    while start < len(content) and kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", content.ljust(start + 8, b"\0"), start)
-        end = start + 8 + length
-        expected = content[end : end + 4]
-        critical = kind[:1].isupper()
-        if critical and zlib.crc32(content[start + 4 : end]).to_bytes(4, "big") != expected:
-            raise DatasetError(
-                f"cannot read label file {path}: it is damaged or cut short, the checksum of its "
-                f"part {kind.decode('latin1')!r} is wrong; copy or make it again"
-            )
-        start = end + 4
-
-
-def _check_label_image(image: Image.Image, path: str) -> None:
-    if image.format == "JPEG":
-        raise DatasetError(
-            f"label file {path} is a JPEG, whose compression changes label values; "
-            "store labels as PNG"
-        )
-    if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
-        return
-    if image.mode in ("RGB", "RGBA", "RGBX", "PA", "CMYK", "YCbCr", "HSV", "LAB"):
-        raise DatasetError(
-            f"label file {path} is colour-coded (mode {image.mode}); convert its colours to "
-            "ids first, as grey or palette PNG"
-        )
-    raise DatasetError(
-        f"label file {path} has mode {image.mode}; one channel of integers is wanted, as grey or "
-        "palette PNG"
-    )
-
-
 def _check_ignore_label(value: Any, hierarchy: Hierarchy) -> int:
     if not _is_int(value):
         raise DatasetError(f"ignore_label is {value!r}; an integer is wanted")
@@ -391,10 +263,3 @@ def _is_int(value: Any) -> bool:
 
 def _tree(hierarchy: Hierarchy) -> str:
     return f"tree {hierarchy.name!r}" if hierarchy.name else "the tree"
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its text is the address of a file object
-        return "it is damaged, or no image"
-    text = " ".join(str(error).split()) or "unreadable"
-    return f"{type(error).__name__}: {text}"

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import require_registered
-from hiera_seg.data.labels import DatasetError
+from hiera_seg.data.files import DatasetError
 from hiera_seg.data.mapper import HieraDatasetMapper
 
 logger = logging.getLogger(__name__)

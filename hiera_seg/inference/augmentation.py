@@ -11,7 +11,7 @@ from detectron2.data import transforms as T
 from torch import Tensor, nn
 
 from hiera_seg.config import ConfigError
-from hiera_seg.data.labels import DatasetError, read_image_file
+from hiera_seg.data.files import DatasetError, read_image_file
 from hiera_seg.data.mapper import swap_table
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.sliding import Size, slide

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hiera_seg.data.labels import DatasetError
+from hiera_seg.data.files import DatasetError
 from hiera_seg.data.opencv import quiet_opencv
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from hiera_seg.config import ConfigError
-from hiera_seg.data.labels import read_image_file
+from hiera_seg.data.files import read_image_file
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.weights import load_weights

@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,6 +35,57 @@ def test_tiff_of_16_bits_and_grey_of_32(tmp_path):
     Image.fromarray(values.astype(np.int32)).save(tmp_path / "b.tif")
     for name in ("a.tif", "b.tif"):
         assert read_label_file(str(tmp_path / name)).tolist() == values.tolist()
+
+
+def tiff(values: np.ndarray, bits: int, white_is_0: bool) -> bytes:
+    """A grey TIFF of few bits, which Pillow can not write."""
+    height, width = values.shape
+    each = 8 // bits
+    packed = values.reshape(height, width // each, each).astype(np.uint8)
+    packed = (packed << np.arange(8 - bits, -1, -bits)).sum(-1).astype(np.uint8).tobytes()
+    # width, height, bits, no compression, what 0 is, where, channels, rows and bytes of the strip
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: int(not white_is_0), 273: 8 + 2 + 112}
+    tags |= {277: 1, 278: height, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + packed
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_tiff_of_few_bits(tmp_path, bits):
+    values = np.random.default_rng(bits).integers(0, 1 << bits, (5, 8))
+    (tmp_path / "a.tif").write_bytes(tiff(values, bits, white_is_0=False))
+    assert read_label_file(str(tmp_path / "a.tif")).tolist() == values.tolist()
+    (tmp_path / "b.tif").write_bytes(tiff(values, bits, white_is_0=True))
+    with pytest.raises(DatasetError, match=r"b\.tif stores white as 0, .*store labels as PNG"):
+        read_label_file(str(tmp_path / "b.tif"))
+
+
+def test_numbers_that_pillow_would_scale_are_refused(tmp_path):
+    values = np.array([[0, 1, 2], [15, 29, 30]], np.uint8)
+    path = tmp_path / "label.pgm"
+    plain = " ".join(map(str, values.ravel()))
+    for highest, binary in ((255, True), (255, False), (30, True), (254, True), (30, False)):
+        data = values.tobytes() if binary else plain.encode()
+        path.write_bytes(f"P{5 if binary else 2} 3 2 {highest}\n".encode() + data)
+        if highest == 255:
+            assert read_label_file(str(path)).tolist() == values.tolist()
+            continue
+        with pytest.raises(DatasetError, match=rf"label\.pgm has the highest value {highest}, "):
+            read_label_file(str(path))
+    path.write_bytes(b"P4 8 1\n\xf0")
+    with pytest.raises(DatasetError, match=r"label\.pgm is a bitmap that stores black as 1"):
+        read_label_file(str(path))
+
+
+def test_lossy_formats_are_refused(tmp_path):
+    image = Image.new("L", (16, 16))
+    image.save(tmp_path / "a.tif", compression="jpeg")
+    image.save(tmp_path / "a.jp2")
+    image.save(tmp_path / "a.webp")
+    named = {"tif": "TIFF with jpeg inside", "jp2": "JPEG2000", "webp": "WEBP"}
+    for suffix, words in named.items():
+        with pytest.raises(DatasetError, match=rf"a\.{suffix} is a {words}, whose compression"):
+            read_label_file(str(tmp_path / f"a.{suffix}"))
 
 
 def test_a_label_with_exif_orientation_turns_like_its_image(tmp_path):
@@ -159,6 +212,23 @@ def test_unmapped_ids_are_listed_with_the_file(tree, tmp_path):
 def test_ids_beyond_16_bits_are_unmapped(tree):
     with pytest.raises(DatasetError, match=r"ids \[-3, 70000\] are no node ids"):
         LabelReader(tree).lookup(np.array([[0, 70000, -3]], np.int32))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint32, np.uint64])
+def test_no_integer_wraps_round(tree, dtype):
+    reader = LabelReader(tree, {0: "road", 1: "grass"}, ignore_label=65535)
+    assert reader.lookup(np.array([[0, 1]], dtype)).tolist() == [[0, 1]]
+    wrong = [-1, -65536] if np.issubdtype(dtype, np.signedinteger) else [65536, 70000]
+    wrong = [value for value in wrong if np.iinfo(dtype).min <= value]
+    for value in wrong:
+        with pytest.raises(DatasetError, match=rf"raw ids \[{value}\] are not in the label map"):
+            reader.lookup(np.array([[0, value]], dtype))
+
+
+def test_a_negative_void_is_no_raw_id(tree):
+    reader = LabelReader(tree, ignore_label=-1)
+    with pytest.raises(DatasetError, match=r"ids \[-1\] are no node ids of .* \(0\.\.\d+\); if"):
+        reader.lookup(np.array([[0, -1]], np.int32))
 
 
 def test_a_long_list_of_ids_is_counted(tree):
