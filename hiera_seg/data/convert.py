@@ -7,7 +7,8 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data.labels import MAX_RAW_ID, DatasetError, LabelReader
+from hiera_seg.data.files import MAX_RAW_ID, DatasetError
+from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import expand_root
 
 
@@ -15,7 +16,7 @@ def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str
     """Write the labels of a registered dataset as grey PNGs of node ids.
 
     8 bits a pixel where all ids and void fit, else 16. Files lie below ``out`` as the originals lie
-    below the dataset's ``sem_seg_root`` (below their common folder without one).
+    below the dataset's ``sem_seg_root`` (below their common folder where they lie elsewhere).
 
     Args:
         name: of the dataset.
@@ -27,7 +28,8 @@ def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str
         The path of each file, once it is written.
 
     Raises:
-        DatasetError: a file can not be read, or ``out`` is where the originals lie.
+        DatasetError: a file can not be read, an original would be overwritten, or two files
+            would be written to one place; nothing is written then.
     """
     meta = MetadataCatalog.get(name)
     reader = LabelReader.from_metadata(meta)
@@ -41,15 +43,12 @@ def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str
     paths = [path for path in paths if path is not None]
     if not paths:
         raise DatasetError(f"dataset {name!r} lists no label files")
-    root = meta.get("sem_seg_root")
-    if root is None:
-        root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    root = expand_root(root)
-    if os.path.realpath(out) == os.path.realpath(root):
+    targets = _plan(paths, meta.get("sem_seg_root"), out)
+    originals = {os.path.realpath(path) for path in paths}
+    if originals & {os.path.realpath(target) for target in targets.values()}:
         raise DatasetError(f"{out} holds the labels of {name!r} themselves; write somewhere else")
 
-    for path in paths:
-        target = os.path.join(out, os.path.splitext(os.path.relpath(path, root))[0] + ".png")
+    for path, target in targets.items():
         labels = reader(path)
         if leaves:
             inner = (labels >= reader.hierarchy.num_leaves) & (labels != reader.ignore_label)
@@ -57,3 +56,18 @@ def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str
         os.makedirs(os.path.dirname(target), exist_ok=True)
         Image.fromarray(labels.astype(np.uint16 if wide else np.uint8)).save(target)
         yield target
+
+
+def _plan(paths: list[str], sem_seg_root: str | None, out: str) -> dict[str, str]:
+    """Where each label file is written to, by its path; one that is listed twice is there once."""
+    root = expand_root(sem_seg_root) if sem_seg_root else ""
+    if not root or any(os.path.relpath(path, root).startswith(os.pardir) for path in paths):
+        root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    targets: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for path in paths:
+        target = os.path.join(out, os.path.splitext(os.path.relpath(path, root))[0] + ".png")
+        if taken.setdefault(target, path) != path:
+            raise DatasetError(f"{taken[target]} and {path} would both be written to {target}")
+        targets[path] = target
+    return targets

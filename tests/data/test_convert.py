@@ -72,12 +72,51 @@ def test_without_a_root_the_common_folder_counts(tree, toy, tmp_path):
 def test_originals_are_not_overwritten(tree, toy, tmp_path):
     with pytest.raises(DatasetError, match="holds the labels of 'toy' themselves"):
         list(convert_labels("toy", str(toy[1])))
+    assert np.asarray(Image.open(toy[1] / "b.png")).tolist() == [[5, 5]]
     register_hierarchical_dataset("odd", lambda: [], hierarchy=tree, ignore_label=-1)
     with pytest.raises(DatasetError, match="ignore label -1 does not fit a label file"):
         list(convert_labels("odd", str(tmp_path / "ids")))
     register_hierarchical_dataset("bare", hierarchy=tree, image_root=toy[0])
     with pytest.raises(DatasetError, match="'bare' lists no label files"):
         list(convert_labels("bare", str(tmp_path / "ids")))
+
+
+MAP = {5: "grass", 6: "body", 7: None, 8: "head"}
+
+
+def test_labels_elsewhere_than_their_root_stay_untouched(tree, toy, tmp_path):
+    """As Mapillary's of version 1.2, which may lie in an older place."""
+    for root, out in ((tmp_path / "nowhere/x", "ids/x"), (tmp_path, "ids")):
+        name = f"moved{out}"
+        register_hierarchical_dataset(
+            name, lambda: DatasetCatalog.get("toy"), hierarchy=tree, label_map=MAP,
+            sem_seg_root=root,
+        )  # fmt: skip
+        written = list(convert_labels(name, str(tmp_path / out)))
+        assert all(path.startswith(str(tmp_path / out)) for path in written)
+    assert files_below(tmp_path / "ids/x") == ["b.png", "x/a.png"]
+    assert files_below(tmp_path / "ids/labels") == ["b.png", "x/a.png"]
+    assert np.asarray(Image.open(toy[1] / "b.png")).tolist() == [[5, 5]]
+    register_hierarchical_dataset(
+        "deep", lambda: DatasetCatalog.get("toy"), hierarchy=tree, label_map=MAP,
+        sem_seg_root=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(DatasetError, match="holds the labels of 'deep' themselves"):
+        list(convert_labels("deep", str(tmp_path)))
+    assert np.asarray(Image.open(toy[1] / "b.png")).tolist() == [[5, 5]]
+
+
+def test_two_labels_for_one_place_are_refused(tree, toy, tmp_path):
+    Image.open(toy[1] / "b.png").save(toy[1] / "b.bmp")
+    records = [
+        {"file_name": "b.jpg", "sem_seg_file_name": f"{toy[1]}/b.{s}"} for s in ("png", "bmp")
+    ]
+    register_hierarchical_dataset("two", lambda: records, hierarchy=tree, label_map=MAP)
+    with pytest.raises(DatasetError, match=r"b\.png and .*b\.bmp would both be written to"):
+        list(convert_labels("two", str(tmp_path / "ids")))
+    assert not (tmp_path / "ids").exists()
+    register_hierarchical_dataset("same", lambda: records[:1] * 2, hierarchy=tree, label_map=MAP)
+    assert len(list(convert_labels("same", str(tmp_path / "ids")))) == 1
 
 
 def test_detectron2s_evaluator_reads_converted_labels(tree, toy, tmp_path):
