@@ -11,7 +11,8 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, ConfigError
-from hiera_seg.data.labels import DatasetError, LabelReader
+from hiera_seg.data.files import DatasetError
+from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import Listing
 from hiera_seg.hierarchy import Hierarchy, HierarchyError, as_hierarchy, tree_colors
 
@@ -78,6 +79,8 @@ def register_hierarchical_dataset(
         LabelReader(tree, label_map, ignore_label, metadata.get("raw_classes"), name=name)
         resolve_flip_pairs(metadata.get("flip_pairs") or (), tree)
         resolve_unscored(metadata.get("unscored_classes") or (), tree)
+        _check_void_classes(metadata.get("void_classes") or ())
+        _check_metric_names(tree, metadata)
     except DatasetError as error:
         raise DatasetError(f"dataset {name!r}: {error}") from error
 
@@ -88,19 +91,26 @@ def register_hierarchical_dataset(
             f"dataset {name!r}: give image_root (and sem_seg_root), or a source: a callable or a "
             "json file of dicts"
         )
+    entries = {
+        "evaluator_type": "hiera_sem_seg",
+        "stuff_classes": list(tree.display_names[: tree.num_leaves]),
+        "stuff_colors": tree_colors(tree)[: tree.num_leaves].tolist(),
+        "ignore_label": ignore_label,
+        "hierarchy": tree.to_dict(),
+        "label_map": None if label_map is None else dict(label_map),
+        **roots,
+        **metadata,
+    }
+    if name in MetadataCatalog:
+        before = MetadataCatalog.get(name).as_dict()
+        differ = [key for key in entries if key in before and before[key] != entries[key]]
+        if differ:
+            raise DatasetError(
+                f"dataset {name!r}: its metadata holds another {differ[0]!r}; choose another name, "
+                f"or remove what is there first with MetadataCatalog.remove({name!r})"
+            )
+    MetadataCatalog.get(name).set(**entries)
     DatasetCatalog.register(name, Listing(name, source, **roots))
-    MetadataCatalog.get(name).set(
-        **{
-            "evaluator_type": "hiera_sem_seg",
-            "stuff_classes": list(tree.display_names[: tree.num_leaves]),
-            "stuff_colors": tree_colors(tree)[: tree.num_leaves].tolist(),
-            "ignore_label": ignore_label,
-            "hierarchy": tree.to_dict(),
-            "label_map": None if label_map is None else dict(label_map),
-            **roots,
-            **metadata,
-        }
-    )
 
 
 def register_builtin_dataset(name: str, *args: Any, **kwargs: Any) -> None:
@@ -203,3 +213,26 @@ def resolve_unscored(leaves: Iterable[str | int], hierarchy: Hierarchy) -> list[
             )
         resolved.append(node)
     return resolved
+
+
+def _check_void_classes(names: Any) -> None:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise DatasetError(f"void_classes is {names!r}; a list of names is wanted")
+
+
+def _check_metric_names(tree: Hierarchy, metadata: Mapping[str, Any]) -> None:
+    """Check that no two scores of an evaluation would have one name."""
+    if "all" in tree.level_names and any(map(metadata.get, ("unscored_classes", "void_classes"))):
+        raise DatasetError(
+            "the level 'all' and the mean over all published classes would share the metric key "
+            "'mIoU_all': rename the level"
+        )
+    leaves = {tree.display_names[leaf] for leaf in range(tree.num_leaves)}
+    for level, level_name in enumerate(tree.level_names):
+        for node in tree.level_nodes(level):
+            key = f"{level_name}-{tree.display_names[node]}"
+            if key in leaves:
+                raise DatasetError(
+                    f"leaf {key!r} and {tree.display_names[node]!r} at level {level_name!r} would "
+                    f"share the metric key 'IoU-{key}': rename one"
+                )

@@ -2,15 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
-from hiera_seg.data.labels import DatasetError
+from hiera_seg.data.files import DatasetError
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _LOSSY_SUFFIXES = (".jpg", ".jpeg")
+_PATH_KEYS = {"file_name", "sem_seg_file_name"}
 _SHOWN = 5  # files that an error names before it only counts
 
 
@@ -170,24 +171,45 @@ class Listing:
         self.sem_seg_root = sem_seg_root
 
     def __call__(self) -> list[dict]:
+        origin = ""
         try:
             if self.source is None:
                 records = pair_files(self.image_root, self.sem_seg_root)
             elif callable(self.source):
-                records = self.source()
+                records = list(self.source())
             else:
-                records = self._read_json(expand_root(self.source))
-            return self._finish(records)
+                origin = expand_root(self.source)
+                records = self._read_json(origin)
+            return self._finish(records, origin)
         except DatasetError as error:
             # The same error object, so that it keeps its attributes.
             error.args = (f"dataset {self.name!r}: {error}",)
             if isinstance(error, UnpairedFilesError):
-                error.records = self._finish(error.records)
+                error.records = self._finish(error.records) if error.records else []
             raise
 
-    def _finish(self, records: list[dict]) -> list[dict]:
-        # A dict that another dataset has listed carries that one's name: ours has to win.
-        return [{**record, "dataset_name": self.name} for record in records]
+    def _finish(self, records: list[dict], origin: str = "") -> list[dict]:
+        """Checked copies with this dataset's name; ``origin`` is the file that they come from."""
+        if not records:
+            raise DatasetError(f"{origin} holds an empty list" if origin else "lists no images")
+        finished = []
+        for index, record in enumerate(records):
+            entry = f"{origin}, entry {index}" if origin else f"entry {index}"
+            if not isinstance(record, Mapping) or not _is_path(record.get("file_name")):
+                raise DatasetError(f"{entry}: no dict with a 'file_name'")
+            # A dict that another dataset has listed carries that one's name: ours has to win.
+            record = {**record, "dataset_name": self.name}
+            if record.get("sem_seg_file_name") is None:
+                record.pop("sem_seg_file_name", None)
+            elif not _is_path(record["sem_seg_file_name"]):
+                raise DatasetError(
+                    f"{entry}: 'sem_seg_file_name' is {record['sem_seg_file_name']!r}; a path is "
+                    "wanted, or null where there is no label"
+                )
+            for key in _PATH_KEYS & record.keys():
+                record[key] = os.fspath(record[key])
+            finished.append(record)
+        return finished
 
     def _read_json(self, path: str) -> list[dict]:
         try:
@@ -213,14 +235,10 @@ class Listing:
             "file_name": expand_root(self.image_root) if self.image_root else here,
             "sem_seg_file_name": expand_root(self.sem_seg_root) if self.sem_seg_root else here,
         }
-        for index, record in enumerate(records):
-            if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
-                raise DatasetError(f"{path}, entry {index}: no dict with a 'file_name'")
-            for key, root in roots.items():
-                if key in record:
+        for record in records:
+            for key, root in roots.items() if isinstance(record, dict) else ():
+                if isinstance(record.get(key), str):
                     record[key] = os.path.join(root, record[key])
-        if not records:
-            raise DatasetError(f"{path} holds an empty list")
         return records
 
 
@@ -285,6 +303,10 @@ def _list_files(
         wanted = " ".join(f"*{stem_suffix}{suffix}" for suffix in types)
         raise DatasetError(f"no {what} files ({wanted}) below {folder}{_hint(os.fspath(root))}")
     return found
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike)
 
 
 def _hint(root: str) -> str:

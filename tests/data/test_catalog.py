@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,14 @@ def test_nothing_is_registered_when_something_does_not_fit(tree):
         "flip_pairs: ('left-arm', 'arm')": {"flip_pairs": [("left-arm", "arm")]},
         "metadata 'stuff_classes' is set from the tree": {"stuff_classes": ["road"]},
         "give image_root (and sem_seg_root), or a source": {"source": None},
+        "void_classes is 'sky'; a list of names is wanted": {"void_classes": "sky"},
+        "the level 'all' and the mean over all": {
+            "hierarchy": Hierarchy.from_dict(["a", "b"], levels=["all"]),
+            "unscored_classes": ["a"],
+        },
+        "leaf 'class-a' and 'a' at level 'class' would share": {
+            "hierarchy": Hierarchy.from_dict(["a", "class-a"], levels=["class"]),
+        },
     }
     for message, arguments in bad.items():
         with pytest.raises(DatasetError) as error:
@@ -93,6 +102,18 @@ def test_registering_twice_says_what_to_do(tree):
     register_hierarchical_dataset("toy", list, hierarchy=tree)
     with pytest.raises(DatasetError, match="'toy' is already registered; choose another name"):
         register_hierarchical_dataset("toy", list, hierarchy=tree)
+
+
+def test_what_is_left_of_a_removed_dataset_is_named_and_nothing_changes(tree):
+    register_hierarchical_dataset("toy", list, hierarchy=tree)
+    DatasetCatalog.remove("toy")
+    other = Hierarchy.from_dict(["a", "b"])
+    with pytest.raises(
+        DatasetError, match=r"holds another 'stuff_classes'.*MetadataCatalog\.remove"
+    ):
+        register_hierarchical_dataset("toy", list, hierarchy=other)
+    assert "toy" not in DatasetCatalog
+    register_hierarchical_dataset("toy", list, hierarchy=tree)  # the same one is welcome back
 
 
 def test_unregistered_names_have_near_ones(tree):
@@ -224,6 +245,25 @@ def test_a_callable_lists_dicts_which_get_the_name(tree):
     assert original["dataset_name"] == "another"
 
 
+def test_what_a_callable_lists_is_checked(tree):
+    bad = {
+        "lists no images": [],
+        "entry 1: no dict with a 'file_name'": [{"file_name": "a.jpg"}, {"image": "b.jpg"}],
+        "entry 0: no dict with a 'file_name'": ["a.jpg"],
+    }
+    for index, (message, records) in enumerate(bad.items()):
+        register_hierarchical_dataset(f"toy{index}", lambda r=records: r, hierarchy=tree)
+        with pytest.raises(DatasetError) as error:
+            DatasetCatalog.get(f"toy{index}")
+        assert str(error.value) == f"dataset 'toy{index}': {message}"
+
+
+def test_paths_may_be_path_objects_and_labels_none(tree):
+    records = [{"file_name": Path("x/a.jpg"), "sem_seg_file_name": None}]
+    register_hierarchical_dataset("toy", lambda: iter(records), hierarchy=tree)
+    assert DatasetCatalog.get("toy") == [{"file_name": "x/a.jpg", "dataset_name": "toy"}]
+
+
 def test_a_json_file_has_paths_relative_to_the_roots(tree, tmp_path):
     entry = {"file_name": "a.jpg", "sem_seg_file_name": "/abs/a.png", "height": 3}
     (tmp_path / "list.json").write_text(json.dumps([entry]))
@@ -245,6 +285,10 @@ def test_a_json_file_has_paths_relative_to_the_roots(tree, tmp_path):
         ('{"file_name": "a"}', "{path} holds a dict; a list of dicts"),
         ('[{"file_name": "a"}, {"image": "b"}]', "{path}, entry 1: no dict with a 'file_name'"),
         ("[]", "{path} holds an empty list"),
+        (
+            '[{"file_name": "a", "sem_seg_file_name": 3}]',
+            "{path}, entry 0: 'sem_seg_file_name' is 3; a path is wanted, or null",
+        ),
     ],
 )
 def test_bad_json_files(tree, tmp_path, content, message):
