@@ -6,6 +6,7 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import (
     CropTransform,
     HFlipTransform,
+    NoOpTransform,
     Transform,
     TransformList,
     VFlipTransform,
@@ -14,6 +15,8 @@ from fvcore.transforms.transform import (
 from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, ConfigError
 from hiera_seg.hierarchy import Hierarchy
 
+# Transforms that uncover nothing, so that nobody has to look whether they did.
+_STAYS_INSIDE = (CropTransform, HFlipTransform, VFlipTransform, NoOpTransform, T.ResizeTransform)
 _CROP_TRIES = 10  # as Detectron2's crop with a category constraint
 
 
@@ -21,7 +24,8 @@ class NodeAugInput(T.AugInput):
     """An image with labels that are node ids, as augmentations see them.
 
     Detectron2's transforms handle labels of 8 bits alone. Trees of more than 255 nodes therefore
-    travel as two planes of 8 bits, which every transform treats alike.
+    travel as two planes of 8 bits, which every transform treats alike. What lies outside of the
+    image that was there before, as the corners of a rotated one, is void.
 
     Attributes:
         image: (H, W, C).
@@ -36,12 +40,19 @@ class NodeAugInput(T.AugInput):
 
     def transform(self, tfm: Transform) -> None:
         self.image = tfm.apply_image(self.image)
+        inside = None
+        if self.sem_seg is not None and not isinstance(tfm, _STAYS_INSIDE):
+            inside = tfm.apply_segmentation(np.ones(self.sem_seg.shape, np.uint8)) == 1
         if self.sem_seg is not None and self.sem_seg.dtype == np.uint8:
             self.sem_seg = tfm.apply_segmentation(self.sem_seg)
         elif self.sem_seg is not None:
             low = tfm.apply_segmentation((self.sem_seg & 0xFF).astype(np.uint8))
             high = tfm.apply_segmentation((self.sem_seg >> 8).astype(np.uint8))
             self.sem_seg = (high.astype(np.uint16) << 8) | low
+        if inside is not None and not inside.all():
+            # Detectron2 fills what a rotation uncovers with 0, which is a node
+            void = STOCK_IGNORE_VALUE if self.sem_seg.dtype == np.uint8 else WIDE_IGNORE_VALUE
+            self.sem_seg = np.where(inside, self.sem_seg, np.array(void, self.sem_seg.dtype))
         self.mirrored ^= _mirrors(tfm)
 
 

@@ -20,13 +20,8 @@ from hiera_seg.config import (
 )
 from hiera_seg.data.augmentations import NodeAugInput, build_augmentations, is_wide
 from hiera_seg.data.catalog import resolve_flip_pairs
-from hiera_seg.data.labels import (
-    DatasetError,
-    LabelReader,
-    check_same_size,
-    read_image_file,
-    read_label_file,
-)
+from hiera_seg.data.files import DatasetError, check_same_size, read_image_file, read_label_file
+from hiera_seg.data.labels import LabelReader
 from hiera_seg.hierarchy import Hierarchy
 
 logger = logging.getLogger(__name__)
@@ -264,10 +259,14 @@ def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
         if own.paths[left] in target and own.paths[right] in target:
             a, b = target[own.paths[left]], target[own.paths[right]]
             swap[a], swap[b] = b, a
-    # An inner node goes where all its children go, so that a coarse label swaps like a fine one.
-    inner = range(model.num_leaves, model.num_nodes)
-    for node in sorted(inner, key=lambda v: -model.depth[v]):
-        parents = {int(model.parent[swap[child]]) for child in model.children(node)}
-        if swap[node] == node and len(parents) == 1 and min(parents) >= 0:
-            swap[node] = parents.pop()
+    # Two inner nodes swap where all their children do: a coarse label swaps like a fine one.
+    inner = np.arange(model.num_leaves, model.num_nodes)
+    for depth in sorted(set(model.depth[inner].tolist()), reverse=True):
+        nodes = inner[model.depth[inner] == depth]
+        for node in nodes[swap[nodes] == nodes]:
+            parents = {int(model.parent[swap[child]]) for child in model.children(int(node))}
+            if len(parents) == 1 and min(parents) >= 0:
+                swap[node] = parents.pop()
+        one_way = nodes[swap[swap[nodes]] != nodes]
+        swap[one_way] = one_way
     return swap

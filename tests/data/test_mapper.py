@@ -12,6 +12,7 @@ from hiera_seg import add_hiera_seg_config
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError, HieraDatasetMapper, register_hierarchical_dataset
 from hiera_seg.data.augmentations import NodeAugInput, RandomCropByCategory
+from hiera_seg.data.mapper import swap_table
 from hiera_seg.hierarchy import Hierarchy
 
 BLUE = np.array([10, 20, 200], np.uint8)
@@ -262,6 +263,32 @@ def test_pairs_of_inner_nodes_alone(cfg, tree, people):
     labels = flipped(cfg, people([("left", "right")]))
     swapped = ["road", "left-arm", "right-arm", "right", "left", "head", "body"]
     assert labels[0].tolist() == [tree.id(n) for n in reversed(swapped)]
+
+
+def test_nodes_swap_one_with_another_or_not_at_all():
+    """A right side with a part that the left one lacks has no mirror image."""
+    tree = Hierarchy.from_dict({"left": ["left-arm"], "right": ["right-arm", "watch"]})
+    swap = swap_table([("left-arm", "right-arm")], tree, tree)
+    assert swap.tolist() == [1, 0, 2, 3, 4]
+
+
+# -- what a transform uncovers ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("void", [255, 65535])
+@pytest.mark.parametrize(
+    "augmentation",
+    [T.RandomRotation([30, 30]), T.RandomExtent([1.5, 1.5], [0, 0]), T.PadTransform(4, 4, 4, 4)],
+    ids=lambda a: type(a).__name__,
+)
+def test_what_lies_outside_of_the_image_is_void(augmentation, void):
+    dtype = np.uint8 if void == 255 else np.uint16
+    data = NodeAugInput(np.full((64, 64, 3), 9, np.uint8), np.full((64, 64), 3, dtype))
+    T.AugmentationList([augmentation])(data)
+    assert data.sem_seg.dtype == dtype and set(np.unique(data.sem_seg)) == {3, void}
+    assert (
+        data.sem_seg[0, 0] == void and data.sem_seg[tuple(np.array(data.sem_seg.shape) // 2)] == 3
+    )
 
 
 # -- crops by category -----------------------------------------------------------------------
