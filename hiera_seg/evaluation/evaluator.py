@@ -19,7 +19,8 @@ from detectron2.utils.file_io import PathManager
 
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import resolve_unscored
-from hiera_seg.data.labels import DatasetError, LabelReader
+from hiera_seg.data.files import DatasetError
+from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
@@ -146,7 +147,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 ) from error
             if self._save_predictions:
                 self._predictions += [
-                    {"file_name": file_name, "category_id": node, "segmentation": rle}
+                    {"file_name": os.fspath(file_name), "category_id": node, "segmentation": rle}
                     for node, rle in encode_labels(labels).items()
                 ]
 
@@ -202,8 +203,16 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
     @cached_property
     def _truth_files(self) -> dict[str, str]:
-        records = DatasetCatalog.get(self.dataset_name)
-        return {r["file_name"]: r["sem_seg_file_name"] for r in records if "sem_seg_file_name" in r}
+        files: dict[str, str] = {}
+        for record in DatasetCatalog.get(self.dataset_name):
+            image, truth = record["file_name"], record.get("sem_seg_file_name")
+            if truth is not None and files.setdefault(image, truth) != truth:
+                raise DatasetError(
+                    f"dataset {self.dataset_name!r} has two label files for {image}: "
+                    f"{files[image]} and {truth}; the inputs have to carry their "
+                    "sem_seg_file_name, as those of HieraDatasetMapper do"
+                )
+        return files
 
     def _find_truth_file(self, file_name: str) -> str:
         try:

@@ -296,6 +296,15 @@ def test_bad_ground_truth_names_the_file(dataset):
         evaluator.process([{**records[0], "sem_seg_file_name": "nowhere.png"}], [good_output()])
     with pytest.raises(DatasetError, match="no ground truth for unknown.png"):
         evaluator.process([{"file_name": "unknown.png"}], [good_output()])
+    bare = {k: v for k, v in records[0].items() if k != "sem_seg_file_name"}
+    twice = [*records, {**records[0], "sem_seg_file_name": "second.png"}]
+    register_hierarchical_dataset(f"{name}_twice", lambda: twice, hierarchy=TREE)
+    with pytest.raises(
+        DatasetError, match=rf"two label files for {image}: {label} and second\.png"
+    ):
+        HieraSemSegEvaluator(f"{name}_twice").process([bare], [good_output()])
+    DatasetCatalog.remove(f"{name}_twice")
+    MetadataCatalog.remove(f"{name}_twice")
     other = {**records[0], "sem_seg_file_name": records[1]["sem_seg_file_name"]}
     with pytest.raises(DatasetError, match=rf"label1\.png has 9 x 30 pixels, .*{image} 12 x 17"):
         evaluator.process([other], [good_output()])
