@@ -36,7 +36,7 @@ examples:
   of the folder that tools/train_net.py wrote to
     tools/report.py --run output/camvid/hssn --output report.html
   with other weights, and ten images of the second test set
-    tools/report.py --run output/camvid/hssn --dataset hiera_camvid_val --images 10 \\
+    tools/report.py --run output/street --dataset hiera_street_cityscapes_val --images 10 \\
         --output report.html --opts MODEL.WEIGHTS model.pth
   numbers alone, without a model
     tools/report.py --run output/camvid/hssn --images 0 --output report.html
@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
     if args.output.is_dir():
         raise ConfigError(f"--output {args.output} is a folder; name a file in it")
     dataset = args.dataset or (cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
-    read_summary(Path(evaluation_folder(cfg, dataset)))  # before a model is built in vain
+    read_summary(Path(evaluation_folder(cfg, dataset)), dataset)  # before a model is built in vain
     num_images = cfg.TEST.REPORT_IMAGES if args.images is None else args.images
     model, notes = None, []
     if num_images:

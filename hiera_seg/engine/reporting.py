@@ -17,7 +17,7 @@ from torch import nn
 
 from hiera_seg.config import WIDE_IGNORE_VALUE, ConfigError, resolve_hierarchy
 from hiera_seg.data import DatasetError, LabelReader
-from hiera_seg.data.labels import check_same_size, read_image_file
+from hiera_seg.data.files import check_same_size, read_image_file
 from hiera_seg.hierarchy import Hierarchy, HierarchyError
 from hiera_seg.inference import HieraPredictor
 from hiera_seg.modeling import HieraSegmentor
@@ -203,7 +203,7 @@ def report_run(
     if dataset_name is None:
         dataset_name = cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""
     folder = Path(evaluation_folder(cfg, dataset_name))
-    summary = read_summary(folder)
+    summary = read_summary(folder, dataset_name)
     hierarchy = summary_hierarchy(summary, cfg)
     matrices = [_read_matrix(folder, hierarchy, level) for level in range(hierarchy.num_levels)]
     notes = list(notes)
@@ -234,11 +234,15 @@ def report_run(
     )
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:
     """What the evaluator wrote into ``hiera_metrics.json``.
 
+    Args:
+        folder: where it wrote to.
+        dataset_name: what is to have been evaluated; "" for whatever was.
+
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or it is of another dataset.
         DatasetError: it can not be read.
     """
     summary = _read_json(folder / SUMMARY)
@@ -249,6 +253,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
         )
     if not isinstance(summary, dict) or not isinstance(summary.get("metrics"), dict):
         raise DatasetError(f"{folder / SUMMARY} is not what an evaluation writes: no 'metrics'")
+    scored = summary.get("dataset", dataset_name)
+    if dataset_name and scored != dataset_name:
+        raise ConfigError(
+            f"the evaluation in {folder} is of {scored}, not of {dataset_name}; evaluate that one "
+            f"too: tools/train_net.py --eval-only --resume DATASETS.TEST \"('{dataset_name}',)\""
+        )
     return summary
 
 

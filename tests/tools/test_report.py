@@ -141,6 +141,8 @@ def test_bad_arguments(report, project, tmp_path):
     one_error(report(run=tmp_path / "nowhere"), 2, "nowhere is no folder")
     one_error(report("--images", -1), 2, "--images is -1")
     one_error(report("--dataset", "nothing"), 2, "nothing")
+    other = "hiera_generated_val"
+    one_error(report("--dataset", other), 2, f"is of {NAME}, not of {other}", "--eval-only")
     one_error(report("--output", project), 2, "is a folder")
     one_error(report("--images", 0, "--output", project / "run/config.yaml/r.html"), 2, "r.html")
     one_error(report(run=project / "images"), 2, "no evaluation", "hiera_metrics.json")
