@@ -23,13 +23,18 @@ from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import DatasetError, LabelReader
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.labels import check_same_size, read_image_file
+from hiera_seg.data.files import check_same_size, read_image_file
 from hiera_seg.engine import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.media import VideoFrames, find_media, is_video, output_stems
 
 try:
-    from hiera_seg.engine.predictions import KINDS, PredictionWriter, load_predictor
+    from hiera_seg.engine.predictions import (
+        KINDS,
+        PredictionWriter,
+        load_predictor,
+        refuse_overwriting,
+    )
 except ImportError as missing:  # OpenCV
     sys.exit(f"error: {missing}")
 
@@ -105,6 +110,8 @@ def main(args: argparse.Namespace) -> None:
     check_arguments(args, cfg, hierarchy)
     samples, missing = samples_of(args)
     read_truth = label_reader(args.dataset, hierarchy, cfg) if args.dataset else None
+    inputs = [sample["file_name"] for _, sample in samples if args.webcam is None]
+    refuse_overwriting([stem for stem, _ in samples], inputs, args.output, hierarchy)
     make_folder(args.output)
     predictor, weights = load_predictor(cfg, args.opts)
     print(f"weights: {weights}")

@@ -9,7 +9,9 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+from hiera_seg.config import ConfigError
 from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
+from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import CocoResultWriter, HieraPredictor, RefusesUntrained, VideoFrames
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
 
@@ -17,6 +19,7 @@ KINDS = ("overlay", "labels", "strip", "rle")
 # A folder of thousands of label maps, one a frame, is for those who ask for it.
 _KINDS_OF_VIDEO = ("overlay",)
 _KINDS_OF_IMAGE = ("overlay", "labels", "strip")
+_MARKS = ("_", "-ids-")  # before the level's name in the name of an overlay and of a label map
 
 
 class _Checkpointer(RefusesUntrained, HieraCheckpointer):
@@ -49,6 +52,32 @@ def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredi
         )
     checkpointer.load(weights)
     return HieraPredictor(cfg, model), weights
+
+
+def refuse_overwriting(
+    stems: Iterable[str], inputs: Iterable[str], folder: str | os.PathLike, hierarchy: Hierarchy
+) -> None:
+    """Check that no picture of a prediction would be written over an input.
+
+    Args:
+        stems: how the names of the written files begin.
+        inputs: paths of images and videos.
+        folder: that is written to.
+        hierarchy: the tree, for its levels.
+
+    Raises:
+        ConfigError: one would; the message names it.
+    """
+    ends = ["-levels", *(f"{mark}{name}" for name in hierarchy.level_names for mark in _MARKS)]
+    written = {
+        os.path.realpath(os.path.join(folder, f"{stem}{end}{suffix}"))
+        for stem in stems
+        for end in ends
+        for suffix in (".png", ".mp4")
+    }
+    for path in inputs:
+        if os.path.realpath(path) in written:
+            raise ConfigError(f"{path} would be overwritten by a result; write to another folder")
 
 
 class PredictionWriter(AbstractContextManager):

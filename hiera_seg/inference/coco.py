@@ -45,6 +45,7 @@ class CocoResultWriter(AbstractContextManager):
         names = hierarchy.level_names if levels is None else levels
         self._levels = {hierarchy.level_index(name): f"rle-{name}.json" for name in names}
         self._images: list[dict[str, Any]] = []
+        self._begun: set[int] = set()  # levels whose file holds a result
         self._files: dict[int, TextIO] = {}
         try:
             for level, name in self._levels.items():
@@ -63,29 +64,42 @@ class CocoResultWriter(AbstractContextManager):
             extra: more to say about the image, such as ``frame_index``.
         """
         image_id = len(self._images) + 1
-        scores = result.get("hiera_scores")
+        # all of an image before any of it: one that fails leaves nothing behind
+        entries = {level: self._results(image_id, level, result) for level in self._files}
+        height, width = result["hiera_labels"][0].shape
+        self._images.append(
+            {"id": image_id, "file_name": file_name, "height": height, "width": width, **extra}
+        )
         for level, file in self._files.items():
-            labels = _as_numpy(result["hiera_labels"][level])
-            first = image_id == 1
-            means = {} if scores is None else _means(labels, _as_numpy(scores[level]))
-            for node, rle in encode_labels(labels).items():
-                entry = {
+            for entry in entries[level]:
+                file.write((",\n" if level in self._begun else "[") + entry)
+                self._begun.add(level)
+
+    def _results(self, image_id: int, level: int, result: Mapping[str, Any]) -> list[str]:
+        """The results of an image at a level, as json."""
+        labels = _as_numpy(result["hiera_labels"][level])
+        scores = result.get("hiera_scores")
+        means = {} if scores is None else _means(labels, _as_numpy(scores[level]))
+        return [
+            json.dumps(
+                {
                     "image_id": image_id,
                     "category_id": node,
                     "segmentation": rle,
                     "score": means.get(node, 1.0),
                 }
-                file.write(("[" if first else ",\n") + json.dumps(entry))
-                first = False
-        height, width = result["hiera_labels"][0].shape
-        self._images.append(
-            {"id": image_id, "file_name": file_name, "height": height, "width": width, **extra}
-        )
+            )
+            for node, rle in encode_labels(labels).items()
+        ]
 
     def close(self) -> list[Path]:
-        """Finish the files; those written. Also to be called where a run is cut short."""
-        for file in self._files.values():
-            file.write("]\n" if self._images else "[]\n")
+        """Finish the files; those written. Also to be called where a run is cut short.
+
+        Calling it again does nothing.
+        """
+        for level, file in self._files.items():
+            if not file.closed:
+                file.write("]\n" if level in self._begun else "[]\n")
         self._close_files()
         h = self._hierarchy
         categories = []

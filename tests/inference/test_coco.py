@@ -84,6 +84,22 @@ def test_a_run_that_is_cut_short_leaves_files_that_can_be_read(tree, tmp_path):
     assert json.loads((tmp_path / "rle-group.json").read_text()) == []
 
 
+def test_an_image_that_fails_leaves_nothing_behind(tree, tmp_path):
+    good, other = results(tree, [(3, 4), (5, 2)])
+    bad = {**good, "hiera_labels": [*good["hiera_labels"][:-1], "no map"]}
+    with CocoResultWriter(tmp_path, tree) as writer:
+        for name, result in (("bad", bad), ("a", good), ("bad", bad), ("b", other)):
+            with contextlib.suppress(Exception) if name == "bad" else contextlib.nullcontext():
+                writer.add(name, result)
+        writer.close()  # and again at the end of the block
+    for name in tree.level_names:
+        coco = read(tmp_path, name)
+        assert [image["file_name"] for image in coco.loadImgs([1, 2])] == ["a", "b"]
+        for image_id, size in ((1, 12), (2, 10)):
+            regions = coco.loadAnns(coco.getAnnIds(imgIds=image_id))
+            assert sum(coco.annToMask(region).sum() for region in regions) == size
+
+
 def test_a_folder_that_is_not_there(tree, tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         CocoResultWriter(tmp_path / "nowhere", tree)

@@ -320,6 +320,14 @@ def test_bad_arguments(demo, project):
     one_error(*demo(*image, "--opts", key, "SemanticSegmentor"), 2, key, "SemanticSegmentor")
 
 
+def test_no_input_is_written_over(demo, project, tmp_path):
+    for name in ("a.png", "a_kind.png"):
+        Image.new("RGB", (20, 16)).save(tmp_path / name)
+    options = ("--input", tmp_path, "--output", tmp_path)
+    one_error(*demo(*options), 2, "a_kind.png would be overwritten by a result")
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a.png", "a_kind.png"]
+
+
 def test_weights_that_can_not_be_used(demo, project, tmp_path):
     image = ("--input", project / "images" / "a.jpg")
     one_error(*demo(*image, weights=None), 1, "no weights", "MODEL.WEIGHTS", "run")
