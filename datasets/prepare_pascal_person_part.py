@@ -10,9 +10,10 @@ import scipy.io
 from PIL import Image
 from tqdm import tqdm
 
+from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError
 from hiera_seg.data.datasets.pascal_person_part import PARTS, ROOT, SPLIT_SIZES
-from hiera_seg.data.labels import check_same_size, read_image_file
+from hiera_seg.data.files import check_same_size, read_image_file
 from hiera_seg.data.listing import expand_root, read_list
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.hierarchy import Hierarchy
@@ -52,6 +53,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.long_side is not None and args.long_side < 1:
+        raise ConfigError(f"--long-side is {args.long_side}; it must be 1 or more")
     images = args.voc / "JPEGImages"
     for folder in (images, args.parts):
         if not folder.is_dir():

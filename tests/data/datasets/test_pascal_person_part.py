@@ -167,6 +167,10 @@ def test_images_are_shrunk_with_their_labels(release, prepare):
 
 
 def test_bad_releases_are_one_line(release, prepare):
+    for side in ("0", "-5"):
+        assert prepare("--long-side", side)[::2] == (
+            2, f"error: --long-side is {side}; it must be 1 or more\n",
+        )  # fmt: skip
     assert prepare("--parts", "nowhere")[::2] == (1, "error: folder not found: nowhere\n")
     assert prepare("--lists", "nowhere")[::2] == (
         1, "error: list of files not found: nowhere/train.txt\n",
