@@ -17,6 +17,8 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 
+from .tiles import layout
+
 # With this set to 0, losses on GPUs run on PyTorch's own kernels.
 TRITON_VARIABLE = "HIERA_SEG_TRITON"
 _BLOCK = 256  # pixels of a program
@@ -79,9 +81,9 @@ def fused_sum(
     """Sum of all terms of a batch; writes the gradient.
 
     Args:
-        logits: (B, N, H, W) of one of the kernel's types, contiguous or channels_last.
+        logits: (B, N, H, W) of one of the kernel's types, of any `layout` but None.
         index: int64 (B, H, W), N for void.
-        gradient: of the layout and type of the logits; None where nobody wants one.
+        gradient: of the `layout` and type of the logits; None where nobody wants one.
         path, positive, negative, gamma, consistent: as for `node_terms._tile_terms`.
 
     Returns:
@@ -99,26 +101,27 @@ def fused_sum(
     if partial.numel() == 0:
         return partial.sum()
     num_levels = hierarchy.num_levels
-    node_kernel[(batch, blocks)](
-        logits,
-        index.contiguous(),
-        logits if gradient is None else gradient,
-        partial,
-        *order,
-        negative.float().contiguous(),
-        path.int().contiguous(),
-        positive.float().contiguous(),
-        num_pixels,
-        num_nodes,
-        logits.stride(0),
-        logits.stride(1),
-        logits.stride(3),
-        gamma,
-        GAMMA=gamma if gamma in (0, 2) else -1,
-        CONSISTENT=consistent,
-        WANTS_GRADIENT=gradient is not None,
-        LEVELS=num_levels,
-        DEPTHS=triton.next_power_of_2(num_levels + 1),
-        BLOCK=_BLOCK,
-    )
+    # Triton launches on the current device, whatever the tensors lie on.
+    with torch.cuda.device_of(logits):
+        # Blocks first: only the first axis of a grid may be longer than 65535.
+        node_kernel[(blocks, batch)](
+            logits,
+            index.contiguous(),
+            logits if gradient is None else gradient,
+            partial,
+            *order,
+            negative.float().contiguous(),
+            path.int().contiguous(),
+            positive.float().contiguous(),
+            num_pixels,
+            num_nodes,
+            *layout(logits),
+            gamma,
+            GAMMA=gamma if gamma in (0, 2) else -1,
+            CONSISTENT=consistent,
+            WANTS_GRADIENT=gradient is not None,
+            LEVELS=num_levels,
+            DEPTHS=triton.next_power_of_2(num_levels + 1),
+            BLOCK=_BLOCK,
+        )
     return partial.sum()

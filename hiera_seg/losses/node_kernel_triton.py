@@ -50,7 +50,7 @@ def node_kernel(
     DEPTHS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Terms of BLOCK pixels of one image.
+    """Terms of BLOCK pixels of one image, on a grid of (blocks, images).
 
     Negatives: nodes come children first. ``best[d]`` is the highest logit among the subtrees at
     depth d that are done under the open parent, ``holder[d]`` the node that has it, so that a node
@@ -58,8 +58,8 @@ def node_kernel(
     label's path. Gradients of nodes that take another's score are added to that node's, which the
     same program has written before; barriers keep its threads in step.
     """
-    image = tl.program_id(0).to(tl.int64)
-    block = tl.program_id(1)
+    block = tl.program_id(0)
+    image = tl.program_id(1).to(tl.int64)
     pixel = block * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < num_pixels
     columns = num_nodes + 1
@@ -127,4 +127,4 @@ def node_kernel(
             before = tl.load(target, mask=counts, other=0.0).to(tl.float32)
             tl.store(target, before - slope * weight, mask=counts)
     total = tl.where(inside, total, 0.0)
-    tl.store(partial + image * tl.num_programs(1) + block, tl.sum(total, axis=0))
+    tl.store(partial + image * tl.num_programs(0) + block, tl.sum(total, axis=0))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 # (logits (N, P), label indices (P,)) -> (sum over the pixels, gradient (N, P)).
 TileLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-# (logits (B, N, H, W), label indices (B, H, W), gradient to write or None) -> sum.
+# (logits (B, N, H, W), label indices (B, H, W), gradient to write or None) -> sum. The logits
+# have a `layout`, and the gradient has the same.
 WholeLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 # Values a tile holds on a CPU: a few such tiles lie in the second-level cache of a core.
@@ -25,6 +26,21 @@ _TILE_VALUES = 1 << 18
 def loss_dtype(logits: Tensor) -> torch.dtype:
     """The type a loss is computed in: float32, or float64 for float64 logits."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def layout(maps: Tensor) -> tuple[int, int, int] | None:
+    """How far apart images, nodes and pixels of (B, N, H, W) lie in memory, in values.
+
+    0 where there is only one of them: the stride of such a dimension says nothing. None where
+    pixels in reading order do not lie at one step, as those of a transposed or cropped map.
+    """
+    _, _, height, width = maps.shape
+    image, node, row, column = (
+        stride if size > 1 else 0 for size, stride in zip(maps.shape, maps.stride(), strict=True)
+    )
+    if height > 1 and width > 1 and row != width * column:
+        return None
+    return image, node, column if width > 1 else row
 
 
 def sum_over_pixels(
@@ -70,14 +86,13 @@ class _TiledSum(torch.autograd.Function):
         ctx.is_scaled = logits.dtype == dtype and whole_loss is None
         gradient = None
         if ctx.needs_input_grad[0]:
-            channels_last = logits.is_contiguous(memory_format=torch.channels_last)
-            # A dense layout in either order: flattening it below is a view that can be written to.
-            gradient = torch.empty_like(
-                logits,
-                memory_format=torch.channels_last if channels_last else torch.contiguous_format,
-            )
+            gradient = torch.empty_like(logits)  # the layout of the logits where that is dense
+            if layout(gradient) is None:  # flattening it below has to be a view
+                gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         if whole_loss is not None:
-            if gradient is None or logits.stride() != gradient.stride():
+            if gradient is not None and layout(logits) != layout(gradient):
+                logits = torch.empty_like(gradient).copy_(logits)
+            elif layout(logits) is None:
                 logits = logits.contiguous()
             value = whole_loss(logits, index, gradient)
             ctx.save_for_backward(gradient, scale)

@@ -13,6 +13,7 @@ import torch
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses import bce_loss, node_kernel, tree_min_loss
+from hiera_seg.losses.query_classes import NodeSigmoid
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -25,45 +26,83 @@ TREES = {
     ),
     "one": Hierarchy.from_paths(["only"]),
 }
-CASES = [  # tree, loss, gamma, type, channels_last
-    ("cityscapes", tree_min_loss, 2.0, torch.float32, False),
-    ("cityscapes", tree_min_loss, 2.0, torch.float32, True),
-    ("cityscapes", tree_min_loss, 2.0, torch.bfloat16, False),
-    ("cityscapes", bce_loss, 0.0, torch.float32, False),
-    ("ragged", tree_min_loss, 0.0, torch.float32, False),
-    ("ragged", tree_min_loss, 1.5, torch.float32, False),
-    ("shuffled", tree_min_loss, 2.0, torch.float32, False),
-    ("one", tree_min_loss, 2.0, torch.float32, False),
+CASES = [  # tree, loss, gamma, type, layout
+    ("cityscapes", tree_min_loss, 2.0, torch.float32, ""),
+    ("cityscapes", tree_min_loss, 2.0, torch.float32, "channels_last"),
+    ("cityscapes", tree_min_loss, 2.0, torch.bfloat16, ""),
+    ("cityscapes", bce_loss, 0.0, torch.float32, ""),
+    ("ragged", tree_min_loss, 0.0, torch.float32, ""),
+    ("ragged", tree_min_loss, 1.5, torch.float32, ""),
+    ("shuffled", tree_min_loss, 2.0, torch.float32, ""),
+    ("one", tree_min_loss, 2.0, torch.float32, ""),
+    ("ragged", tree_min_loss, 2.0, torch.float32, "queries"),
+    ("ragged", tree_min_loss, 2.0, torch.float32, "one_of_a_batch"),
+    ("ragged", tree_min_loss, 2.0, torch.float32, "permuted"),
+    ("ragged", tree_min_loss, 2.0, torch.float32, "column"),
+    ("ragged", tree_min_loss, 2.0, torch.float32, "column_of_channels_last"),
+    ("ragged", tree_min_loss, 2.0, torch.float32, "column_on_its_side"),
+    ("ragged", tree_min_loss, 2.0, torch.float32, "transposed"),
+    ("ragged", tree_min_loss, 2.0, torch.float32, "cropped"),
+    ("ragged", tree_min_loss, 2.0, torch.float32, "expanded"),
 ]
+SIZES = {"queries": (1, 1, 35), "one_of_a_batch": (1, 5, 7), "permuted": (1, 5, 7)}
 
 
-def batch(tree, dtype, channels_last):
+def batch(tree, dtype, layout):
     generator = torch.Generator().manual_seed(tree.num_nodes)
     # More pixels than a program takes, or more than one image. In bfloat16 no two nodes of a pixel
     # tie, for ties are where the kernel differs.
-    size = (1, 9, 35) if tree.name == "cityscapes" else (2, 5, 7)
+    size = (1, 9, 35) if tree.name == "cityscapes" else SIZES.get(layout, (2, 5, 7))
+    if layout.startswith("column"):
+        size = (1, 35, 1)
     order = torch.rand(size[0], tree.num_nodes, *size[1:], generator=generator).argsort(1)
     logits = (order - tree.num_nodes / 2) / 4
     if dtype == torch.float32:
         logits = logits + 0.1 * torch.randn(logits.shape, generator=generator)
     labels = torch.randint(0, tree.num_nodes, size, generator=generator)
     labels[torch.rand(labels.shape, generator=generator) < 0.2] = 255
-    logits = logits.to(dtype)
-    if channels_last:
-        logits = logits.to(memory_format=torch.channels_last)
-    return logits, labels
+    return lay_out(logits.to(dtype), layout), labels
+
+
+def lay_out(logits, layout):
+    """The same values, laid out as tensors come along."""
+    channels_last = {"memory_format": torch.channels_last}
+    if layout in ("channels_last", "column_of_channels_last"):
+        return logits.to(**channels_last)
+    if layout == "queries":  # as the classes of queries are given to the loss
+        return logits[0, :, 0].t().contiguous().t()[None, :, None]
+    if layout == "one_of_a_batch":
+        return torch.cat([logits, logits]).to(**channels_last)[0][None]
+    if layout == "permuted":  # an array (H, W, N)
+        return logits[0].permute(1, 2, 0).contiguous().permute(2, 0, 1)[None]
+    if layout in ("transposed", "column_on_its_side"):
+        turned = logits.transpose(2, 3).clone(memory_format=torch.contiguous_format)
+        return turned.transpose(2, 3)
+    if layout == "cropped":
+        return torch.nn.functional.pad(logits, (0, 3, 0, 2))[:, :, :-2, :-3]
+    if layout == "expanded":
+        return logits[:, :, :1, :1].expand(logits.shape)
+    return logits
 
 
 def results(case):
-    name, loss, gamma, dtype, channels_last = case
-    logits, labels = batch(TREES[name], dtype, channels_last)
+    name, loss, gamma, dtype, layout = case
+    logits, labels = batch(TREES[name], dtype, layout)
     options = {"gamma": gamma} if loss is tree_min_loss else {}
-    logits.requires_grad_()
-    value = loss(logits, labels, TREES[name], normalize="sum", **options)
-    value.backward()
+    value = loss(logits.requires_grad_(), labels, TREES[name], normalize="sum", **options)
+    (gradient,) = torch.autograd.grad(value, logits)
     with torch.no_grad():  # without a gradient too
         again = loss(logits, labels, TREES[name], normalize="sum", **options)
-    return value.detach(), again, logits.grad
+    return value.detach(), again, gradient
+
+
+def query_results():
+    """The loss of MODEL.HIERA_SEG.MASK_FORMER.OPTION node_sigmoid: value and gradient."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 4, generator=generator, requires_grad=True)
+    classes = NodeSigmoid(Hierarchy.from_paths(["a/b", "a/c", "d"]))
+    value = classes.loss(logits, torch.tensor([0, 1, 2, -1, 3, -1]), 0.1)
+    return value.detach(), *torch.autograd.grad(value, logits)
 
 
 @needs_triton
@@ -76,13 +115,58 @@ def test_value_and_gradient_equal_those_of_the_tiles(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    for case, found in zip(CASES, torch.load(file), strict=True):
+    found_all, found_query = torch.load(file)
+    torch.testing.assert_close(found_query, query_results())
+    for case, found in zip(CASES, found_all, strict=True):
         value, again, gradient = results(case)
         half = case[3] == torch.bfloat16
         close = {"rtol": 1e-5, "atol": 1e-6} if not half else {"rtol": 1e-2, "atol": 1e-3}
         torch.testing.assert_close(found[0], value, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(found[1], again, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(found[2], gradient, **close)
+
+
+@needs_triton
+def test_the_kernel_is_launched_on_the_device_of_the_logits_on_a_grid_of_any_length(monkeypatch):
+    """Seen from a launcher that only looks: no machine here has two GPUs."""
+    from hiera_seg.losses import node_kernel_triton
+
+    entered, grids = [], []
+
+    class Guard:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+        def __enter__(self):
+            entered.append(self.tensor)
+
+        def __exit__(self, *_):
+            entered.append(None)
+
+    class Launcher:
+        def __getitem__(self, grid):
+            grids.append((grid, entered[-1]))
+            return lambda *args, **kwargs: None
+
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
+    monkeypatch.setattr(node_kernel_triton, "node_kernel", Launcher())
+    tree = TREES["ragged"]
+    columns = tree.num_nodes + 1
+    logits = torch.empty(2, tree.num_nodes, 5000, 5000, device="meta")
+    node_kernel.fused_sum(
+        logits,
+        torch.empty(2, 5000, 5000, dtype=torch.int64, device="meta"),
+        torch.empty_like(logits),
+        hierarchy=tree,
+        path=torch.empty(tree.num_levels, columns, dtype=torch.int64, device="meta"),
+        positive=torch.empty(tree.num_levels, columns, device="meta"),
+        negative=torch.empty(tree.num_nodes, columns, device="meta"),
+        gamma=2.0,
+        consistent=True,
+    )
+    ((grid, guarded),) = grids
+    assert guarded is logits
+    assert grid[0] > 65535 >= max(grid[1:])  # CUDA's limit for all axes but the first
 
 
 @needs_triton
@@ -135,4 +219,4 @@ if __name__ == "__main__":
     node_kernel.fits = lambda logits, tree: True
     found = [results(case) for case in CASES]
     assert len(seen) == 2 * len(CASES), "the kernel did not run"
-    torch.save(found, sys.argv[1])
+    torch.save((found, query_results()), sys.argv[1])
