@@ -365,6 +365,9 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
         "| bce | -0.20 ± 0.40 [-0.20, -0.20], 1 of 3 | +2.80 ± 0.40 [+2.80, +2.80], 3 of 3 |"
         in text
     )
+    text = page.fill("{{summary main camvid}}\n{{summary main camvid person_part}}", results)
+    assert "| bce | -0.20 | +2.80 ▲ | +1.80 ▲ |\n| tree_min | ? | ? | ? |" in text
+    assert text.endswith("\n*No run of main on person_part yet.*")
     args = argparse.Namespace(
         results=tmp_path / "results.jsonl", template=page.HERE / "template.md", output=tmp_path
     )

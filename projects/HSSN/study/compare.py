@@ -48,6 +48,14 @@ class Differences:
         low, high = self.bounds(level)
         return f"[{low:+.2f}, {high:+.2f}]"
 
+    def verdict(self, level: int) -> str:
+        """▲ or ▼ where the interval and every seed are on one side of zero, else nothing."""
+        low, high = self.bounds(level)
+        seeds = self.by_seed[:, level]
+        if low > 0 and (seeds > 0).all():
+            return "▲"
+        return "▼" if high < 0 and (seeds < 0).all() else ""
+
     def bounds(self, level: int) -> tuple[float, float]:
         """The 2.5 % and 97.5 % quantiles of the resamples."""
         low, high = np.quantile(self.resampled[level], [0.025, 0.975])

@@ -189,6 +189,25 @@ def value(results: Results, stage: str, data: str, arm: str, level: str) -> str:
     return f"{np.mean([r['metrics']['mIoU'][index] for r in runs]):.2f}"
 
 
+def summary_table(results: Results, stage: str, *datasets: str) -> str:
+    """Mean differences to the baseline at every level of some datasets, with their verdicts."""
+    arms = [arm for arm in (*ARMS, *PROPOSALS) if arm != BASELINE]
+    rows = {arm: [arm] for arm in arms}
+    header = [f"less {BASELINE}"]
+    for data in datasets:
+        runs = of(results, stage, data)
+        if not runs:
+            return f"*No run of {stage} on {data} yet.*"
+        levels = runs[0]["levels"]
+        header += [f"{data}: {level}" for level in reversed(levels)]
+        for arm in arms:
+            found = paired_differences(results, stage, data, arm)
+            for level in reversed(range(len(levels))):
+                mean = found and f"{found.by_seed[:, level].mean():+.2f}"
+                rows[arm].append(f"{mean} {found.verdict(level)}".strip() if found else "?")
+    return table(header, rows.values())
+
+
 def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE) -> str:
     """An arm's differences to the baseline at every level, fine to coarse, for a sentence."""
     found = paired_differences(results, stage, data, arm, baseline)
@@ -250,6 +269,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "strengths": strength_table,
     "value": value,
     "gains": gains,
+    "summary": summary_table,
     "plots": plots,
     "hours": hours,
     "seeds_done": seeds_done,
