@@ -365,6 +365,12 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
         "| bce | -0.20 ± 0.40 [-0.20, -0.20], 1 of 3 | +2.80 ± 0.40 [+2.80, +2.80], 3 of 3 |"
         in text
     )
+    for found in results.values():
+        found["variants"]["marginal_path_sum"] = np.add(
+            found["metrics"]["mIoU"], (1, 0, -2)
+        ).tolist()
+    text = page.fill("{{decoding_gains main camvid bce marginal_path_sum}}", results)
+    assert text == "-2.00 (class), +0.00 (kind), +1.00 (group)"
     text = page.fill("{{summary main camvid}}\n{{summary main camvid person_part}}", results)
     assert "| bce | -0.20 | +2.80 ▲ | +1.80 ▲ |\n| tree_min | ? | ? | ? |" in text
     assert text.endswith("\n*No run of main on person_part yet.*")

@@ -221,6 +221,17 @@ def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BAS
     )
 
 
+def decoding_gains(results: Results, stage: str, data: str, arm: str, variant: str) -> str:
+    """What another decoding of an arm's weights gives more than its own, for a sentence."""
+    runs = of(results, stage, data, arm)
+    if not runs:
+        return "?"
+    found = [np.subtract(r["variants"][variant], r["variants"][r["variant"]]) for r in runs]
+    means = np.mean(found, axis=0)
+    levels = list(enumerate(runs[0]["levels"]))
+    return ", ".join(f"{means[level]:+.2f} ({name})" for level, name in reversed(levels))
+
+
 def hours(results: Results, which: str = "all") -> str:
     """What the runs so far took of one core, or those of them that `--quick` makes."""
     seconds = 0.0
@@ -269,6 +280,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "strengths": strength_table,
     "value": value,
     "gains": gains,
+    "decoding_gains": decoding_gains,
     "summary": summary_table,
     "plots": plots,
     "hours": hours,
