@@ -26,7 +26,7 @@ from .compiling import runs_eagerly
 from .label_tables import LevelTable, level_tables, outside_penalty
 from .node_terms import node_loss
 from .registry import HIERA_LOSSES
-from .tiles import TileLoss, loss_dtype, sum_over_pixels
+from .tiles import TileLoss, excess, loss_dtype, sum_over_pixels
 
 
 @runs_eagerly
@@ -175,16 +175,21 @@ def _loss_by_level(
     index = label_index(labels, hierarchy, ignore_label)
     counts = level_counts(valid_count, index, hierarchy).to(loss_dtype(logits))
     # Each level has its own denominator. The largest is taken out, so that the gradient that is
-    # kept stays near 1 and survives half precision.
-    scale = reciprocal_or_zero(counts.max())
+    # kept survives half precision.
     relative = reciprocal_or_zero(counts) * counts.max()
-    tables = level_tables(hierarchy, logits.device)
-    pixel_weights = [
-        table.reached * (relative[level] * weights[level]) if weights[level] else None
-        for level, table in enumerate(tables)
-    ]
+    factors = [relative[level] * weight if weight else None for level, weight in enumerate(weights)]
+    total = sum((factor for factor in factors if factor is not None), counts.new_zeros(()))
     if node_weights is not None:
         node_weights = as_node_weights(node_weights, hierarchy, counts)
+        total = total * node_weights.abs().max()
+    too_much = excess(total)
+    scale = reciprocal_or_zero(counts.max()) * too_much
+    tables = level_tables(hierarchy, logits.device)
+    pixel_weights = [
+        None if factor is None else table.reached * (factor / too_much)
+        for factor, table in zip(factors, tables, strict=True)
+    ]
+    if node_weights is not None:
         pixel_weights = [
             weight if weight is None else weight * node_weights[table.nodes][table.target]
             for weight, table in zip(pixel_weights, tables, strict=True)

@@ -27,7 +27,7 @@ from .checks import (
     reciprocal_or_zero,
 )
 from .label_tables import node_tables
-from .tiles import loss_dtype, sum_over_pixels
+from .tiles import excess, loss_dtype, sum_over_pixels
 
 
 def node_loss(
@@ -54,6 +54,9 @@ def node_loss(
     node_weight = _node_weight(hierarchy, normalize, node_weights, dtype, logits.device)
     index = label_index(labels, hierarchy, ignore_label)
     scale = reciprocal_or_zero(pixel_count(valid_count, index, hierarchy).to(dtype))
+    if node_weights is not None:  # the tree alone makes none too large
+        too_much = excess(node_weight.abs().sum())
+        node_weight, scale = node_weight / too_much, scale * too_much
 
     tables = node_tables(hierarchy, logits.device)
     below = torch.cat([node_weight, node_weight.new_zeros(1)])  # void weighs nothing

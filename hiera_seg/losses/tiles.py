@@ -28,6 +28,23 @@ def loss_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
+def excess(total: Tensor) -> Tensor:
+    """What to divide the weights of a loss by, and to multiply `scale` with, for half precision.
+
+    Weights of rare classes or levels make slopes that are infinite in float16, though the gradient
+    is not once the number of pixels has divided it. A power of two, so that no other type sees a
+    difference.
+
+    Args:
+        total: scalar, what the weights of a pixel add up to at most, 0 or more.
+
+    Returns:
+        Scalar of the same type: `total` divided by it is below 2^14, a quarter of float16's range.
+    """
+    exponent = torch.frexp(total).exponent.clamp(-64, 64)
+    return torch.ldexp(torch.ones_like(total), exponent - 14)
+
+
 def layout(maps: Tensor) -> tuple[int, int, int] | None:
     """How far apart images, nodes and pixels of (B, N, H, W) lie in memory, in values.
 

@@ -121,6 +121,27 @@ def test_float16_gradients_survive_the_number_of_pixels(cityscapes, function):
     torch.testing.assert_close(gradient.float(), expected[1], rtol=2e-3, atol=1.2e-7)
 
 
+@pytest.mark.parametrize("weights", ["none", "node_weights", "level_weights"])
+def test_float16_gradients_are_finite_however_much_a_pixel_weighs(function, weights):
+    """A level that one pixel of many reaches weighs it by their number, and weights may be large:
+    more than float16 holds before the sum is divided by the number of pixels, and less after."""
+    hierarchy = Hierarchy.from_paths(["a/b", "a/c", "d"])
+    options = {"node_weights": torch.tensor([1e6, 1.0, 1.0, 1.0])}
+    if weights == "level_weights":
+        if function not in (level_ce_loss, marginal_ce_loss):
+            pytest.skip("takes no weights of levels")
+        options = {"level_weights": [1.0, 3e5]}
+    elif weights == "none":
+        options = {}
+    labels = torch.full((1, 400, 400), hierarchy["a"])
+    labels[0, :1, : 1 if weights == "none" else 400] = hierarchy["b"]
+    logits = torch.zeros(1, 4, 400, 400, dtype=torch.float16)
+    value, gradient = _value_and_gradient(function, logits, labels, hierarchy, **options)
+    expected = _value_and_gradient(function, logits.float(), labels, hierarchy, **options)
+    torch.testing.assert_close(value, expected[0])
+    torch.testing.assert_close(gradient.half(), expected[1].half(), rtol=2e-3, atol=1.2e-7)
+
+
 def test_under_autocast(cityscapes, function):
     logits = torch.randn(1, 26, 4, 5)
     labels = torch.randint(0, 19, (1, 4, 5))
