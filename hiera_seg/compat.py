@@ -40,6 +40,40 @@ with warnings.catch_warnings():
     import detectron2.modeling  # noqa: F401
 
 
+# What torch raises where processes of a job do not reach each other: from 2.1 on one family, of
+# which 2.0 has DistBackendError alone; its stores raise others, which say one of _OF_STORES.
+DistStoreError = getattr(
+    torch.distributed, "DistStoreError", type("DistStoreError", (RuntimeError,), {})
+)
+_DIST_ERRORS = (
+    DistStoreError,
+    getattr(torch.distributed, "DistBackendError", DistStoreError),
+    getattr(torch.distributed, "DistError", DistStoreError),
+)
+_OF_STORES = (
+    "socket has failed", "socket has timed out", "Socket Timeout", "Connection reset by peer",
+    "Broken pipe",
+)  # fmt: skip
+
+
+def lost_contact(error: Exception) -> bool:
+    """Whether an error only says that a process at the other end is gone, silent, or never came."""
+    if isinstance(error, _DIST_ERRORS):
+        return True
+    text = str(error)
+    if not hasattr(torch.distributed, "DistError") and type(error) in (RuntimeError, TimeoutError):
+        if any(part in text for part in _OF_STORES):
+            return True
+    # gloo raises plain RuntimeErrors, which name a file of its source
+    return "gloo/" in text
+
+
+def exports_any_size() -> bool:
+    """Whether ``torch.export`` is there and finds out which sizes may vary (from torch 2.6 on)."""
+    dim = getattr(getattr(torch, "export", None), "Dim", None)
+    return hasattr(dim, "AUTO")
+
+
 def create_local_process_group(processes_per_machine: int) -> None:
     """Tell Detectron2 which processes share this machine, after ``init_process_group``.
 

@@ -55,7 +55,12 @@ def main(args: argparse.Namespace) -> None:
         print("TEST.AUG is on; a file holds the network without it", file=sys.stderr)
     model = HieraTrainer.build_model(cfg).eval()
     segmentor = DeployedSegmentor(model)
-    load_weights(model, cfg.MODEL.WEIGHTS, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES)
+    load_weights(
+        model,
+        cfg.MODEL.WEIGHTS,
+        map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES,
+        average=cfg.SOLVER.EMA.ENABLED,
+    )
     try:
         worst = export_segmentor(segmentor, args.output, args.format, cfg.INPUT.FORMAT)
     except ExportError as error:

@@ -3,13 +3,14 @@
 
 import argparse
 
-from hiera_seg.engine import HieraCheckpointer, argument_parser, launch
+from hiera_seg.engine import argument_parser, launch
 from hiera_seg.engine.lazy import (
     build_lazy_model,
     evaluate_lazily,
     setup_lazily,
     train_lazily,
 )
+from hiera_seg.engine.trained import load_to_evaluate
 
 EPILOG = """
 examples:
@@ -27,10 +28,10 @@ def main(args: argparse.Namespace) -> None:
         train_lazily(cfg, resume=args.resume)
         return
     model = build_lazy_model(cfg)
-    checkpointer = HieraCheckpointer(model, cfg.train.output_dir)
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    folder, weights = cfg.train.output_dir, cfg.train.init_checkpoint
+    load_to_evaluate(model, folder, weights, resume=args.resume, key="train.init_checkpoint")
     evaluate_lazily(cfg, model)
 
 
 if __name__ == "__main__":
-    launch(main, argument_parser(EPILOG).parse_args())
+    launch(main, argument_parser(EPILOG, trials=False).parse_args())

@@ -21,7 +21,7 @@ examples:
     tools/train_net.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml
   go on after an interruption
     tools/train_net.py --config-file ... --resume
-  evaluate a checkpoint
+  evaluate a checkpoint; with --resume instead of MODEL.WEIGHTS the last one in OUTPUT_DIR
     tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
   see in seconds, without dataset or download, whether a config works
     tools/train_net.py --config-file ... --fast-dev-run [--iterations 20]

@@ -74,8 +74,9 @@ def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) 
     """
     path = os.fspath(path)
     folder = os.path.dirname(path) or "."
-    # One name a folder: what a killed process left is overwritten, not piled up
-    temporary = os.path.join(folder, f"unfinished{os.path.splitext(path)[1]}.tmp")
+    # Another one for each file, for several processes write into a folder. What a killed one left
+    # is overwritten when the run that goes on comes to the same file.
+    temporary = f"{path}.tmp"
     try:
         with open(temporary, "wb") as file:
             write(file)

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-import torch.distributed as dist
 from detectron2.utils import comm
 
+from hiera_seg.compat import lost_contact
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError
 from hiera_seg.engine.checkpoint import CheckpointError
@@ -40,18 +40,16 @@ def exit_on_error(main: Callable, *args: object) -> None:
         _exit(error, 2)
     except FAILURES as error:
         _exit(error, 1)
-    except OSError as error:
-        if error.errno not in DISK_FAILURES:
-            raise
-        _exit(f"{error.filename or 'a file could not be written'}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
-    except RuntimeError as error:
-        if not _lost_contact(error):
+    except (OSError, RuntimeError) as error:
+        if lost_contact(error):
+            time.sleep(_PATIENCE_WITHOUT_PEERS)
+            reason = str(error).strip().splitlines()[0]
+            _exit(f"lost contact with another process of this job, see what it said ({reason})")
+        if not isinstance(error, OSError) or error.errno not in DISK_FAILURES:
             raise
-        time.sleep(_PATIENCE_WITHOUT_PEERS)
-        reason = str(error).strip().splitlines()[0]
-        _exit(f"lost contact with another process of this job, see what that one said ({reason})")
+        _exit(f"{error.filename or 'a file could not be written'}: {error.strerror}")
 
 
 @contextlib.contextmanager
@@ -70,12 +68,6 @@ def one_line_errors() -> Iterator[None]:
         yield
     finally:
         trainer.removeFilter(shorten)
-
-
-def _lost_contact(error: RuntimeError) -> bool:
-    """Whether an error only says that a process at the other end is gone or silent."""
-    # gloo raises plain RuntimeErrors, which name a file of its source
-    return isinstance(error, dist.DistError) or "gloo/" in str(error)
 
 
 def _exit(error: Exception | str, code: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from detectron2.engine import launch as launch_on_gpus
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
-from hiera_seg.compat import create_local_process_group
+from hiera_seg.compat import create_local_process_group, lost_contact
 from hiera_seg.config import ConfigError
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.engine.rendezvous import agent_store
@@ -26,14 +27,32 @@ def launch(main: Main, args: argparse.Namespace) -> None:
 
     Under torchrun the processes are there already. Otherwise ``--num-gpus`` of them are started on
     each of ``--num-machines``: by Detectron2's ``launch`` where there are GPUs, and over gloo on
-    CPU, which that one can not do. A process that fails ends all of them.
+    CPU, which that one can not do. A process that fails ends all of them. ``--num-gpus 0`` is one
+    process, this one, as 1 is; MODEL.DEVICE says what it computes on.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         exit_on_error(_run_member, main, args)
-    elif args.num_gpus * args.num_machines == 1:
-        exit_on_error(main, args)
     else:
-        exit_on_error(_start_members, main, args)
+        exit_on_error(_start, main, args)
+
+
+def _start(main: Main, args: argparse.Namespace) -> None:
+    if args.num_machines < 1:
+        raise ConfigError(f"--num-machines is {args.num_machines}: 1 or more")
+    if args.num_gpus < 0:
+        raise ConfigError(
+            f"--num-gpus is {args.num_gpus}: the number of processes on a machine, 0 or 1 for this "
+            "one alone"
+        )
+    if args.num_gpus == 0 and args.num_machines > 1:
+        raise ConfigError(
+            f"--num-gpus 0 is one process alone, and --num-machines is {args.num_machines}: each "
+            "machine needs 1 or more"
+        )
+    if args.num_gpus * args.num_machines <= 1:
+        main(args)
+    else:
+        _start_members(main, args)
 
 
 def _run_member(main: Main, args: argparse.Namespace) -> None:
@@ -57,7 +76,7 @@ def _start_members(main: Main, args: argparse.Namespace) -> None:
     try:
         if torch.cuda.is_available():
             launch_on_gpus(
-                exit_on_error,
+                _gpu_worker,
                 args.num_gpus,
                 num_machines=args.num_machines,
                 machine_rank=args.machine_rank,
@@ -78,8 +97,23 @@ def _start_members(main: Main, args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _gpu_worker(main: Main, args: argparse.Namespace) -> None:
+    _end_with_parent()
+    exit_on_error(main, args)
+
+
 def _cpu_worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
+    _end_with_parent()
     exit_on_error(_run_cpu_worker, local_rank, main, args)
+
+
+def _end_with_parent() -> None:
+    """Hear the SIGINT that torch has sent to a started process when the one that started it dies.
+
+    A shell without job control lets what it starts in the background ignore SIGINT, and that is
+    inherited: the processes of a job that was ended would go on for ever.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run_cpu_worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
@@ -120,7 +154,9 @@ def _join_group(processes_per_machine: int, *, torchrun: bool = False, **init_ar
             init_args = {"store": store, "rank": rank, "world_size": world_size}
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=DEFAULT_TIMEOUT, **init_args)
-    except dist.DistError as error:
+    except (RuntimeError, TimeoutError) as error:
+        if not lost_contact(error):
+            raise
         address = init_args.get("init_method", "the address that torchrun gave")
         raise ConfigError(
             f"the processes of this job could not meet at {address}: "

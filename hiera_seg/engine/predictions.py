@@ -10,9 +10,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from hiera_seg.config import ConfigError
-from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
+from hiera_seg.engine.checkpoint import CheckpointError
+from hiera_seg.engine.trained import TrainedCheckpointer
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.inference import CocoResultWriter, HieraPredictor, RefusesUntrained, VideoFrames
+from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, take_average
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
 
 KINDS = ("overlay", "labels", "strip", "rle")
@@ -22,12 +23,8 @@ _KINDS_OF_IMAGE = ("overlay", "labels", "strip")
 _MARKS = ("_", "-ids-")  # before the level's name in the name of an overlay and of a label map
 
 
-class _Checkpointer(RefusesUntrained, HieraCheckpointer):
-    pass
-
-
 def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredictor, str]:
-    """Build the model of a config with the weights of its run.
+    """Build the model of a config with the weights of its run, as its evaluations judge them.
 
     Args:
         cfg: the config; the last checkpoint in its OUTPUT_DIR goes before its MODEL.WEIGHTS.
@@ -42,7 +39,8 @@ def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredi
     """
     weights = cfg.MODEL.WEIGHTS
     model = build_model(cfg)
-    checkpointer = _Checkpointer(model, cfg.OUTPUT_DIR, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES)
+    map_classes = cfg.MODEL.HIERA_SEG.MAP_CLASSES
+    checkpointer = TrainedCheckpointer(model, cfg.OUTPUT_DIR, map_classes=map_classes)
     if "MODEL.WEIGHTS" not in opts and checkpointer.has_checkpoint():
         weights = checkpointer.get_checkpoint_file()
     if not weights:
@@ -50,7 +48,9 @@ def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredi
             f"no weights: there is no checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR}, and MODEL.WEIGHTS "
             "is empty; train first, or add --opts MODEL.WEIGHTS FILE"
         )
-    checkpointer.load(weights)
+    found = checkpointer.load(weights)
+    if cfg.SOLVER.EMA.ENABLED:
+        take_average(model, found, weights)
     return HieraPredictor(cfg, model), weights
 
 

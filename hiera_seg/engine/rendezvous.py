@@ -5,7 +5,9 @@ import time
 import uuid
 from datetime import timedelta
 
-from torch.distributed import DistStoreError, PrefixStore, Store, TCPStore
+from torch.distributed import PrefixStore, Store, TCPStore
+
+from hiera_seg.compat import DistStoreError
 
 _PAUSE = 0.05  # seconds between two looks
 
@@ -47,7 +49,7 @@ def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
         timeout: for all of them to come.
 
     Raises:
-        torch.distributed.DistStoreError: they did not come in time.
+        DistStoreError: they did not come in time.
     """
     call = "hiera_seg/call"
     if rank == 0:

@@ -249,7 +249,7 @@ def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:
     if summary is None:
         raise ConfigError(
             f"no evaluation in {folder}: there is no {SUMMARY}; run tools/train_net.py "
-            "--eval-only, or name the folder that it wrote to"
+            "--eval-only --resume, or name the folder that it wrote to"
         )
     if not isinstance(summary, dict) or not isinstance(summary.get("metrics"), dict):
         raise DatasetError(f"{folder / SUMMARY} is not what an evaluation writes: no 'metrics'")

@@ -32,11 +32,18 @@ def load_config(config_file: str, opts: list[str]) -> CfgNode:
     return cfg
 
 
-def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's command line for training, and what tries a config before it."""
+def argument_parser(epilog: str | None = None, *, trials: bool = True) -> argparse.ArgumentParser:
+    """Detectron2's command line for training, and what tries a config before it.
+
+    Args:
+        epilog: examples for the help.
+        trials: whether the tool can do what --dry-run and --fast-dev-run ask for.
+    """
     parser = default_argument_parser(epilog)
     add_unsafe_pickle(parser)
     add_import(parser)
+    if not trials:
+        return parser
     parser.add_argument(
         "--fast-dev-run",
         action="store_true",

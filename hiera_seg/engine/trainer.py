@@ -33,6 +33,7 @@ from hiera_seg.engine.restart import goes_on
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.strips import BatchStrips, show_test_images
+from hiera_seg.engine.trained import load_to_evaluate
 from hiera_seg.engine.training_keys import check_metrics, check_training_keys
 from hiera_seg.engine.validation import check_can_validate, validation_losses
 from hiera_seg.evaluation import HieraSemSegEvaluator
@@ -228,17 +229,21 @@ class HieraTrainer(DefaultTrainer):
         Args:
             cfg: see the constructor.
             resume: take the last checkpoint of OUTPUT_DIR instead of MODEL.WEIGHTS.
+
+        Raises:
+            ConfigError, CheckpointError: see :func:`~hiera_seg.engine.trained.load_to_evaluate`;
+                :meth:`test` evaluates any model, with whatever weights it has.
         """
         check_reports(cfg)
         model = cls.build_model(cfg)
-        checkpointer = HieraCheckpointer(
-            model, cfg.OUTPUT_DIR, map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES
+        load_to_evaluate(
+            model,
+            cfg.OUTPUT_DIR,
+            cfg.MODEL.WEIGHTS,
+            resume=resume,
+            map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES,
+            average=cfg.SOLVER.EMA.ENABLED,
         )
-        found = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-        of_this_tree = not cfg.MODEL.HIERA_SEG.MAP_CLASSES
-        if cfg.SOLVER.EMA.ENABLED and "ema" in found and of_this_tree:
-            logger.info("Evaluating the average of the weights that the checkpoint holds")
-            model.load_state_dict(found["ema"])
         results = cls.test(cfg, model)
         if comm.is_main_process():
             verify_results(cfg, results)

@@ -6,7 +6,7 @@ from hiera_seg.inference.coco import CocoResultWriter
 from hiera_seg.inference.media import VideoFrames, find_media
 from hiera_seg.inference.predictor import HieraPredictor
 from hiera_seg.inference.sliding import slide
-from hiera_seg.inference.weights import RefusesUntrained
+from hiera_seg.inference.weights import RefusesUntrained, take_average
 
 __all__ = [
     "CocoResultWriter",
@@ -16,4 +16,5 @@ __all__ = [
     "VideoFrames",
     "find_media",
     "slide",
+    "take_average",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hiera_seg.compat import exports_any_size
 from hiera_seg.config import ConfigError
 from hiera_seg.hierarchy import Hierarchy, tree_colors
 from hiera_seg.inference.deployed import DeployedSegmentor
@@ -250,7 +251,7 @@ def _write_onnx(
 
 
 def _check_packages(format: str) -> None:
-    if format != "torchscript" and not hasattr(getattr(torch.export, "Dim", None), "AUTO"):
+    if format != "torchscript" and not exports_any_size():
         raise ConfigError(f"format {format} needs torch 2.6 or newer, not {torch.__version__}")
     wanted = ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ()
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]

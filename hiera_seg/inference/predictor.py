@@ -39,7 +39,8 @@ class HieraPredictor:
         """
         Args:
             cfg: a config with a HieraSegmentor.
-            model: a model with its weights; None builds it and loads MODEL.WEIGHTS.
+            model: a model with its weights; None builds it and loads MODEL.WEIGHTS, of which it
+                takes the averaged ones if SOLVER.EMA is enabled and the file has them.
 
         Raises:
             ConfigError: the model is no HieraSegmentor.
@@ -47,8 +48,12 @@ class HieraPredictor:
         """
         if model is None:
             model = build_model(cfg)
-            map_classes = cfg.MODEL.HIERA_SEG.MAP_CLASSES
-            load_weights(model, cfg.MODEL.WEIGHTS, map_classes=map_classes)
+            load_weights(
+                model,
+                cfg.MODEL.WEIGHTS,
+                map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES,
+                average=cfg.SOLVER.EMA.ENABLED,
+            )
         if not isinstance(model, HieraSegmentor):
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; HieraPredictor wants a "

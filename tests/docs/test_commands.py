@@ -58,7 +58,8 @@ def options_of(script: str) -> frozenset[str]:
             found.update(a.value for a in node.args if isinstance(a, ast.Constant))
         name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
         if name == "argument_parser":
-            found.update(argument_parser()._option_string_actions)
+            given = {keyword.arg: keyword.value.value for keyword in node.keywords}
+            found.update(argument_parser(**given)._option_string_actions)
         elif hasattr(options, name):
             parser = argparse.ArgumentParser()
             getattr(options, name)(parser)

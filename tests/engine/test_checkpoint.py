@@ -93,6 +93,17 @@ def test_an_error_of_another_kind_is_passed_on_and_leaves_no_file(tmp_path):
     assert (tmp_path / "x").read_bytes() == b"old"
 
 
+def test_two_files_of_a_folder_may_be_written_at_once(tmp_path):
+    # as several processes do whose losses are not finite
+    def write_while_another_is_written(file):
+        file.write(b"first")
+        replace_file(tmp_path / "dump_1.pth", lambda other: other.write(b"second"))
+
+    replace_file(tmp_path / "dump_0.pth", write_while_another_is_written)
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert found == {"dump_0.pth": b"first", "dump_1.pth": b"second"}
+
+
 def test_all_is_on_the_disk_before_and_after_the_renaming(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):

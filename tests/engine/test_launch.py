@@ -1,13 +1,18 @@
 """One process that fails ends all of them, with one line."""
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 from detectron2.utils import comm
 
+import hiera_seg.engine.launch  # noqa: F401  (the module, which its function hides)
 from hiera_seg.engine import cli, launch
 
 SCRIPT = """
@@ -66,6 +71,9 @@ def args(**changes: object) -> argparse.Namespace:
         ({"RANK": "0", "WORLD_SIZE": "2"}, 0, {}, "but not LOCAL_WORLD_SIZE"),
         ({}, 1, {}, "--num-gpus 2: this machine has 1 GPU, and each process needs one"),
         ({}, 0, {"num_machines": 2}, "--dist-url auto is for one machine; with more, name"),
+        ({}, 0, {"num_gpus": -1}, "--num-gpus is -1: the number of processes on a machine"),
+        ({}, 0, {"num_machines": 0}, "--num-machines is 0: 1 or more"),
+        ({}, 2, {"num_gpus": 0, "num_machines": 2}, "each machine needs 1 or more"),
     ],
 )
 def test_what_can_not_be_started_is_said(
@@ -79,6 +87,90 @@ def test_what_can_not_be_started_is_said(
         launch(lambda _: None, args(**arguments))
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_no_gpus_asked_for_is_one_process_here(gpus, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    called = []
+    launch(called.append, args(num_gpus=0))
+    assert [a.num_gpus for a in called] == [0]
+
+
+# Each process writes its id, and waits.
+WAITS = """
+import os, sys, time
+from pathlib import Path
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+from hiera_seg.engine import launch
+
+def main(args):
+    Path(args.opts[0], f"{comm.get_rank()}.part").write_text(str(os.getpid()))
+    Path(args.opts[0], f"{comm.get_rank()}.part").rename(Path(args.opts[0], f"{comm.get_rank()}"))
+    time.sleep(120)
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser().parse_args())
+"""
+
+
+def runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_started_processes_hear_that_the_one_that_started_them_died(monkeypatch):
+    module = sys.modules["hiera_seg.engine.launch"]
+    heard = []
+
+    def look(*_: object) -> None:
+        heard.append(signal.getsignal(signal.SIGINT))
+
+    monkeypatch.setattr(module, "_run_cpu_worker", look)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for worker in (
+            lambda: module._cpu_worker(0, look, None),
+            lambda: module._gpu_worker(look, 0),
+        ):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            worker()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.default_int_handler] * 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_a_job_in_the_background_that_is_ended_leaves_no_process_behind(tmp_path):
+    (tmp_path / "train.py").write_text(WAITS)
+    command = [sys.executable, tmp_path / "train.py", "--num-gpus", 2, "--dist-url", "auto"]
+    job = subprocess.Popen(
+        [str(part) for part in [*command, tmp_path]],
+        # as a shell without job control starts `command &`
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        stderr=subprocess.DEVNULL,
+    )
+    started: list[int] = []
+    try:
+        until = time.monotonic() + 100
+        while len(started) < 2 and time.monotonic() < until and job.poll() is None:
+            started = [int(p.read_text()) for p in (tmp_path / "0", tmp_path / "1") if p.exists()]
+            time.sleep(0.1)
+        assert len(started) == 2
+        job.terminate()
+        job.wait(timeout=60)
+        until = time.monotonic() + 60
+        while any(map(runs, started)) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert [process for process in started if runs(process)] == []
+    finally:
+        job.kill()
+        for process in filter(runs, started):
+            os.kill(process, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

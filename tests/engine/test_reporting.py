@@ -118,7 +118,7 @@ def second_set(street, tiny_folder):
 def test_every_test_set_has_its_own_report(cfg, second_set, tmp_path):
     cfg.DATASETS.TEST = (*cfg.DATASETS.TEST, second_set)
     cfg.TEST.REPORT, cfg.TEST.REPORT_IMAGES = True, 1
-    HieraTrainer.evaluate(cfg)
+    HieraTrainer.test(cfg, HieraTrainer.build_model(cfg))
     folder = tmp_path / "run" / "inference"
     datasets = {
         name: data_of(folder / name / "report.html")["dataset"] for name in cfg.DATASETS.TEST
@@ -127,7 +127,7 @@ def test_every_test_set_has_its_own_report(cfg, second_set, tmp_path):
 
 
 def test_a_report_of_files_alone(cfg, tmp_path):
-    HieraTrainer.evaluate(cfg)
+    HieraTrainer.test(cfg, HieraTrainer.build_model(cfg))
     folder = tmp_path / "run"
     path = report_run(cfg, output=tmp_path / "deep" / "numbers.html", notes=["why"])
     data = data_of(path)
@@ -151,7 +151,7 @@ def test_a_report_of_files_alone(cfg, tmp_path):
     with pytest.raises(DatasetError, match="no 'metrics'"):
         report_run(cfg)
     (folder / "hiera_metrics.json").unlink()
-    with pytest.raises(ConfigError, match="no evaluation in .*run.*--eval-only"):
+    with pytest.raises(ConfigError, match="no evaluation in .*run.*--eval-only --resume,"):
         report_run(cfg)
 
 

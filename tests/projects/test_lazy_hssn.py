@@ -1,6 +1,7 @@
 """The LazyConfig: every part is built from it and trained, by our tool's functions and by hand."""
 
 import json
+import runpy
 from pathlib import Path
 
 import cv2
@@ -128,3 +129,26 @@ def test_bad_input_is_named(tmp_path, monkeypatch, name, text, opts, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load_lazy_config(name, opts)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--fast-dev-run"])
+def test_the_tool_does_not_take_what_it_can_not_do(option, monkeypatch, capsys):
+    tool = PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py"
+    monkeypatch.setattr("sys.argv", [str(tool), "--config-file", CONFIG, option])
+    monkeypatch.setattr("hiera_seg.engine.launch", lambda main, args: None)  # it trained
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(tool), run_name="__main__")
+    assert stop.value.code == 2
+    assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+
+
+def test_the_tool_evaluates_no_network_as_it_was_drawn(options, tmp_path, monkeypatch, capsys):
+    tool = PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py"
+    empty = ["train.init_checkpoint="]
+    monkeypatch.setattr(
+        "sys.argv", [str(tool), "--config-file", CONFIG, "--eval-only", *options, *empty]
+    )
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(tool), run_name="__main__")
+    assert stop.value.code == 2
+    assert "train.init_checkpoint is empty; set train.init_checkpoint" in capsys.readouterr().err

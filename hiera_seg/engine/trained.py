@@ -1,0 +1,51 @@
+"""Loading weights that are to be judged or used: they have to be there, and trained."""
+
+from torch import nn
+
+from hiera_seg.config import ConfigError
+from hiera_seg.engine.checkpoint import HieraCheckpointer
+from hiera_seg.inference import RefusesUntrained, take_average
+
+
+class TrainedCheckpointer(RefusesUntrained, HieraCheckpointer):
+    """Loads what a run saved, and refuses weights that leave the head as it was drawn."""
+
+
+def load_to_evaluate(
+    model: nn.Module,
+    folder: str,
+    weights: str,
+    *,
+    resume: bool,
+    key: str = "MODEL.WEIGHTS",
+    map_classes: bool = False,
+    average: bool = False,
+) -> None:
+    """Load the weights that an evaluation judges.
+
+    Args:
+        model: without a wrapper for several processes.
+        folder: where the run has its checkpoints.
+        weights: a checkpoint.
+        resume: take the last checkpoint of `folder` instead, if there is one.
+        key: the config key that holds `weights`.
+        map_classes: MODEL.HIERA_SEG.MAP_CLASSES.
+        average: take the average of the weights, where the checkpoint has one.
+
+    Raises:
+        ConfigError: there is neither: the network would be as it was drawn.
+        CheckpointError: weights that can not be read, do not fit, or are untrained.
+    """
+    checkpointer = TrainedCheckpointer(model, folder, map_classes=map_classes)
+    remedy = f"set {key} to a trained model"
+    if not resume:
+        remedy += f", or add --resume, which takes the last checkpoint in {folder}"
+    checkpointer.remedy = remedy
+    resumes = resume and checkpointer.has_checkpoint()
+    if not resumes and not weights:
+        found = f", and there is no checkpoint in {folder}" if resume else ""
+        raise ConfigError(f"nothing to evaluate: {key} is empty{found}; {remedy}")
+    path = checkpointer.get_checkpoint_file() if resumes else weights
+    content = checkpointer.resume_or_load(weights, resume=resume)
+    if average:
+        take_average(model, content, path)

@@ -1,0 +1,65 @@
+"""What torch 2.0 lacks is not needed; the names that it lacks are taken away here."""
+
+import subprocess
+import sys
+
+IN_TORCH_2_0 = """
+import torch, torch.distributed
+import hiera_seg.hierarchy  # what is below Detectron2 imports torch as it is
+for name in ("DistError", "DistStoreError", "DistNetworkError"):
+    delattr(torch.distributed, name)
+del torch.export
+"""
+
+ERRORS = """
+import hiera_seg.engine
+from datetime import timedelta
+from torch.distributed import DistBackendError, HashStore
+from hiera_seg.compat import lost_contact
+from hiera_seg.engine.rendezvous import meet
+try:
+    meet(HashStore(), 1, 2, timedelta(seconds=0.2))
+except RuntimeError as error:
+    print(lost_contact(error), error)
+for error in (
+    DistBackendError("NCCL error: remote process exited"),
+    RuntimeError("The client socket has failed to connect to any network address of (node0, 1)."),
+    TimeoutError("The client socket has timed out after 2s while trying to connect to (x, 1)."),
+    RuntimeError("Socket Timeout"),
+    RuntimeError("[/x/gloo/transport/tcp/pair.cc:538] Connection closed by peer"),
+    RuntimeError("shapes can not be multiplied"),
+):
+    print(lost_contact(error))
+"""
+
+EXPORT = """
+from hiera_seg.config import ConfigError
+from hiera_seg.inference.export import _check_packages
+_check_packages("torchscript")
+for format in ("export", "onnx"):
+    try:
+        _check_packages(format)
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def run(code: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IN_TORCH_2_0 + code], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+def test_the_engine_knows_errors_of_other_processes():
+    first, *others = run(ERRORS)
+    assert first == "True process 1 waited 0:00:00.200000 for the first process of its job"
+    assert others == ["True"] * 5 + ["False"]
+
+
+def test_a_format_that_needs_a_newer_torch_says_so():
+    lines = run(EXPORT)
+    assert [line.split(",")[0] for line in lines] == [
+        f"format {name} needs torch 2.6 or newer" for name in ("export", "onnx")
+    ]
