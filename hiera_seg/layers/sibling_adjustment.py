@@ -87,8 +87,10 @@ class SiblingAdjustment(nn.Module):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         log_p = logits[:, : self.num_leaves].to(dtype).log_softmax(1)
         p = log_p.exp().clamp(min=_LEAST)
-        mass = torch.einsum("ul,blhw->buhw", self.below.to(dtype), p)
-        weighted = torch.einsum("ul,blhw->buhw", self.child_weights.to(dtype), p)
-        excess = torch.einsum("ul,buhw->blhw", self.below.to(dtype), (weighted / mass).log())
+        # Half precision has no number as small as the least probability: 0 / 0 would be NaN.
+        with torch.autocast(logits.device.type, enabled=False):
+            mass = torch.einsum("ul,blhw->buhw", self.below.to(dtype), p)
+            weighted = torch.einsum("ul,blhw->buhw", self.child_weights.to(dtype), p)
+            excess = torch.einsum("ul,buhw->blhw", self.below.to(dtype), (weighted / mass).log())
         log_q = log_p + self.leaf_weights.to(dtype) - excess
         return torch.cat([log_q, logits[:, self.num_leaves :].to(dtype)], 1)

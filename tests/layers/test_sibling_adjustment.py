@@ -111,6 +111,17 @@ def test_half_precision_is_computed_in_float32(tree, pixels):
     torch.testing.assert_close(found, adjust(logits.bfloat16().float()))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(tree, pixels, dtype):
+    """1e-30, the least probability, is 0 in float16."""
+    logits = torch.randn(1, tree.num_nodes, 2, 2)
+    logits[0, tree["sky"], 0] = 500.0
+    adjust = SiblingAdjustment(tree, pixels, 0.5)
+    expected = adjust(logits)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(adjust(logits), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("tau", [-0.1, float("nan"), float("inf")])
 def test_powers_that_can_not_be(tree, pixels, tau):
     with pytest.raises(ValueError, match="tau is .*0 or more"):

@@ -133,7 +133,10 @@ def test_scores_are_sums_over_queries_at_the_size_of_the_input(make_model, hiera
     nodes = head.loss.classes.node_scores(prediction.class_logits)
     assert nodes.shape == (2, 11, hierarchy.num_nodes)
     expected = sum(nodes[:, q, :, None, None] * masks[:, q, None] for q in range(11))
-    torch.testing.assert_close(head.scores(prediction), expected)
+    found = head.scores(prediction)
+    torch.testing.assert_close(found, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(head.scores(prediction), found, rtol=0, atol=0)
 
 
 def test_scores_at_the_decoders_stride_are_cheaper_and_nearly_the_same(make_model, make_inputs):

@@ -196,9 +196,9 @@ class HieraMaskFormerHead(nn.Module):
             chunk = _at_least_float32(masks[:, start : start + _CHUNK])
             if factor != 1:
                 chunk = F.interpolate(chunk, size=size, mode="bilinear", align_corners=False)
-            part = torch.einsum(
-                "bqn,bqhw->bnhw", node_scores[:, start : start + _CHUNK], chunk.sigmoid()
-            )
+            scores = node_scores[:, start : start + _CHUNK]
+            with torch.autocast(masks.device.type, enabled=False):  # the sum stays float32
+                part = torch.einsum("bqn,bqhw->bnhw", scores, chunk.sigmoid())
             total = part if total is None else total + part
         return total
 
