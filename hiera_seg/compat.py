@@ -12,6 +12,8 @@ Where Detectron2 0.6 (the last release) and main differ, and it matters here:
 - ``DetectionCheckpointer`` of main reads ``?matching_heuristics=True`` behind a path, by a state
   that ``load`` sets for ``_load_file``; this package's checkpointer reads files itself, in both.
 - ``ShapeSpec`` is a named tuple (0.6) or a dataclass (main): only its attributes are read.
+- Backbones of main may say how images are to be padded by ``padding_constraints``; the ViTs there,
+  which have no ``size_divisibility``, do only so.
 - ``ImageList.from_tensors``, ``EvalHook`` and ``build_detection_test_loader`` have more options in
   main, all with defaults.
 
@@ -23,6 +25,7 @@ import it first.
 
 import importlib.util
 import inspect
+import math
 import warnings
 
 import torch
@@ -97,6 +100,20 @@ def after_backward(trainer: object) -> None:
     """Call the hooks that Detectron2's main runs between gradients and step."""
     if hasattr(trainer, "after_backward"):
         trainer.after_backward()
+
+
+def padding_of(backbone: torch.nn.Module) -> tuple[int, int]:
+    """How a backbone wants images padded, by ``size_divisibility`` and ``padding_constraints``.
+
+    Returns:
+        (what height and width are to be multiples of, 0 or 1 for anything; the side of the squares
+        that images are to be padded to, 0 for none).
+    """
+    constraints = getattr(backbone, "padding_constraints", {})
+    # Main's ViTs leave a letter out of the key that its documentation has.
+    wanted = [constraints.get(key, 0) for key in ("size_divisibility", "size_divisiblity")]
+    step = math.lcm(*(max(n, 1) for n in (backbone.size_divisibility, *wanted)))
+    return step, constraints.get("square_size", 0)
 
 
 def grad_scaler(device_type: str, enabled: bool) -> "torch.amp.GradScaler":

@@ -1,8 +1,9 @@
 """Tensor operations that know a class tree: extremes along paths, sums over leaves and levels.
 
-All take the node dimension as `dim`, work on any number of other dimensions, in any dtype, on any
-device, and are differentiable. What they need of the tree is turned into index tensors once per
-tree and device. Time and memory grow with the number of nodes, not with its square.
+All take the node dimension as `dim`, work on any number of other dimensions, in any floating-point
+dtype, on any device, and are differentiable. What they need of the tree is turned into index
+tensors once per tree and device. Time and memory grow with the number of nodes, not with its
+square.
 """
 
 from __future__ import annotations

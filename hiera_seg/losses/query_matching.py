@@ -19,8 +19,8 @@ class HungarianMatcher:
     def __call__(self, costs: Tensor) -> Tensor:
         """Match the queries and segments of one image, each layer on its own.
 
-        A cost that is not finite counts as a little more than the highest finite one; the first
-        time there is a warning.
+        A cost that is not finite counts as more than the highest finite one; the first time there
+        is a warning.
 
         Args:
             costs: (A, Q, S) float, for A layers.
@@ -31,7 +31,7 @@ class HungarianMatcher:
         """
         from scipy.optimize import linear_sum_assignment  # half a second that inference can save
 
-        costs = costs.detach().float().cpu()
+        costs = costs.detach().double().cpu()
         finite = costs.isfinite()
         if not finite.all():
             if not self._warned:
@@ -42,7 +42,7 @@ class HungarianMatcher:
                 )
                 self._warned = True
             highest = costs[finite].max() if finite.any() else costs.new_zeros(())
-            costs = torch.where(finite, costs, highest.clamp(-1e6, 1e6) + 1)
+            costs = torch.where(finite, costs, highest + highest.abs().clamp(min=1))
         matched = []
         for cost in costs.transpose(1, 2).numpy():  # segments first: SciPy sorts by rows
             segments, queries = linear_sum_assignment(cost)

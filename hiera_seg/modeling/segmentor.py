@@ -11,6 +11,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from hiera_seg.compat import padding_of
 from hiera_seg.config import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
@@ -54,7 +55,8 @@ class HieraSegmentor(nn.Module):
 
         Raises:
             ConfigError: an unknown ``output`` or one without the labels that `path_scores` are of,
-                or a ``decode_as`` that is unknown or does not fit the head.
+                a ``decode_as`` that is unknown or does not fit the head, or a backbone that asks
+                for square images.
         """
         super().__init__()
         if output not in OUTPUTS:  # now, not at the first test after a long training
@@ -63,6 +65,13 @@ class HieraSegmentor(nn.Module):
             raise ConfigError(
                 "MODEL.HIERA_SEG.TEST.CALIBRATION needs label maps, but TEST.OUTPUT beside it is "
                 "'scores': set it to 'both' or 'labels'"
+            )
+        square_size = padding_of(backbone)[1]
+        if square_size > 0:
+            raise ConfigError(
+                f"{type(backbone).__name__} asks for images padded to squares of {square_size} "
+                "pixels (padding_constraints), HieraSegmentor takes images of any size: build it "
+                "without, as ViTs with square_pad=0"
             )
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
@@ -108,7 +117,7 @@ class HieraSegmentor(nn.Module):
     def size_divisibility(self) -> int:
         """Images are padded to multiples of this; 0 or 1: not padded."""
         of_head = getattr(self.sem_seg_head, "size_divisibility", 0)
-        return math.lcm(max(self.backbone.size_divisibility, 1), max(of_head, 1))
+        return math.lcm(padding_of(self.backbone)[0], max(of_head, 1))
 
     @property
     def hierarchy(self) -> Hierarchy:
@@ -130,8 +139,8 @@ class HieraSegmentor(nn.Module):
             In training the losses by name. In eval a list of one dict an image:
 
             - "sem_seg": (L, height, width) float, decoded leaf scores;
-            - "hiera_labels": for each level, coarse to fine, (height, width) int64 node ids of
-              the decoded path;
+            - "hiera_labels": for each level, coarse to fine, (height, width) node ids of the
+              decoded path, int64; int32 where `output` is "labels";
             - "hiera_labels_direct": the same, each level by its own scores;
             - "hiera_scores", "hiera_walk", "hiera_walk_limits": where `path_scores` and `walk`
               ask for them, see :func:`~hiera_seg.modeling.decode.decode`.

@@ -165,6 +165,11 @@ class TestMatcher:
         assert found[0].tolist() == [[[0, 1], [0, 1]]]
         assert torch.equal(costs, before) or costs.isnan().sum() == before.isnan().sum()
 
+    def test_costs_that_are_not_finite_are_above_the_highest_however_high(self):
+        for highest in (-3e38, -5.0, 0.0, 3e6, 3e38):
+            costs = torch.tensor([[[math.nan, highest, math.inf]]])
+            assert HungarianMatcher()(costs).tolist() == [[[0], [1]]], highest
+
     def test_nothing_finite_at_all_still_matches(self):
         assert HungarianMatcher()(torch.full((1, 3, 2), math.nan)).shape == (1, 2, 2)
 

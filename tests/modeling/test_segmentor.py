@@ -13,6 +13,7 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from torch import nn
 
+from hiera_seg.config import ConfigError
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.modeling import HieraSegmentor, decode
 
@@ -79,6 +80,31 @@ def test_what_third_party_code_reads(plain, hierarchy):
     assert plain.pixel_mean.flatten().tolist() == [100.0, 50.0, 25.0]
     assert plain.hierarchy is hierarchy
     assert not plain.state_dict()  # mean and std come from the config, as in Detectron2
+
+
+class LikeViT(Recorder):
+    """Says how images are to be padded as the ViTs of Detectron2's main do, and no other way."""
+
+    def __init__(self, square_size=0):
+        super().__init__(0)
+        self.padding_constraints = {"size_divisiblity": 12, "square_size": square_size}
+
+
+def test_a_backbone_may_say_how_to_pad_as_in_detectron2_main(hierarchy, make_inputs):
+    parts = {
+        "sem_seg_head": ScoringHead(hierarchy),
+        "pixel_mean": [0.0] * 3,
+        "pixel_std": [1.0] * 3,
+    }
+    model = HieraSegmentor(backbone=LikeViT(), **parts)
+    assert model.size_divisibility == 12
+    inputs = make_inputs((40, 50))
+    model.train()(inputs)
+    model.eval()(inputs)
+    assert [tuple(x.shape[2:]) for x in model.backbone.seen] == [(48, 60)] * 2
+    assert model.sem_seg_head.targets.shape == (1, 48, 60)
+    with pytest.raises(ConfigError, match="LikeViT asks for .* squares of 64 pixels.*square_pad=0"):
+        HieraSegmentor(backbone=LikeViT(64), **parts)
 
 
 def test_training_normalizes_and_pads_images_and_labels(plain, make_inputs):
