@@ -250,9 +250,17 @@ def tree_triplet_loss(
 
 
 def _resize_labels(labels: Tensor, size: torch.Size) -> Tensor:
-    """Nearest neighbour as F.interpolate defines it, which takes no integers."""
-    # float32 holds node ids exactly, up to 2^24.
-    return F.interpolate(labels[:, None].float(), size=tuple(size), mode="nearest")[:, 0].long()
+    """Nearest neighbour as F.interpolate defines it, which takes no integers.
+
+    It finds the rows and columns to read: as a float, a large ignore label would be another number.
+    """
+
+    def places(old: int, new: int) -> Tensor:
+        numbers = torch.arange(old, dtype=torch.float32, device=labels.device)
+        return F.interpolate(numbers[None, None], size=new, mode="nearest")[0, 0].long()
+
+    rows, columns = (places(*sizes) for sizes in zip(labels.shape[1:], size, strict=True))
+    return labels.long()[:, rows[:, None], columns]
 
 
 def _unit_vectors(embeddings: Tensor, pixel: Tensor) -> Tensor:
