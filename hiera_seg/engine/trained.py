@@ -1,10 +1,14 @@
 """Loading weights that are to be judged or used: they have to be there, and trained."""
 
+import logging
+
 from torch import nn
 
 from hiera_seg.config import ConfigError
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.inference import RefusesUntrained, take_average
+
+logger = logging.getLogger(__name__)
 
 
 class TrainedCheckpointer(RefusesUntrained, HieraCheckpointer):
@@ -23,6 +27,9 @@ def load_to_evaluate(
 ) -> None:
     """Load the weights that an evaluation judges.
 
+    A network as it was drawn is evaluated, with a warning, as Detectron2 does; but not into the
+    folder of a run, where ``--resume`` was forgotten and the numbers of the run would be lost.
+
     Args:
         model: without a wrapper for several processes.
         folder: where the run has its checkpoints.
@@ -33,18 +40,23 @@ def load_to_evaluate(
         average: take the average of the weights, where the checkpoint has one.
 
     Raises:
-        ConfigError: there is neither: the network would be as it was drawn.
-        CheckpointError: weights that can not be read, do not fit, or are untrained.
+        ConfigError: there are no weights, though `folder` holds a checkpoint or one was asked for.
+        CheckpointError: weights that can not be read or do not fit; or they have none of the head,
+            and `folder` holds a checkpoint.
     """
     checkpointer = TrainedCheckpointer(model, folder, map_classes=map_classes)
+    if not (resume or checkpointer.has_checkpoint()):
+        checkpointer = HieraCheckpointer(model, folder, map_classes=map_classes)
     remedy = f"set {key} to a trained model"
     if not resume:
         remedy += f", or add --resume, which takes the last checkpoint in {folder}"
     checkpointer.remedy = remedy
     resumes = resume and checkpointer.has_checkpoint()
-    if not resumes and not weights:
+    if not resumes and not weights and isinstance(checkpointer, TrainedCheckpointer):
         found = f", and there is no checkpoint in {folder}" if resume else ""
         raise ConfigError(f"nothing to evaluate: {key} is empty{found}; {remedy}")
+    if not resumes and not weights:
+        logger.warning(f"{key} is empty: what is evaluated is a network as it was drawn")
     path = checkpointer.get_checkpoint_file() if resumes else weights
     content = checkpointer.resume_or_load(weights, resume=resume)
     if average:

@@ -142,7 +142,9 @@ def test_the_tool_does_not_take_what_it_can_not_do(option, monkeypatch, capsys):
     assert f"unrecognized arguments: {option}" in capsys.readouterr().err
 
 
-def test_the_tool_evaluates_no_network_as_it_was_drawn(options, monkeypatch, capsys):
+def test_the_tool_puts_no_untrained_network_over_a_run(options, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/last_checkpoint").write_text("model_final.pth")
     tool = PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py"
     # it would keep a log on the standard output of this test
     monkeypatch.setattr("hiera_seg.engine.lazy.default_setup", lambda cfg, args: None)
