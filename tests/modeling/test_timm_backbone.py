@@ -68,6 +68,21 @@ def test_strides_and_channels_are_those_of_the_features(make_backbone, name):
 
 
 @pytest.mark.parametrize(
+    ("name", "keys"), [("test_resnet", {}), (SWIN, {}), ("test_convnext", {"OUT_NORM": "LN"})]
+)
+def test_features_lie_as_the_images_do(make_backbone, name, keys):
+    backbone = make_backbone(name, **keys).to(memory_format=torch.channels_last)
+    image = random_image(64, 96, batch=2)
+    with torch.no_grad():
+        expected = backbone(image)
+        found = backbone(image.to(memory_format=torch.channels_last))
+    for key, feature in found.items():
+        assert expected[key].is_contiguous()
+        assert feature.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(feature, expected[key], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
     ("name", "stride", "strides"),
     [
         ("test_resnet", 16, [4, 8, 16, 16]),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -135,8 +136,11 @@ class TimmBackbone(Backbone):
         """Images (B, C, H, W), H and W multiples of ``size_divisibility`` -> features by name.
 
         Returns:
-            (B, channels, H / stride, W / stride) for each of the out features.
+            (B, channels, H / stride, W / stride) for each of the out features, laid out as the
+            images are: channels_last, or else contiguous.
         """
+        channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         features = {}
         for name, feature in self._last(self.body(x)).items():
             if name in self.norms:
@@ -145,7 +149,7 @@ class TimmBackbone(Backbone):
                 feature = self.norms[name](feature).permute(0, 3, 1, 2)
             elif self._channels_last:
                 feature = feature.permute(0, 3, 1, 2)
-            features[name] = feature.contiguous()
+            features[name] = feature.contiguous(memory_format=layout)
         return features
 
     def _last(self, stages: Sequence[Any]) -> dict[str, Any]:
