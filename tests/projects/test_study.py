@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -327,6 +328,51 @@ def test_measures_are_those_of_the_evaluator(street, tmp_path):
         assert found["metrics"]["mIoU_direct"][level] == pytest.approx(direct, abs=1e-3)
     assert found["metrics"]["consistency"] == pytest.approx(expected["consistency"], abs=1e-3)
     assert found["metrics"]["tree_distance"] == pytest.approx(expected["tree_distance"], abs=1e-4)
+
+
+class Process:
+    """A run that is done at the second look."""
+
+    def __init__(self, planned: plan.Run, results: Path, code: int):
+        self.planned, self.results, self.returncode, self.looks = planned, results, code, 0
+
+    def poll(self) -> int | None:
+        self.looks += 1
+        if self.looks < 2:
+            return None
+        if self.looks == 2 and not self.returncode:
+            run.add_result(self.results, result(self.planned))
+        return self.returncode
+
+
+@pytest.mark.parametrize("fails", ["", "rate-camvid-bce-0.2-seed0"])
+def test_the_runner_goes_through_the_plan(tmp_path, monkeypatch, capsys, fails):
+    file, begun, reads = tmp_path / "results.jsonl", [], []
+    chosen = {"data": ["camvid"], "arms": ["flat", "bce"], "stages": plan.STAGES[:4], "seeds": [1]}
+    args = argparse.Namespace(
+        one=None, jobs=2, quick=False, list=False, results=file, output=tmp_path, **chosen
+    )
+
+    def start(planned: plan.Run, _) -> Process:
+        begun.append(Process(planned, file, int(planned.key == fails)))
+        assert sum(process.looks < 2 for process in begun) <= 2
+        return begun[-1]
+
+    monkeypatch.setattr(run, "start", start)
+    monkeypatch.setattr(run.time, "sleep", lambda seconds: None)
+    read = run.read_results
+    monkeypatch.setattr(run, "read_results", lambda path: reads.append(path) or read(path))
+    if fails:
+        with pytest.raises(SystemExit):
+            run.main(args)
+        assert f"{fails}: failed, see" in capsys.readouterr().err
+    else:
+        run.main(args)
+    keys = [process.planned.key for process in begun]
+    # a trunk, the rates, and the final run of an arm whose rate is known
+    assert len(set(keys)) == len(keys) == 1 + 2 * 3 + (1 if fails else 2)
+    assert keys[0] == "trunk-camvid-flat-seed0" and set(read(file)) == set(keys) - {fails}
+    assert len(reads) <= len(keys) + 2  # not at every look
 
 
 def test_several_processes_add_lines_and_half_a_line_is_passed_over(tmp_path):

@@ -75,12 +75,15 @@ def main(args: argparse.Namespace) -> None:
     running: dict[str, subprocess.Popen] = {}
     failed: set[str] = set()
     while True:
-        for key, process in list(running.items()):
-            if process.poll() is not None:
-                del running[key]
-                if process.returncode:
-                    failed.add(key)
-                    print(f"{key}: failed, see {args.output / key / 'log.txt'}", file=sys.stderr)
+        ended = {key: process for key, process in running.items() if process.poll() is not None}
+        if running and not ended:  # nothing new could be begun
+            time.sleep(1)
+            continue
+        for key, process in ended.items():
+            del running[key]
+            if process.returncode:
+                failed.add(key)
+                print(f"{key}: failed, see {args.output / key / 'log.txt'}", file=sys.stderr)
         results = read_results(args.results)
         waiting = [
             run
@@ -96,7 +99,6 @@ def main(args: argparse.Namespace) -> None:
             print(f"{time.strftime('%H:%M:%S')} {run.key}", flush=True)
         if not running:
             break
-        time.sleep(1)
     print(f"{len(read_results(args.results))} runs in {args.results}")
     if failed:
         sys.exit(1)
