@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from hiera_seg.hierarchy import Hierarchy
 
@@ -17,6 +18,9 @@ from .tiles import loss_dtype
 
 _POOL = 3  # side and stride of the max-pooling, padding 1
 _WINDOW = 3  # side of a neighbourhood, so that it has 9 places
+# Values in the neighbourhoods that are computed at a time.
+_CPU_VALUES = 1 << 18
+_GPU_VALUES = 1 << 24
 
 
 @runs_eagerly
@@ -60,7 +64,7 @@ def rmi_loss(
 
     Returns:
         Scalar, float32 (float64 for float64 logits), computed in float64; 0 with a gradient path
-        where no pixel of the batch is valid.
+        where no pixel of the batch is valid. Can be differentiated once.
 
     Raises:
         ValueError: shapes or types that do not fit, a ridge that is not positive, or a label that
@@ -79,17 +83,7 @@ def rmi_loss(
     scores = logits.flatten(2).gather(2, where.flatten(2)).double().sigmoid()
     scores = scores * known.flatten(2)
 
-    y = _neighbourhoods(targets.double())
-    p = _neighbourhoods(scores.view(targets.shape))
-    identity = ridge * torch.eye(_WINDOW**2, dtype=y.dtype, device=y.device)
-    # With PP' + aI = LL' and W = L^-1 PY', M is YY' - W'W: symmetric whatever is rounded.
-    # cholesky_ex neither waits for the device nor raises: logits that are NaN give a loss of NaN.
-    lower = torch.linalg.cholesky_ex(p @ p.mT + identity).L
-    explained = torch.linalg.solve_triangular(lower, p @ y.mT, upper=False)
-    rest = y @ y.mT - explained.mT @ explained
-    factor = torch.linalg.cholesky_ex(rest + identity).L
-    # logdet is twice the sum of the logarithms, which the 0.5 of the formula takes back.
-    half_logdet = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    half_logdet = _HalfLogdet.apply(scores.view(targets.shape), targets, ridge)
     value = half_logdet.mean(0).sum() / _WINDOW**2
     any_valid = (index != hierarchy.num_nodes).any()
     return (value * any_valid).to(loss_dtype(logits))
@@ -141,13 +135,87 @@ def _pool(logits: Tensor, index: Tensor, hierarchy: Hierarchy) -> tuple[Tensor, 
     return targets, known, where
 
 
+class _HalfLogdet(torch.autograd.Function):
+    """0.5 logdet(M + aI) of maps of scores and targets, some maps at a time with their gradients.
+
+    The neighbourhoods of a map hold nine times its values, and twice so with those of its targets:
+    kept until the backward pass, those of a batch would be many times its logits.
+    """
+
+    @staticmethod
+    def forward(ctx, scores: Tensor, targets: Tensor, ridge: float) -> Tensor:
+        """
+        Args:
+            scores: float64 (B, N, h, w).
+            targets: (B, N, h, w) 0 or 1, of any float type.
+            ridge: a.
+
+        Returns:
+            float64 (B, N). Can be differentiated once, with respect to the scores.
+        """
+        scores_of, targets_of = scores.flatten(0, 1), targets.flatten(0, 1)
+        slopes = torch.empty_like(scores_of) if ctx.needs_input_grad[0] else None
+        # A GPU wants few large steps, a CPU such that fit its cache.
+        values = _CPU_VALUES if scores.device.type == "cpu" else _GPU_VALUES
+        step = max(1, values // (_WINDOW**2 * max(1, scores_of[0].numel())))
+        parts = []
+        for start in range(0, len(scores_of), step):
+            chunk = slice(start, start + step)
+            part, slope = _half_logdet(
+                scores_of[chunk], targets_of[chunk].double(), ridge, slopes is not None
+            )
+            parts.append(part)
+            if slope is not None:
+                slopes[chunk] = slope
+        ctx.save_for_backward(slopes)
+        return torch.cat(parts).view(scores.shape[:2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: Tensor):
+        (slopes,) = ctx.saved_tensors
+        gradient = slopes.view(*grad_output.shape, *slopes.shape[1:])
+        return gradient * grad_output[:, :, None, None], None, None
+
+
+def _half_logdet(
+    scores: Tensor, targets: Tensor, ridge: float, wants_slope: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Value of each of K maps (K, h, w), and its gradient with respect to the scores, if wanted."""
+    y, p = _neighbourhoods(targets), _neighbourhoods(scores)
+    identity = ridge * torch.eye(_WINDOW**2, dtype=y.dtype, device=y.device)
+    # With PP' + aI = LL' and W = L^-1 PY', M is YY' - W'W: symmetric whatever is rounded.
+    # cholesky_ex neither waits for the device nor raises: logits that are NaN give a loss of NaN.
+    lower = torch.linalg.cholesky_ex(p @ p.mT + identity).L
+    explained = torch.linalg.solve_triangular(lower, p @ y.mT, upper=False)
+    rest = y @ y.mT - explained.mT @ explained
+    factor = torch.linalg.cholesky_ex(rest + identity).L
+    # logdet is twice the sum of the logarithms, which the 0.5 of the formula takes back.
+    value = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    if not wants_slope:
+        return value, None
+    # With K = (PP' + aI)^-1 PY' and H = (M + aI)^-1, d value / dP = K H (K'P - Y). Its rows are
+    # centred as those of P and Y are, so that the centring itself changes nothing of it.
+    k = torch.linalg.solve_triangular(lower.mT, explained, upper=True)
+    half = torch.linalg.solve_triangular(factor, k.mT, upper=False)
+    k_h = torch.linalg.solve_triangular(factor.mT, half, upper=True).mT
+    rows = k_h @ torch.baddbmm(y, k.mT, p, beta=-1)
+    slope = torch.zeros_like(scores)
+    height, width = (max(0, n - _WINDOW + 1) for n in scores.shape[1:])
+    for place, row in enumerate(rows.unbind(1)):
+        top, left = divmod(place, _WINDOW)
+        slope[:, top : top + height, left : left + width] += row.view(len(scores), height, width)
+    return value, slope
+
+
 def _neighbourhoods(maps: Tensor) -> Tensor:
-    """The shifts of a 3x3 window as centred rows: (B, N, h, w) -> (B, N, 9, (h - 2) (w - 2))."""
-    if min(maps.shape[2:]) < _WINDOW:
-        return maps.flatten(2)[:, :, None, :0].expand(-1, -1, _WINDOW**2, -1)
-    windows = maps.unfold(2, _WINDOW, 1).unfold(3, _WINDOW, 1)
-    rows = windows.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(2, 3)
-    return rows - rows.mean(-1, keepdim=True)
+    """The shifts of a 3x3 window as centred rows: (K, h, w) -> (K, 9, (h - 2) (w - 2))."""
+    if min(maps.shape[1:]) < _WINDOW:
+        return maps.new_zeros(len(maps), _WINDOW**2, 0)
+    windows = maps.unfold(1, _WINDOW, 1).unfold(2, _WINDOW, 1).permute(0, 3, 4, 1, 2)
+    rows = torch.empty(windows.shape, dtype=maps.dtype, device=maps.device).copy_(windows)
+    rows = rows.flatten(3).flatten(1, 2)
+    return rows.sub_(rows.mean(-1, keepdim=True))
 
 
 @HIERA_LOSSES.register(name="rmi")

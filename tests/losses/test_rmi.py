@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss, rmi_loss, valid_pixels
+from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss, rmi, rmi_loss, valid_pixels
 
 VOID = 255
 
@@ -186,6 +187,50 @@ def test_half_precision_is_computed_in_float64(tree, dtype):
     torch.testing.assert_close(
         half.grad.double(), double.grad, rtol=2 * torch.finfo(dtype).eps, atol=1e-7
     )
+
+
+def test_any_number_of_maps_at_a_time(tree, monkeypatch):
+    logits, labels = blobs(tree, 15)
+    found = []
+    for values in (1, 9 * 88 * 3, 1 << 30):
+        monkeypatch.setattr(rmi, "_CPU_VALUES", values)
+        z = logits.clone().requires_grad_()
+        value = rmi_loss(z, labels, tree)
+        value.backward()
+        found.append((value.detach(), z.grad))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-10, atol=1e-14)
+
+
+class _LargestOutput(TorchDispatchMode):
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for x in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(x, torch.Tensor):
+                self.bytes = max(self.bytes, x.untyped_storage().nbytes())
+        return result
+
+
+def test_neighbourhoods_of_a_batch_never_exist_at_once():
+    """As float64 those of scores alone are twice the logits; with their gradients nine times."""
+    tree = Hierarchy.load("cityscapes")
+    logits, labels = blobs(tree, 14, (3, 96, 96))
+    logits = logits.float().requires_grad_()
+    kept = {}
+
+    def keep(x):
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with _LargestOutput() as largest:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            value = rmi_loss(logits, labels, tree)
+        value.backward()
+    size = logits.numel() * logits.element_size()
+    assert size <= largest.bytes < 1.1 * size  # the gradient
+    assert sum(kept.values()) < 2 * size
 
 
 def test_under_autocast(tree):
