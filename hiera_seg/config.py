@@ -1,5 +1,8 @@
 """Every config key of the package, once, with its default; and what a config resolves to."""
 
+import copy
+import inspect
+
 import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
 
 # isort: split
@@ -8,6 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.projects.deeplab import add_deeplab_config
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.losses import HIERA_LOSSES
 
 STOCK_IGNORE_VALUE = 255  # Detectron2's default of MODEL.SEM_SEG_HEAD.IGNORE_VALUE
 WIDE_IGNORE_VALUE = 65535  # void of 16-bit label files, for trees of more than 255 nodes
@@ -27,7 +31,7 @@ def add_hiera_seg_config(cfg: CN) -> None:
     Call it right after ``get_cfg()``, or after other projects' functions: a key that they have too
     (SOLVER.OPTIMIZER of Panoptic-DeepLab and Mask2Former) gets the default of the last one. It also
     registers the package's datasets, backbones, heads and meta-architecture, so that a config may
-    name them.
+    name them. A loss that was registered before has its options in a node of its name.
 
     Args:
         cfg: the config to extend in place.
@@ -145,6 +149,8 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # "LN": layer norm of each feature, for Swin and ConvNeXt.
     hiera.TIMM.OUT_NORM = ""
 
+    _add_nodes_of_other_losses(hiera)
+
     hiera.TEST = CN()
     # How node scores become leaf scores: "auto" fits the losses, or a name of docs/decoding.md.
     hiera.TEST.DECODE = "auto"
@@ -199,6 +205,26 @@ def add_hiera_seg_config(cfg: CN) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Exponential moving average of the weights, which is then what is evaluated.
     cfg.SOLVER.EMA = CN({"ENABLED": False, "DECAY": 0.999})
+
+
+def _add_nodes_of_other_losses(hiera: CN) -> None:
+    """Give losses that are not of this package a node each, with the defaults of their options.
+
+    New keys are allowed in it, for options without a plain default; those that the loss does not
+    know are refused where it is built.
+    """
+    for name, loss in HIERA_LOSSES:
+        if name.upper() in hiera:
+            continue
+        node = hiera[name.upper()] = CN(new_allowed=True)
+        for option in inspect.signature(loss).parameters.values():
+            if option.kind != option.KEYWORD_ONLY or option.name in (
+                "ignore_label",
+                "node_weights",
+            ):
+                continue  # they have keys of their own
+            if isinstance(option.default, bool | int | float | str | list | tuple):
+                node[option.name.upper()] = copy.deepcopy(option.default)
 
 
 def resolve_hierarchy(cfg: CN) -> Hierarchy:

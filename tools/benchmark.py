@@ -14,7 +14,7 @@ import torch
 from hiera_seg.engine.benchmark import GROUPS, as_rows, measure, table
 from hiera_seg.engine.benchmark.harness import MIN_ROUNDS
 from hiera_seg.engine.benchmark.sweep import plot, run_sweeps
-from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.cli import exit_on_error, prepare_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,6 +53,9 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
+    prepare_file(args.json, "--json")
+    if args.plot:
+        prepare_file(args.plot, "--plot")
     device = torch.device(args.device)
     if args.sweep:
         points = run_sweeps(device, args.rounds, not args.no_memory)

@@ -4,6 +4,9 @@
 import argparse
 import sys
 
+import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
+
+# isort: split
 from detectron2.data import DatasetCatalog
 
 from hiera_seg.data.catalog import import_modules, require_registered

@@ -3,12 +3,15 @@
 
 import argparse
 
+import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
+
+# isort: split
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.convert import convert_labels
-from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.cli import exit_on_error, prepare_folder
 from hiera_seg.engine.options import add_import
 
 EPILOG = """
@@ -36,6 +39,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     import_modules(args.modules)
     require_registered([args.name], "NAME")
+    prepare_folder(args.out, "OUT")
     total = len(DatasetCatalog.get(args.name))
     written = convert_labels(args.name, args.out, leaves=args.leaves)
     count = sum(1 for _ in tqdm(written, total=total, disable=None))

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from hiera_seg.engine import exit_on_error, fast_dev_run, load_config
+from hiera_seg.engine.cli import prepare_file
 from hiera_seg.engine.fast_dev_run import CROP, FastDevRun, repository_configs
 
 PAGE = """# Every config, tried
@@ -45,6 +46,8 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     found = [Path(config) for config in args.configs] or repository_configs(REPOSITORY)
+    if args.table:
+        prepare_file(args.table, "--table")
     runs: dict[str, FastDevRun] = {}
     for config in found:
         inside = config.resolve().is_relative_to(REPOSITORY)

@@ -32,8 +32,12 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     hierarchy = Hierarchy.load(args.tree)
     print(hierarchy)
-    if args.png is not None:
+    if args.png is None:
+        return
+    try:
         draw(hierarchy, args.png)
+    except ImportError as missing:  # OpenCV, or Detectron2
+        sys.exit(f"error: {missing}")
 
 
 def draw(hierarchy: Hierarchy, path: Path) -> None:

@@ -26,6 +26,7 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
 }
 CONFIG_PAGE = "reference/config.md"
+CONFIG_SOURCE = "hiera_seg/config.py"  # what it is made of, for who reads the repository
 LINK = re.compile(r"(?P<head>!?\[(?P<text>[^\]]*)\])\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
 NOTES = re.compile(r"\A(?:<!--.*?-->\s*)+", flags=re.DOTALL)  # for who edits the file
 FENCE = re.compile(r"^ *```")
@@ -78,7 +79,7 @@ def site_links(markdown: str, page: str) -> str:
         if not target or re.match(r"[a-z]+:", target):
             return match[0]
         path = os.path.normpath(source.parent / target)
-        pages = {file: name for name, file in PAGES.items()}
+        pages = {file: name for name, file in PAGES.items()} | {CONFIG_SOURCE: CONFIG_PAGE}
         if path in pages:
             inside = pages[path]
         elif path.startswith(f"{DOCS}/"):

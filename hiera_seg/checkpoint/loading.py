@@ -63,7 +63,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             self.logger.info("No checkpoint found. Initializing model from scratch")
             return {}
         self.logger.info(f"[Checkpointer] Loading from {path} ...")
-        path, heuristics = _split_query(path)
+        path, heuristics = split_query(path)
         checkpoint = self._load_file(self._local_path(path))
         if heuristics:
             checkpoint["matching_heuristics"] = True
@@ -174,7 +174,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             ) from error
 
 
-def _split_query(path: str) -> tuple[str, bool]:
+def split_query(path: str) -> tuple[str, bool]:
     """A path without the query that Detectron2's main reads, and whether it asks for heuristics."""
     query = urlsplit(path).query
     if parse_qs(query).get("matching_heuristics") != ["True"] or os.path.exists(path):

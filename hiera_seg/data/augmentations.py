@@ -13,6 +13,7 @@ from fvcore.transforms.transform import (
 )
 
 from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, ConfigError
+from hiera_seg.data.input_keys import check_input_keys
 from hiera_seg.hierarchy import Hierarchy
 
 # Transforms that uncover nothing, so that nobody has to look whether they did.
@@ -131,11 +132,13 @@ def build_augmentations(
         hierarchy: the tree of the labels.
 
     Raises:
-        ConfigError: INPUT.COLOR_AUG_SSD with an image format that has no colours.
+        ConfigError: a key of INPUT can not work, such as COLOR_AUG_SSD with an image format that
+            has no colours.
     """
     options = cfg.INPUT
     if not is_train:
         return [T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")]
+    check_input_keys(cfg)
     augmentations: list[T.Augmentation | Transform] = [
         T.ResizeShortestEdge(
             options.MIN_SIZE_TRAIN, options.MAX_SIZE_TRAIN, options.MIN_SIZE_TRAIN_SAMPLING

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.export import TracingAdapter
-from detectron2.modeling import build_model
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_analysis import JitModelAnalysis
 from tabulate import tabulate
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from hiera_seg.config import ConfigError, resolve_hierarchy
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.modeling import HieraSegmentor
+from hiera_seg.modeling.build import build_model
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,34 @@ def exit_on_error(main: Callable, *args: object) -> None:
         if not isinstance(error, OSError) or error.errno not in DISK_FAILURES:
             raise
         _exit(f"{error.filename or 'a file could not be written'}: {error.strerror}")
+
+
+def prepare_file(path: str | os.PathLike, option: str) -> None:
+    """Make the folder of a file that a command line will write: now, not after all its work.
+
+    Args:
+        path: the file.
+        option: which names it, for the message.
+
+    Raises:
+        ConfigError: it can not be written.
+    """
+    if os.path.isdir(path):
+        raise ConfigError(f"{option} {path} is a folder; name a file in it")
+    prepare_folder(os.path.dirname(path) or ".", option)
+
+
+def prepare_folder(folder: str | os.PathLike, option: str) -> None:
+    """Make a folder that a command line will write to; arguments as of :func:`prepare_file`."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        reason = "it, or what it lies in, is a file"
+        if error.errno not in (errno.EEXIST, errno.ENOTDIR):
+            reason = error.strerror
+        raise ConfigError(f"{option}: the folder {folder} can not be made: {reason}") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{option}: the folder {folder} can not be written")
 
 
 @contextlib.contextmanager

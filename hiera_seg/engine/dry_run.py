@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from fvcore.nn import parameter_count_table
 from tabulate import tabulate
 
+from hiera_seg.checkpoint.loading import split_query
 from hiera_seg.config import CheckpointError, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import build_hiera_train_loader
 from hiera_seg.engine.randomness import seed_everything
@@ -34,7 +35,7 @@ def dry_run(cfg: CfgNode) -> str:
     given, cfg = cfg, cfg.clone()
     cfg.defrost()
     cfg.SEED = max(cfg.SEED, 0)
-    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, 0)  # one below 0 is refused
     seed_everything(cfg.SEED)
     hierarchy = resolve_hierarchy(cfg)
     weights = _find_weights(cfg.MODEL.WEIGHTS)
@@ -103,6 +104,7 @@ def _find_weights(path: str) -> str:
         return "random (MODEL.WEIGHTS is empty)"
     if "://" in path:
         return f"{path}, downloaded when a training begins"
+    path, _ = split_query(path)
     if not os.path.isfile(path):
         raise CheckpointError(f"there is no checkpoint file {path}; check MODEL.WEIGHTS")
     return f"{path}, {os.path.getsize(path) / 1e6:.1f} MB"

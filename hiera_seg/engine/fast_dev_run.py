@@ -133,6 +133,8 @@ def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
     cfg.OUTPUT_DIR = folder
     cfg.SEED = max(cfg.SEED, 0)
     cfg.MODEL.DEVICE = "cpu"
+    if cfg.SOLVER.AMP.PRECISION == "float16":  # which needs a GPU
+        cfg.SOLVER.AMP.PRECISION = "auto"
     cfg.MODEL.WEIGHTS = ""
     timm = cfg.MODEL.HIERA_SEG.get("TIMM")
     if timm is not None:

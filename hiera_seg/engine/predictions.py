@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 
 from hiera_seg.config import ConfigError
 from hiera_seg.engine.checkpoint import CheckpointError
 from hiera_seg.engine.trained import TrainedCheckpointer
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, take_average
+from hiera_seg.modeling.build import build_model
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
 
 KINDS = ("overlay", "labels", "strip", "rle")

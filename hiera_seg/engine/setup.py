@@ -114,6 +114,12 @@ def _read_config(config_file: str, opts: list[str]) -> CfgNode:
 
 
 def _choose_device(cfg: CfgNode) -> None:
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise ConfigError(
+            f'MODEL.DEVICE is {cfg.MODEL.DEVICE!r}: choose "cuda", "cuda:1" or "cpu"'
+        ) from error
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info(f"No GPU here: MODEL.DEVICE {cfg.MODEL.DEVICE} is replaced by cpu")
         cfg.MODEL.DEVICE = "cpu"

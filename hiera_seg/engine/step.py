@@ -157,7 +157,8 @@ class HieraTrainStep(SimpleTrainer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.grad_scaler.load_state_dict(state["grad_scaler"])
+        if state["grad_scaler"]:  # empty where the run so far scaled no gradients
+            self.grad_scaler.load_state_dict(state["grad_scaler"])
         self.skipped = state.get("skipped", 0)  # of a checkpoint that did not count them yet
 
 

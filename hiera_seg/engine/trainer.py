@@ -20,6 +20,7 @@ from torch import nn
 from hiera_seg.config import ConfigError, resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.catalog import require_registered
+from hiera_seg.data.input_keys import check_input_keys
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.cli import one_line_errors
@@ -34,10 +35,15 @@ from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.strips import BatchStrips, show_test_images
 from hiera_seg.engine.trained import load_to_evaluate
-from hiera_seg.engine.training_keys import check_metrics, check_training_keys
+from hiera_seg.engine.training_keys import (
+    check_metrics,
+    check_reference_world_size,
+    check_training_keys,
+)
 from hiera_seg.engine.validation import check_can_validate, validation_losses
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.inference import HieraSegmentorWithTTA
+from hiera_seg.modeling.build import refusals_named
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +72,11 @@ class ResumableLoader:
     """
 
     def __init__(self, cfg: CfgNode):
+        """
+        Raises:
+            ConfigError: a key of INPUT can not work.
+        """
+        check_input_keys(cfg)
         self.cfg = cfg
         self.seed = cfg.SEED
         self.start_iter = 0
@@ -93,6 +104,7 @@ class HieraTrainer(DefaultTrainer):
         require_registered(cfg.DATASETS.TEST, "DATASETS.TEST")  # now, not after hours of training
         check_reports(cfg)
         TrainerBase.__init__(self)  # DefaultTrainer's own would build DDP for GPUs only
+        check_reference_world_size(cfg)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         check_training_keys(cfg)
         if cfg.TEST.BEST_CHECKPOINT.METRIC or cfg.TEST.EARLY_STOPPING.METRIC:
@@ -105,6 +117,8 @@ class HieraTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         if cfg.TEST.VALIDATION_LOSS:
             check_can_validate(model)
+        if cfg.TEST.AUG.ENABLED and cfg.DATASETS.TEST:
+            HieraSegmentorWithTTA(cfg, model)  # finds now what would end the first evaluation
         optimizer = self.build_optimizer(cfg, model)
         average = WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
         model = distribute(model)
@@ -298,24 +312,20 @@ class HieraTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        try:
+        with refusals_named(cfg, "the model can not be built"):
             return super().build_model(cfg)
-        except KeyError as error:  # what Detectron2's registries raise
-            if "registry" not in str(error):
-                raise
-            raise ConfigError(
-                f"the config names a part that is not there: {error.args[0]}"
-            ) from error
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model)
+        with refusals_named(cfg, "the optimizer can not be built"):
+            return build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(
         cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        return build_lr_scheduler(cfg, optimizer)
+        with refusals_named(cfg, "the schedule can not be built"):
+            return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:

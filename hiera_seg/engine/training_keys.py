@@ -12,8 +12,25 @@ from hiera_seg.engine.hooks import unknown_metric
 FULL_MODEL = "full_model"  # a CLIP_TYPE beside Detectron2's own
 
 
+# Numbers that have to be so large.
+_AT_LEAST = {
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.BASE_LR": 0,
+    "SOLVER.MOMENTUM": 0,
+    "SOLVER.WEIGHT_DECAY": 0,
+    "SOLVER.WARMUP_ITERS": 0,
+    "DATALOADER.NUM_WORKERS": 0,
+}
+_WARMUPS = ("constant", "linear")
+
+
 def check_training_keys(cfg: CfgNode) -> None:
     """Raise ConfigError for the first key of a training whose value can not work."""
+    for key, least in _AT_LEAST.items():
+        node, _, name = key.partition(".")
+        if not cfg[node][name] >= least:
+            raise ConfigError(f"{key} is {cfg[node][name]}: {least} or more")
     _check_batch(cfg)
     _check_solver(cfg)
     if cfg.DATALOADER.ON_ERROR not in ON_ERROR:
@@ -35,6 +52,16 @@ def check_training_keys(cfg: CfgNode) -> None:
         )
 
 
+def check_reference_world_size(cfg: CfgNode) -> None:
+    """Raise ConfigError where Detectron2 can not scale a config to the number of processes."""
+    images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference < 0 or (reference and images % reference):
+        raise ConfigError(
+            f"SOLVER.REFERENCE_WORLD_SIZE is {reference}: the number of processes that "
+            f"SOLVER.IMS_PER_BATCH, {images}, was chosen for, which divides it; 0 scales nothing"
+        )
+
+
 def _check_batch(cfg: CfgNode) -> None:
     steps, images = cfg.SOLVER.ACCUMULATION_STEPS, cfg.SOLVER.IMS_PER_BATCH
     if steps < 1:
@@ -49,6 +76,10 @@ def _check_batch(cfg: CfgNode) -> None:
 
 
 def _check_solver(cfg: CfgNode) -> None:
+    if cfg.SOLVER.WARMUP_METHOD not in _WARMUPS:
+        raise ConfigError(
+            f"SOLVER.WARMUP_METHOD is {cfg.SOLVER.WARMUP_METHOD!r}: {_one_of(_WARMUPS)}"
+        )
     average = cfg.SOLVER.EMA
     if not 0 <= average.DECAY < 1:
         raise ConfigError(

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from torch import Tensor
 
 from hiera_seg.config import ConfigError
@@ -17,6 +16,7 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.weights import load_weights
 from hiera_seg.modeling import HieraSegmentor, NodeView
+from hiera_seg.modeling.build import build_model
 
 Image = np.ndarray | str | os.PathLike
 

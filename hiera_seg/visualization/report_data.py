@@ -120,7 +120,8 @@ def curve_data(
     """Losses and mIoU of a run, from the lines of Detectron2's metrics.json.
 
     Lines that can not be read, such as the last one of a run that was killed, are passed over;
-    where a run was resumed, the later value of an iteration counts.
+    where a run was resumed, or another one began in the folder, what was written of its iterations
+    and of later ones no longer counts.
 
     Args:
         lines: each a json object with "iteration".
@@ -132,16 +133,24 @@ def curve_data(
         "losses" and "miou": lists of ``{"name", "x", "y"}``, x iterations counted from 1.
     """
     series: dict[str, dict[int, float]] = defaultdict(dict)
+    last: dict[str, int] = {}
     for line in lines:
         try:
             point = json.loads(line)
-            iteration = int(point["iteration"]) + 1
-            iteration = iteration if max_iter is None else min(iteration, max_iter)
-        except (ValueError, TypeError, KeyError):
+            iteration = int(point.pop("iteration")) + 1
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue
+        # Lines of one run may be out of order, each number of it alone is not
+        if any(last.get(key, 0) >= iteration for key in point):
+            for key in series:
+                series[key] = {i: value for i, value in series[key].items() if i < iteration}
+            last = {key: max(points, default=0) for key, points in series.items()}
         for key, value in point.items():
+            last[key] = iteration
             if isinstance(value, int | float) and math.isfinite(value):
                 series[key][iteration] = float(value)
+    if max_iter is not None:
+        series = {key: {min(i, max_iter): x for i, x in series[key].items()} for key in series}
     wanted = [f"mIoU_{level}" for level in levels]
     losses = [key for key in series if "loss" in key.rpartition("/")[2]]
     miou = [key for key in series if key.rpartition("/")[2] in wanted]

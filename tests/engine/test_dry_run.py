@@ -92,3 +92,5 @@ def test_weights_and_a_device_that_are_there(cfg, tmp_path):
     torch.save({}, tmp_path / "w.pth")
     cfg.MODEL.WEIGHTS = str(tmp_path / "w.pth")
     assert f"== Weights to begin with\n{tmp_path / 'w.pth'}, 0.0 MB" in dry_run(cfg)
+    cfg.MODEL.WEIGHTS += "?matching_heuristics=True"  # which the loader takes too
+    assert f"== Weights to begin with\n{tmp_path / 'w.pth'}, 0.0 MB" in dry_run(cfg)

@@ -57,6 +57,13 @@ def test_a_config_trains_and_evaluates(config):
     assert not any("fast_dev_run" in name for name in DatasetCatalog.list())
 
 
+def test_a_config_for_gpus_in_half_precision_is_tried_on_a_cpu():
+    amp = ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION")
+    assert math.isfinite(fast_dev_run(read(SMALL, *amp, "float16")).total_loss)
+    with pytest.raises(ConfigError, match="PRECISION"):
+        fast_dev_run(read(SMALL, *amp, "float15"))
+
+
 def test_a_run_repeats_itself():
     first, second = (fast_dev_run(read(SMALL), iterations=2) for _ in range(2))
     assert first.total_loss == second.total_loss

@@ -7,8 +7,8 @@ IN_TORCH_2_0 = """
 import torch, torch.distributed
 import hiera_seg.hierarchy  # what is below Detectron2 imports torch as it is
 for name in ("DistError", "DistStoreError", "DistNetworkError"):
-    delattr(torch.distributed, name)
-del torch.export
+    vars(torch.distributed).pop(name, None)
+vars(torch).pop("export", None)
 """
 
 ERRORS = """

@@ -13,8 +13,9 @@ import pytest
 import torch
 from detectron2.checkpoint import Checkpointer
 from detectron2.utils.env import seed_all_rng
-from torch.distributed import DistStoreError, HashStore
+from torch.distributed import HashStore
 
+from hiera_seg.compat import DistStoreError
 from hiera_seg.config import CheckpointError
 from hiera_seg.engine import HieraTrainer, restart
 from hiera_seg.engine.rendezvous import meet

@@ -261,3 +261,13 @@ def test_a_damaged_file_in_the_middle_of_an_epoch(cfg, tiny_folder, tmp_path):
         assert trainer.storage.latest()["skipped_samples"][0] == 2
     finally:
         (tiny_folder / "images" / "1.jpg").write_bytes(whole)
+
+
+def test_half_precision_may_begin_where_a_run_goes_on():
+    before = toy_step(samples(1.0)).state_dict()
+    assert before["grad_scaler"] == {}, "nothing was scaled"
+    step = toy_step(samples(1.0), precision=torch.float16)
+    scale = step.grad_scaler.get_scale()
+    step.load_state_dict(before)
+    assert step.grad_scaler.get_scale() == scale > 1
+    toy_step(samples(1.0)).load_state_dict(step.state_dict())  # and may end

@@ -50,6 +50,15 @@ def test_a_broken_file_is_a_failed_run(show, tmp_path):
     assert code == 1 and "road" in err and "tree.yaml" in err and err.count("\n") == 1
 
 
+def test_a_picture_without_opencv(show, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("hiera_seg.visualization")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    code, out, _ = show("lip", "--png", tmp_path / "lip.png")
+    assert code.startswith("error: ") and "OpenCV" in code and "\n" not in code
+    assert "jumpsuits" in out
+
+
 def test_a_picture_that_can_not_be_written(show, tmp_path):
     code, _, err = show("lip", "--png", tmp_path)
     assert code == 1 and str(tmp_path) in err and err.count("\n") == 1

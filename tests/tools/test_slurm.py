@@ -18,6 +18,7 @@ def test_the_batch_file_starts_one_torchrun_a_machine_with_what_was_asked_for(tm
         "SLURM_JOB_NODELIST": "node[7-8]",
         "SLURM_JOB_NUM_NODES": "2",
         "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_CPUS_PER_TASK": "32",
     }
     options = ["--config-file", "a b.yaml", "OUTPUT_DIR", "out"]
     done = subprocess.run(
@@ -25,8 +26,8 @@ def test_the_batch_file_starts_one_torchrun_a_machine_with_what_was_asked_for(tm
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "torchrun"
-    asked = dict(zip(lines[1:], lines[2:], strict=False))
+    assert lines[:3] == ["--cpus-per-task", "32", "torchrun"]
+    asked = dict(zip(lines[3:], lines[4:], strict=False))
     assert asked["--nnodes"] == "2"
     assert asked["--nproc-per-node"] == "4"
     assert asked["--rdzv-id"] == "1234567"

@@ -68,6 +68,7 @@ def test_curves_of_a_resumed_and_killed_run():
         json.dumps({"iteration": 9, "total_loss": 3.0, "loss_a": 2.0, "lr": 0.1}),
         json.dumps({"iteration": 19, "total_loss": 2.0, "sem_seg/mIoU_group": 50.0}),
         json.dumps({"iteration": 19, "total_loss": 1.5, "sem_seg/mIoU_class": float("nan")}),
+        json.dumps({"iteration": 19, "sem_seg/mIoU_group": 55.0}),
         '{"iteration": 29, "total_lo',
         "",
         "[]",
@@ -75,10 +76,26 @@ def test_curves_of_a_resumed_and_killed_run():
     curves = curve_data(lines, ["group", "class"])
     assert [curve["name"] for curve in curves["losses"]] == ["total_loss", "loss_a"]
     assert curves["losses"][0] == {"name": "total_loss", "x": [10, 20], "y": [3.0, 1.5]}
-    assert curves["miou"] == [{"name": "group", "x": [20], "y": [50.0]}]
+    assert curves["miou"] == [{"name": "group", "x": [20], "y": [55.0]}]
     (miou,) = curve_data(lines, ["group", "class"], max_iter=19)["miou"]
     assert miou["x"] == [19]
     assert curve_data([], ["class"]) == {"losses": [], "miou": []}
+
+
+def test_curves_are_those_of_the_last_run_in_a_folder():
+    def line(iteration, **values):
+        return json.dumps({"iteration": iteration, **values})
+
+    old = [line(i, total_loss=1.0, **{"sem_seg/mIoU_class": 90.0}) for i in range(19, 200, 20)]
+    # what of one writing is of an earlier iteration may come behind the rest
+    new = [
+        line(19, total_loss=5.0),
+        line(14, **{"sem_seg/mIoU_class": 7.0}),
+        line(39, total_loss=4.0),
+    ]
+    curves = curve_data([*old, *new], ["class"], max_iter=200)
+    assert curves["losses"] == [{"name": "total_loss", "x": [20, 40], "y": [5.0, 4.0]}]
+    assert curves["miou"] == [{"name": "class", "x": [15], "y": [7.0]}]
 
 
 def test_long_curves_are_thinned_and_keep_their_end():

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from hiera_seg.checkpoint import TREE_KEY, read_checkpoint
@@ -22,6 +21,7 @@ from hiera_seg.engine.convert.classes import (
 from hiera_seg.engine.convert.mask2former import CLASS_LAYERS, convert_mask2former
 from hiera_seg.engine.convert.mmseg import convert_mmseg
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.modeling.build import build_model
 
 State = dict[str, Tensor]
 
