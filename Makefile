@@ -10,6 +10,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 READY := $(VENV)/ready
+# Written before an environment is made: one without it is a user's own, which pins would change.
+MADE := $(VENV)/made_by_make
 
 DEMO_CONFIG ?= configs/Generated/hssn_deeplab_v3_plus_r18.yaml
 DEMO_OUTPUT ?= output/demo
@@ -27,21 +29,31 @@ help:
 	@echo "make lint       check style; make format mends what can be mended"
 	@echo "make docs       build the documentation into site/ (open site/index.html)"
 	@echo "make setup      only install, into $(VENV) (PYTHON=python3.12 for another Python)"
-	@echo "make clean      remove what builds and runs left behind; make distclean also $(VENV)"
+	@echo "make clean      remove what builds and runs left behind; make distclean also the $(VENV) it made"
 
 setup: $(READY)
 
 # Runs again when a pin, the package metadata or the way Detectron2 is installed changes.
 # Build tools first and no isolated builds: source packages are built with the pinned ones.
 $(READY): requirements/base.txt requirements/dev.txt setup.py pyproject.toml tools/install_detectron2.py
-	@if [ ! -x $(BIN)/python ]; then \
+	@if [ -x $(BIN)/python ] && [ "$(origin VENV)" = file ] && [ ! -e $(MADE) ] && [ ! -e $@ ]; then \
+	    echo "$(VENV) is an environment that make has not made: make VENV=$(VENV) installs the pinned" \
+	        "versions into it all the same, make VENV=.venv-hiera into one beside it" >&2; \
+	    exit 1; \
+	elif [ -x $(BIN)/python ] && ! $(BIN)/python -c '$(NEW_ENOUGH)'; then \
+	    echo "Python 3.11 or newer is needed, and $(VENV) has $$($(BIN)/python --version 2>&1); take" \
+	        "another one: make VENV=.venv-hiera" >&2; \
+	    exit 1; \
+	elif [ ! -x $(BIN)/python ] || { [ -e $(MADE) ] && ! $(PIP) --version >/dev/null 2>&1; }; then \
 	    python="$(PYTHON)"; \
 	    if ! "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then \
 	        echo "Python 3.11 or newer is needed, found '$$python'; name one: make PYTHON=/path/to/python3.11" >&2; \
 	        exit 1; \
 	    fi; \
 	    echo "== $(VENV): a new environment of $$python"; \
-	    "$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
+	    [ -e $(VENV) ] && new= || new=yes; \
+	    mkdir -p $(VENV) && touch $(MADE) && "$$python" -m venv $(VENV) || \
+	        { [ -z "$$new" ] || rm -rf $(VENV); exit 1; }; \
 	fi
 	@echo "== installing the pinned requirements (torch is large: one or two minutes)"
 	@$(PIP) install --quiet $$(grep -E '^(setuptools|wheel)==' requirements/base.txt)
@@ -80,4 +92,4 @@ clean:
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	@if [ -e $(MADE) ] || [ -e $(READY) ]; then echo "rm -rf $(VENV)"; rm -rf $(VENV); fi
