@@ -29,7 +29,8 @@ OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
 CONFIG = re.compile(r"(?<![\w/.])((?:configs|projects)/[\w/.-]+\.(?:ya?ml|py))")
 KEY = re.compile(r"(?<![\w.])([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)+)(?![\w.])")
 DETECTRON2S = {"configs/common/train.py"}  # a file of its repository
-MADE_UP = {"MODEL.HIERA_SEG.SMALL_LOGITS"}  # by an example of a loss of one's own
+# By examples of losses of one's own
+MADE_UP = {"MODEL.HIERA_SEG.SMALL_LOGITS", "MODEL.HIERA_SEG.PARENT_MEAN.POWER"}
 
 
 def text_of(page: Path) -> str:
