@@ -71,6 +71,14 @@ def lost_contact(error: Exception) -> bool:
     return "gloo/" in text
 
 
+def has_key(store: "torch.distributed.Store", key: str) -> bool:
+    """Whether a store holds a key, without waiting for it; ``Store.check`` came with torch 2.1."""
+    if hasattr(store, "check"):
+        return store.check([key])
+    absent = "-"  # written only where it stands already
+    return store.compare_set(key, absent, absent) != absent.encode()
+
+
 def exports_any_size() -> bool:
     """Whether ``torch.export`` is there and finds out which sizes may vary (from torch 2.6 on)."""
     dim = getattr(getattr(torch, "export", None), "Dim", None)

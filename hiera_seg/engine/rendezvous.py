@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from hiera_seg.compat import DistStoreError
+from hiera_seg.compat import DistStoreError, has_key
 
 _PAUSE = 0.05  # seconds between two looks
 
@@ -64,9 +64,9 @@ def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
     deadline = time.monotonic() + timeout.total_seconds()
     name = ""
     while time.monotonic() < deadline:
-        if name and store.check([f"hiera_seg/{name}/go"]):
+        if name and has_key(store, f"hiera_seg/{name}/go"):
             return name
-        if store.check([call]):
+        if has_key(store, call):
             heard = store.get(call).decode()
             if heard != name:
                 name = heard
