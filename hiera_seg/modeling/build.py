@@ -61,8 +61,8 @@ def _is_theirs(error: Exception) -> bool:
 
 
 def _reason(error: Exception, cfg: CfgNode) -> str:
-    if isinstance(error, KeyError) and isinstance(error.args[0], str | int):
-        value = error.args[0]
+    value = error.args[0] if error.args else None
+    if isinstance(error, KeyError) and isinstance(value, str | int):
         keys = [key for key, found in _values(cfg) if type(found) is type(value) and found == value]
         if keys:
             allowed = _ALLOWED.get(keys[0].rpartition(".")[2], "Detectron2 does not know it")
@@ -70,7 +70,7 @@ def _reason(error: Exception, cfg: CfgNode) -> str:
     if str(error) and not isinstance(error, KeyError):
         return str(error)
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{error or type(error).__name__} at `{last.line}` in {last.filename}:{last.lineno}"
+    return f"{str(error) or type(error).__name__} at `{last.line}`, {last.filename}:{last.lineno}"
 
 
 def _values(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
