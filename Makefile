@@ -10,8 +10,10 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 READY := $(VENV)/ready
-# Written before an environment is made: one without it is a user's own, which pins would change.
+# Written before an environment is made. One without it is a user's own: where torch is in it, pins
+# would change what the user has.
 MADE := $(VENV)/made_by_make
+HAS_TORCH := import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)
 
 DEMO_CONFIG ?= configs/Generated/hssn_deeplab_v3_plus_r18.yaml
 DEMO_OUTPUT ?= output/demo
@@ -36,8 +38,9 @@ setup: $(READY)
 # Runs again when a pin, the package metadata or the way Detectron2 is installed changes.
 # Build tools first and no isolated builds: source packages are built with the pinned ones.
 $(READY): requirements/base.txt requirements/dev.txt setup.py pyproject.toml tools/install_detectron2.py
-	@if [ -x $(BIN)/python ] && [ "$(origin VENV)" = file ] && [ ! -e $(MADE) ] && [ ! -e $@ ]; then \
-	    echo "$(VENV) is an environment that make has not made: make VENV=$(VENV) installs the pinned" \
+	@if [ -x $(BIN)/python ] && [ "$(origin VENV)" = file ] && [ ! -e $(MADE) ] && [ ! -e $@ ] && \
+	    $(BIN)/python -c '$(HAS_TORCH)' 2>/dev/null; then \
+	    echo "$(VENV) has a torch that make has not put there: make VENV=$(VENV) installs the pinned" \
 	        "versions into it all the same, make VENV=.venv-hiera into one beside it" >&2; \
 	    exit 1; \
 	elif [ -x $(BIN)/python ] && ! $(BIN)/python -c '$(NEW_ENOUGH)'; then \

@@ -14,6 +14,7 @@ echo "$0 $*" >> calls
 case "$*" in
     --version) echo "Python 3.$MINOR";;
     "-c import sys; sys.exit(sys.version_info < (3, 11))") [ "$MINOR" -ge 11 ];;
+    *find_spec*) [ -e "$(dirname "$0")/torch" ];;
     *" --no-input --version") [ ! -e "$(dirname "$0")/no_pip" ];;
     "-m venv "*)
         mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && rm -f "$3/bin/no_pip" && [ -z "$FAIL" ];;
@@ -65,13 +66,20 @@ def test_an_environment_is_made_once_and_then_left_alone(folder):
 
 def test_an_environment_of_the_users_is_not_changed_unasked(folder):
     add_python(folder / ".venv/bin/python")
+    (folder / ".venv/bin/torch").touch()
     code, error, calls = make(folder, "setup")
     assert code == 2 and "pip" not in calls
-    assert error.startswith(".venv is an environment that make has not made: make VENV=.venv inst")
+    assert error.startswith(".venv has a torch that make has not put there: make VENV=.venv insta")
     assert make(folder, "distclean")[0] == 0 and (folder / ".venv/bin/python").exists()
     code, _, calls = make(folder, "setup", "VENV=.venv")
     assert code == 0 and "pip" in calls and "-m venv" not in calls
     assert make(folder, "setup")[0] == 0, "it is ready now"
+
+
+def test_a_bare_environment_of_the_users_is_filled(folder):
+    add_python(folder / ".venv/bin/python")
+    code, _, calls = make(folder, "setup")
+    assert code == 0 and "-m venv" not in calls and " install --quiet " in calls
 
 
 @pytest.mark.parametrize("options", [[], ["VENV=.venv"]])
