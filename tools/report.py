@@ -36,7 +36,7 @@ examples:
   of the folder that tools/train_net.py wrote to
     tools/report.py --run output/camvid/hssn --output report.html
   with other weights, and ten images of the second test set
-    tools/report.py --run output/street --dataset hiera_street_cityscapes_val --images 10 \\
+    tools/report.py --run output/street/hssn --dataset hiera_street_cityscapes_val --images 10 \\
         --output report.html --opts MODEL.WEIGHTS model.pth
   numbers alone, without a model
     tools/report.py --run output/camvid/hssn --images 0 --output report.html
