@@ -3,7 +3,6 @@
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -25,6 +24,7 @@ from hiera_seg.data import DatasetError, LabelReader
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.files import check_same_size, read_image_file
 from hiera_seg.engine import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
+from hiera_seg.engine.cli import prepare_folder
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.media import VideoFrames, find_media, is_video, output_stems
 
@@ -112,7 +112,7 @@ def main(args: argparse.Namespace) -> None:
     read_truth = label_reader(args.dataset, hierarchy, cfg) if args.dataset else None
     inputs = [sample["file_name"] for _, sample in samples if args.webcam is None]
     refuse_overwriting([stem for stem, _ in samples], inputs, args.output, hierarchy)
-    make_folder(args.output)
+    prepare_folder(args.output, "--output")
     predictor, weights = load_predictor(cfg, args.opts)
     print(f"weights: {weights}")
 
@@ -238,16 +238,6 @@ def label_reader(dataset: str, hierarchy: Hierarchy, cfg: CfgNode) -> LabelReade
     if reader.hierarchy == hierarchy:
         return reader
     return reader.to_hierarchy(hierarchy, resolve_ignore_label(cfg, hierarchy))
-
-
-def make_folder(folder: Path) -> None:
-    """Make the output folder, and try to write into it: now, not after the first prediction."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"--output {folder} can not be written: {error.strerror}") from error
 
 
 def describe_os_error(error: OSError, output: Path) -> str:

@@ -27,6 +27,7 @@ from hiera_seg.data import DatasetError, LabelReader, build_hiera_train_loader
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.files import check_same_size, read_image_file
 from hiera_seg.engine import add_import, add_opts, exit_on_error, load_config
+from hiera_seg.engine.cli import prepare_folder
 from hiera_seg.hierarchy import Hierarchy
 
 try:
@@ -74,11 +75,7 @@ def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts)
     names = tuple(args.names or cfg.DATASETS.TRAIN)
     require_registered(names, "NAME" if args.names else "DATASETS.TRAIN")
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output {args.output} can not be made: {error.strerror}") from error
-
+    prepare_folder(args.output, "--output")
     if args.source == "dataloader":
         cfg.DATASETS.TRAIN = names
         streams = [(resolve_hierarchy(cfg), training_samples(cfg, args.num))]

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 
@@ -77,8 +78,13 @@ def prepare_folder(folder: str | os.PathLike, option: str) -> None:
         if error.errno not in (errno.EEXIST, errno.ENOTDIR):
             reason = error.strerror
         raise ConfigError(f"{option}: the folder {folder} can not be made: {reason}") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{option}: the folder {folder} can not be written")
+    try:  # permissions alone do not tell
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{option}: the folder {folder} can not be written: {error.strerror}"
+        ) from error
 
 
 @contextlib.contextmanager
