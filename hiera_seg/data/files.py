@@ -16,7 +16,6 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 # Pillow opens grey files of 2 and 4 bits a pixel as 8-bit grey with the values stretched to 0..255.
 _STRETCH = {"L;2": 85, "L;4": 17}
 
-
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _PHOTOMETRIC = 262  # TIFF's tag of what 0 means

@@ -15,12 +15,12 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, take_average
 from hiera_seg.modeling.build import build_model
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
+from hiera_seg.visualization.save import LABELS, OVERLAY, STRIP
 
 KINDS = ("overlay", "labels", "strip", "rle")
 # A folder of thousands of label maps, one a frame, is for those who ask for it.
 _KINDS_OF_VIDEO = ("overlay",)
 _KINDS_OF_IMAGE = ("overlay", "labels", "strip")
-_MARKS = ("_", "-ids-")  # before the level's name in the name of an overlay and of a label map
 
 
 def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredictor, str]:
@@ -68,7 +68,7 @@ def refuse_overwriting(
     Raises:
         ConfigError: one would; the message names it.
     """
-    ends = ["-levels", *(f"{mark}{name}" for name in hierarchy.level_names for mark in _MARKS)]
+    ends = [STRIP, *(f"{kind}{x}" for x in hierarchy.level_names for kind in (OVERLAY, LABELS))]
     written = {
         os.path.realpath(os.path.join(folder, f"{stem}{end}{suffix}"))
         for stem in stems
@@ -210,7 +210,7 @@ class PredictionWriter(AbstractContextManager):
     def _save_label_maps(self, stem: str, frame: int, labels: list[np.ndarray]) -> None:
         for name, values in zip(self._hierarchy.level_names, labels, strict=True):
             if name in self._levels:
-                folder = self._folder / f"{stem}-ids-{name}"
+                folder = self._folder / f"{stem}{LABELS}{name}"
                 folder.mkdir(exist_ok=True)
                 save_label_map(folder / f"{frame:06d}.png", values, self._hierarchy)
 

@@ -45,19 +45,18 @@ def load_to_evaluate(
             and `folder` holds a checkpoint.
     """
     checkpointer = TrainedCheckpointer(model, folder, map_classes=map_classes)
-    if not (resume or checkpointer.has_checkpoint()):
-        checkpointer = HieraCheckpointer(model, folder, map_classes=map_classes)
-    remedy = f"set {key} to a trained model"
+    checkpointer.remedy = f"set {key} to a trained model"
     if not resume:
-        remedy += f", or add --resume, which takes the last checkpoint in {folder}"
-    checkpointer.remedy = remedy
-    resumes = resume and checkpointer.has_checkpoint()
-    if not resumes and not weights and isinstance(checkpointer, TrainedCheckpointer):
+        checkpointer.remedy += f", or add --resume, which takes the last checkpoint in {folder}"
+    has_checkpoint = checkpointer.has_checkpoint()
+    path = checkpointer.get_checkpoint_file() if resume and has_checkpoint else weights
+    if not path and (resume or has_checkpoint):
         found = f", and there is no checkpoint in {folder}" if resume else ""
-        raise ConfigError(f"nothing to evaluate: {key} is empty{found}; {remedy}")
-    if not resumes and not weights:
+        raise ConfigError(f"nothing to evaluate: {key} is empty{found}; {checkpointer.remedy}")
+    if not path:
         logger.warning(f"{key} is empty: what is evaluated is a network as it was drawn")
-    path = checkpointer.get_checkpoint_file() if resumes else weights
+    if not (resume or has_checkpoint):
+        checkpointer = HieraCheckpointer(model, folder, map_classes=map_classes)
     content = checkpointer.resume_or_load(weights, resume=resume)
     if average:
         take_average(model, content, path)

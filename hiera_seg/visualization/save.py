@@ -12,6 +12,8 @@ from hiera_seg.visualization.overlay import overlay_labels
 from hiera_seg.visualization.strip import draw_levels
 
 KINDS = ("overlay", "labels", "strip")
+# How the names of files end, after the stem; the first two before the name of a level.
+OVERLAY, LABELS, STRIP = "_", "-ids-", "-levels"
 _MOST_IN_PALETTE = 255  # of the 256 colours of a PNG's palette; the last one is left for void
 
 
@@ -71,11 +73,11 @@ def draw_kinds(
     if "overlay" in kinds:
         for name, labels in zip(hierarchy.level_names, hiera_labels, strict=True):
             if levels is None or name in levels:
-                pictures[f"_{name}"] = overlay_labels(
+                pictures[f"{OVERLAY}{name}"] = overlay_labels(
                     image, labels, hierarchy, alpha=alpha, names=True
                 )
     if "strip" in kinds:
-        pictures["-levels"] = draw_levels(image, hiera_labels, hierarchy, truth=truth, alpha=alpha)
+        pictures[STRIP] = draw_levels(image, hiera_labels, hierarchy, truth=truth, alpha=alpha)
     return pictures
 
 
@@ -115,6 +117,6 @@ def save_levels(
     if "labels" in kinds:
         for name, labels in zip(hierarchy.level_names, hiera_labels, strict=True):
             if levels is None or name in levels:
-                paths.append(Path(folder) / f"{stem}-ids-{name}.png")
+                paths.append(Path(folder) / f"{stem}{LABELS}{name}.png")
                 save_label_map(paths[-1], labels, hierarchy)
     return paths
