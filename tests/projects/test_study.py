@@ -1,8 +1,7 @@
-"""The study of projects/HSSN/study: its plan, its measures, and the page made from results."""
+"""The study of projects/HSSN/study: its plan, its runner, and its measures."""
 
 import argparse
 import dataclasses
-import json
 import threading
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.metrics import collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
-from projects.HSSN.study import compare, page, plan, run
+from projects.HSSN.study import plan, run
 from projects.HSSN.study.measure import (
     BOUNDARY_WIDTH,
     NUM_RESAMPLES,
@@ -27,6 +26,8 @@ from projects.HSSN.study.measure import (
 )
 from projects.HSSN.study.proposals import adjust_priors
 from projects.HSSN.study.subsets import register_subsets
+
+from .study_results import finish, result
 
 TREE = Hierarchy.from_dict(
     {"flat": {"ground": ["road", "pavement"]}, "vehicle": {"four": ["car", "bus"], "bike": None}},
@@ -60,53 +61,6 @@ def street(tmp_path):
         if registered == name or registered.startswith(f"hiera_study_{name}"):
             DatasetCatalog.remove(registered)
             MetadataCatalog.remove(registered)
-
-
-def confusion(data: str) -> list[list[int]]:
-    """100 pixels a leaf: 8 of a leaf are taken for a sibling, 4 for a leaf of another family."""
-    leaf, sibling, stranger = some_leaves(data)
-    pixels = 100 * np.eye(compare.tree_of(data).num_leaves, dtype=int)
-    pixels[[leaf, sibling, stranger], leaf] += [-12, 8, 4]
-    return pixels.tolist()
-
-
-def some_leaves(data: str) -> tuple[int, int, int]:
-    """A leaf, a sibling of it, and a leaf of another family."""
-    tree = compare.tree_of(data)
-    parent = tree.parent[: tree.num_leaves]
-    leaf = next(v for v, of in enumerate(parent) if np.sum(parent == of) > 1)
-    siblings = np.flatnonzero(parent == parent[leaf])
-    return leaf, int(siblings[1]), int(np.flatnonzero(parent != parent[leaf])[0])
-
-
-def result(planned: plan.Run, miou=(50.0, 40.0, 30.0), noise=0.0) -> dict:
-    rng = np.random.default_rng(planned.seed)
-    resampled = np.array(miou)[:, None] + noise * rng.standard_normal((3, 200))
-    return {
-        **planned.as_dict(),
-        "metrics": {
-            "mIoU": list(miou),
-            "mIoU_direct": list(miou),
-            "accuracy": [80.0, 70.0, 60.0],
-            "consistency": 99.0,
-            "tree_distance": 1.5,
-            "mistake_severity": 3.0,
-            "ece": [1.0, 2.0, 3.0],
-        },
-        "variants": {"marginal": list(miou), "marginal_path_sum": list(miou)},
-        "variant": "marginal",
-        "confusion": confusion(planned.data),
-        "leaves": list(compare.tree_of(planned.data).display_names)[: len(confusion(planned.data))],
-        "boundary": [[[1, 2], [3, 4]]] * 3,
-        "bootstrap": resampled.tolist(),
-        "levels": ["group", "kind", "class"],
-        "seconds_per_iteration": None if planned.weights else 0.5,
-        "test_seconds": 200.0,
-    }
-
-
-def finish(runs: list[plan.Run], results: dict) -> None:
-    results |= {planned.key: result(planned) for planned in runs}
 
 
 def test_runs_wait_for_trunks_and_rates():
@@ -388,75 +342,3 @@ def test_several_processes_add_lines_and_half_a_line_is_passed_over(tmp_path):
     with open(path, "a") as file:
         file.write('{"key": "half')
     assert set(run.read_results(path)) == {str(i) for i in range(8)}
-
-
-def test_the_page_has_every_number_from_the_results(tmp_path):
-    results = {}
-    for arm, miou, each in (("flat", (50, 40, 30), 0.1), ("bce", (51, 42, 29), 0.5)):
-        for planned in plan.final_runs("camvid", arm, 0.02, ["main"]):
-            gain = each * planned.seed
-            results[planned.key] = result(planned, [m + gain for m in miou], noise=0.0)
-    (tmp_path / "results.jsonl").write_text("\n".join(json.dumps(r) for r in results.values()))
-    text = page.fill(
-        "{{gains main camvid bce}}; {{value main camvid flat class}}; "
-        "{{arms main person_part}}\n{{arms main camvid}}\n{{differences main camvid}}",
-        results,
-    )
-    assert text.startswith(
-        "-0.20 [-0.20, -0.20] (class), +2.80 [+2.80, +2.80] (kind), +1.80 [+1.80, +1.80] (group); "
-        "30.20; *No run of main on person_part yet.*"
-    )
-    assert "| bce | 0.02 | 3 | 30.00 ± 0.50 | 43.00 ± 0.50 | 52.00 ± 0.50 |" in text
-    assert (
-        "| bce | -0.20 ± 0.40 [-0.20, -0.20], 1 of 3 | +2.80 ± 0.40 [+2.80, +2.80], 3 of 3 |"
-        in text
-    )
-    for found in results.values():
-        found["variants"]["marginal_path_sum"] = np.add(
-            found["metrics"]["mIoU"], (1, 0, -2)
-        ).tolist()
-    text = page.fill("{{decoding_gains main camvid bce marginal_path_sum}}", results)
-    assert text == "-2.00 (class), +0.00 (kind), +1.00 (group)"
-    text = page.fill("{{summary main camvid}}\n{{summary main camvid person_part}}", results)
-    assert "| bce | -0.20 | +2.80 ▲ | +1.80 ▲ |\n| tree_min | ? | ? | ? |" in text
-    assert text.endswith("\n*No run of main on person_part yet.*")
-    args = argparse.Namespace(
-        results=tmp_path / "results.jsonl", template=page.HERE / "template.md", output=tmp_path
-    )
-    page.main(args)
-    made = (tmp_path / "README.md").read_text()
-    assert "{{" not in made and "6 runs" in made
-    assert "](differences-camvid.png)" in made and "person_part.png" not in made
-    assert (tmp_path / "differences-camvid.png").stat().st_size > 5000
-    assert (tmp_path / "leaves-camvid.png").stat().st_size > 5000
-
-
-def test_the_page_tells_what_the_runs_took():
-    results: dict = {}
-    while ready := plan.ready_runs(results):
-        finish(ready, results)
-    quick: dict = {}
-    while ready := plan.ready_runs(quick, **run.QUICK):
-        finish(ready, quick)
-    for text, runs in (("{{hours}}", results), ("{{hours quick}}", quick)):
-        seconds = sum(200 + (not r["weights"]) * 0.5 * r["iterations"] for r in runs.values())
-        assert page.fill(text, results) == f"{seconds / 3600:.1f}"
-
-
-def test_mistakes_are_told_apart_by_family():
-    found = result(plan.final_runs("camvid", "flat", 0.02, ["main"])[0])
-    pixels = np.sum(found["confusion"])
-    places = compare.places_of(found)
-    assert places["pixels taken for a sibling"] == pytest.approx(100 * 8 / pixels)
-    assert places["for a leaf of another family"] == pytest.approx(100 * 4 / pixels)
-    leaves = list(some_leaves("camvid"))
-    assert compare.leaf_iou(found)[leaves] == pytest.approx([88, 100 / 1.08, 100 / 1.04])
-    assert np.mean(compare.leaf_iou(found)) == pytest.approx(
-        np.average(
-            [
-                places[f"{third}third"]
-                for third in ("IoU of the most frequent ", "middle ", "rarest ")
-            ],
-            weights=[11, 10, 10],
-        )
-    )

@@ -1,0 +1,83 @@
+"""The page that is made from the study's results, and what it compares."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from projects.HSSN.study import compare, page, plan, run
+
+from .study_results import finish, result, some_leaves
+
+
+def test_the_page_has_every_number_from_the_results(tmp_path):
+    results = {}
+    for arm, miou, each in (("flat", (50, 40, 30), 0.1), ("bce", (51, 42, 29), 0.5)):
+        for planned in plan.final_runs("camvid", arm, 0.02, ["main"]):
+            gain = each * planned.seed
+            results[planned.key] = result(planned, [m + gain for m in miou], noise=0.0)
+    (tmp_path / "results.jsonl").write_text("\n".join(json.dumps(r) for r in results.values()))
+    text = page.fill(
+        "{{gains main camvid bce}}; {{value main camvid flat class}}; "
+        "{{arms main person_part}}\n{{arms main camvid}}\n{{differences main camvid}}",
+        results,
+    )
+    assert text.startswith(
+        "-0.20 [-0.20, -0.20] (class), +2.80 [+2.80, +2.80] (kind), +1.80 [+1.80, +1.80] (group); "
+        "30.20; *No run of main on person_part yet.*"
+    )
+    assert "| bce | 0.02 | 3 | 30.00 ± 0.50 | 43.00 ± 0.50 | 52.00 ± 0.50 |" in text
+    assert (
+        "| bce | -0.20 ± 0.40 [-0.20, -0.20], 1 of 3 | +2.80 ± 0.40 [+2.80, +2.80], 3 of 3 |"
+        in text
+    )
+    for found in results.values():
+        found["variants"]["marginal_path_sum"] = np.add(
+            found["metrics"]["mIoU"], (1, 0, -2)
+        ).tolist()
+    text = page.fill("{{decoding_gains main camvid bce marginal_path_sum}}", results)
+    assert text == "-2.00 (class), +0.00 (kind), +1.00 (group)"
+    text = page.fill("{{summary main camvid}}\n{{summary main camvid person_part}}", results)
+    assert "| bce | -0.20 | +2.80 ▲ | +1.80 ▲ |\n| tree_min | ? | ? | ? |" in text
+    assert text.endswith("\n*No run of main on person_part yet.*")
+    args = argparse.Namespace(
+        results=tmp_path / "results.jsonl", template=page.HERE / "template.md", output=tmp_path
+    )
+    page.main(args)
+    made = (tmp_path / "README.md").read_text()
+    assert "{{" not in made and "6 runs" in made
+    assert "](differences-camvid.png)" in made and "person_part.png" not in made
+    assert (tmp_path / "differences-camvid.png").stat().st_size > 5000
+    assert (tmp_path / "leaves-camvid.png").stat().st_size > 5000
+
+
+def test_the_page_tells_what_the_runs_took():
+    results: dict = {}
+    while ready := plan.ready_runs(results):
+        finish(ready, results)
+    quick: dict = {}
+    while ready := plan.ready_runs(quick, **run.QUICK):
+        finish(ready, quick)
+    for text, runs in (("{{hours}}", results), ("{{hours quick}}", quick)):
+        seconds = sum(200 + (not r["weights"]) * 0.5 * r["iterations"] for r in runs.values())
+        assert page.fill(text, results) == f"{seconds / 3600:.1f}"
+
+
+def test_mistakes_are_told_apart_by_family():
+    found = result(plan.final_runs("camvid", "flat", 0.02, ["main"])[0])
+    pixels = np.sum(found["confusion"])
+    places = compare.places_of(found)
+    assert places["pixels taken for a sibling"] == pytest.approx(100 * 8 / pixels)
+    assert places["for a leaf of another family"] == pytest.approx(100 * 4 / pixels)
+    leaves = list(some_leaves("camvid"))
+    assert compare.leaf_iou(found)[leaves] == pytest.approx([88, 100 / 1.08, 100 / 1.04])
+    assert np.mean(compare.leaf_iou(found)) == pytest.approx(
+        np.average(
+            [
+                places[f"{third}third"]
+                for third in ("IoU of the most frequent ", "middle ", "rarest ")
+            ],
+            weights=[11, 10, 10],
+        )
+    )
