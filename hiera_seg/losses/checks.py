@@ -75,6 +75,8 @@ def check_embeddings(embeddings: Tensor, labels: Tensor) -> None:
         raise ValueError(
             f"embeddings must be a floating-point tensor (B, D, h, w), not {_describe(embeddings)}"
         )
+    if embeddings.shape[1] == 0:
+        raise ValueError(f"embeddings have no channel: {_describe(embeddings)}")
     check_labels(labels)
     if labels.shape[0] != embeddings.shape[0]:
         raise ValueError(

@@ -14,6 +14,7 @@ from .checks import check_labels, label_index
 from .mask_terms import mask_bce, mask_costs, mask_dice, point_targets
 from .query_classes import NO_OBJECT
 from .query_matching import HungarianMatcher
+from .tiles import loss_dtype
 
 
 class QueryLoss(nn.Module):
@@ -86,7 +87,7 @@ class QueryLoss(nn.Module):
             float32 (2,) on the CPU: masks that are matched, queries weighted as in the class loss.
         """
         matched = sum(min(len(present), num_queries) for present in segments)
-        unmatched = num_queries * len(segments) - matched
+        unmatched = num_queries * sum(len(present) > 0 for present in segments) - matched
         return torch.tensor([matched, matched + self.no_object_weight * unmatched]).float()
 
     def forward(
@@ -111,7 +112,8 @@ class QueryLoss(nn.Module):
 
         Returns:
             {"class", "mask", "dice": (A,)}, weighted, float32 (float64 for float64 logits).
-            Without one segment masks and dice are zeros that have a gradient path.
+            An image without a segment, all of it void, trains nothing: what its queries should be
+            is not known. Where no image has one, the losses are zeros that have a gradient path.
         """
         device_type = labels.device.type
         with torch.autocast(device_type, enabled=False):  # logits of 16 bits are read as 32
@@ -124,13 +126,13 @@ class QueryLoss(nn.Module):
             # Not clamp: a share of few masks among many processes is less than 1
             masks_count, queries_count = counts.where(counts > 0, 1.0)
 
-            class_logits = [_at_least_float32(x) for x in class_logits]
+            class_logits = [x.to(loss_dtype(x)) for x in class_logits]
             targets = [
                 torch.full(x.shape[:2], NO_OBJECT, device=x.device, dtype=torch.long)
                 for x in class_logits
             ]
             # The empty slices: gradient paths that nothing flows along
-            mask = torch.stack([_at_least_float32(x[:, :0]).sum() for x in mask_logits])
+            mask = torch.stack([x[:, :0].to(loss_dtype(x)).sum() for x in mask_logits])
             dice = mask.clone()
             for image, present in enumerate(segments):
                 if len(present) == 0:
@@ -147,9 +149,12 @@ class QueryLoss(nn.Module):
                 )
                 mask = mask + image_mask
                 dice = dice + image_dice
+            known = [image for image, present in enumerate(segments) if len(present) > 0]
             classes = torch.stack(
                 [
-                    self.classes.loss(x.flatten(0, 1), y.flatten(), self.no_object_weight)
+                    self.classes.loss(
+                        x[known].flatten(0, 1), y[known].flatten(), self.no_object_weight
+                    )
                     for x, y in zip(class_logits, targets, strict=True)
                 ]
             )
@@ -218,7 +223,3 @@ class _Area:
     def __init__(self, labels: Tensor, ignore_label: int):
         self.valid = labels != ignore_label
         self.labels = labels.flatten()
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -76,7 +76,7 @@ def rmi_loss(
     index = label_index(labels, hierarchy, ignore_label)
     if valid_count is not None:
         pixel_count(valid_count, index, hierarchy)  # checks it
-    if len(index) == 0:
+    if logits.numel() == 0:
         return logits.sum().to(loss_dtype(logits))
     targets, known, where = _pool(logits.detach(), index, hierarchy)
     # Only the pixels that win the pooling are scored, and get a gradient.

@@ -16,6 +16,7 @@ from hiera_seg.hierarchy import Hierarchy
 from .checks import check_embeddings, check_number, label_index
 from .compiling import runs_eagerly
 from .registry import HIERA_LOSSES
+from .tiles import loss_dtype
 
 FINAL_WEIGHT = 0.5
 
@@ -220,6 +221,8 @@ def tree_triplet_loss(
             `ignore_label` (on CUDA a device assertion; see `label_index`).
     """
     check_embeddings(embeddings, labels)
+    if embeddings.numel() == 0 or labels.numel() == 0:
+        return embeddings[:0].to(loss_dtype(embeddings)).sum()
     if labels.shape[1:] != embeddings.shape[2:]:
         label_index(labels, hierarchy, ignore_label)  # also the labels that are not read
         labels = _resize_labels(labels, embeddings.shape[2:])

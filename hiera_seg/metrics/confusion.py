@@ -315,7 +315,7 @@ def _count_consistent(direct: Sequence[_LabelMap], truth: _LabelMap, hierarchy: 
 
 def _with_void_at_top(truth: np.ndarray, ignore_label: int) -> tuple[np.ndarray, int]:
     """Replace a void value such as -1 by the largest one of the table, which must not occur."""
-    truth = np.asarray(truth)
+    truth = np.asarray(truth).astype(np.int64)  # 16 bits with a sign can not hold the new value
     if (truth == _MAX_TABLE_ID).any():
         raise ValueError(f"the ground truth holds {_MAX_TABLE_ID}, which is no node id")
     return np.where(truth == ignore_label, _MAX_TABLE_ID, truth), _MAX_TABLE_ID

@@ -283,8 +283,10 @@ def test_one_node_and_ragged_top(function):
         assert torch.isfinite(gradient).all()
 
 
-def test_empty_batch_is_zero(cityscapes, function):
-    logits = torch.zeros(0, 26, 4, 5, requires_grad=True)
-    value = function(logits, torch.zeros(0, 4, 5, dtype=torch.long), cityscapes)
+@pytest.mark.parametrize("size", [(0, 4, 5), (2, 0, 9), (2, 9, 0)])
+def test_empty_batch_is_zero(cityscapes, function, size):
+    batch, *area = size
+    logits = torch.zeros(batch, 26, *area, requires_grad=True)
+    value = function(logits, torch.zeros(size, dtype=torch.long), cityscapes)
     value.backward()
     assert value == 0

@@ -167,9 +167,11 @@ def test_no_neighbourhood_no_gradient(tree):
     assert logits.grad.eq(0).all()
 
 
-def test_an_empty_batch_is_zero(tree):
-    logits = torch.zeros(0, tree.num_nodes, 9, 9, requires_grad=True)
-    value = rmi_loss(logits, torch.zeros(0, 9, 9, dtype=torch.long), tree)
+@pytest.mark.parametrize("size", [(0, 9, 9), (2, 0, 9), (2, 9, 0)])
+def test_an_empty_batch_is_zero(tree, size):
+    batch, *area = size
+    logits = torch.zeros(batch, tree.num_nodes, *area, requires_grad=True)
+    value = rmi_loss(logits, torch.zeros(size, dtype=torch.long), tree)
     value.backward()
     assert value == 0
 

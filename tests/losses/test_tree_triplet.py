@@ -266,6 +266,16 @@ def test_no_triplet_is_zero_with_a_gradient_path(cityscapes, label):
     assert torch.equal(labels, before)
 
 
+@pytest.mark.parametrize(("grid", "size"), [((0, 3), (8, 8)), ((3, 0), (8, 8)), ((4, 4), (0, 8))])
+def test_maps_without_a_pixel_are_zero(cityscapes, grid, size):
+    embeddings = torch.randn(2, 8, *grid, requires_grad=True)
+    value = tree_triplet_loss(embeddings, torch.zeros(2, *size, dtype=torch.long), cityscapes)
+    value.backward()
+    assert value == 0 and embeddings.grad.eq(0).all()
+    with pytest.raises(ValueError, match="embeddings have no channel"):
+        tree_triplet_loss(torch.zeros(2, 0, 4, 4), torch.zeros(2, 4, 4).long(), cityscapes)
+
+
 def test_one_leaf_and_one_pixel():
     tree = Hierarchy.from_dict(["a"])
     embeddings = torch.randn(1, 2, 1, 1, requires_grad=True)

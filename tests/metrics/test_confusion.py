@@ -81,6 +81,15 @@ def test_void_may_be_any_value_outside_the_tree(void):
     assert nodes[CAR, CAR] == nodes[CAR, VEHICLE] == 1 and nodes.sum() == 2
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64])
+def test_void_below_0_is_not_consistent_in_a_large_tree(dtype):
+    tree = Hierarchy.load("mapillary_vistas_v2")  # too large for a table of all combinations
+    leaf = np.arange(99).reshape(9, 11)
+    truth = np.where(leaf < 4, -1, leaf).astype(dtype)
+    direct = [tree.level_nodes(i)[tree.leaf_to_level(i)[leaf]] for i in range(tree.num_levels)]
+    assert count_image(leaf, truth, tree, ignore_label=-1, direct=direct)[2] == 95
+
+
 def test_inputs_are_not_changed():
     arrays = [np.array([[CAR, 1]]), np.array([[CAR, 255]]), np.array([[VEHICLE, FLAT]])]
     before = [a.copy() for a in arrays]

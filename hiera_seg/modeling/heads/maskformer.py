@@ -9,7 +9,12 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
+from hiera_seg.config import (
+    ConfigError,
+    check_model_numbers,
+    resolve_hierarchy,
+    resolve_ignore_label,
+)
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss
@@ -90,11 +95,17 @@ class HieraMaskFormerHead(nn.Module):
         keys = cfg.MODEL.HIERA_SEG.MASK_FORMER
         hierarchy = resolve_hierarchy(cfg)
         ignore_value = resolve_ignore_label(cfg, hierarchy)
+        check_model_numbers(cfg)
         _check_keys(keys)
         if cfg.MODEL.HIERA_SEG.LOSSES:  # or a config would name losses that nothing computes
             raise ConfigError(
                 f"MODEL.HIERA_SEG.LOSSES is {cfg.MODEL.HIERA_SEG.LOSSES}; HieraMaskFormerHead "
                 f"trains its queries by losses of their own, which {KEY} weighs: set it to []"
+            )
+        if cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT:
+            raise ConfigError(
+                f"MODEL.HIERA_SEG.AUXILIARY.WEIGHT is {cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT}; "
+                "HieraMaskFormerHead has no auxiliary head: set it to 0"
             )
         if cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD:
             raise ConfigError(
@@ -187,13 +198,14 @@ class HieraMaskFormerHead(nn.Module):
             (B, N, H, W) float at ``score_stride``: the sum over queries of node score times
             sigmoid of the mask; not negative, may exceed 1.
         """
-        node_scores = self.loss.classes.node_scores(_at_least_float32(prediction.class_logits))
-        masks = prediction.mask_logits
+        masks, class_logits = prediction.mask_logits, prediction.class_logits
+        dtype = torch.promote_types(masks.dtype, torch.float32)
+        node_scores = self.loss.classes.node_scores(class_logits.to(dtype))
         factor = self.pixel_decoder.stride / self.score_stride
         size = tuple(round(int(n) * factor) for n in masks.shape[-2:])
         total = None
         for start in range(0, masks.shape[1], _CHUNK):
-            chunk = _at_least_float32(masks[:, start : start + _CHUNK])
+            chunk = masks[:, start : start + _CHUNK].to(dtype)
             if factor != 1:
                 chunk = F.interpolate(chunk, size=size, mode="bilinear", align_corners=False)
             scores = node_scores[:, start : start + _CHUNK]
@@ -246,23 +258,15 @@ class HieraMaskFormerHead(nn.Module):
         return result
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def _check_keys(keys: CfgNode) -> None:
     if keys.OPTION not in QUERY_OPTIONS:
         raise ConfigError(f"{KEY}.OPTION is {keys.OPTION!r}; choose one of {tuple(QUERY_OPTIONS)}")
-    for name in ("NUM_QUERIES", "NUM_HEADS", "NUM_POINTS", "DIM_FEEDFORWARD", "DECODER_LAYERS"):
-        if keys[name] < 1:
-            raise ConfigError(f"{KEY}.{name} is {keys[name]}; 1 or more is needed")
     if keys.HIDDEN_DIM % keys.NUM_HEADS or keys.HIDDEN_DIM % 4:
         raise ConfigError(
             f"{KEY}.HIDDEN_DIM is {keys.HIDDEN_DIM}; it must be a multiple of 4 and of "
             f"{KEY}.NUM_HEADS, {keys.NUM_HEADS}"
         )
-    if keys.OVERSAMPLE_RATIO < 1 or not 0 <= keys.IMPORTANCE_SAMPLE_RATIO <= 1:
+    if not 0 <= keys.IMPORTANCE_SAMPLE_RATIO <= 1:
         raise ConfigError(
-            f"{KEY}.OVERSAMPLE_RATIO is {keys.OVERSAMPLE_RATIO} and IMPORTANCE_SAMPLE_RATIO "
-            f"{keys.IMPORTANCE_SAMPLE_RATIO}; 1 or more, and a number from 0 to 1, are needed"
+            f"{KEY}.IMPORTANCE_SAMPLE_RATIO is {keys.IMPORTANCE_SAMPLE_RATIO}: from 0 to 1"
         )
