@@ -22,7 +22,8 @@ from hiera_seg.engine import (
     exit_on_error,
     load_config,
 )
-from hiera_seg.engine.reporting import evaluation_folder, read_summary, report_run
+from hiera_seg.engine.reporting import read_summary, report_run
+from hiera_seg.evaluation import evaluation_folder
 from hiera_seg.hierarchy import HierarchyError
 
 try:

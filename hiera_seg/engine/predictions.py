@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from hiera_seg.config import ConfigError
 from hiera_seg.engine.checkpoint import CheckpointError
-from hiera_seg.engine.trained import TrainedCheckpointer
+from hiera_seg.engine.trained import TrainedCheckpointer, last_checkpoint, with_weights
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, take_average
 from hiera_seg.modeling.build import build_model
@@ -38,17 +38,17 @@ def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredi
         CheckpointError: no weights, or weights that do not fit.
     """
     weights = cfg.MODEL.WEIGHTS
-    model = build_model(cfg)
-    map_classes = cfg.MODEL.HIERA_SEG.MAP_CLASSES
-    checkpointer = TrainedCheckpointer(model, cfg.OUTPUT_DIR, map_classes=map_classes)
-    if "MODEL.WEIGHTS" not in opts and checkpointer.has_checkpoint():
-        weights = checkpointer.get_checkpoint_file()
+    if "MODEL.WEIGHTS" not in opts:
+        weights = last_checkpoint(cfg.OUTPUT_DIR) or weights
     if not weights:
         raise CheckpointError(
             f"no weights: there is no checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR}, and MODEL.WEIGHTS "
             "is empty; train first, or add --opts MODEL.WEIGHTS FILE"
         )
-    found = checkpointer.load(weights)
+    cfg = with_weights(cfg, weights)
+    model = build_model(cfg)
+    map_classes = cfg.MODEL.HIERA_SEG.MAP_CLASSES
+    found = TrainedCheckpointer(model, cfg.OUTPUT_DIR, map_classes=map_classes).load(weights)
     if cfg.SOLVER.EMA.ENABLED:
         take_average(model, found, weights)
     return HieraPredictor(cfg, model), weights

@@ -18,6 +18,7 @@ from torch import nn
 from hiera_seg.config import WIDE_IGNORE_VALUE, ConfigError, resolve_hierarchy
 from hiera_seg.data import DatasetError, LabelReader
 from hiera_seg.data.files import check_same_size, read_image_file
+from hiera_seg.evaluation import evaluation_folder
 from hiera_seg.hierarchy import Hierarchy, HierarchyError
 from hiera_seg.inference import HieraPredictor
 from hiera_seg.modeling import HieraSegmentor
@@ -30,13 +31,6 @@ logger = logging.getLogger(__name__)
 
 REPORT = "report.html"
 SUMMARY = "hiera_metrics.json"
-
-
-def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Where the evaluation of a dataset writes: several sets must not overwrite each other."""
-    if len(cfg.DATASETS.TEST) > 1:
-        return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-    return cfg.OUTPUT_DIR
 
 
 def spread_over(dataset_name: str, num: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import logging
 
+from detectron2.config import CfgNode
 from torch import nn
 
 from hiera_seg.config import ConfigError
@@ -13,6 +14,20 @@ logger = logging.getLogger(__name__)
 
 class TrainedCheckpointer(RefusesUntrained, HieraCheckpointer):
     """Loads what a run saved, and refuses weights that leave the head as it was drawn."""
+
+
+def last_checkpoint(folder: str) -> str:
+    """The file that ``--resume`` goes on from; "" where a run has saved none there."""
+    checkpointer = HieraCheckpointer(nn.Module(), folder)
+    return checkpointer.get_checkpoint_file() if checkpointer.has_checkpoint() else ""
+
+
+def with_weights(cfg: CfgNode, weights: str) -> CfgNode:
+    """A copy for a model that is going to have `weights`: its parts fetch none of their own."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = weights
+    return cfg
 
 
 def load_to_evaluate(

@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from torch import nn
 
-from hiera_seg.config import ConfigError, resolve_hierarchy
+from hiera_seg.config import ConfigError
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.input_keys import check_input_keys
@@ -29,19 +29,19 @@ from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.hooks import BestWeights, EarlyStopping, Evaluation, WeightsFile
 from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.randomness import get_random_state, set_random_state
-from hiera_seg.engine.reporting import check_reports, evaluation_folder, report_evaluation
+from hiera_seg.engine.reporting import check_reports, report_evaluation
 from hiera_seg.engine.restart import goes_on
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.strips import BatchStrips, show_test_images
-from hiera_seg.engine.trained import load_to_evaluate
+from hiera_seg.engine.trained import last_checkpoint, load_to_evaluate, with_weights
 from hiera_seg.engine.training_keys import (
     check_metrics,
     check_reference_world_size,
     check_training_keys,
 )
 from hiera_seg.engine.validation import check_can_validate, validation_losses
-from hiera_seg.evaluation import HieraSemSegEvaluator
+from hiera_seg.evaluation import build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA
 from hiera_seg.modeling.build import refusals_named
 
@@ -249,7 +249,8 @@ class HieraTrainer(DefaultTrainer):
                 :meth:`test` evaluates any model, with whatever weights it has.
         """
         check_reports(cfg)
-        model = cls.build_model(cfg)
+        weights = (resume and last_checkpoint(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
+        model = cls.build_model(with_weights(cfg, weights))
         load_to_evaluate(
             model,
             cfg.OUTPUT_DIR,
@@ -344,10 +345,7 @@ class HieraTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        folder = evaluation_folder(cfg, dataset_name)
-        return HieraSemSegEvaluator(
-            dataset_name, output_dir=folder, hierarchy=resolve_hierarchy(cfg)
-        )
+        return build_hiera_evaluator(cfg, dataset_name)
 
 
 def autocast_precision(cfg: CfgNode) -> torch.dtype | None:

@@ -2,7 +2,15 @@
 
 import hiera_seg.compat  # noqa: F401  says how to install Detectron2 where it is missing
 
+from .build import build_hiera_evaluator, evaluation_folder
 from .evaluator import HieraSemSegEvaluator
 from .tables import class_table, report, summary_table
 
-__all__ = ["HieraSemSegEvaluator", "class_table", "report", "summary_table"]
+__all__ = [
+    "HieraSemSegEvaluator",
+    "build_hiera_evaluator",
+    "class_table",
+    "evaluation_folder",
+    "report",
+    "summary_table",
+]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.modeling import BACKBONE_REGISTRY
 
 from hiera_seg.config import CheckpointError, ConfigError
 from hiera_seg.engine import HieraCheckpointer, HieraTrainer
@@ -21,6 +22,22 @@ def test_an_average_that_does_not_fit_is_named(cfg, tmp_path):
     for load in (HieraTrainer.evaluate, load_predictor, HieraPredictor):
         with pytest.raises(CheckpointError, match=message):
             load(cfg)
+
+
+def test_parts_fetch_no_weights_of_their_own_for_a_run_that_has_some(cfg, monkeypatch):
+    seen = []
+    build = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)
+
+    def build_and_note(cfg, input_shape):
+        seen.append(cfg.MODEL.WEIGHTS)
+        return build(cfg, input_shape)
+
+    monkeypatch.setitem(BACKBONE_REGISTRY._obj_map, cfg.MODEL.BACKBONE.NAME, build_and_note)
+    HieraCheckpointer(HieraTrainer.build_model(cfg), cfg.OUTPUT_DIR).save("model_0000009")
+    HieraTrainer.evaluate(cfg, resume=True)
+    load_predictor(cfg)
+    last = str(Path(cfg.OUTPUT_DIR) / "model_0000009.pth")
+    assert seen == ["", last, last]
 
 
 def test_an_untrained_network_takes_no_place_of_a_run(cfg, tmp_path, caplog):

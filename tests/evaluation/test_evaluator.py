@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -19,8 +20,9 @@ from detectron2.evaluation import (
 )
 from PIL import Image
 
+from hiera_seg import add_hiera_seg_config
 from hiera_seg.data import DatasetError, register_hierarchical_dataset
-from hiera_seg.evaluation import HieraSemSegEvaluator
+from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import PathCounts, hierarchy_scores
 
@@ -254,7 +256,7 @@ def test_predictions_are_not_written_unless_asked_for(dataset, tmp_path):
         HieraSemSegEvaluator(name, save_predictions=True)
 
 
-def test_a_model_with_another_tree_is_scored_in_its_own(dataset):
+def test_a_model_with_another_tree_is_scored_in_its_own(dataset, tmp_path):
     name, records, truths = dataset
     own = Hierarchy.from_dict(
         {"world": {"vehicle": ["bus", "car"]}, "flat": ["path", "road"], "sky": None}
@@ -264,14 +266,29 @@ def test_a_model_with_another_tree_is_scored_in_its_own(dataset):
     own = Hierarchy.from_dict({"vehicle": ["bus", "car"], "flat": ["path", "road"], "sky": None})
     translate = np.array([own.paths.index(path) for path in TREE.paths])
     expected = run(HieraSemSegEvaluator(name), records, FakeModel(truths))["sem_seg"]
-    evaluator = HieraSemSegEvaluator(name, hierarchy=own)
-    for index, record in enumerate(records):
-        labels = FakeModel(truths).predict(index)["hiera_labels"]
-        labels = [torch.tensor(translate[values.numpy()]) for values in labels]
-        evaluator.process([record], [{"hiera_labels": labels}])
-    found = evaluator.evaluate()["sem_seg"]
-    assert found["mIoU_level_0"] == pytest.approx(expected["mIoU_group"])
-    assert found["IoU-car"] == expected["IoU-car"]
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.OUTPUT_DIR, cfg.MODEL.HIERA_SEG.HIERARCHY = str(tmp_path), str(tmp_path / "own.yaml")
+    own.to_yaml(cfg.MODEL.HIERA_SEG.HIERARCHY)
+    for evaluator in (HieraSemSegEvaluator(name, hierarchy=own), build_hiera_evaluator(cfg, name)):
+        for index, record in enumerate(records):
+            labels = FakeModel(truths).predict(index)["hiera_labels"]
+            labels = [torch.tensor(translate[values.numpy()]) for values in labels]
+            evaluator.process([record], [{"hiera_labels": labels}])
+        found = evaluator.evaluate()["sem_seg"]
+        assert found["mIoU_level_0"] == pytest.approx(expected["mIoU_group"])
+        assert found["IoU-car"] == expected["IoU-car"]
+    assert (tmp_path / "hiera_metrics.json").is_file()
+
+
+def test_several_sets_do_not_overwrite_each_other(dataset):
+    name, records, truths = dataset
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(Path(records[0]["file_name"]).parent), (name, "other")
+    run(build_hiera_evaluator(cfg, name), records, FakeModel(truths))
+    assert (Path(cfg.OUTPUT_DIR) / "inference" / name / "hiera_metrics.json").is_file()
+    assert not (Path(cfg.OUTPUT_DIR) / "hiera_metrics.json").exists()
 
 
 def test_it_can_be_sent_to_another_process(dataset):

@@ -90,6 +90,14 @@ def test_the_parts_train_under_detectron2s_own_trainer(options):
     assert multiplier(0.0) == pytest.approx(0.001) and 0 < multiplier(0.9) < 0.2
 
 
+def test_the_evaluator_scores_in_the_models_tree(options, tmp_path):
+    tree = {"flat": ["road", "pavement"], "vehicle": ["car", "truck"], "sky": None}
+    Hierarchy.from_dict(tree, levels=["group", "class"]).to_yaml(tmp_path / "larger.yaml")
+    options.append(f"hierarchy.source={tmp_path}/larger.yaml")
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(CONFIG), options)
+    assert "mIoU_group" in instantiate(cfg.dataloader.evaluator).metric_names
+
+
 def test_the_config_survives_a_file(options, tmp_path):
     LazyConfig.save(load_lazy_config(CONFIG, options), str(tmp_path / "config.yaml"))
     again = LazyConfig.load(str(tmp_path / "config.yaml"))

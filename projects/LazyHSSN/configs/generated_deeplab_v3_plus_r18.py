@@ -71,7 +71,9 @@ dataloader = {
         num_workers=2,
     ),
     "evaluator": L(HieraSemSegEvaluator)(
-        dataset_name="${datasets.test}", output_dir="${train.output_dir}"
+        dataset_name="${datasets.test}",
+        output_dir="${train.output_dir}",
+        hierarchy="${hierarchy}",
     ),
 }
 
