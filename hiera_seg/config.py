@@ -1,7 +1,9 @@
 """Every config key of the package, once, with its default; and what a config resolves to."""
 
 import copy
+import functools
 import inspect
+from collections.abc import Mapping
 
 import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
 
@@ -10,11 +12,35 @@ from detectron2.config import CfgNode as CN
 from detectron2.data import MetadataCatalog
 from detectron2.projects.deeplab import add_deeplab_config
 
-from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy import Hierarchy, HierarchyError
 from hiera_seg.losses import HIERA_LOSSES
 
 STOCK_IGNORE_VALUE = 255  # Detectron2's default of MODEL.SEM_SEG_HEAD.IGNORE_VALUE
 WIDE_IGNORE_VALUE = 65535  # void of 16-bit label files, for trees of more than 255 nodes
+
+# Numbers of a model that can not be smaller.
+_MODEL_AT_LEAST = {
+    "MODEL.SEM_SEG_HEAD": {"CONVS_DIM": 1},
+    "MODEL.HIERA_SEG.TREE_TRIPLET": {"SCHEDULE_ITERS": 0},
+    "MODEL.HIERA_SEG.EMBEDDING": {"HIDDEN_CHANNELS": 0, "DIM": 1},
+    "MODEL.HIERA_SEG.AUXILIARY": {"WEIGHT": 0, "CHANNELS": 1},
+    "MODEL.HIERA_SEG.OCR": {"WEIGHT": 0, "KEY_CHANNELS": 1},
+    "MODEL.HIERA_SEG.MASK_FORMER": {
+        "NUM_QUERIES": 1,
+        "HIDDEN_DIM": 1,
+        "NUM_HEADS": 1,
+        "DIM_FEEDFORWARD": 1,
+        "DECODER_LAYERS": 1,
+        "ENCODER_LAYERS": 1,
+        "ENCODER_DIM_FEEDFORWARD": 1,
+        "CLASS_WEIGHT": 0,
+        "MASK_WEIGHT": 0,
+        "DICE_WEIGHT": 0,
+        "NO_OBJECT_WEIGHT": 0,
+        "NUM_POINTS": 1,
+        "OVERSAMPLE_RATIO": 1,
+    },
+}
 
 
 class ConfigError(ValueError):
@@ -227,15 +253,36 @@ def _add_nodes_of_other_losses(hiera: CN) -> None:
                 node[option.name.upper()] = copy.deepcopy(option.default)
 
 
+def check_model_numbers(cfg: CN) -> None:
+    """Raise ConfigError for the first number of a model that is too small."""
+    require_at_least(cfg, _MODEL_AT_LEAST)
+
+
+def require_at_least(cfg: CN, least: Mapping[str, Mapping[str, float]]) -> None:
+    """Raise ConfigError for the first number of a config below what it has to be.
+
+    Args:
+        cfg: a config.
+        least: for nodes of it, in full: the smallest value that each key may have.
+    """
+    for name, keys in least.items():
+        node = functools.reduce(getattr, name.split("."), cfg)
+        for key, minimum in keys.items():
+            if not node[key] >= minimum:
+                raise ConfigError(f"{name}.{key} is {node[key]}: {minimum} or more")
+
+
 def resolve_hierarchy(cfg: CN) -> Hierarchy:
     """The class tree that a config trains: MODEL.HIERA_SEG.HIERARCHY or the training set's.
 
     Raises:
-        ConfigError: neither is there.
-        HierarchyError: the tree that the key names can not be read.
+        ConfigError: neither is there, or the tree that the key names can not be read.
     """
     if cfg.MODEL.HIERA_SEG.HIERARCHY:
-        return Hierarchy.load(cfg.MODEL.HIERA_SEG.HIERARCHY)
+        try:
+            return Hierarchy.load(cfg.MODEL.HIERA_SEG.HIERARCHY)
+        except HierarchyError as error:
+            raise ConfigError(f"MODEL.HIERA_SEG.HIERARCHY: {error}") from error
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         tree = MetadataCatalog.get(name).get("hierarchy")
         if tree is not None:
@@ -243,8 +290,8 @@ def resolve_hierarchy(cfg: CN) -> Hierarchy:
     raise ConfigError(
         f"no class tree: none of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} and DATASETS.TEST "
         f"{tuple(cfg.DATASETS.TEST)} was registered with one; register it with "
-        "register_hierarchical_dataset, or set MODEL.HIERA_SEG.HIERARCHY to a built-in tree or "
-        "a file"
+        "register_hierarchical_dataset in a module that is imported (--import), or set "
+        "MODEL.HIERA_SEG.HIERARCHY to a built-in tree or a file"
     )
 
 

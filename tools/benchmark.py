@@ -11,6 +11,7 @@ import platform
 
 import torch
 
+from hiera_seg.config import ConfigError
 from hiera_seg.engine.benchmark import GROUPS, as_rows, measure, table
 from hiera_seg.engine.benchmark.harness import MIN_ROUNDS
 from hiera_seg.engine.benchmark.sweep import plot, run_sweeps
@@ -70,7 +71,7 @@ def main(args: argparse.Namespace) -> None:
         if args.only in comparison.name
     ]
     if not chosen:
-        raise SystemExit(f"--only {args.only!r}: no row has that in its name")
+        raise ConfigError(f"--only {args.only!r}: no row has that in its name")
     results = []
     for comparison, key in chosen:
         print(f"{key}: {comparison.name} ...", flush=True)

@@ -40,7 +40,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--show", type=int, default=20, metavar="N", help="problems to list per dataset (20)"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.show < 0:
+        parser.error("--show must be at least 0")
+    return args
 
 
 def main(args: argparse.Namespace) -> None:

@@ -43,10 +43,11 @@ def main(args: argparse.Namespace) -> None:
 def draw(hierarchy: Hierarchy, path: Path) -> None:
     from PIL import Image  # printing a tree needs no picture library
 
+    from hiera_seg.engine.cli import exit_on_error, prepare_file
     from hiera_seg.visualization import legend
 
     columns = -(-hierarchy.num_nodes // 50)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    exit_on_error(prepare_file, path, "--png")
     Image.fromarray(legend(hierarchy, columns=columns, ids=True)).save(path, format="PNG")
     print(f"drawn: {path}")
 

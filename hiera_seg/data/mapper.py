@@ -259,7 +259,19 @@ def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
         if own.paths[left] in target and own.paths[right] in target:
             a, b = target[own.paths[left]], target[own.paths[right]]
             swap[a], swap[b] = b, a
-    # Two inner nodes swap where all their children do: a coarse label swaps like a fine one.
+    return with_inner_nodes(swap, model)
+
+
+def with_inner_nodes(swap: np.ndarray, model: Hierarchy) -> np.ndarray:
+    """Let two inner nodes swap where all their children do: a coarse label swaps like a fine one.
+
+    Args:
+        swap: int64 (N,), its own inverse; changed in place.
+        model: the tree.
+
+    Returns:
+        `swap`.
+    """
     inner = np.arange(model.num_leaves, model.num_nodes)
     for depth in sorted(set(model.depth[inner].tolist()), reverse=True):
         nodes = inner[model.depth[inner] == depth]

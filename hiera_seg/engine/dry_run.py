@@ -30,7 +30,7 @@ def dry_run(cfg: CfgNode) -> str:
 
     Raises:
         ConfigError, DatasetError, HierarchyError, CheckpointError: what would end the training
-            before its first step.
+            before its first step, but for the content of weights and for OUTPUT_DIR.
     """
     given, cfg = cfg, cfg.clone()
     cfg.defrost()

@@ -21,6 +21,7 @@ from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.distributed import distribute, share_buffers
+from hiera_seg.engine.setup import refuse_switches
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def setup_lazily(args: argparse.Namespace) -> DictConfig:
     """
     import_modules(args.modules)
     allow_unsafe_pickle(args.unsafe_pickle)
+    refuse_switches(args.opts)
     cfg = load_lazy_config(args.config_file, args.opts)
     try:
         default_setup(cfg, args)

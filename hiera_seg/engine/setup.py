@@ -89,9 +89,22 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def refuse_switches(opts: list[str]) -> None:
+    """Check that no switch stands among KEY VALUE pairs, which take all words after them.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for word in opts:
+        if word.startswith("--"):
+            raise ConfigError(f"{word} stands after KEY VALUE pairs: put switches before them")
+
+
 def _read_config(config_file: str, opts: list[str]) -> CfgNode:
+    refuse_switches(opts)
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
+    defaults = cfg.MODEL.HIERA_SEG.clone()
     try:
         if config_file:
             cfg.merge_from_file(config_file, allow_unsafe=False)
@@ -110,7 +123,17 @@ def _read_config(config_file: str, opts: list[str]) -> CfgNode:
         cfg.merge_from_list(opts)
     except Exception as error:
         raise ConfigError(f"options {' '.join(opts)}: {_reason(error)}") from error
+    _refuse_none(cfg.MODEL.HIERA_SEG, defaults, "MODEL.HIERA_SEG")
     return cfg
+
+
+def _refuse_none(node: CfgNode, defaults: CfgNode, name: str) -> None:
+    """yacs lets any value be None, which keys that are numbers or names can not work with."""
+    for key, default in defaults.items():
+        if isinstance(default, CfgNode):
+            _refuse_none(node[key], default, f"{name}.{key}")
+        elif node[key] is None and default is not None:
+            raise ConfigError(f"{name}.{key} is None; its default is {default!r}")
 
 
 def _choose_device(cfg: CfgNode) -> None:

@@ -5,7 +5,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import GradientClipType
 from detectron2.utils import comm
 
-from hiera_seg.config import ConfigError
+from hiera_seg.config import ConfigError, require_at_least
 from hiera_seg.data.loader import ON_ERROR
 from hiera_seg.engine.hooks import unknown_metric
 
@@ -14,23 +14,22 @@ FULL_MODEL = "full_model"  # a CLIP_TYPE beside Detectron2's own
 
 # Numbers that have to be so large.
 _AT_LEAST = {
-    "SOLVER.MAX_ITER": 1,
-    "SOLVER.CHECKPOINT_PERIOD": 1,
-    "SOLVER.BASE_LR": 0,
-    "SOLVER.MOMENTUM": 0,
-    "SOLVER.WEIGHT_DECAY": 0,
-    "SOLVER.WARMUP_ITERS": 0,
-    "DATALOADER.NUM_WORKERS": 0,
+    "SOLVER": {
+        "MAX_ITER": 1,
+        "CHECKPOINT_PERIOD": 1,
+        "BASE_LR": 0,
+        "MOMENTUM": 0,
+        "WEIGHT_DECAY": 0,
+        "WARMUP_ITERS": 0,
+    },
+    "DATALOADER": {"NUM_WORKERS": 0},
 }
 _WARMUPS = ("constant", "linear")
 
 
 def check_training_keys(cfg: CfgNode) -> None:
     """Raise ConfigError for the first key of a training whose value can not work."""
-    for key, least in _AT_LEAST.items():
-        node, _, name = key.partition(".")
-        if not cfg[node][name] >= least:
-            raise ConfigError(f"{key} is {cfg[node][name]}: {least} or more")
+    require_at_least(cfg, _AT_LEAST)
     _check_batch(cfg)
     _check_solver(cfg)
     if cfg.DATALOADER.ON_ERROR not in ON_ERROR:

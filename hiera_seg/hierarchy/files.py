@@ -50,9 +50,8 @@ def builtin_names() -> tuple[str, ...]:
 
 def read(source: str | os.PathLike[str]) -> FileContent:
     """Reads a built-in tree by name or a file by path."""
-    try:
-        text = os.fspath(source)
-    except TypeError:
+    text = os.fspath(source) if isinstance(source, os.PathLike) else source
+    if not isinstance(text, str):
         fail(f"a hierarchy is loaded from a name or a path, not from {source!r}")
     if text in builtin_names():
         path = LIBRARY / f"{text}.yaml"
@@ -72,6 +71,8 @@ def read(source: str | os.PathLike[str]) -> FileContent:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         fail("the file is not UTF-8 text", origin, line)
+    except ValueError as error:  # a zero byte in its name
+        fail(f"cannot read the hierarchy file: {error}", repr(origin))
     if path.suffix.lower() == ".csv":
         return _read_csv(content, origin, path.stem)
     read_text = read_json if path.suffix.lower() == ".json" else read_yaml

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hiera_seg.config import ConfigError
 from hiera_seg.data.files import DatasetError, read_image_file
-from hiera_seg.data.mapper import swap_table
+from hiera_seg.data.mapper import swap_table, with_inner_nodes
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.sliding import Size, slide
 from hiera_seg.modeling import HieraSegmentor, NodeView
@@ -161,13 +161,29 @@ def mirrored_nodes(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
 
     Returns:
         int64 (N,), its own inverse; None where no dataset has pairs.
+
+    Raises:
+        DatasetError: one swaps a node with another than the datasets before it.
     """
+    nodes = np.arange(hierarchy.num_nodes)
+    swap = nodes.copy()
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         metadata = MetadataCatalog.get(name) if name in MetadataCatalog else None
-        if metadata is not None and metadata.get("flip_pairs"):
-            own = Hierarchy.from_dict(**metadata.hierarchy)
-            return swap_table(metadata.flip_pairs, own, hierarchy)
-    return None
+        if metadata is None or not metadata.get("flip_pairs"):
+            continue
+        table = swap_table(
+            metadata.flip_pairs, Hierarchy.from_dict(**metadata.hierarchy), hierarchy
+        )
+        known, told = swap != nodes, table != nodes
+        if (differs := np.flatnonzero(known & told & (swap != table))).size:
+            node = differs[0]
+            a, b, c = (hierarchy.paths[i] for i in (node, swap[node], table[node]))
+            raise DatasetError(
+                f"flip_pairs of dataset {name!r} swap {a!r} with {c!r}, those of another dataset "
+                f"with {b!r}: a mirrored image can not be turned back"
+            )
+        swap[told] = table[told]
+    return None if (swap == nodes).all() else with_inner_nodes(swap, hierarchy)
 
 
 def _size(value: Sequence[int], key: str) -> Size | None:

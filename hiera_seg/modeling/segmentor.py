@@ -55,8 +55,8 @@ class HieraSegmentor(nn.Module):
 
         Raises:
             ConfigError: an unknown ``output`` or one without the labels that `path_scores` are of,
-                a ``decode_as`` that is unknown or does not fit the head, or a backbone that asks
-                for square images.
+                a ``decode_as`` that is unknown or does not fit the head, a mean and deviation that
+                no image can have, or a backbone that asks for square images.
         """
         super().__init__()
         if output not in OUTPUTS:  # now, not at the first test after a long training
@@ -73,13 +73,21 @@ class HieraSegmentor(nn.Module):
                 "pixels (padding_constraints), HieraSegmentor takes images of any size: build it "
                 "without, as ViTs with square_pad=0"
             )
+        if len(pixel_mean) != len(pixel_std) or not all(deviation > 0 for deviation in pixel_std):
+            raise ConfigError(
+                f"MODEL.PIXEL_MEAN is {list(pixel_mean)} and MODEL.PIXEL_STD {list(pixel_std)}: a "
+                "number for each channel is needed in both, in PIXEL_STD above 0"
+            )
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        self.variant = decode_variant(
-            decode_as, sem_seg_head.loss_names, kind=sem_seg_head.output_kind
-        )
+        try:
+            self.variant = decode_variant(
+                decode_as, sem_seg_head.loss_names, kind=sem_seg_head.output_kind
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{type(sem_seg_head).__name__}: {error}") from error
         self.direct = direct
         self.output = output
         self.safe_depth = safe_depth

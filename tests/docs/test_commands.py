@@ -70,7 +70,10 @@ def options_of(script: str) -> frozenset[str]:
 
 @lru_cache
 def config_keys() -> frozenset[str]:
-    """Every key and node of a config, and every end of its name (TEST.DECODE)."""
+    """Every key and node of a config, and the ends of its name that are no other key's beginning.
+
+    HIERA_SEG.TEST.DECODE is one; TEST.DECODE would be looked for under TEST.
+    """
 
     def walk(node: CfgNode, prefix: str = "") -> Iterator[str]:
         for name, value in node.items():
@@ -80,9 +83,9 @@ def config_keys() -> frozenset[str]:
 
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
-    return frozenset(
-        key.split(".", start)[start] for key in walk(cfg) for start in range(key.count(".") + 1)
-    )
+    keys = frozenset(walk(cfg))
+    ends = (key.split(".", n)[n] for key in keys for n in range(1, key.count(".") + 1))
+    return keys | {end for end in ends if end.split(".")[0] not in cfg}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
@@ -126,4 +129,5 @@ def test_commands_are_found_where_they_are():
     assert "--input" in readme["tools/demo.py"]
     assert "--resume" in options_of("tools/train_net.py")
     assert "--resume" not in options_of("tools/show_hierarchy.py")
-    assert "HIERA_SEG.TEST.DECODE" in config_keys() and "TEST.DECODES" not in config_keys()
+    assert "HIERA_SEG.TEST.DECODE" in config_keys() and "TEST.EVAL_PERIOD" in config_keys()
+    assert not {"TEST.DECODE", "HIERA_SEG.TEST.DECODES"} & config_keys()

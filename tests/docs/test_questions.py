@@ -14,8 +14,9 @@ from detectron2.modeling import build_model
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.checkpoint import CheckpointError, SafeCheckpointer, read_checkpoint
-from hiera_seg.config import ConfigError, resolve_ignore_label
+from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import DatasetError, LabelReader, register_hierarchical_dataset
+from hiera_seg.data.catalog import require_registered
 from hiera_seg.engine import load_config
 from hiera_seg.modeling import decode_variant
 
@@ -28,6 +29,10 @@ def message_of(error: type[Exception], call, *args) -> str:
     with pytest.raises(error) as caught:
         call(*args)
     return str(caught.value)
+
+
+def matches(quotation: str, message: str) -> bool:
+    return bool(re.search(".*".join(map(re.escape, quotation.split("..."))), message))
 
 
 def test_error_messages_are_quoted_as_they_are(monkeypatch, tmp_path):
@@ -46,14 +51,24 @@ def test_error_messages_are_quoted_as_they_are(monkeypatch, tmp_path):
         message_of(ConfigError, decode_variant, "auto", ["my_loss"]),
         message_of(CheckpointError, read_checkpoint, tmp_path / "a.pkl"),
         message_of(CheckpointError, SafeCheckpointer(model).load, str(tmp_path / "a.pth")),
-        message_of(AttributeError, lambda: MetadataCatalog.get("never_heard_of").stuff_classes),
+        message_of(ConfigError, require_registered, ["never_heard_of"], "DATASETS.TEST"),
     ]
-    MetadataCatalog.remove("never_heard_of")
     headings = re.findall(r'^### "(.*)"$', PAGE.split("## Errors")[1], flags=re.MULTILINE)
     assert len(headings) == len(messages)
     for heading, message in zip(headings, messages, strict=True):
-        pattern = ".*".join(re.escape(part) for part in heading.split("..."))
-        assert re.search(pattern, message), message
+        assert matches(heading.replace("street_val", "never_heard_of"), message), message
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    others = [
+        message_of(ConfigError, resolve_hierarchy, cfg),
+        message_of(AttributeError, lambda: MetadataCatalog.get("never_heard_of").stuff_classes),
+    ]
+    MetadataCatalog.remove("never_heard_of")
+    quoted = re.findall(r'"([^"]+)"', " ".join(PAGE.split('which is not registered"')[1].split()))[
+        :2
+    ]
+    for quotation, message in zip(quoted, others, strict=True):
+        assert matches(quotation, message), message
 
 
 def test_more_than_255_classes_are_16_bits_throughout(tmp_path):

@@ -138,3 +138,10 @@ def test_the_command_line_refuses_what_it_does_not_know():
     done = subprocess.run([sys.executable, TOOL, "speed"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "unknown group 'speed': choose of losses, train, eval, inference" in done.stderr
+
+
+def test_a_row_that_is_not_there_is_one_line(tmp_path):
+    options = ["losses", "--only", "zzz", "--json", tmp_path / "a.json"]
+    done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: --only 'zzz': no row has that in its name\n"

@@ -10,12 +10,20 @@ from hiera_seg.engine import HieraTrainer, dry_run, load_config
 from hiera_seg.engine.predictions import load_predictor
 from hiera_seg.inference import HieraPredictor
 
+HIERA = "MODEL.HIERA_SEG."
 WRONG = [
     (["SOLVER.MAX_ITER", 0], "SOLVER.MAX_ITER is 0: 1 or more"),
     (["SOLVER.CHECKPOINT_PERIOD", 0], "SOLVER.CHECKPOINT_PERIOD is 0: 1 or more"),
     (["SOLVER.BASE_LR", -0.1], "SOLVER.BASE_LR is -0.1: 0 or more"),
     (["SOLVER.BASE_LR", float("nan")], "SOLVER.BASE_LR is nan: 0 or more"),
     (["SOLVER.MOMENTUM", -0.9], "SOLVER.MOMENTUM is -0.9: 0 or more"),
+    (["MODEL.SEM_SEG_HEAD.CONVS_DIM", 0], "MODEL.SEM_SEG_HEAD.CONVS_DIM is 0: 1 or more"),
+    ([f"{HIERA}EMBEDDING.DIM", -1], f"{HIERA}EMBEDDING.DIM is -1: 1 or more"),
+    ([f"{HIERA}AUXILIARY.WEIGHT", -0.4], f"{HIERA}AUXILIARY.WEIGHT is -0.4: 0 or more"),
+    ([f"{HIERA}TREE_TRIPLET.SCHEDULE_ITERS", -5], "TREE_TRIPLET.SCHEDULE_ITERS is -5: 0 or more"),
+    ([f"{HIERA}HIERARCHY", "nope"], f"{HIERA}HIERARCHY: 'nope' is neither a built-in hierarchy"),
+    (["MODEL.PIXEL_STD", [0.0, 1.0, 1.0]], r"MODEL.PIXEL_STD \[0.0, 1.0, 1.0\]: .* above 0"),
+    (["MODEL.PIXEL_MEAN", [1.0, 1.0]], r"PIXEL_MEAN is \[1.0, 1.0\] and .*for each channel"),
     (["SOLVER.WARMUP_METHOD", "foo"], "WARMUP_METHOD is 'foo': choose \"constant\", \"linear\""),
     (["SOLVER.REFERENCE_WORLD_SIZE", 3], "REFERENCE_WORLD_SIZE is 3: .*IMS_PER_BATCH, 2, was"),
     (["SOLVER.NESTEROV", True, "SOLVER.MOMENTUM", 0.0], "optimizer .*: Nesterov .* momentum"),
@@ -51,7 +59,7 @@ def test_a_value_that_can_not_work_is_named_before_training(cfg, options, messag
 
 @pytest.mark.parametrize("build", [HieraPredictor, load_predictor, HieraTrainer.evaluate])
 def test_what_predicts_names_it_too(cfg, build):
-    cfg.MODEL.RESNETS.NORM = "Foo"
+    cfg.MODEL.RESNETS.NORM, cfg.MODEL.WEIGHTS = "Foo", "trained.pth"
     with pytest.raises(ConfigError, match="MODEL.RESNETS.NORM is 'Foo'") as caught:
         build(cfg)
     assert isinstance(caught.value.__cause__, KeyError)

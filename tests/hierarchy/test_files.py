@@ -201,6 +201,10 @@ def test_unknown_source(tmp_path, monkeypatch):
         Hierarchy.load("absent.yaml")
     with pytest.raises(HierarchyError, match="from a name or a path, not from 3"):
         Hierarchy.load(3)
+    with pytest.raises(HierarchyError, match="from a name or a path, not from b'cityscapes'"):
+        Hierarchy.load(b"cityscapes")
+    with pytest.raises(HierarchyError, match=r"a\\x00.yaml': cannot read .*: embedded null byte"):
+        Hierarchy.load("a\0.yaml")
 
 
 def test_written_file_is_laid_out_as_by_hand(tmp_path):

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from PIL import Image
 
-from hiera_seg import add_hiera_seg_config
+from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError, register_hierarchical_dataset
 from hiera_seg.inference import HieraSegmentorWithTTA
@@ -169,6 +169,30 @@ def test_a_config_says_it_all(cfg, make_model, tree, image):
     assert [view.image_size[0] for view in augmented.views(image)] == [30]
     cfg.TEST.AUG.STRIDE = [10, 32]
     assert HieraSegmentorWithTTA(cfg, model).stride == (10, 32)
+
+
+def test_pairs_of_all_datasets_are_turned_back(cfg):
+    own = {"group": {"left": ["left-arm", "left-leg"], "right": ["right-arm", "right-leg"]}}
+    both = Hierarchy.from_dict(own)
+    pairs = {"arms": ("left-arm", "right-arm"), "legs": ("left-leg", "right-leg")}
+    crossed = {"crossed": ("left-arm", "right-leg")}
+    for name, pair in (pairs | crossed).items():
+        register_hierarchical_dataset(name, list, hierarchy=both, flip_pairs=[pair])
+    try:
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("arms",), ("legs",)
+        swap = mirrored_nodes(cfg, both)
+        for name in ("arm", "leg"):
+            left, right = both[f"left-{name}"], both[f"right-{name}"]
+            assert (swap[left], swap[right]) == (right, left)
+        assert swap[both["left"]] == both["right"]  # which neither dataset says alone
+        cfg.DATASETS.TEST = ("crossed",)
+        message = "'crossed' swap '.*left-arm' with '.*right-leg', .* with '.*right-arm'"
+        with pytest.raises(DatasetError, match=message):
+            mirrored_nodes(cfg, both)
+    finally:
+        for name in pairs | crossed:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
 
 
 def test_sizes_that_can_not_work(cfg, make_model):

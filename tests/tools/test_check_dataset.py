@@ -94,6 +94,8 @@ def test_bad_arguments_are_one_line(project, check):
     assert code == 2 and err.startswith("error: --import my_dataset: No module named 'my_dataset'")
     assert err.count("\n") == 1
     assert check()[0] == 2
+    code, _, err = check("mine_val", "--import", "my_datasets", "--show", "-3")
+    assert code == 2 and "--show must be at least 0" in err
 
 
 def test_help(check):

@@ -61,4 +61,6 @@ def test_a_picture_without_opencv(show, tmp_path, monkeypatch):
 
 def test_a_picture_that_can_not_be_written(show, tmp_path):
     code, _, err = show("lip", "--png", tmp_path)
-    assert code == 1 and str(tmp_path) in err and err.count("\n") == 1
+    assert code == 2 and f"--png {tmp_path} is a folder" in err and err.count("\n") == 1
+    code, _, err = show("lip", "--png", "/proc/new/lip.png")
+    assert code == 2 and err.startswith("error: --png: the folder /proc/new can not be made")
