@@ -17,6 +17,7 @@ from hiera_seg.engine.analysis import (
     comparison_table,
     module_table,
 )
+from hiera_seg.engine.cli import prepare_file
 
 EPILOG = """
 examples:
@@ -52,6 +53,8 @@ def main(args: argparse.Namespace) -> None:
     size = args.size or (crop.SIZE if crop.ENABLED and crop.TYPE == "absolute" else (512, 512))
     if min(size) < 1 or args.depth < 0:
         raise ConfigError(f"--size {size} must be positive and --depth {args.depth} at least 0")
+    if args.json:
+        prepare_file(args.json, "--json")
     warnings.filterwarnings("ignore", module="torch")  # of tracing
     ours, flat = compare_with_flat(cfg, tuple(int(n) for n in size))
     tree = ours.hierarchy
@@ -61,11 +64,8 @@ def main(args: argparse.Namespace) -> None:
         f"the same network with a flat head\n\n{comparison_table(ours, flat)}"
     )
     if args.json:
-        try:
-            with open(args.json, "w") as file:
-                json.dump({"hierarchy": as_dict(ours), "flat": as_dict(flat)}, file, indent=1)
-        except OSError as error:
-            raise ConfigError(f"--json {args.json}: {error.strerror}") from error
+        with open(args.json, "w") as file:
+            json.dump({"hierarchy": as_dict(ours), "flat": as_dict(flat)}, file, indent=1)
 
 
 def as_dict(cost: NetworkCost) -> dict:

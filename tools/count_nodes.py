@@ -6,7 +6,7 @@ import argparse
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.counts import count_nodes
-from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.cli import exit_on_error, prepare_file
 from hiera_seg.engine.options import add_import
 from hiera_seg.losses import write_node_counts
 
@@ -32,6 +32,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     import_modules(args.modules)
     require_registered(args.names, "NAME")
+    prepare_file(args.output, "--output")
     counts = count_nodes(args.names, progress=True)
     try:
         write_node_counts(

@@ -15,7 +15,7 @@ import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warn
 
 # isort: split
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from hiera_seg.checkpoint import allow_unsafe_pickle
@@ -25,6 +25,7 @@ from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.files import check_same_size, read_image_file
 from hiera_seg.engine import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.engine.cli import prepare_folder
+from hiera_seg.engine.reporting import spread_over
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.media import VideoFrames, find_media, is_video, output_stems
 
@@ -214,11 +215,7 @@ def samples_of(args: argparse.Namespace) -> tuple[list[tuple[str, dict[str, Any]
     if args.webcam is not None:
         return [("webcam", {"file_name": args.webcam})], 0
     if args.dataset:
-        dicts = DatasetCatalog.get(args.dataset)
-        if not dicts:
-            raise DatasetError(f"dataset {args.dataset!r} is empty")
-        spread = np.unique(np.linspace(0, len(dicts) - 1, args.num).round().astype(int))
-        samples = [dicts[i] for i in spread]
+        samples = spread_over(args.dataset, args.num)
         return list(zip(output_stems([s["file_name"] for s in samples]), samples, strict=True)), 0
     found = {pattern: find_media(pattern) for pattern in args.input}
     empty = [

@@ -51,8 +51,9 @@ def difference(theirs: Hierarchy, ours: Hierarchy) -> str:
     """
     if theirs.paths == ours.paths:
         return ""
-    missing = [path for path in ours.paths if path not in set(theirs.paths)]
-    gone = [path for path in theirs.paths if path not in set(ours.paths)]
+    known, wanted = set(theirs.paths), set(ours.paths)
+    missing = [path for path in ours.paths if path not in known]
+    gone = [path for path in theirs.paths if path not in wanted]
     parts = []
     if missing:
         parts.append(f"it lacks {_listed(missing)}")

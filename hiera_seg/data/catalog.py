@@ -80,7 +80,7 @@ def register_hierarchical_dataset(
         resolve_flip_pairs(metadata.get("flip_pairs") or (), tree)
         resolve_unscored(metadata.get("unscored_classes") or (), tree)
         _check_void_classes(metadata.get("void_classes") or ())
-        _check_metric_names(tree, metadata)
+        check_metric_names(tree, metadata)
     except DatasetError as error:
         raise DatasetError(f"dataset {name!r}: {error}") from error
 
@@ -220,8 +220,16 @@ def _check_void_classes(names: Any) -> None:
         raise DatasetError(f"void_classes is {names!r}; a list of names is wanted")
 
 
-def _check_metric_names(tree: Hierarchy, metadata: Mapping[str, Any]) -> None:
-    """Check that no two scores of an evaluation would have one name."""
+def check_metric_names(tree: Hierarchy, metadata: Mapping[str, Any]) -> None:
+    """Check that no two scores of an evaluation would have one name.
+
+    Args:
+        tree: that is scored in.
+        metadata: of the dataset.
+
+    Raises:
+        DatasetError: two would; the message says what to rename.
+    """
     if "all" in tree.level_names and any(map(metadata.get, ("unscored_classes", "void_classes"))):
         raise DatasetError(
             "the level 'all' and the mean over all published classes would share the metric key "

@@ -28,8 +28,8 @@ def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str
         The path of each file, once it is written.
 
     Raises:
-        DatasetError: a file can not be read, an original would be overwritten, or two files
-            would be written to one place; nothing is written then.
+        DatasetError: an original would be overwritten, or two files would be written to one
+            place; nothing is written then. Or a file can not be read, after those before it.
     """
     meta = MetadataCatalog.get(name)
     reader = LabelReader.from_metadata(meta)
@@ -39,14 +39,19 @@ def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str
             f"(0..{MAX_RAW_ID}); register it with another"
         )
     wide = max(reader.hierarchy.num_nodes - 1, reader.ignore_label) > 255
-    paths = [record.get("sem_seg_file_name") for record in DatasetCatalog.get(name)]
+    records = DatasetCatalog.get(name)
+    paths = [record.get("sem_seg_file_name") for record in records]
     paths = [path for path in paths if path is not None]
     if not paths:
         raise DatasetError(f"dataset {name!r} lists no label files")
     targets = _plan(paths, meta.get("sem_seg_root"), out)
-    originals = {os.path.realpath(path) for path in paths}
-    if originals & {os.path.realpath(target) for target in targets.values()}:
-        raise DatasetError(f"{out} holds the labels of {name!r} themselves; write somewhere else")
+    written = {os.path.realpath(target) for target in targets.values()}
+    images = (record["file_name"] for record in records)
+    for kind, originals in (("labels", paths), ("images", images)):
+        if written & {os.path.realpath(path) for path in originals}:
+            raise DatasetError(
+                f"{out} holds the {kind} of {name!r} themselves; write somewhere else"
+            )
 
     for path, target in targets.items():
         labels = reader(path)

@@ -16,10 +16,11 @@ def check_input_keys(cfg: CfgNode) -> None:
         raise _none_of("MIN_SIZE_TRAIN_SAMPLING", keys.MIN_SIZE_TRAIN_SAMPLING, _SAMPLINGS)
     sizes = keys.MIN_SIZE_TRAIN
     sizes = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
-    if keys.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
+    in_order = len(sizes) == 2 and sizes[0] <= sizes[1]
+    if keys.MIN_SIZE_TRAIN_SAMPLING == "range" and not in_order:
         raise ConfigError(
             f'INPUT.MIN_SIZE_TRAIN is {sizes}: with MIN_SIZE_TRAIN_SAMPLING "range" it is two '
-            "numbers, such as (480, 960)"
+            "numbers, the smaller one first, such as (480, 960)"
         )
     if not sizes or min(sizes) < 0:
         raise ConfigError(
@@ -42,6 +43,11 @@ def _check_crop(kind: str, size: list[float]) -> None:
         if not absolute:
             wanted = "shares above 0 and at most 1, such as [0.5, 0.5]"
         raise ConfigError(f'INPUT.CROP.SIZE is {size}: with CROP.TYPE "{kind}" it is two {wanted}')
+    if kind == "absolute_range" and size[0] > size[1]:
+        raise ConfigError(
+            f'INPUT.CROP.SIZE is {size}: with CROP.TYPE "{kind}" it is the smallest and the '
+            "largest side, such as [256, 512]"
+        )
 
 
 def _none_of(key: str, value: object, allowed: tuple[str, ...]) -> ConfigError:

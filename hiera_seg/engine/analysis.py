@@ -28,7 +28,7 @@ class ModuleCost:
     Attributes:
         name: as in the state dict; "" is the whole network.
         parameters: numbers in its weights.
-        flops: multiply-adds at test time, as fvcore counts them; NaN where it is not run.
+        flops: multiply-adds at test time, as fvcore counts them; 0 where it is not run.
         activations: numbers that its convolutions and matrix products put out at test time.
     """
 

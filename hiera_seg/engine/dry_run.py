@@ -38,7 +38,8 @@ def dry_run(cfg: CfgNode) -> str:
     cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, 0)  # one below 0 is refused
     seed_everything(cfg.SEED)
     hierarchy = resolve_hierarchy(cfg)
-    weights = _find_weights(cfg.MODEL.WEIGHTS)
+    weights = _find_weights(cfg)
+    cfg.MODEL.HIERA_SEG.TIMM.PRETRAINED, cfg.MODEL.HIERA_SEG.TIMM.CHECKPOINT = False, ""
     with tempfile.TemporaryDirectory(prefix="hiera_seg_") as folder:
         cfg.OUTPUT_DIR = folder  # where the trainer begins its files of metrics
         trainer = HieraTrainer(cfg)
@@ -99,12 +100,18 @@ def label_shares(labels: np.ndarray, hierarchy: Hierarchy, ignore_label: int) ->
     return "\n\n".join(tables)
 
 
-def _find_weights(path: str) -> str:
+def _find_weights(cfg: CfgNode) -> str:
+    path, key, part = cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS", ""
+    timm = cfg.MODEL.HIERA_SEG.TIMM
+    if not path and cfg.MODEL.BACKBONE.NAME == "build_hiera_timm_backbone":
+        path, key, part = timm.CHECKPOINT, "MODEL.HIERA_SEG.TIMM.CHECKPOINT", " (backbone)"
+        if not path and timm.PRETRAINED:
+            return f"timm's own of {timm.NAME} (backbone), downloaded if they are not in its cache"
     if not path:
-        return "random (MODEL.WEIGHTS is empty)"
+        return f"random ({key} is empty)"
     if "://" in path:
-        return f"{path}, downloaded when a training begins"
+        return f"{path}{part}, downloaded when a training begins"
     path, _ = split_query(path)
     if not os.path.isfile(path):
-        raise CheckpointError(f"there is no checkpoint file {path}; check MODEL.WEIGHTS")
-    return f"{path}, {os.path.getsize(path) / 1e6:.1f} MB"
+        raise CheckpointError(f"there is no checkpoint file {path}; check {key}")
+    return f"{path}{part}, {os.path.getsize(path) / 1e6:.1f} MB"

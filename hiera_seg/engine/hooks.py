@@ -1,6 +1,7 @@
 """What happens at an evaluation of a run: records, the best weights, early stopping."""
 
 import difflib
+import itertools
 import json
 import logging
 import math
@@ -111,7 +112,9 @@ class BestWeights:
         if not path.is_file():
             return
         if start_iter == 0:
-            aside = path.with_name(f"{BEST}_of_an_earlier_run.pth")
+            ends = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+            names = (path.with_name(f"{BEST}_of_an_earlier_run{end}.pth") for end in ends)
+            aside = next(name for name in names if not name.exists())
             os.replace(path, aside)
             logger.info(f"{path.name} is of an earlier run; it is now {aside.name}")
             return
@@ -219,7 +222,8 @@ class Evaluation(EvalHook):
             self.record.open(start)
             if self.best is not None:
                 self.best.open(start)
-            due = self._period > 0 and start % self._period == 0
+            names = self.trainer.cfg.DATASETS.TEST
+            due = names and self._period > 0 and start % self._period == 0
             swallowed = due and 0 < start < self.trainer.max_iter and not self.record.has(start)
         if _of_main_process(swallowed):
             logger.info(f"The evaluation after {start} iterations was interrupted; it comes first")

@@ -12,6 +12,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -21,6 +22,7 @@ from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.distributed import distribute, share_buffers
+from hiera_seg.engine.restart import goes_on
 from hiera_seg.engine.setup import refuse_switches
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 
@@ -78,6 +80,7 @@ def setup_lazily(args: argparse.Namespace) -> DictConfig:
     refuse_switches(args.opts)
     cfg = load_lazy_config(args.config_file, args.opts)
     try:
+        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="hiera_seg")
         default_setup(cfg, args)
     except OSError as error:
         raise ConfigError(
@@ -154,7 +157,7 @@ def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | N
             hooks.PeriodicCheckpointer(checkpointer, **options.checkpointer)
             if comm.is_main_process()
             else None,
-            hooks.EvalHook(options.eval_period, evaluate),
+            _EvalHook(options.eval_period, evaluate),
             hooks.PeriodicWriter(
                 default_writers(options.output_dir, options.max_iter), period=options.log_period
             )
@@ -162,11 +165,19 @@ def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | N
             else None,
         ]
     )
+    resume = goes_on(checkpointer, resume)
     checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     stream.start_iter = start
     trainer.train(start, options.max_iter)
     return results[-1] if results else None
+
+
+class _EvalHook(hooks.EvalHook):
+    def after_train(self) -> None:
+        # Detectron2's own would also evaluate after the last iteration failed
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
 
 
 class _Stream:

@@ -104,7 +104,9 @@ def labels_alone(model: HieraSegmentor) -> Iterator[None]:
         for name, value in wanted.items():
             setattr(model, name, value)
         model.eval()
-        with torch.no_grad():
+        # In full precision, as in a test; and in older versions of torch what autocast keeps of a
+        # prediction without gradients would cost a step around it those of all weights
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
             yield
     finally:
         for name, value in before.items():
@@ -250,8 +252,9 @@ def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:
     scored = summary.get("dataset", dataset_name)
     if dataset_name and scored != dataset_name:
         raise ConfigError(
-            f"the evaluation in {folder} is of {scored}, not of {dataset_name}; evaluate that one "
-            f"too: tools/train_net.py --eval-only --resume DATASETS.TEST \"('{dataset_name}',)\""
+            f"the evaluation in {folder} is of {scored}, not of {dataset_name}; evaluate both, "
+            "which gives each a folder of its own: tools/train_net.py --config-file ... "
+            f"--eval-only --resume DATASETS.TEST \"('{scored}', '{dataset_name}')\""
         )
     return summary
 

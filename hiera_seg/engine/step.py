@@ -30,7 +30,8 @@ class HieraTrainStep(SimpleTrainer):
     so that an iteration does the same whether or not the run was interrupted before it.
 
     Attributes:
-        skipped: samples of all processes that could not be read so far (DATALOADER.ON_ERROR).
+        skipped: samples of all processes that were replaced so far, because they could not be read
+            (DATALOADER.ON_ERROR).
     """
 
     def __init__(

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, default_writers
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
@@ -68,7 +68,7 @@ class ResumableLoader:
 
     Attributes:
         seed: what the order of the data and all augmentations follow from.
-        start_iter: the iteration whose batch comes first.
+        start_position: the samples that come before the first one.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -79,13 +79,13 @@ class ResumableLoader:
         check_input_keys(cfg)
         self.cfg = cfg
         self.seed = cfg.SEED
-        self.start_iter = 0
+        self.start_position = 0
 
     def __iter__(self) -> Iterator[list[dict]]:
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.SEED = self.seed
-        yield from build_hiera_train_loader(cfg, start_iter=self.start_iter)
+        yield from build_hiera_train_loader(cfg, start_position=self.start_position)
 
 
 class HieraTrainer(DefaultTrainer):
@@ -111,6 +111,7 @@ class HieraTrainer(DefaultTrainer):
             check_metrics(cfg, {x: self.build_evaluator(cfg, x) for x in cfg.DATASETS.TEST})
         self.cfg = cfg
         self.start_iter = 0
+        self._start_position = 0  # samples before those of this process
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.stop_reason: str | None = None
 
@@ -157,9 +158,14 @@ class HieraTrainer(DefaultTrainer):
             rates = self.scheduler.get_lr()
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
-        if isinstance(self.data_loader, ResumableLoader):
-            self.data_loader.start_iter = self.start_iter
-            self.data_loader.seed = self._trainer.seed
+        streams = {self.data_loader: self._start_position}
+        for hook in self._hooks:
+            if isinstance(hook, PreciseBN):
+                times = self.start_iter // hook._period if hook._period > 0 else 0
+                streams[hook._data_loader] = times * hook._num_iter * self.cfg.SOLVER.IMS_PER_BATCH
+        for stream, position in streams.items():
+            if isinstance(stream, ResumableLoader):
+                stream.start_position, stream.seed = position, self._trainer.seed
 
     def train(self) -> dict | None:
         """Train to SOLVER.MAX_ITER, or until TEST.EARLY_STOPPING ends it.
@@ -231,7 +237,8 @@ class HieraTrainer(DefaultTrainer):
         results = self._last_eval_results = self.test(self.cfg, model)
         if not self.cfg.TEST.VALIDATION_LOSS:
             return results
-        losses = {x: validation_losses(self.cfg, self.evaluated_model, x) for x in names}
+        model, seed = self.evaluated_model, self._trainer.seed
+        losses = {x: validation_losses(self.cfg, model, x, seed=seed) for x in names}
         if len(names) == 1:
             return {**results, **losses[names[0]]}
         return {x: {**results[x], **losses[x]} for x in names}
@@ -248,6 +255,8 @@ class HieraTrainer(DefaultTrainer):
             ConfigError, CheckpointError: see :func:`~hiera_seg.engine.trained.load_to_evaluate`;
                 :meth:`test` evaluates any model, with whatever weights it has.
         """
+        if not cfg.DATASETS.TEST:
+            raise ConfigError("DATASETS.TEST is empty: name what is to be evaluated")
         check_reports(cfg)
         weights = (resume and last_checkpoint(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
         model = cls.build_model(with_weights(cfg, weights))
@@ -293,6 +302,8 @@ class HieraTrainer(DefaultTrainer):
         state = TrainerBase.state_dict(self)
         state["_trainer"] = self._trainer.state_dict()
         state["seed"] = self._trainer.seed
+        done = self.iter + 1 - self.start_iter
+        state["position"] = self._start_position + done * self.cfg.SOLVER.IMS_PER_BATCH
         state["random_state"] = get_random_state()
         return state
 
@@ -302,6 +313,13 @@ class HieraTrainer(DefaultTrainer):
         if state["seed"] != self._trainer.seed:
             logger.info(f"Going on with SEED {state['seed']}, which this run was started with")
             self._trainer.seed = state["seed"]
+            for model in (plain_model(self.model), self.evaluated_model):
+                head = getattr(model, "sem_seg_head", None)
+                if getattr(head, "seed", None) is not None:
+                    head.seed = state["seed"]
+        # runs of earlier versions took as many images in every step
+        position = (self.iter + 1) * self.cfg.SOLVER.IMS_PER_BATCH
+        self._start_position = state.get("position", position)
         set_random_state(state["random_state"])
 
     def build_writers(self) -> list[EventWriter]:

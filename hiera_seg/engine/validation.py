@@ -19,18 +19,21 @@ from hiera_seg.engine.randomness import get_random_state, seed_everything, set_r
 logger = logging.getLogger(__name__)
 
 
-def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict[str, float]:
+def validation_losses(
+    cfg: CfgNode, model: nn.Module, dataset_name: str, *, seed: int = 0
+) -> dict[str, float]:
     """Mean over the images of a dataset of the losses that the model is trained with.
 
     Images are resized as for a test. Norms, dropout and the like behave as in a test; losses with
     a schedule have their final weight, so that values of different times compare; what they sample
-    follows from the image. The model, the random state and the metrics of the run are left as they
+    is the same every time. The model, the random state and the metrics of the run are left as they
     are. All processes have to call it; each takes a share of the images.
 
     Args:
         cfg: the config of the run.
         model: a :class:`~hiera_seg.modeling.HieraSegmentor`, without a wrapper.
         dataset_name: a registered dataset with labels.
+        seed: what losses sample follows from it and the image.
 
     Returns:
         On the main process {"validation_loss": sum, "validation_loss_<name>": each term}, the same
@@ -39,13 +42,13 @@ def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict
     records = get_detection_dataset_dicts(dataset_name, filter_empty=False)
     mapper = HieraDatasetMapper(cfg, False, with_sem_seg=True)
     loader = build_hiera_test_loader(records, mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
-    logger.info(f"Losses on {dataset_name}, {len(loader)} images")
+    logger.info(f"Losses on {dataset_name}, {len(records)} images")
     found = []
     with _untouched_random_state(), _gives_losses(model), torch.no_grad():
         # A storage of its own: schedules and seeds of losses would read the training's iteration
         with EventStorage(start_iter=None):
             for index, batch in zip(loader.sampler, loader, strict=True):
-                seed_everything(max(cfg.SEED, 0), index)
+                seed_everything(seed, index)
                 losses = model(batch, counts=model.label_counts(batch))
                 found.append((index, {name: float(x) for name, x in losses.items()}))
     every = comm.gather(found)

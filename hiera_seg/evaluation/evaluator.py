@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from hiera_seg.config import WIDE_IGNORE_VALUE
-from hiera_seg.data.catalog import resolve_unscored
+from hiera_seg.data.catalog import check_metric_names, resolve_unscored
 from hiera_seg.data.files import DatasetError
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.rle import encode_labels
@@ -59,7 +59,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             ``{"file_name", "category_id": node id, "segmentation": COCO RLE}``.
 
     Raises:
-        DatasetError: the dataset has no tree.
+        DatasetError: the dataset has no tree, or `hierarchy` lacks a node of it that labels may
+            name, or would give two metrics one name.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         own = self._read_truth.hierarchy
         if hierarchy is not None and hierarchy != self._read_truth.hierarchy:
             self._read_truth = self._read_truth.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
+            check_metric_names(hierarchy, meta.as_dict())
         leaves = self._read_truth.hierarchy.paths[: self._read_truth.hierarchy.num_leaves]
         unscored = {own.paths[v] for v in resolve_unscored(meta.get("unscored_classes") or (), own)}
         self._unscored = [leaf for leaf, path in enumerate(leaves) if path in unscored]

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from torch import Tensor
 
 from hiera_seg.config import ConfigError
@@ -135,7 +137,14 @@ class HieraPredictor:
                 f"an image is a path, or a uint8 array (H, W, 3) in BGR, not {image.dtype} of "
                 f"shape {image.shape}"
             )
-        return image[:, :, ::-1] if self.image_format == "RGB" else image
+        if self.image_format == "BGR":
+            return image
+        rgb = image[:, :, ::-1]
+        if self.image_format == "RGB":
+            return rgb
+        return convert_PIL_to_numpy(
+            PIL.Image.fromarray(np.ascontiguousarray(rgb)), self.image_format
+        )
 
     @torch.no_grad()
     def _views(self, images: list[np.ndarray]) -> list[list[NodeView]]:

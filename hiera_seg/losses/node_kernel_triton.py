@@ -62,7 +62,8 @@ def node_kernel(
     image = tl.program_id(1).to(tl.int64)
     pixel = block * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < num_pixels
-    columns = num_nodes + 1
+    # as many pairs as int32 can not count are there from 46,341 nodes on
+    columns = tl.zeros([], dtype=tl.int64) + num_nodes + 1
     label = tl.load(index + image * num_pixels + pixel, mask=inside, other=num_nodes)
     start = image * image_stride + pixel.to(tl.int64) * pixel_stride
     total = tl.zeros([BLOCK], dtype=tl.float32)
@@ -76,6 +77,7 @@ def node_kernel(
         depth = tl.load(depth_of + node)
         place = start + node.to(tl.int64) * node_stride
         x = tl.load(logits + place, mask=inside, other=0.0).to(tl.float32)
+        total += tl.where(x != x, x, 0.0)  # maximum and minimum would lose a NaN
         weight = tl.load(negative + node * columns + label)
         taken = tl.zeros([BLOCK], dtype=tl.int32) + node
         if CONSISTENT:
@@ -112,6 +114,7 @@ def node_kernel(
         weight = tl.load(positive + level * columns + label)
         x = tl.load(logits + start + node.to(tl.int64) * node_stride, mask=inside, other=0.0)
         x = x.to(tl.float32)
+        total += tl.where(x != x, x, 0.0)
         if CONSISTENT:
             taken = tl.where(x <= running, node, taken)
             running = tl.minimum(x, running)

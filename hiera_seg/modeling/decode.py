@@ -232,7 +232,8 @@ def decode_views(
             ]
         )
         part: dict[str, Any] = {}
-        ranking = scores.leaf_ranking()[0]
+        ranks = output != "labels" or safe_depth is None  # a walk reads none
+        ranking = scores.leaf_ranking()[0] if ranks else None
         if output != "labels":
             part["sem_seg"] = scores.leaves()[0] if variant == "path_product" else ranking
         if walk or (output != "scores" and safe_depth is not None):

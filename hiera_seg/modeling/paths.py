@@ -125,11 +125,13 @@ class _Level(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _levels(hierarchy: Hierarchy, device: torch.device) -> tuple[_Level, ...]:
-    levels = []
+    levels: list[_Level] = []
     for level in range(hierarchy.num_levels):
         nodes = np.array(hierarchy.level_nodes(level))
         above = hierarchy.level_ancestor[level - 1][nodes] if level else np.full(len(nodes), -1)
         position = np.full(hierarchy.num_nodes, -1)
         position[nodes] = np.arange(len(nodes))
-        levels.append(_Level(*(torch.tensor(x, device=device) for x in (nodes, above, position))))
+        with torch.inference_mode(False):  # kept: others may record operations on them
+            tensors = (torch.tensor(x, device=device) for x in (nodes, above, position))
+            levels.append(_Level(*tensors))
     return tuple(levels)

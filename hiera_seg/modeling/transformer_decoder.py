@@ -202,9 +202,13 @@ class MaskedAttentionDecoder(nn.Module):
             torch.einsum("bqc,bchw->bqhw", self.mask_embedding(x), mask_features),
         )
 
-    @torch.no_grad()
     def _allowed(self, x: Tensor, mask_features: Tensor) -> Tensor:
-        """bool (B, 1, Q, S): where the mask of a query is on; everywhere if it is on nowhere."""
+        """bool (B, 1, Q, S): where the mask of a query is on; everywhere if it is on nowhere.
+
+        Without no_grad, though nothing flows back: older versions of torch (before the end of 2025)
+        keep the copies in half precision that autocast makes there, and the weights of
+        ``mask_embedding`` would get no gradient from `_predict` either (pytorch issue 65766).
+        """
         embedding = self.mask_embedding(self.norm(x))
         inside = torch.einsum("bqc,bchw->bqhw", embedding, mask_features).flatten(2) >= 0
         return (inside | ~inside.any(-1, keepdim=True))[:, None]

@@ -36,6 +36,7 @@ def overlay_labels(
         ValueError: sizes, types or an opacity that do not fit.
     """
     _check(image, labels, alpha)
+    labels = labels.astype(np.int64)  # unsigned types have no -1
     colors = tree_colors(hierarchy) if colors is None else np.asarray(colors)
     if colors.shape != (hierarchy.num_nodes, 3):
         raise ValueError(
@@ -135,6 +136,8 @@ def _write_names(image: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy) ->
         count, regions, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
         text = hierarchy.node_names[node]
         width = text_width(text, size)
+        if width + 4 > image.shape[1]:
+            continue
         for region in range(1, count):
             x, y, w, h, area = stats[region]
             if w < 0.8 * width or h < 1.2 * size or area < size * width:

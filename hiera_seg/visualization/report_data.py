@@ -6,6 +6,7 @@ order of a walk through the tree, so that relatives are neighbours in tables and
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -152,7 +153,7 @@ def curve_data(
     if max_iter is not None:
         series = {key: {min(i, max_iter): x for i, x in series[key].items()} for key in series}
     wanted = [f"mIoU_{level}" for level in levels]
-    losses = [key for key in series if "loss" in key.rpartition("/")[2]]
+    losses = [key for key in series if re.search(r"(^|_)loss(_|$)", key.rpartition("/")[2])]
     miou = [key for key in series if key.rpartition("/")[2] in wanted]
     losses.sort(key=lambda key: (key != "total_loss", key))
     miou.sort(key=lambda key: (key.rpartition("/")[0], wanted.index(key.rpartition("/")[2])))

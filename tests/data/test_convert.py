@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +74,14 @@ def test_originals_are_not_overwritten(tree, toy, tmp_path):
     with pytest.raises(DatasetError, match="holds the labels of 'toy' themselves"):
         list(convert_labels("toy", str(toy[1])))
     assert np.asarray(Image.open(toy[1] / "b.png")).tolist() == [[5, 5]]
+    for path in Path(toy[0]).rglob("*.jpg"):
+        path.rename(path.with_suffix(".png"))
+    pictures = {path: path.read_bytes() for path in Path(toy[0]).rglob("*.png")}
+    register_hierarchical_dataset("drawn", hierarchy=tree, image_root=toy[0], sem_seg_root=toy[1])
+    with pytest.raises(DatasetError, match="holds the images of 'drawn' themselves"):
+        list(convert_labels("drawn", str(toy[0])))
+    assert pictures
+    assert all(path.read_bytes() == content for path, content in pictures.items())
     register_hierarchical_dataset("odd", lambda: [], hierarchy=tree, ignore_label=-1)
     with pytest.raises(DatasetError, match="ignore label -1 does not fit a label file"):
         list(convert_labels("odd", str(tmp_path / "ids")))

@@ -43,6 +43,10 @@ WRONG = [
     (["INPUT.CROP.TYPE", "foo"], "INPUT.CROP.TYPE is 'foo': choose one of \"absolute\""),
     (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "foo"], "MIN_SIZE_TRAIN_SAMPLING is 'foo': choose"),
     (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"], r"MIN_SIZE_TRAIN is \(36, 40, 48\): .*two numb"),
+    (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", (96, 48)],
+     r"MIN_SIZE_TRAIN is \(96, 48\): .*the smaller one first"),
+    (["INPUT.CROP.TYPE", "absolute_range", "INPUT.CROP.SIZE", [64, 32]],
+     r"CROP.SIZE is \[64, 32\]: .*the smallest and the largest side"),
     (["INPUT.MIN_SIZE_TRAIN", ()], r"INPUT.MIN_SIZE_TRAIN is \(\): one size or more"),
     (["INPUT.RANDOM_FLIP", "both"], "RANDOM_FLIP is 'both': choose .* \"none\", \"horizontal\""),
 ]  # fmt: skip

@@ -88,6 +88,20 @@ def test_a_missing_test_image_folder_is_found_without_training(cfg, street, tmp_
         MetadataCatalog.remove("tiny_street_gone")
 
 
+def test_timms_weights_are_named_and_not_fetched(cfg, tmp_path):
+    pytest.importorskip("timm")
+    timm = cfg.MODEL.HIERA_SEG.TIMM
+    cfg.MODEL.BACKBONE.NAME, timm.NAME = "build_hiera_timm_backbone", "test_resnet"
+    assert "== Weights to begin with\ntimm's own of test_resnet (backbone), downl" in dry_run(cfg)
+    timm.CHECKPOINT = str(tmp_path / "gone.pth")
+    with pytest.raises(CheckpointError, match=r"gone\.pth; check MODEL.HIERA_SEG.TIMM.CHECKPOINT"):
+        dry_run(cfg)
+    torch.save({}, tmp_path / "gone.pth")
+    assert f"begin with\n{tmp_path / 'gone.pth'} (backbone), 0.0 MB" in dry_run(cfg)
+    timm.PRETRAINED, timm.CHECKPOINT = False, ""
+    assert "random (MODEL.HIERA_SEG.TIMM.CHECKPOINT is empty)" in dry_run(cfg)
+
+
 def test_weights_and_a_device_that_are_there(cfg, tmp_path):
     torch.save({}, tmp_path / "w.pth")
     cfg.MODEL.WEIGHTS = str(tmp_path / "w.pth")

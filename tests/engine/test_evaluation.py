@@ -265,6 +265,10 @@ def test_the_best_weights_are_remembered_and_last_checkpoint_is_left_alone(tmp_p
     BestWeights(str(tmp_path), "validation_loss", "min").open(0)  # a new run: not its own
     assert not (tmp_path / "model_best.pth").exists()
     assert (tmp_path / "model_best_of_an_earlier_run.pth").is_file()
+    other.see(2.0, 10, torch.nn.Linear(1, 1))
+    BestWeights(str(tmp_path), "validation_loss", "min").open(0)
+    assert (tmp_path / "model_best_of_an_earlier_run.pth").is_file()
+    assert (tmp_path / "model_best_of_an_earlier_run_2.pth").is_file()
 
 
 def test_a_damaged_file_of_best_weights_is_replaced(tmp_path, caplog):

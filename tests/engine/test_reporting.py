@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError, register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer, reporting
-from hiera_seg.engine.reporting import report_run, spread_over
+from hiera_seg.engine.reporting import labels_alone, report_run, spread_over
 
 pytest.importorskip("plotly", reason="needs plotly")
 DATA = re.compile(r'<script type="application/json" id="report-data">(.*?)</script>', re.S)
@@ -68,6 +68,14 @@ def test_training_writes_reports_and_pictures_and_does_not_notice(run, tmp_path,
     strips = [event for tag in tags if tag.startswith(name) for event in events.Images(tag)]
     assert {strip.step for strip in strips} == {1, 4}  # at both evaluations
     assert all(700 < strip.width < 1600 and strip.height > 200 for strip in strips)
+
+
+def test_a_look_at_a_sample_is_in_full_precision(cfg):
+    model = HieraTrainer.build_model(cfg).train()
+    with torch.autocast("cpu", torch.bfloat16), labels_alone(model):
+        assert not torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
+        assert not model.training
+    assert model.training
 
 
 def test_without_tensorboard_no_pictures_pile_up(run, monkeypatch):

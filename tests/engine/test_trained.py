@@ -24,6 +24,12 @@ def test_an_average_that_does_not_fit_is_named(cfg, tmp_path):
             load(cfg)
 
 
+def test_an_evaluation_of_nothing_is_refused(cfg):
+    cfg.DATASETS.TEST = ()
+    with pytest.raises(ConfigError, match="DATASETS.TEST is empty: name what is to be evaluated"):
+        HieraTrainer.evaluate(cfg)
+
+
 def test_parts_fetch_no_weights_of_their_own_for_a_run_that_has_some(cfg, monkeypatch):
     seen = []
     build = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)

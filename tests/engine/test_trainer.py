@@ -94,8 +94,32 @@ def test_a_run_resumes_under_a_longer_schedule_with_its_own_seed(cfg):
     assert trainer.start_iter == 4
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.02 * (1 - 4 / 40) ** 0.9)
     assert trainer.optimizer.state, "momentum is part of a checkpoint"
-    assert trainer.data_loader.seed == 7
-    assert trainer.data_loader.start_iter == 4
+    assert trainer.data_loader.seed == trainer.model.sem_seg_head.seed == 7
+    assert trainer.data_loader.start_position == 4 * 2
+
+
+def test_a_run_resumes_at_its_place_in_the_data_with_batches_of_another_size(cfg):
+    cfg.DATASETS.TEST = ()
+    cfg.SOLVER.MAX_ITER = 3
+    train(cfg)
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH = 5, 4
+    train(cfg, resume=True)
+    cfg.SOLVER.MAX_ITER = 9
+    trainer = HieraTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.data_loader.start_position == 3 * 2 + 2 * 4
+
+
+def test_precise_statistics_see_the_images_of_an_uninterrupted_run(cfg):
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD = 4, 2, 2
+    cfg.TEST.PRECISE_BN.ENABLED, cfg.TEST.PRECISE_BN.NUM_ITER = True, 3
+    cfg.DATASETS.TEST = ()
+    train(cfg)
+    whole = weights(Path(cfg.OUTPUT_DIR))
+    (Path(cfg.OUTPUT_DIR) / "last_checkpoint").write_text("model_0000001.pth")
+    train(cfg, resume=True)
+    resumed = weights(Path(cfg.OUTPUT_DIR))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def test_a_run_logs_each_loss_and_ends_with_results_per_level(cfg):

@@ -281,6 +281,14 @@ def test_a_model_with_another_tree_is_scored_in_its_own(dataset, tmp_path):
     assert (tmp_path / "hiera_metrics.json").is_file()
 
 
+def test_two_metrics_of_one_name_in_the_models_tree_are_refused(dataset):
+    name, *_ = dataset
+    levels = ["group", "class"]
+    own = {"sky": None, "flat": ["road", "path"], "vehicle": ["car", "bus"], "x": ["group-flat"]}
+    with pytest.raises(DatasetError, match="'group-flat' and 'flat' at level 'group' would share"):
+        HieraSemSegEvaluator(name, hierarchy=Hierarchy.from_dict(own, levels=levels))
+
+
 def test_several_sets_do_not_overwrite_each_other(dataset):
     name, records, truths = dataset
     cfg = get_cfg()

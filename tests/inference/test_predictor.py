@@ -57,6 +57,17 @@ def test_a_path_is_an_array_in_bgr(cfg, make_model, image, tmp_path):
     assert not torch.equal(found, expected)
 
 
+def test_an_array_becomes_what_the_model_was_trained_on(cfg, make_model, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "a.png")
+    for image_format in ("L", "YUV-BT.601"):
+        cfg.INPUT.FORMAT = image_format
+        predictor = HieraPredictor(cfg, make_model(stride=4))
+        expected = predictor._read(tmp_path / "a.png")
+        found = predictor._read(image[:, :, ::-1])
+        assert found.shape == expected.shape == (*image.shape[:2], 1 if image_format == "L" else 3)
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_list_gives_a_list(cfg, make_model, image):
     predictor = HieraPredictor(cfg, make_model(stride=4))
     images = [image, image[:33], image[::-1].copy()]

@@ -105,6 +105,17 @@ def query_results():
     return value.detach(), *torch.autograd.grad(value, logits)
 
 
+def results_with_nan():
+    """The losses of a batch in which one logit is NaN: all of them NaN, or a run goes on on it."""
+    tree, found = TREES["ragged"], []
+    for loss in (tree_min_loss, bce_loss):
+        for node in range(tree.num_nodes):
+            logits, labels = batch(tree, torch.float32, "")
+            logits[0, node, 0, 0] = float("nan")
+            found.append(loss(logits, labels, tree, normalize="sum"))
+    return torch.stack(found)
+
+
 @needs_triton
 def test_value_and_gradient_equal_those_of_the_tiles(tmp_path):
     file = tmp_path / "kernel.pt"
@@ -115,7 +126,8 @@ def test_value_and_gradient_equal_those_of_the_tiles(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found_all, found_query = torch.load(file)
+    found_all, found_query, found_nan = torch.load(file)
+    assert found_nan.isnan().all() and results_with_nan().isnan().all()
     torch.testing.assert_close(found_query, query_results())
     for case, found in zip(CASES, found_all, strict=True):
         value, again, gradient = results(case)
@@ -219,4 +231,4 @@ if __name__ == "__main__":
     node_kernel.fits = lambda logits, tree: True
     found = [results(case) for case in CASES]
     assert len(seen) == 2 * len(CASES), "the kernel did not run"
-    torch.save((found, query_results()), sys.argv[1])
+    torch.save((found, query_results(), results_with_nan()), sys.argv[1])

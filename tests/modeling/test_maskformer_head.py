@@ -100,6 +100,20 @@ class TestNetwork:
             losses = model(make_inputs((64, 96)))
         assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
         sum(losses.values()).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+
+    def test_autocast_meets_no_weight_without_its_gradient(self, build, make_inputs):
+        """Before the end of 2025 torch kept the copy of it for the rest of the forward."""
+        model = build().train()
+        recorded = []
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+                hook = lambda *_: recorded.append(torch.is_grad_enabled())  # noqa: E731
+                module.register_forward_pre_hook(hook)
+        with torch.autocast("cpu", torch.bfloat16):
+            model(make_inputs((64, 96)))
+        assert len(recorded) > 10 and all(recorded)
 
 
 @pytest.mark.parametrize("option", ["leaf_softmax", "node_sigmoid"])

@@ -75,6 +75,24 @@ def test_two_steps_an_evaluation_and_two_more(options, tmp_path):
     assert [json.loads(line)["iteration"] for line in lines[3:]] == [2, 3, 4]
 
 
+def test_a_job_that_torchrun_starts_anew_goes_on(options, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    for restarts, steps in (("0", 2), ("1", 3)):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+        train_lazily(load_lazy_config(CONFIG, [*options, f"train.max_iter={steps}"]))
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [0, 1, 2, 2, 3]
+
+
+def test_a_training_that_fails_is_not_evaluated(options, tmp_path):
+    (tmp_path / "run").mkdir()
+    cfg = load_lazy_config(CONFIG, [*options, "optimizer.lr=1e30", "train.max_iter=4"])
+    with pytest.raises(FloatingPointError):
+        train_lazily(cfg)
+    assert not (tmp_path / "run" / "hiera_metrics.json").exists()
+
+
 def test_the_parts_train_under_detectron2s_own_trainer(options):
     cfg = LazyConfig.apply_overrides(LazyConfig.load(CONFIG), options)
     model = instantiate(cfg.model)

@@ -57,6 +57,14 @@ def test_names_are_written_only_into_regions_with_room():
     assert changed.any() and not changed[:6, :6].any()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
+def test_labels_of_any_type_are_drawn_as_int64(dtype):
+    image = np.full((60, 120, 3), 90, np.uint8)
+    labels = np.where(np.arange(120) < 40, 255, STREET["road"]) * np.ones((60, 1), int)
+    found = overlay_labels(image, labels.astype(dtype), STREET, names=True)
+    np.testing.assert_array_equal(found, overlay_labels(image, labels, STREET, names=True))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (300, 2)])
 def test_the_smallest_images_can_be_drawn(size):
     image = np.zeros((*size, 3), np.uint8)

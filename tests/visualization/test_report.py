@@ -68,7 +68,7 @@ def test_curves_of_a_resumed_and_killed_run():
         json.dumps({"iteration": 9, "total_loss": 3.0, "loss_a": 2.0, "lr": 0.1}),
         json.dumps({"iteration": 19, "total_loss": 2.0, "sem_seg/mIoU_group": 50.0}),
         json.dumps({"iteration": 19, "total_loss": 1.5, "sem_seg/mIoU_class": float("nan")}),
-        json.dumps({"iteration": 19, "sem_seg/mIoU_group": 55.0}),
+        json.dumps({"iteration": 19, "sem_seg/mIoU_group": 55.0, "sem_seg/IoU-blossom": 9.0}),
         '{"iteration": 29, "total_lo',
         "",
         "[]",

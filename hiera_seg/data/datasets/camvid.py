@@ -51,7 +51,7 @@ SPLITS = ("train", "val", "test")
 def split_of(frame: str) -> str:
     """The split of a frame by its name, as most papers since SegNet use it (367 / 101 / 233).
 
-    Train and test cut one daylight sequence in two; test adds the dusk sequence, train two others;
+    Train and test cut the dusk sequence in two; test adds a daylight sequence, train two others;
     val is a clip at 15 Hz out of one of them.
 
     Args:

@@ -113,6 +113,6 @@ def leaf_cross_entropy(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
     is_leaf = (labels >= 0) & (labels < num_leaves)
-    targets = labels.where(is_leaf, labels.new_tensor(-100))
+    targets = labels.where(is_leaf, -100)
     total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
     return total / leaf_count.where(leaf_count > 0, 1.0)

@@ -211,7 +211,7 @@ class HieraMaskFormerHead(nn.Module):
             scores = node_scores[:, start : start + _CHUNK]
             with torch.autocast(masks.device.type, enabled=False):  # the sum stays float32
                 part = torch.einsum("bqn,bqhw->bnhw", scores, chunk.sigmoid())
-            total = part if total is None else total + part
+            total = part if total is None else total.add_(part)
         return total
 
     def label_counts(self, targets: Tensor) -> Tensor:

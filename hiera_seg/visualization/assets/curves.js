@@ -59,7 +59,7 @@ report.trustView = () => {
       x: curve.specificity.map((v) => (v === null ? null : 100 * v)),
       y: curve.accuracy.map((v) => (v === null ? null : 100 * v)),
       customdata: curve.thresholds,
-      hovertemplate: "threshold %{customdata:.2f}<br>accuracy %{y:.1f} %<br>specificity %{x:.1f} %<extra></extra>",
+      hovertemplate: "threshold %{customdata:.4~f}<br>accuracy %{y:.1f} %<br>specificity %{x:.1f} %<extra></extra>",
     }));
     report.draw("safe-depth-chart", traces, report.layout({
       showlegend: true,

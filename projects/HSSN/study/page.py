@@ -191,7 +191,8 @@ def value(results: Results, stage: str, data: str, arm: str, level: str) -> str:
 
 def summary_table(results: Results, stage: str, *datasets: str) -> str:
     """Mean differences to the baseline at every level of some datasets, with their verdicts."""
-    arms = [arm for arm in (*ARMS, *PROPOSALS) if arm != BASELINE]
+    there = {arm for data in datasets for arm in arms_of(results, stage, data)} - {BASELINE}
+    arms = [arm for arm in (*ARMS, *PROPOSALS) if arm in there]
     rows = {arm: [arm] for arm in arms}
     header = [f"less {BASELINE}"]
     for data in datasets:

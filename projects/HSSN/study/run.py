@@ -207,6 +207,7 @@ def train(run: Run, output: Path, results: Path) -> None:
             "machine": platform.machine(),
         },
     )
+    (folder / "last_checkpoint").unlink(missing_ok=True)  # first: it names one of them
     for checkpoint in folder.glob("model_*.pth"):
         checkpoint.unlink()
 
