@@ -87,8 +87,9 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     stages = [r["stage"] for r in results.values()]
     arms = (*plan.ARMS, *plan.PROPOSALS)
     assert stages.count("main") == 2 * len(arms) * len(plan.SEEDS)
-    few = len(plan.FEW_ARMS) + len(plan.PROPOSALS)
-    assert stages.count("coarse") == stages.count("tenth") == 2 * few * len(plan.SEEDS)
+    assert stages.count("coarse") == 2 * (len(plan.FEW_ARMS) + len(plan.PROPOSALS))
+    for stage in ("scratch_coarse", "scratch_tenth"):
+        assert stages.count(stage) == 2 * len(plan.FEW_ARMS)
     assert stages.count("strength") == 2 * (1 + 2 * len(plan.STRENGTHS))
     for r in results.values():
         assert bool(r["weights"]) == (r["arm"] in plan.PROPOSALS)
@@ -102,7 +103,7 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
         assert tested or r["train"] == ["fit"]
 
 
-def test_every_question_has_one_answer_before_any_but_the_main_one_has_three():
+def test_the_main_question_comes_first_and_no_trunk_answers_those_about_labels():
     results: dict = {}
     order = []
     while ready := plan.ready_runs(results, data=["camvid"], arms=plan.ARMS):
@@ -110,11 +111,12 @@ def test_every_question_has_one_answer_before_any_but_the_main_one_has_three():
         finish(ready[:1], results)
     places = {run.key: place for place, run in enumerate(order)}
     last_main = max(places[run.key] for run in order if run.stage == "main")
-    for stage in ("scratch", "coarse", "tenth"):
-        first = [places[r.key] for r in order if r.stage == stage and r.seed == 1]
-        assert last_main < min(first)
-        later = [places[r.key] for r in order if r.stage in ("coarse", "tenth") and r.seed > 1]
-        assert max(first) < min(later)
+    for stage in ("scratch", "scratch_coarse", "scratch_tenth", "coarse"):
+        found = [run for run in order if run.stage == stage]
+        assert last_main < min(places[run.key] for run in found)
+        later = [places[run.key] for run in order if run.stage == "scratch" and run.seed > 1]
+        assert max(places[run.key] for run in found if run.seed == 1) < min(later)
+        assert {run.trunk for run in found} == {stage == "coarse"}
 
 
 def test_the_best_rate_on_held_out_images_is_chosen_and_a_broken_run_never():

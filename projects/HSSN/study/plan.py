@@ -214,26 +214,47 @@ def final_runs(data: str, arm: str, rate: float, stages: Iterable[str]) -> list[
             runs.append(Run("main", data, arm, *at, ("all",), test))
         if "check" in stages and data == "generated" and seed == SEEDS[0]:
             runs.append(Run("check", data, arm, *at, ("all",), test))
-        if arm in FEW_ARMS and data != "generated":
-            if "tenth" in stages:
-                runs.append(Run("tenth", data, arm, *at, ("tenth",), test))
-            if "coarse" in stages:
-                # without a leaf, the flat loss has nothing to learn from an image
-                parts = ("fine",) if arm == "flat" else ("fine", "coarse")
-                runs.append(Run("coarse", data, arm, *at, parts, test))
+        first = seed == SEEDS[0]
+        if "coarse" in stages and first and arm in FEW_ARMS and data != "generated":
+            runs.append(Run("coarse", data, arm, *at, half_known(arm), test))
     return runs
 
 
+def half_known(arm: str) -> tuple[str, ...]:
+    """The parts of a training set of which one half has coarse labels."""
+    # without a leaf, the flat loss has nothing to learn from an image
+    return ("fine",) if arm == "flat" else ("fine", "coarse")
+
+
 def scratch_runs(data: str) -> list[Run]:
-    """A control: a flat trunk may favour the flat loss."""
-    return [
-        Run("scratch", data, arm, 1, SCRATCH_RATE, 2 * ITERATIONS, ("all",), DATA[data].test, False)
-        for arm in SCRATCH_ARMS
-    ]
+    """From random weights: a control, since a flat trunk may favour the flat loss.
+
+    Also the questions about labels, whose answers the trunk knows: it has seen them all.
+    """
+
+    def make(stage: str, arm: str, parts: tuple[str, ...], seed: int = SEEDS[0]) -> Run:
+        at = (seed, SCRATCH_RATE, 2 * ITERATIONS)
+        return Run(stage, data, arm, *at, parts, DATA[data].test, False)
+
+    runs = [make("scratch", arm, ("all",), seed) for arm in SCRATCH_ARMS for seed in SEEDS]
+    for arm in FEW_ARMS:
+        runs.append(make("scratch_coarse", arm, half_known(arm)))
+        runs.append(make("scratch_tenth", arm, ("tenth",)))
+    return runs
 
 
-STAGES = ("trunk", "rate", "strength", "main", "check", "scratch", "coarse", "tenth")
-KEPT_STAGES = frozenset(("main", "coarse", "tenth"))  # whose weights proposals decode
+STAGES = (
+    "trunk",
+    "rate",
+    "strength",
+    "main",
+    "check",
+    "scratch",
+    "scratch_coarse",
+    "scratch_tenth",
+    "coarse",
+)
+KEPT_STAGES = frozenset(("main", "coarse"))  # whose weights proposals decode
 
 
 def ready_runs(
@@ -253,8 +274,9 @@ def ready_runs(
     stages, arms, seeds = tuple(stages), tuple(arms), tuple(seeds)
     wanted: list[Run] = []
     for name in data:
-        if "scratch" in stages and name != "generated":
-            wanted += [run for run in scratch_runs(name) if run.arm in arms]
+        if name != "generated":
+            runs = [r for r in scratch_runs(name) if r.stage in stages and r.seed in seeds]
+            wanted += [r for r in runs if r.arm in arms]
         if trunk_run(name).key not in results:
             wanted.append(trunk_run(name))
             continue
@@ -271,8 +293,8 @@ def ready_runs(
     # two proposals may wait for one network
     missing = {run.key: run for run in wanted if run.key not in results}
     order = {stage: place for place, stage in enumerate(STAGES)}
-    # every question gets an answer before a question beside the main one gets a second seed
+    # every question gets an answer before the control gets a second seed
     return sorted(
         missing.values(),
-        key=lambda run: (run.stage != "main" and run.seed > 1, order[run.stage], run.seed),
+        key=lambda run: (run.stage == "scratch" and run.seed > 1, order[run.stage], run.seed),
     )
