@@ -10,7 +10,6 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.engine import launch as launch_on_gpus
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
@@ -26,9 +25,9 @@ def launch(main: Main, args: argparse.Namespace) -> None:
     """Call ``main(args)`` in every process of the job.
 
     Under torchrun the processes are there already. Otherwise ``--num-gpus`` of them are started on
-    each of ``--num-machines``: by Detectron2's ``launch`` where there are GPUs, and over gloo on
-    CPU, which that one can not do. A process that fails ends all of them. ``--num-gpus 0`` is one
-    process, this one, as 1 is; MODEL.DEVICE says what it computes on.
+    each of ``--num-machines``, as Detectron2's ``launch`` does: over nccl where there are GPUs, and
+    over gloo on CPU, which that one can not do. A process that fails ends all of them.
+    ``--num-gpus 0`` is one process, this one, as 1 is; MODEL.DEVICE says what it computes on.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         exit_on_error(_run_member, main, args)
@@ -74,17 +73,7 @@ def _start_members(main: Main, args: argparse.Namespace) -> None:
     if args.dist_url == "auto":
         args.dist_url = _free_url(args.num_machines)
     try:
-        if torch.cuda.is_available():
-            launch_on_gpus(
-                _gpu_worker,
-                args.num_gpus,
-                num_machines=args.num_machines,
-                machine_rank=args.machine_rank,
-                dist_url=args.dist_url,
-                args=(main, args),
-            )
-        else:
-            mp.spawn(_cpu_worker, nprocs=args.num_gpus, args=(main, args))
+        mp.spawn(_worker, nprocs=args.num_gpus, args=(main, args))
     except mp.ProcessExitedException as error:
         if error.signal_name is None:  # it has said why
             sys.exit(error.exit_code)
@@ -97,14 +86,9 @@ def _start_members(main: Main, args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _gpu_worker(main: Main, args: argparse.Namespace) -> None:
+def _worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
     _end_with_parent()
-    exit_on_error(main, args)
-
-
-def _cpu_worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
-    _end_with_parent()
-    exit_on_error(_run_cpu_worker, local_rank, main, args)
+    exit_on_error(_join_and_run, local_rank, main, args)
 
 
 def _end_with_parent() -> None:
@@ -116,7 +100,7 @@ def _end_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _run_cpu_worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
+def _join_and_run(local_rank: int, main: Main, args: argparse.Namespace) -> None:
     _join_group(
         args.num_gpus,
         init_method=args.dist_url,

@@ -130,18 +130,14 @@ def test_started_processes_hear_that_the_one_that_started_them_died(monkeypatch)
     def look(*_: object) -> None:
         heard.append(signal.getsignal(signal.SIGINT))
 
-    monkeypatch.setattr(module, "_run_cpu_worker", look)
+    monkeypatch.setattr(module, "_join_and_run", look)
     before = signal.getsignal(signal.SIGINT)
     try:
-        for worker in (
-            lambda: module._cpu_worker(0, look, None),
-            lambda: module._gpu_worker(look, 0),
-        ):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            worker()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        module._worker(0, look, None)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert heard == [signal.default_int_handler] * 2
+    assert heard == [signal.default_int_handler]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
