@@ -11,10 +11,20 @@ from hiera_seg.config import ConfigError
 
 
 def distribute(model: nn.Module) -> nn.Module:
-    """Wrap a model for gradient averaging where there are several processes."""
+    """Wrap a model for gradient averaging where there are several processes.
+
+    Raises:
+        ConfigError: MODEL.DEVICE is not the GPU of this process, where each has one.
+    """
     if comm.get_world_size() == 1:
         return model
-    on_gpu = next(model.parameters()).is_cuda
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
+    if dist.get_backend() == "nccl" and device.index != comm.get_local_rank():
+        raise ConfigError(
+            f"the model is on {device}, but several processes on a machine with GPUs have one "
+            'each: set MODEL.DEVICE "cuda", or hide the GPUs (CUDA_VISIBLE_DEVICES="")'
+        )
     device_ids = [comm.get_local_rank()] if on_gpu else None
     return DistributedDataParallel(model, device_ids=device_ids, **without_buffer_sync())
 

@@ -64,6 +64,11 @@ class HieraSegmentorWithTTA(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: HieraSegmentor) -> dict[str, Any]:
+        if not isinstance(model, HieraSegmentor):
+            raise ConfigError(
+                f"{KEY}.ENABLED needs MODEL.META_ARCHITECTURE HieraSegmentor; the model is a "
+                f"{type(model).__name__}"
+            )
         keys = cfg.TEST.AUG
         sizes, largest = tuple(keys.MIN_SIZES), keys.MAX_SIZE
         if not sizes:

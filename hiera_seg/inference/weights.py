@@ -58,13 +58,15 @@ def load_weights(
 
     Args:
         model: the model.
-        path: MODEL.WEIGHTS; "" leaves the model as it is.
+        path: MODEL.WEIGHTS; "" leaves the model as it is, with a warning.
         map_classes: MODEL.HIERA_SEG.MAP_CLASSES.
         average: SOLVER.EMA.ENABLED: take the average of the weights where the file holds one.
 
     Raises:
         CheckpointError: no such file, weights that do not fit, or none of the head.
     """
+    if not path:
+        logger.warning("MODEL.WEIGHTS is empty: what predicts is a network as it was drawn")
     found = _Checkpointer(model, map_classes=map_classes).load(path)
     if average:
         take_average(model, found, path)

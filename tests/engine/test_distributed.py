@@ -218,3 +218,10 @@ def test_parameters_that_no_loss_reaches_are_named_before_they_stop_the_job(cfgs
         assert message.startswith("parameters backbone.res5.0.conv1.weight, backbone.res5.")
     cfg.SOLVER.MAX_ITER = 1
     HieraTrainer(cfg).train()  # one process alone does not mind
+
+
+def test_a_model_that_is_not_on_the_gpu_of_its_process_is_refused(monkeypatch):
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
+    with pytest.raises(ConfigError, match='the model is on cpu, .*set MODEL.DEVICE "cuda"'):
+        distribute(nn.Linear(1, 1))

@@ -195,6 +195,11 @@ def test_pairs_of_all_datasets_are_turned_back(cfg):
             MetadataCatalog.remove(name)
 
 
+def test_a_stock_model_is_refused(cfg):
+    with pytest.raises(ConfigError, match="TEST.AUG.ENABLED needs .*; the model is a Linear"):
+        HieraSegmentorWithTTA(cfg, torch.nn.Linear(1, 1))
+
+
 def test_sizes_that_can_not_work(cfg, make_model):
     model = make_model()
     for crop, stride, message in (

@@ -163,7 +163,7 @@ def test_what_is_no_image(cfg, make_model, image, tmp_path):
         HieraPredictor(cfg, torch.nn.Identity())
 
 
-def test_weights_of_the_config(cfg, image, tree, tmp_path):
+def test_weights_of_the_config(cfg, image, tree, tmp_path, caplog):
     """A network built from a config; weights that are missing, of another tree, or of no head."""
     tree.to_yaml(tmp_path / "figure.yaml")
     cfg.MODEL.META_ARCHITECTURE = "HieraSegmentor"
@@ -200,6 +200,7 @@ def test_weights_of_the_config(cfg, image, tree, tmp_path):
         ]  # fmt: skip
     )
     random = HieraPredictor(cfg)
+    assert "MODEL.WEIGHTS is empty: what predicts is a network as it was drawn" in caplog.text
     state = random.model.state_dict()
     cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"no checkpoint file .*weights\.pth"):
