@@ -133,7 +133,8 @@ def add_hiera_seg_config(cfg: CN) -> None:
     hiera.MASK_FORMER.NUM_HEADS = 8  # of every attention
     hiera.MASK_FORMER.DIM_FEEDFORWARD = 2048  # hidden channels in a layer of the decoder
     hiera.MASK_FORMER.DECODER_LAYERS = 9  # queries look at the image so many times
-    # "ms_deform_attn", "top_down_fpn", or "fpn" (queries read the backbone's own features).
+    # "ms_deform_attn", "top_down_fpn", or a name of HIERA_SEG.PIXEL_DECODER (queries read the
+    # backbone's own features then).
     hiera.MASK_FORMER.PIXEL_DECODER = "ms_deform_attn"
     hiera.MASK_FORMER.ENCODER_LAYERS = 6  # of ms_deform_attn
     hiera.MASK_FORMER.ENCODER_DIM_FEEDFORWARD = 1024  # hidden channels in a layer of it

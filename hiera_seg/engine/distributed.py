@@ -18,13 +18,8 @@ def distribute(model: nn.Module) -> nn.Module:
     """
     if comm.get_world_size() == 1:
         return model
-    device = next(model.parameters()).device
-    on_gpu = device.type == "cuda"
-    if dist.get_backend() == "nccl" and device.index != comm.get_local_rank():
-        raise ConfigError(
-            f"the model is on {device}, but several processes on a machine with GPUs have one "
-            'each: set MODEL.DEVICE "cuda", or hide the GPUs (CUDA_VISIBLE_DEVICES="")'
-        )
+    _check_device(model)
+    on_gpu = next(model.parameters()).is_cuda
     device_ids = [comm.get_local_rank()] if on_gpu else None
     return DistributedDataParallel(model, device_ids=device_ids, **without_buffer_sync())
 
@@ -36,8 +31,18 @@ def share_buffers(model: nn.Module) -> None:
     another one for each process's images, and another one than the checkpoint.
     """
     if comm.get_world_size() > 1:
+        _check_device(model)
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def _check_device(model: nn.Module) -> None:
+    device = next(model.parameters()).device
+    if dist.get_backend() == "nccl" and device.index != comm.get_local_rank():
+        raise ConfigError(
+            f"the model is on {device}, but several processes on a machine with GPUs have one "
+            'each: set MODEL.DEVICE "cuda", or hide the GPUs (CUDA_VISIBLE_DEVICES="")'
+        )
 
 
 class UnusedParameters(HookBase):

@@ -30,7 +30,7 @@ def dry_run(cfg: CfgNode) -> str:
 
     Raises:
         ConfigError, DatasetError, HierarchyError, CheckpointError: what would end the training
-            before its first step, but for the content of weights and for OUTPUT_DIR.
+            before its first step, but for weights, which are only looked for, and OUTPUT_DIR.
     """
     given, cfg = cfg, cfg.clone()
     cfg.defrost()
@@ -109,9 +109,10 @@ def _find_weights(cfg: CfgNode) -> str:
             return f"timm's own of {timm.NAME} (backbone), downloaded if they are not in its cache"
     if not path:
         return f"random ({key} is empty)"
-    if "://" in path:
-        return f"{path}{part}, downloaded when a training begins"
-    path, _ = split_query(path)
+    if key == "MODEL.WEIGHTS":
+        if "://" in path:
+            return f"{path}, downloaded when a training begins"
+        path, _ = split_query(path)
     if not os.path.isfile(path):
         raise CheckpointError(f"there is no checkpoint file {path}; check {key}")
     return f"{path}{part}, {os.path.getsize(path) / 1e6:.1f} MB"

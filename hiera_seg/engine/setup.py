@@ -128,11 +128,11 @@ def _read_config(config_file: str, opts: list[str]) -> CfgNode:
 
 
 def _refuse_none(node: CfgNode, defaults: CfgNode, name: str) -> None:
-    """yacs lets any value be None, which keys that are numbers or names can not work with."""
+    """yacs lets any value be None, which keys that need one can not work with."""
     for key, default in defaults.items():
         if isinstance(default, CfgNode):
             _refuse_none(node[key], default, f"{name}.{key}")
-        elif node[key] is None and default is not None:
+        elif node[key] is None and default not in (None, ""):
             raise ConfigError(f"{name}.{key} is None; its default is {default!r}")
 
 

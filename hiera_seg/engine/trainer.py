@@ -63,12 +63,12 @@ class _Stop(BaseException):
 class ResumableLoader:
     """The training stream of a config, started where training starts.
 
-    The iterations to skip are known only after the checkpoint has been read, so the workers are
+    The samples to skip are known only after the checkpoint has been read, so the workers are
     started at the first batch asked for.
 
     Attributes:
         seed: what the order of the data and all augmentations follow from.
-        start_position: the samples that come before the first one.
+        start_position: how many samples of the stream were used before, over all processes.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -111,7 +111,7 @@ class HieraTrainer(DefaultTrainer):
             check_metrics(cfg, {x: self.build_evaluator(cfg, x) for x in cfg.DATASETS.TEST})
         self.cfg = cfg
         self.start_iter = 0
-        self._start_position = 0  # samples before those of this process
+        self._start_position = 0  # of the stream, where this start of the run begins
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.stop_reason: str | None = None
 
@@ -158,12 +158,13 @@ class HieraTrainer(DefaultTrainer):
             rates = self.scheduler.get_lr()
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
-        streams = {self.data_loader: self._start_position}
+        streams = [(self.data_loader, self._start_position)]
         for hook in self._hooks:
-            if isinstance(hook, PreciseBN):
+            if isinstance(hook, PreciseBN) and not hook._disabled:
                 times = self.start_iter // hook._period if hook._period > 0 else 0
-                streams[hook._data_loader] = times * hook._num_iter * self.cfg.SOLVER.IMS_PER_BATCH
-        for stream, position in streams.items():
+                used = times * hook._num_iter * self.cfg.SOLVER.IMS_PER_BATCH
+                streams.append((hook._data_loader, used))
+        for stream, position in streams:
             if isinstance(stream, ResumableLoader):
                 stream.start_position, stream.seed = position, self._trainer.seed
 

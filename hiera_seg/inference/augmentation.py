@@ -165,7 +165,7 @@ def mirrored_nodes(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
         hierarchy: the model's tree.
 
     Returns:
-        int64 (N,), its own inverse; None where no dataset has pairs.
+        int64 (N,), its own inverse; None where no node swaps.
 
     Raises:
         DatasetError: one swaps a node with another than the datasets before it.

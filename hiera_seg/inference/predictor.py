@@ -83,7 +83,7 @@ class HieraPredictor:
         Args:
             images: a path, or an array uint8 (H, W, 3) in BGR, as OpenCV reads it and Detectron2's
                 predictor takes it; or a batch: a list of these, of any sizes, or an array
-                (B, H, W, 3). A batch goes through the network at once.
+                (B, H, W, 3). Images that are padded to one size go through the network at once.
             level: of "labels": an index or a name; default: the finest.
             safe_depth: stop at an inner node where the best child scores below this; default: as
                 the config says.

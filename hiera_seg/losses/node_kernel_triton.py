@@ -62,8 +62,7 @@ def node_kernel(
     image = tl.program_id(1).to(tl.int64)
     pixel = block * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < num_pixels
-    # as many pairs as int32 can not count are there from 46,341 nodes on
-    columns = tl.zeros([], dtype=tl.int64) + num_nodes + 1
+    columns = image * 0 + num_nodes + 1  # int64: from 46,341 nodes on there are 2^31 pairs
     label = tl.load(index + image * num_pixels + pixel, mask=inside, other=num_nodes)
     start = image * image_stride + pixel.to(tl.int64) * pixel_stride
     total = tl.zeros([BLOCK], dtype=tl.float32)

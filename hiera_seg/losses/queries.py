@@ -149,12 +149,13 @@ class QueryLoss(nn.Module):
                 )
                 mask = mask + image_mask
                 dice = dice + image_dice
-            known = [image for image, present in enumerate(segments) if len(present) > 0]
+            if not all(map(len, segments)):
+                known = [image for image, present in enumerate(segments) if len(present) > 0]
+                class_logits = [x[known] for x in class_logits]
+                targets = [x[known] for x in targets]
             classes = torch.stack(
                 [
-                    self.classes.loss(
-                        x[known].flatten(0, 1), y[known].flatten(), self.no_object_weight
-                    )
+                    self.classes.loss(x.flatten(0, 1), y.flatten(), self.no_object_weight)
                     for x, y in zip(class_logits, targets, strict=True)
                 ]
             )

@@ -54,6 +54,7 @@ def dumped(tmp_path, monkeypatch) -> None:
     cfg.merge_from_list(["INPUT.CROP.SIZE", [32, 32], "INPUT.MIN_SIZE_TRAIN", (40,)])
     cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0])
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.OUTPUT_DIR = ("bad_step",), (), "output"
+    cfg.SEED += 1  # as of a resumed run, which went on with the seed of its beginning
     Path("output/config.yaml").write_text(cfg.dump())
     trainer = HieraTrainer(cfg)
     trainer.resume_or_load(resume=False)

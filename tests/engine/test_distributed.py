@@ -15,7 +15,7 @@ from torch import nn
 
 from hiera_seg.config import ConfigError
 from hiera_seg.engine import HieraTrainer
-from hiera_seg.engine.distributed import distribute
+from hiera_seg.engine.distributed import distribute, share_buffers
 from hiera_seg.layers import point_sampling
 
 VOID = 255
@@ -223,5 +223,6 @@ def test_parameters_that_no_loss_reaches_are_named_before_they_stop_the_job(cfgs
 def test_a_model_that_is_not_on_the_gpu_of_its_process_is_refused(monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
-    with pytest.raises(ConfigError, match='the model is on cpu, .*set MODEL.DEVICE "cuda"'):
-        distribute(nn.Linear(1, 1))
+    for prepare in (distribute, share_buffers):
+        with pytest.raises(ConfigError, match='the model is on cpu, .*set MODEL.DEVICE "cuda"'):
+            prepare(nn.Linear(1, 1))

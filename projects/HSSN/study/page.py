@@ -23,6 +23,7 @@ from .plan import (
     STRENGTHS_OF,
     Run,
     chosen_rate,
+    planned_arms,
     rate_runs,
     strength_runs,
 )
@@ -99,7 +100,9 @@ def arm_table(results: Results, stage: str, data: str) -> str:
         header += named if name != "ECE " else []
     header += ["consistency", "tree distance", "severity"]
     header += [f"ECE {level}" for level in reversed(levels)]
-    return table([*header, "CPU s / it."], rows)
+    missing = [arm for arm in planned_arms(stage) if arm not in arms]
+    note = f"\n\nStill to be run: {', '.join(missing)}." if missing else ""
+    return table([*header, "CPU s / it."], rows) + note
 
 
 def difference_table(results: Results, stage: str, data: str, baseline: str = BASELINE) -> str:
@@ -206,7 +209,7 @@ def summary_table(results: Results, stage: str, *datasets: str) -> str:
             for level in reversed(range(len(levels))):
                 mean = found and f"{found.by_seed[:, level].mean():+.2f}"
                 rows[arm].append(f"{mean} {found.verdict(level)}".strip() if found else "?")
-    return table(header, rows.values())
+    return table(header, rows.values()) if rows else f"*No arm beside {BASELINE} in {stage} yet.*"
 
 
 def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE) -> str:
@@ -220,6 +223,15 @@ def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BAS
         f"{means[level]:+.2f} {found.interval(level)} ({names[level]})"
         for level in reversed(range(len(names)))
     )
+
+
+def gain(results: Results, stage: str, data: str, arm: str, level: str) -> str:
+    """An arm's difference to the baseline at one level, for a sentence."""
+    found = paired_differences(results, stage, data, arm)
+    if found is None:
+        return "?"
+    index = of(results, stage, data, arm)[0]["levels"].index(level)
+    return f"{found.by_seed[:, index].mean():+.2f} {found.interval(index)}"
 
 
 def decoding_gains(results: Results, stage: str, data: str, arm: str, variant: str) -> str:
@@ -280,6 +292,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "rates": rate_table,
     "strengths": strength_table,
     "value": value,
+    "gain": gain,
     "gains": gains,
     "decoding_gains": decoding_gains,
     "summary": summary_table,

@@ -243,6 +243,15 @@ def scratch_runs(data: str) -> list[Run]:
     return runs
 
 
+def planned_arms(stage: str) -> tuple[str, ...]:
+    """The arms that a stage is planned for."""
+    if stage in ("scratch_coarse", "scratch_tenth"):
+        return FEW_ARMS
+    if stage == "coarse":
+        return (*FEW_ARMS, *PROPOSALS)
+    return {"scratch": SCRATCH_ARMS, "main": (*ARMS, *PROPOSALS)}.get(stage, ARMS)
+
+
 STAGES = (
     "trunk",
     "rate",
