@@ -3,7 +3,6 @@
 
 import argparse
 
-from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.counts import count_nodes
 from hiera_seg.engine.cli import exit_on_error, prepare_file
@@ -34,12 +33,9 @@ def main(args: argparse.Namespace) -> None:
     require_registered(args.names, "NAME")
     prepare_file(args.output, "--output")
     counts = count_nodes(args.names, progress=True)
-    try:
-        write_node_counts(
-            args.output, counts.pixels, datasets=args.names, images=counts.images, void=counts.void
-        )
-    except OSError as error:
-        raise ConfigError(f"--output {args.output} can not be written: {error.strerror}") from error
+    write_node_counts(
+        args.output, counts.pixels, datasets=args.names, images=counts.images, void=counts.void
+    )
     absent = sum(not count for count in counts.pixels.values())
     print(
         f"wrote {args.output}: {sum(counts.pixels.values())} pixels of {counts.images} images, "

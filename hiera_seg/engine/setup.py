@@ -3,6 +3,7 @@
 import argparse
 import logging
 import re
+from collections.abc import Iterable
 
 import torch
 import yaml
@@ -89,14 +90,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def refuse_switches(opts: list[str]) -> None:
+def refuse_switches(opts: Iterable[object]) -> None:
     """Check that no switch stands among KEY VALUE pairs, which take all words after them.
 
     Raises:
         ConfigError: one does.
     """
     for word in opts:
-        if word.startswith("--"):
+        if isinstance(word, str) and word.startswith("--"):
             raise ConfigError(f"{word} stands after KEY VALUE pairs: put switches before them")
 
 

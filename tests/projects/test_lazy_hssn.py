@@ -172,7 +172,8 @@ def test_the_tool_puts_no_untrained_network_over_a_run(options, tmp_path, monkey
     (tmp_path / "run").mkdir()
     (tmp_path / "run/last_checkpoint").write_text("model_final.pth")
     tool = PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py"
-    # it would keep a log on the standard output of this test
+    # they would keep a log on the standard output of this test
+    monkeypatch.setattr("hiera_seg.engine.lazy.setup_logger", lambda *args, **kwargs: None)
     monkeypatch.setattr("hiera_seg.engine.lazy.default_setup", lambda cfg, args: None)
     empty = ["train.init_checkpoint="]
     monkeypatch.setattr(

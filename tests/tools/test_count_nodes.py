@@ -59,7 +59,11 @@ def test_it_counts_what_labels_name(folder):
     ("arguments", "code", "line"),
     [
         (["tiny_trian", "--output", "c.json"], 2, "tiny_train"),
-        (["tiny_train", "--output", "no/such/c.json"], 2, "--output no/such/c.json can not be"),
+        (
+            ["tiny_train", "--output", "/proc/c/c.json"],
+            2,
+            "--output: the folder /proc/c can not be",
+        ),
     ],
 )
 def test_bad_arguments_are_one_line(folder, arguments, code, line):
