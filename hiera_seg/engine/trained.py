@@ -63,14 +63,14 @@ def load_to_evaluate(
     checkpointer.remedy = f"set {key} to a trained model"
     if not resume:
         checkpointer.remedy += f", or add --resume, which takes the last checkpoint in {folder}"
-    has_checkpoint = checkpointer.has_checkpoint()
-    path = checkpointer.get_checkpoint_file() if resume and has_checkpoint else weights
-    if not path and (resume or has_checkpoint):
+    last = last_checkpoint(folder)
+    path = last if resume and last else weights
+    if not path and (resume or last):
         found = f", and there is no checkpoint in {folder}" if resume else ""
         raise ConfigError(f"nothing to evaluate: {key} is empty{found}; {checkpointer.remedy}")
     if not path:
         logger.warning(f"{key} is empty: what is evaluated is a network as it was drawn")
-    if not (resume or has_checkpoint):
+    if not (resume or last):
         checkpointer = HieraCheckpointer(model, folder, map_classes=map_classes)
     content = checkpointer.resume_or_load(weights, resume=resume)
     if average:

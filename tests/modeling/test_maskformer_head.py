@@ -107,10 +107,13 @@ class TestNetwork:
         """Before the end of 2025 torch kept the copy of it for the rest of the forward."""
         model = build().train()
         recorded = []
+
+        def record(*_):
+            recorded.append(torch.is_grad_enabled())
+
         for module in model.modules():
             if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-                hook = lambda *_: recorded.append(torch.is_grad_enabled())  # noqa: E731
-                module.register_forward_pre_hook(hook)
+                module.register_forward_pre_hook(record)
         with torch.autocast("cpu", torch.bfloat16):
             model(make_inputs((64, 96)))
         assert len(recorded) > 10 and all(recorded)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hiera_seg.engine import exit_on_error
 
-from .compare import BASELINE, Results, arms_of, of, paired_differences, places_of
+from .compare import BASELINE, Differences, Results, arms_of, of, paired_differences, places_of
 from .plan import (
     ARMS,
     DATA,
@@ -218,9 +218,8 @@ def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BAS
     if found is None:
         return "?"
     names = of(results, stage, data, arm)[0]["levels"]
-    means = found.by_seed.mean(axis=0)
     return ", ".join(
-        f"{means[level]:+.2f} {found.interval(level)} ({names[level]})"
+        f"{_mean_and_interval(found, level)} ({names[level]})"
         for level in reversed(range(len(names)))
     )
 
@@ -231,7 +230,11 @@ def gain(results: Results, stage: str, data: str, arm: str, level: str) -> str:
     if found is None:
         return "?"
     index = of(results, stage, data, arm)[0]["levels"].index(level)
-    return f"{found.by_seed[:, index].mean():+.2f} {found.interval(index)}"
+    return _mean_and_interval(found, index)
+
+
+def _mean_and_interval(found: Differences, level: int) -> str:
+    return f"{found.by_seed[:, level].mean():+.2f} {found.interval(level)}"
 
 
 def decoding_gains(results: Results, stage: str, data: str, arm: str, variant: str) -> str:

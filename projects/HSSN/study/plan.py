@@ -210,11 +210,11 @@ def final_runs(data: str, arm: str, rate: float, stages: Iterable[str]) -> list[
     test = DATA[data].test
     for seed in SEEDS:
         at = (seed, rate, ITERATIONS)
+        first = seed == SEEDS[0]
         if "main" in stages and data != "generated":
             runs.append(Run("main", data, arm, *at, ("all",), test))
-        if "check" in stages and data == "generated" and seed == SEEDS[0]:
+        if "check" in stages and data == "generated" and first:
             runs.append(Run("check", data, arm, *at, ("all",), test))
-        first = seed == SEEDS[0]
         if "coarse" in stages and first and arm in FEW_ARMS and data != "generated":
             runs.append(Run("coarse", data, arm, *at, half_known(arm), test))
     return runs
