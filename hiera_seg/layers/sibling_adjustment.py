@@ -11,6 +11,9 @@ be done family by family. With ``p(v | parent)`` the probability of a node among
 
 and the probability of a leaf is the product along its path. The top-level nodes keep what the
 network gave them; so does every family as a whole, whatever its members do below it.
+
+A network with a softmax a level says p at each of them anew: each is adjusted by itself, its nodes
+taken for the leaves of a tree that ends there.
 """
 
 import numpy as np
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 
-_LEAST = 1e-30  # of a leaf's probability, so that an improbable family still divides by something
+_LEAST = 1e-30  # of a node's probability, so that an improbable family still divides by something
 
 
 def sibling_shares(pixels: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
@@ -44,14 +47,17 @@ def sibling_shares(pixels: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
 
 
 class SiblingAdjustment(nn.Module):
-    """Adjust logits whose softmax over the leaves is what a network says; see the module."""
+    """Adjust logits whose softmax, over the leaves or a level, is what a network says."""
 
-    def __init__(self, hierarchy: Hierarchy, pixels: np.ndarray, tau: float):
+    def __init__(
+        self, hierarchy: Hierarchy, pixels: np.ndarray, tau: float, *, by_level: bool = False
+    ):
         """
         Args:
             hierarchy: the tree.
             pixels: (N,), of the training set, labelled with each node itself.
             tau: the power, 0 or more; 0 changes nothing, 1 undoes the training set's frequencies.
+            by_level: whether there is a softmax a level, in place of one over the leaves.
 
         Raises:
             ValueError: tau is negative or not finite.
@@ -59,21 +65,18 @@ class SiblingAdjustment(nn.Module):
         super().__init__()
         if not 0 <= tau < np.inf:
             raise ValueError(f"tau is {tau}; it must be 0 or more")
-        leaves = hierarchy.num_leaves
         log_weights = -tau * np.log(sibling_shares(pixels, hierarchy))
-        below = hierarchy.ancestor_matrix[:leaves].astype(bool)  # [leaf, node]
-        child_weights = np.zeros((hierarchy.num_nodes - leaves, leaves))
-        for node in np.flatnonzero(hierarchy.parent >= 0):
-            child_weights[hierarchy.parent[node] - leaves, below[:, node]] = np.exp(
-                log_weights[node]
-            )
-        self.num_leaves = leaves
-        for name, table in (
-            ("leaf_weights", (below @ log_weights)[:, None, None]),
-            ("below", below[:, leaves:].T),
-            ("child_weights", child_weights),
-        ):
-            self.register_buffer(name, torch.from_numpy(table).float(), persistent=False)
+        members = [np.arange(hierarchy.num_leaves)]
+        if by_level:  # the top level keeps what the network says
+            members = [hierarchy.level_nodes(level) for level in range(1, hierarchy.num_levels)]
+        self.shifts = nn.ModuleList(_Shift(hierarchy, nodes, log_weights) for nodes in members)
+        # Where each node's shift stands behind a first one of 0. A shallow leaf is in the softmax
+        # of several levels; it has one logit, and the shift of the first of them.
+        place = np.zeros(hierarchy.num_nodes, np.int64)
+        ends = np.cumsum([len(nodes) for nodes in members])
+        for nodes, end in reversed(list(zip(members, ends, strict=True))):
+            place[nodes] = end - len(nodes) + 1 + np.arange(len(nodes))
+        self.register_buffer("place", torch.from_numpy(place), persistent=False)
 
     def forward(self, logits: Tensor) -> Tensor:
         """
@@ -81,16 +84,48 @@ class SiblingAdjustment(nn.Module):
             logits: (B, N, h, w), of any float type.
 
         Returns:
-            (B, N, h, w), float32 (float64 for float64 logits): log q of the leaves; the channels
-            of inner nodes are passed on, nothing reads them in a softmax over leaves.
+            (B, N, h, w), float32 (float64 for float64 logits): logits whose softmax is q; of a
+            softmax over leaves, those of inner nodes are passed on, nothing reads them.
         """
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        log_p = logits[:, : self.num_leaves].to(dtype).log_softmax(1)
-        p = log_p.exp().clamp(min=_LEAST)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         # Half precision has no number as small as the least probability: 0 / 0 would be NaN.
         with torch.autocast(logits.device.type, enabled=False):
-            mass = torch.einsum("ul,blhw->buhw", self.below.to(dtype), p)
-            weighted = torch.einsum("ul,blhw->buhw", self.child_weights.to(dtype), p)
-            excess = torch.einsum("ul,buhw->blhw", self.below.to(dtype), (weighted / mass).log())
-        log_q = log_p + self.leaf_weights.to(dtype) - excess
-        return torch.cat([log_q, logits[:, self.num_leaves :].to(dtype)], 1)
+            shifts = [torch.zeros_like(logits[:, :1]), *(shift(logits) for shift in self.shifts)]
+            return logits + torch.cat(shifts, 1).index_select(1, self.place)
+
+
+class _Shift(nn.Module):
+    """log q - log p of nodes of which each pixel has one: the leaves, or those of a level."""
+
+    def __init__(self, hierarchy: Hierarchy, nodes: np.ndarray, log_weights: np.ndarray):
+        """
+        Args:
+            hierarchy: the tree.
+            nodes: int64 (M,), below which nothing is looked at.
+            log_weights: (N,), added to the logarithm of each node's probability in its family.
+        """
+        super().__init__()
+        paths = hierarchy.ancestor_matrix[nodes]  # [member, node]: whether it is on its path
+        above = np.setdiff1d(np.flatnonzero(paths.any(0)), nodes)
+        row = {node: place for place, node in enumerate(above)}
+        child_weights = np.zeros((len(above), len(nodes)))
+        for node in np.flatnonzero(paths.any(0) & (hierarchy.parent >= 0)):
+            child_weights[row[hierarchy.parent[node]], paths[:, node]] = np.exp(log_weights[node])
+        for name, table in (
+            ("nodes", nodes),
+            ("path_weights", (paths @ log_weights)[:, None, None]),
+            ("below", paths[:, above].T),
+            ("child_weights", child_weights),
+        ):
+            kept = torch.from_numpy(np.array(table, np.int64 if name == "nodes" else np.float32))
+            self.register_buffer(name, kept, persistent=False)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(B, N, h, w) logits to (B, M, h, w) shifts."""
+        below, child_weights, path_weights = (
+            table.to(logits.dtype) for table in (self.below, self.child_weights, self.path_weights)
+        )
+        p = logits.index_select(1, self.nodes).softmax(1).clamp(min=_LEAST)
+        mass = torch.einsum("um,bmhw->buhw", below, p)
+        weighted = torch.einsum("um,bmhw->buhw", child_weights, p)
+        return path_weights - torch.einsum("um,buhw->bmhw", below, (weighted / mass).log())

@@ -153,16 +153,18 @@ def test_a_file_decodes_as_the_model_is_set(settings, tmp_path):
     assert_same_as_model(run, model, about["outputs"])
 
 
+@pytest.mark.parametrize("variant", ["marginal_path_sum", "level_softmax"])
 @pytest.mark.parametrize("format", SUFFIXES)
-def test_a_file_has_the_adjustment_of_siblings(format, tmp_path):
+def test_a_file_has_the_adjustment_of_siblings(format, variant, tmp_path):
     skip_without_torch_2_6(format)
     if format == "onnx":
         pytest.importorskip("onnxscript", reason="needs the extra export")
         pytest.importorskip("onnxruntime", reason="needs the extra export")
-    model = build(decode_as="marginal_path_sum")
+    model = build(decode_as=variant)
     plain = model([{"image": images(1, 40, 56)[0]}])[0]["sem_seg"]
     pixels = 10.0 ** np.arange(TREE.num_nodes)
-    model.sem_seg_head.sibling_adjustment = SiblingAdjustment(TREE, pixels, 0.5)
+    adjust = SiblingAdjustment(TREE, pixels, 0.5, by_level=variant == "level_softmax")
+    model.sem_seg_head.sibling_adjustment = adjust
     assert not torch.allclose(model([{"image": images(1, 40, 56)[0]}])[0]["sem_seg"], plain)
     path = tmp_path / f"model{SUFFIXES[format]}"
     export_segmentor(DeployedSegmentor(model), path, format, "RGB")

@@ -277,9 +277,12 @@ def node_counts(hierarchy, tmp_path):
     return str(tmp_path / "counts.json"), np.array([*pixels.values(), *[0] * inner])
 
 
-def test_a_sibling_adjustment_changes_eval_alone(make_model, make_inputs, hierarchy, node_counts):
+@pytest.mark.parametrize("loss", ["marginal_ce", "level_ce"])
+def test_a_sibling_adjustment_changes_eval_alone(
+    make_model, make_inputs, hierarchy, node_counts, loss
+):
     file, pixels = node_counts
-    options = (LOSSES, [["marginal_ce", 1.0]])
+    options = (LOSSES, [[loss, 1.0]])
     plain = make_model(*options)
     model = make_model(*options, f"{ADJUSTMENT}.TAU", 0.5, f"{ADJUSTMENT}.FILE", file)
     inputs = make_inputs((64, 96))
@@ -294,11 +297,12 @@ def test_a_sibling_adjustment_changes_eval_alone(make_model, make_inputs, hierar
     images = [inputs[0]["image"]]
     with torch.no_grad():
         (before,), (after,) = (both.eval().node_views(images) for both in (plain, model))
-    logits = SiblingAdjustment(hierarchy, pixels, 0.5)(before.output.values)
-    torch.testing.assert_close(after.output.values, logits)
+    adjust = SiblingAdjustment(hierarchy, pixels, 0.5, by_level=loss == "level_ce")
+    torch.testing.assert_close(after.output.values, adjust(before.output.values))
+    assert not torch.allclose(after.output.values, before.output.values)
 
 
-def test_a_sibling_adjustment_needs_a_softmax_over_leaves_and_counts(make_cfg, node_counts):
+def test_a_sibling_adjustment_needs_a_softmax_and_counts(make_cfg, node_counts):
     file, _ = node_counts
     tau, key = (f"{ADJUSTMENT}.TAU", 0.5), f"{ADJUSTMENT}.FILE"
     with pytest.raises(ConfigError, match=r"TAU is 0\.5, but .*DECODE is 'path_sum'.*marginal"):

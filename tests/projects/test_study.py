@@ -90,7 +90,10 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     assert stages.count("coarse") == 2 * (len(plan.FEW_ARMS) + len(plan.PROPOSALS))
     for stage in ("scratch_coarse", "scratch_tenth"):
         assert stages.count(stage) == 2 * len(plan.FEW_ARMS)
-    assert stages.count("strength") == 2 * (1 + 2 * len(plan.STRENGTHS))
+    # a network for each arm that is adjusted, and its powers for each adjustment
+    own = plan.PROPOSALS.keys() - plan.STRENGTHS_OF.keys()
+    networks = {plan.PROPOSALS[arm] for arm in own}
+    assert stages.count("strength") == 2 * (len(networks) + len(own) * len(plan.STRENGTHS))
     for r in results.values():
         assert bool(r["weights"]) == (r["arm"] in plan.PROPOSALS)
         if r["weights"]:
@@ -160,7 +163,11 @@ def test_proposals_differ_from_their_arm_in_decoding_alone(arm, tmp_path):
     assert cfg.MODEL.WEIGHTS == str(tmp_path / base.key / run.WEIGHTS)
     test = cfg.MODEL.HIERA_SEG.TEST
     siblings = arm.endswith("sibling_adjusted")
-    assert test.DECODE == ("marginal_path_sum" if siblings else "marginal")
+    if siblings:
+        softmax = "level_softmax" if arm.startswith("level") else "marginal_path_sum"
+        assert test.DECODE == softmax
+    else:
+        assert test.DECODE == expected.MODEL.HIERA_SEG.TEST.DECODE == "marginal"
     assert test.SIBLING_ADJUSTMENT.TAU == (0.5 if siblings else 0)
     cfg.defrost()
     cfg.MODEL.HIERA_SEG.TEST = expected.MODEL.HIERA_SEG.TEST
@@ -227,7 +234,7 @@ def test_pixels_near_a_change_of_class():
     assert count_near_boundary(labels, truth, TREE)[1].tolist() == [[40, 40], [100, 100]]
 
 
-@pytest.mark.parametrize("arm", ["marginal_ce", "focal_tree_min_triplet"])
+@pytest.mark.parametrize("arm", ["marginal_ce", "level_ce", "focal_tree_min_triplet"])
 def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
     data = plan.Data(street, street, None, 5, "kind")
     monkeypatch.setitem(plan.DATA, "camvid", data)

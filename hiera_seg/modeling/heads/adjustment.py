@@ -11,7 +11,7 @@ from hiera_seg.losses import read_node_counts
 from hiera_seg.modeling.decode import DECODE_KEY, decode_variant
 
 KEY = "MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT"
-_LEAF_SOFTMAX = ("marginal", "marginal_path_sum")
+_SOFTMAX = ("marginal", "marginal_path_sum", "level_softmax")
 
 
 def build_sibling_adjustment(
@@ -27,18 +27,18 @@ def build_sibling_adjustment(
 
     Raises:
         ConfigError: a negative TAU, no FILE or one that can not be read, or a model that is not
-            decoded by a softmax over leaves.
+            decoded by a softmax over leaves or one a level.
     """
     test = cfg.MODEL.HIERA_SEG.TEST
     tau, file = test.SIBLING_ADJUSTMENT.TAU, test.SIBLING_ADJUSTMENT.FILE
     if tau == 0:
         return None
     variant = decode_variant(test.DECODE, loss_names, kind=kind)
-    if variant not in _LEAF_SOFTMAX:
+    if variant not in _SOFTMAX:
         raise ConfigError(
             f"{KEY}.TAU is {tau}, but {DECODE_KEY} is {variant!r} here: only a softmax over the "
-            f"leaves can be adjusted, with {DECODE_KEY} one of {_LEAF_SOFTMAX} (marginal_ce "
-            "trains it)"
+            f"leaves or one a level can be adjusted, with {DECODE_KEY} one of {_SOFTMAX} "
+            "(marginal_ce and level_ce train them)"
         )
     if not file:
         raise ConfigError(
@@ -46,6 +46,7 @@ def build_sibling_adjustment(
             "set, a file of tools/count_nodes.py"
         )
     try:
-        return SiblingAdjustment(hierarchy, read_node_counts(file, hierarchy), tau)
+        counts = read_node_counts(file, hierarchy)
+        return SiblingAdjustment(hierarchy, counts, tau, by_level=variant == "level_softmax")
     except ValueError as error:
         raise ConfigError(f"{KEY}: {error}") from error

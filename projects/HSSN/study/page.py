@@ -21,7 +21,6 @@ from .plan import (
     SEEDS,
     STRENGTHS,
     STRENGTHS_OF,
-    Run,
     chosen_rate,
     planned_arms,
     rate_runs,
@@ -155,32 +154,38 @@ def place_table(results: Results, data: str) -> str:
 
 def rate_table(results: Results, data: str) -> str:
     """The mean of the levels' mIoU on held-out images at each rate."""
-    return choice_table(
-        results, {arm: rate_runs(data, arm) for arm in ARMS}, (f"{rate:g}" for rate in RATES)
-    )
+    rows = {}
+    for arm in ARMS:
+        done = [results.get(run.key) for run in rate_runs(data, arm)]
+        if all(done):
+            rows[arm] = [np.mean(r["metrics"]["mIoU"]) for r in done]
+    return choice_table(rows, RATES)
 
 
 def strength_table(results: Results, data: str) -> str:
-    """The same of each strength of a proposal's adjustment."""
-    runs = {}
-    for arm in PROPOSALS.keys() - STRENGTHS_OF.keys():
+    """The same of each strength of a proposal's adjustment, and of none at all."""
+    rows = {}
+    for arm in sorted(PROPOSALS.keys() - STRENGTHS_OF.keys()):
         rate = chosen_rate(data, PROPOSALS[arm], results)
-        if rate is not None:
-            runs[arm] = strength_runs(data, arm, rate)[1]
-    return choice_table(results, dict(sorted(runs.items())), (f"{s:g}" for s in STRENGTHS))
-
-
-def choice_table(results: Results, runs: Mapping[str, list[Run]], tried: Iterable[str]) -> str:
-    """What each choice of each arm gave on held-out images; the best one stands out."""
-    rows = []
-    for arm, choices in runs.items():
-        done = [results[run.key] for run in choices if run.key in results]
-        if len(done) < len(choices):
+        if rate is None:
             continue
-        scores = [np.mean(r["metrics"]["mIoU"]) for r in done]
-        best = np.nanmax(scores)
-        rows.append([arm, *(f"**{s:.2f}**" if s == best else f"{s:.2f}" for s in scores)])
-    return table(["arm", *tried], rows) if rows else "*Not yet run.*"
+        network, runs = strength_runs(data, arm, rate)
+        done = [results.get(run.key) for run in runs]
+        if network.key in results and all(done):
+            plain = results[network.key]["variants"][done[0]["variant"]]
+            rows[arm] = [np.mean(plain), *(np.mean(r["metrics"]["mIoU"]) for r in done)]
+    return choice_table(rows, (0, *STRENGTHS))
+
+
+def choice_table(rows: Mapping[str, list[float]], tried: Iterable[float]) -> str:
+    """What each choice of each arm gave on held-out images; the best one stands out."""
+    if not rows:
+        return "*Not yet run.*"
+    marked = [
+        [arm, *(f"**{s:.2f}**" if s == np.nanmax(scores) else f"{s:.2f}" for s in scores)]
+        for arm, scores in rows.items()
+    ]
+    return table(["arm", *(f"{choice:g}" for choice in tried)], marked)
 
 
 def value(results: Results, stage: str, data: str, arm: str, level: str) -> str:

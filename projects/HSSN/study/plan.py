@@ -29,6 +29,7 @@ PROPOSALS = {
     "sibling_adjusted": "marginal_ce",
     "flat_prior_adjusted": "flat",
     "flat_sibling_adjusted": "flat",
+    "level_sibling_adjusted": "level_ce",
 }
 STRENGTHS_OF = {  # others choose their own
     "flat_prior_adjusted": "prior_adjusted",

@@ -1,11 +1,11 @@
-"""What the study proposes, and its control: other ways to decode a softmax over the leaves.
+"""What the study proposes, and its control: other ways to decode what a softmax says.
 
 **sibling_adjusted** (`hiera_seg.layers.SiblingAdjustment`): the probability of a node among its
 siblings is divided by its share of their pixels to a power, so that a rare leaf gains from its own
-family alone, and the best path is that of the summed probabilities. Its control knows no tree:
-**prior_adjusted** divides every leaf's probability by its share of all pixels to a power, as in
-Menon et al., *Long-tail learning via logit adjustment*, ICLR 2021, sec. 4.1. The powers are chosen
-on held-out images.
+family alone, and the best path is that of the summed probabilities; **level_sibling_adjusted** is
+the same for a softmax a level. The control knows no tree: **prior_adjusted** divides every leaf's
+probability by its share of all pixels to a power, as in Menon et al., *Long-tail learning via logit
+adjustment*, ICLR 2021, sec. 4.1. The powers are chosen on held-out images.
 """
 
 import os
