@@ -72,10 +72,9 @@ class SiblingAdjustment(nn.Module):
         self.shifts = nn.ModuleList(_Shift(hierarchy, nodes, log_weights) for nodes in members)
         # Where each node's shift stands behind a first one of 0. A shallow leaf is in the softmax
         # of several levels; it has one logit, and the shift of the first of them.
+        shifted, first = np.unique(np.concatenate([[], *members]), return_index=True)
         place = np.zeros(hierarchy.num_nodes, np.int64)
-        ends = np.cumsum([len(nodes) for nodes in members])
-        for nodes, end in reversed(list(zip(members, ends, strict=True))):
-            place[nodes] = end - len(nodes) + 1 + np.arange(len(nodes))
+        place[shifted.astype(np.int64)] = 1 + first
         self.register_buffer("place", torch.from_numpy(place), persistent=False)
 
     def forward(self, logits: Tensor) -> Tensor:
@@ -111,14 +110,13 @@ class _Shift(nn.Module):
         child_weights = np.zeros((len(above), len(nodes)))
         for node in np.flatnonzero(paths.any(0) & (hierarchy.parent >= 0)):
             child_weights[row[hierarchy.parent[node]], paths[:, node]] = np.exp(log_weights[node])
+        self.register_buffer("nodes", torch.tensor(nodes), persistent=False)
         for name, table in (
-            ("nodes", nodes),
             ("path_weights", (paths @ log_weights)[:, None, None]),
             ("below", paths[:, above].T),
             ("child_weights", child_weights),
         ):
-            kept = torch.from_numpy(np.array(table, np.int64 if name == "nodes" else np.float32))
-            self.register_buffer(name, kept, persistent=False)
+            self.register_buffer(name, torch.from_numpy(table).float(), persistent=False)
 
     def forward(self, logits: Tensor) -> Tensor:
         """(B, N, h, w) logits to (B, M, h, w) shifts."""
