@@ -22,6 +22,7 @@ from .plan import (
     STRENGTHS,
     STRENGTHS_OF,
     chosen_rate,
+    mean_miou,
     planned_arms,
     rate_runs,
     strength_runs,
@@ -158,7 +159,7 @@ def rate_table(results: Results, data: str) -> str:
     for arm in ARMS:
         done = [results.get(run.key) for run in rate_runs(data, arm)]
         if all(done):
-            rows[arm] = [np.mean(r["metrics"]["mIoU"]) for r in done]
+            rows[arm] = [mean_miou(r) for r in done]
     return choice_table(rows, RATES)
 
 
@@ -173,7 +174,7 @@ def strength_table(results: Results, data: str) -> str:
         done = [results.get(run.key) for run in runs]
         if network.key in results and all(done):
             plain = results[network.key]["variants"][done[0]["variant"]]
-            rows[arm] = [np.mean(plain), *(np.mean(r["metrics"]["mIoU"]) for r in done)]
+            rows[arm] = [np.mean(plain), *map(mean_miou, done)]
     return choice_table(rows, (0, *STRENGTHS))
 
 

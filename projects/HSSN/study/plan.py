@@ -155,11 +155,16 @@ def chosen_rate(data: str, arm: str, results: Mapping[str, dict]) -> float | Non
     return best and best.rate
 
 
+def mean_miou(result: Mapping[str, Any]) -> float:
+    """What rates and strengths are chosen by: the mean of the levels' mIoU."""
+    return float(np.mean(result["metrics"]["mIoU"]))
+
+
 def best_run(runs: list[Run], results: Mapping[str, dict]) -> Run | None:
     """The run with the best mean of the levels' mIoU; None: not all are there."""
     if any(run.key not in results for run in runs):
         return None
-    scores = [np.mean(results[run.key]["metrics"]["mIoU"]) for run in runs]
+    scores = [mean_miou(results[run.key]) for run in runs]
     # NaN is worst: a rate at which training broke down
     return runs[int(np.argmax(np.nan_to_num(scores, nan=-1)))]
 
