@@ -10,6 +10,7 @@ import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warn
 # isort: split
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
+from hiera_seg.data.input_keys import check_crop
 from hiera_seg.engine import add_import, add_opts, exit_on_error, load_config
 from hiera_seg.engine.analysis import (
     NetworkCost,
@@ -49,10 +50,14 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     import_modules(args.modules)
     cfg = load_config(args.config_file, args.opts)
-    crop = cfg.INPUT.CROP
-    size = args.size or (crop.SIZE if crop.ENABLED and crop.TYPE == "absolute" else (512, 512))
-    if min(size) < 1 or args.depth < 0:
-        raise ConfigError(f"--size {size} must be positive and --depth {args.depth} at least 0")
+    if min(args.size or (1,)) < 1 or args.depth < 0:
+        raise ConfigError(
+            f"--size {args.size} must be positive and --depth {args.depth} at least 0"
+        )
+    size, crop = args.size or (512, 512), cfg.INPUT.CROP
+    if args.size is None and crop.ENABLED and crop.TYPE == "absolute":
+        check_crop(crop.TYPE, list(crop.SIZE))
+        size = crop.SIZE
     if args.json:
         prepare_file(args.json, "--json")
     warnings.filterwarnings("ignore", module="torch")  # of tracing

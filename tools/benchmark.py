@@ -44,6 +44,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"unknown group {unknown[0]!r}: choose of {', '.join(GROUPS)}")
     if args.plot and not args.sweep:
         parser.error("--plot draws a sweep: add --sweep")
+    if args.plot and not args.plot.lower().endswith((".png", ".pdf", ".svg")):
+        parser.error(f"--plot {args.plot}: name a file that ends in .png, .pdf or .svg")
     if args.rounds < 1 or args.threads < 0:
         parser.error("--rounds must be at least 1 and --threads at least 0")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -60,9 +62,9 @@ def main(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     if args.sweep:
         points = run_sweeps(device, args.rounds, not args.no_memory)
+        write(args, {"points": as_rows(points)})
         if args.plot:
             plot(points, args.plot)
-        write(args, {"points": as_rows(points)})
         return
     chosen = [
         (comparison, f"{group}:{index}")

@@ -30,10 +30,11 @@ def check_input_keys(cfg: CfgNode) -> None:
     if keys.RANDOM_FLIP not in _FLIPS:
         raise _none_of("RANDOM_FLIP", keys.RANDOM_FLIP, _FLIPS)
     if keys.CROP.ENABLED:
-        _check_crop(keys.CROP.TYPE, list(keys.CROP.SIZE))
+        check_crop(keys.CROP.TYPE, list(keys.CROP.SIZE))
 
 
-def _check_crop(kind: str, size: list[float]) -> None:
+def check_crop(kind: str, size: list[float]) -> None:
+    """Raise ConfigError where INPUT.CROP.TYPE or SIZE is none, or one does not fit the other."""
     if kind not in _CROP_TYPES:
         raise _none_of("CROP.TYPE", kind, _CROP_TYPES)
     absolute = kind.startswith("absolute")

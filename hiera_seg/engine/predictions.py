@@ -57,7 +57,7 @@ def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredi
 def refuse_overwriting(
     stems: Iterable[str], inputs: Iterable[str], folder: str | os.PathLike, hierarchy: Hierarchy
 ) -> None:
-    """Check that no picture of a prediction would be written over an input.
+    """Check that no picture of a prediction would be written over an input or another's picture.
 
     Args:
         stems: how the names of the written files begin.
@@ -69,12 +69,15 @@ def refuse_overwriting(
         ConfigError: one would; the message names it.
     """
     ends = [STRIP, *(f"{kind}{x}" for x in hierarchy.level_names for kind in (OVERLAY, LABELS))]
-    written = {
-        os.path.realpath(os.path.join(folder, f"{stem}{end}{suffix}"))
-        for stem in stems
-        for end in ends
-        for suffix in (".png", ".mp4")
-    }
+    written: dict[str, str] = {}
+    for stem in stems:
+        for name in [f"{stem}{end}{suffix}" for end in ends for suffix in (".png", ".mp4")]:
+            other = written.setdefault(os.path.realpath(os.path.join(folder, name)), stem)
+            if other != stem:
+                raise ConfigError(
+                    f"{name} would be a picture of {other!r} and one of {stem!r}: levels of tree "
+                    f"{hierarchy.name!r} have such names; write each to a folder of its own"
+                )
     for path in inputs:
         if os.path.realpath(path) in written:
             raise ConfigError(f"{path} would be overwritten by a result; write to another folder")

@@ -191,8 +191,9 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             f"\n\n{of_scores}" if of_scores.metrics else "",
         )
         if self._output_dir:
-            self._write(scores, metrics, predictions)
-            self._write_files(of_scores.files)
+            self._write(scores, metrics)
+            saved = predictions if self._save_predictions else None
+            self._write_files({**of_scores.files, "hiera_predictions.json": saved})
         return OrderedDict({self.task: metrics})
 
     def _sum_counts(self) -> None:
@@ -253,9 +254,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         direct = output.get("hiera_labels_direct")
         return labels, None if direct is None else [as_numpy(values) for values in direct]
 
-    def _write(
-        self, scores: HierarchyScores, metrics: dict[str, float], predictions: list[dict]
-    ) -> None:
+    def _write(self, scores: HierarchyScores, metrics: dict[str, float]) -> None:
         h = scores.hierarchy
         PathManager.mkdirs(self._output_dir)
         summary = {
@@ -280,8 +279,6 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             path = os.path.join(self._output_dir, f"confusion_{name}.npz")
             with PathManager.open(path, "wb") as file:
                 np.savez_compressed(file, **arrays)
-        if self._save_predictions:
-            self._write_json("hiera_predictions.json", predictions)
 
     def _write_files(self, files: Mapping[str, Any]) -> None:
         """Write json files; one that an earlier evaluation left and this one lacks is removed."""

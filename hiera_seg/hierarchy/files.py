@@ -146,14 +146,15 @@ def _read_csv(content: str, origin: str, stem: str) -> FileContent:
     if not rows:
         fail("the tree is empty: there is no line below the header", origin, header_line)
     lines = [line for line, _ in rows]
-    if sorted(header) == ["node", "parent"]:
-        node, parent = header.index("node"), header.index("parent")
+    folded = [column.casefold() for column in header]
+    if sorted(folded) == ["node", "parent"]:
+        node, parent = folded.index("node"), folded.index("parent")
         pairs = [(cells[node], cells[parent] or None) for _, cells in rows]
         return FileContent(flat_from_parents(pairs, origin, lines), stem)
-    if header == ["path"]:
+    if folded == ["path"]:
         names = [cells[0].split(SEPARATOR) for _, cells in rows]
         return FileContent(flat_from_rows(names, origin, lines), stem)
-    if {"path", "parent"} & set(header):
+    if {"path", "parent"} & set(folded):
         fail(
             f"columns {listing(header)}: a hierarchy table has either one column 'path', or the"
             " columns 'node' and 'parent', or one column a level",

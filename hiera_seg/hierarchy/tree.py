@@ -97,7 +97,8 @@ class Hierarchy:
         Raises:
             HierarchyError: Naming the node and where it stands.
         """
-        if isinstance(tree, dict) and set(tree) == set(files.FILE_KEYS):
+        # with "tree" alone it may be a tree whose one top-level node is called so
+        if isinstance(tree, dict) and {"tree"} < set(tree) <= set(files.FILE_KEYS):
             raise HierarchyError(
                 "this dict holds the tree beside its name, levels and leaf order: write"
                 " from_dict(**data)"

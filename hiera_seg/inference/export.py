@@ -60,6 +60,8 @@ def export_segmentor(
     path = Path(path)
     if format == "export" and path.suffix != SUFFIXES[format]:
         raise ConfigError(f"{path}: torch.export.load reads files that end in .pt2; call it so")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file in it")
     part = path.with_name(f"{path.name}.part{SUFFIXES[format]}")
     example = torch.randint(256, _EXAMPLE, generator=torch.Generator().manual_seed(0))
     description = json.dumps(describe(segmentor, image_format))

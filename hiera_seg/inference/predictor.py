@@ -103,8 +103,14 @@ class HieraPredictor:
         Raises:
             DatasetError: a file can not be read.
             HierarchyError: the tree has no such level.
-            ValueError: an array that is no image.
+            ValueError: an array that is no image; or `level`, `safe_depth` or `scores` of a model
+                whose TEST.OUTPUT is "scores".
         """
+        if self.model.output == "scores" and (scores or (level, safe_depth) != (None, None)):
+            raise ValueError(
+                "level, safe_depth and scores are of label maps, but MODEL.HIERA_SEG.TEST.OUTPUT "
+                "is 'scores': set it to 'both' or 'labels'"
+            )
         level = -1 if level is None else self.hierarchy.level_index(level)
         changes: dict[str, Any] = {} if safe_depth is None else {"safe_depth": safe_depth}
         if scores:

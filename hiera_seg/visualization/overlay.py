@@ -59,10 +59,10 @@ def overlay_labels(
 def overlay_mistakes(
     image: np.ndarray, labels: np.ndarray, truth: np.ndarray, hierarchy: Hierarchy
 ) -> np.ndarray:
-    """Draw how far in the tree each pixel's label is from the true one.
+    """Draw how far up the tree each pixel's label goes wrong.
 
-    The image in grey; yellow where the label is a near relative of the true one, red where they
-    have nothing in common; right and void pixels without colour.
+    The image in grey; yellow where the label has all ancestors of the true one, as a sibling has,
+    red where it has none of them, in between by their share; right and void pixels without colour.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -76,10 +76,11 @@ def overlay_mistakes(
     num_nodes = hierarchy.num_nodes
     known = (truth >= 0) & (truth < num_nodes) & (labels >= 0) & (labels < num_nodes)
     # An inner node as truth says nothing about what lies below it: no mistake there.
-    distance = hierarchy.distance_matrix[np.where(known, labels, 0), np.where(known, truth, 0)]
-    below = hierarchy.ancestor_matrix[np.where(known, labels, 0), np.where(known, truth, 0)]
-    wrong = known & ~below
-    severity = np.clip(distance / (2 * hierarchy.height), 0, 1)[..., None]
+    label, true = np.where(known, labels, 0), np.where(known, truth, 0)
+    wrong = known & ~hierarchy.ancestor_matrix[label, true]
+    depth = hierarchy.depth.astype(np.int64)
+    shared = (depth[label] + depth[true] - hierarchy.distance_matrix[label, true]) // 2 + 1
+    severity = 1 - (shared / np.maximum(depth[true], 1))[..., None]
     near, far = np.array([255, 225, 60.0]), np.array([215, 20, 40.0])
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     result = (255 - (255 - grey.astype(np.float32)) * 0.7) * 0.9

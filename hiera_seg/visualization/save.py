@@ -67,7 +67,6 @@ def draw_kinds(
 
     Returns:
         (h, w, 3) uint8 RGB pictures by the end of their file's name: ``_<level>`` and ``-levels``.
-        No level's name has a ``-``, so that no two files have one name.
     """
     pictures = {}
     if "overlay" in kinds:

@@ -138,6 +138,9 @@ def test_the_command_line_refuses_what_it_does_not_know():
     done = subprocess.run([sys.executable, TOOL, "speed"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "unknown group 'speed': choose of losses, train, eval, inference" in done.stderr
+    options = ["--sweep", "--plot", "sweep.bmp"]
+    done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
+    assert done.returncode == 2 and "ends in .png, .pdf or .svg" in done.stderr
 
 
 def test_a_row_that_is_not_there_is_one_line(tmp_path):

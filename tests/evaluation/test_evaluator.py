@@ -245,6 +245,9 @@ def test_files_it_writes(dataset, tmp_path):
             drawn[mask_util.decode(entry["segmentation"]) == 1] = entry["category_id"]
     np.testing.assert_array_equal(drawn, model.predict(0)["hiera_labels"][-1])
 
+    run(HieraSemSegEvaluator(name, output_dir=str(out)), records, model)
+    assert not (out / "hiera_predictions.json").exists()  # no longer those of the metrics beside it
+
 
 def test_predictions_are_not_written_unless_asked_for(dataset, tmp_path):
     name, records, truths = dataset

@@ -70,10 +70,13 @@ def test_the_error_is_a_value_error():
             "the value of 'a' is 'b': write ['b'] for one child, a mapping or list for several,"
             " nothing for a leaf",
         ),
-        (
-            STREET,
-            "this dict holds the tree beside its name, levels and leaf order: write"
-            " from_dict(**data)",
+        *(
+            (
+                content,
+                "this dict holds the tree beside its name, levels and leaf order: write"
+                " from_dict(**data)",
+            )
+            for content in (STREET, {"levels": ["class"], "tree": ["road", "car"]})
         ),
     ],
 )

@@ -70,10 +70,12 @@ def test_csv_with_a_column_a_level(load):
 def test_csv_with_nodes_and_parents(load):
     h = load("street.csv", "parent,node\nvehicle,car\n,vehicle\n,sky\n")
     assert h.paths == ("vehicle/car", "sky", "vehicle")
+    assert load("spreadsheet.csv", "Parent,Node\nvehicle,car\n,vehicle\n,sky\n").paths == h.paths
 
 
 def test_csv_with_paths(load):
     assert load("a.csv", "path\nflat/road\nsky\n").paths == ("flat/road", "sky", "flat")
+    assert load("a.csv", "Path\nflat/road\nsky\n").paths == ("flat/road", "sky", "flat")
 
 
 @pytest.mark.parametrize(

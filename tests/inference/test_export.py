@@ -245,6 +245,8 @@ def test_what_can_not_be_exported_is_said_before_anything_is_done(tmp_path, monk
     monkeypatch.setattr(export, "exports_any_size", lambda: True)
     with pytest.raises(ConfigError, match=r"model\.bin: torch.export.load reads files that end in"):
         export_segmentor(segmentor, tmp_path / "model.bin", "export")
+    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+        export_segmentor(segmentor, tmp_path, "torchscript")
     with pytest.raises(ConfigError, match=r"nowhere/model\.pt can not be written"):
         export_segmentor(segmentor, tmp_path / "nowhere" / "model.pt", "torchscript")
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)

@@ -215,3 +215,11 @@ def test_weights_of_the_config(cfg, image, tree, tmp_path, caplog):
     cfg.MODEL.HIERA_SEG.HIERARCHY = "lip"
     with pytest.raises(CheckpointError, match=r"do not fit the config: sem_seg_head\.predictor"):
         HieraPredictor(cfg)
+
+
+@pytest.mark.parametrize("wish", [{"scores": True}, {"level": 0}, {"safe_depth": 0.5}])
+def test_what_is_of_labels_is_refused_where_there_are_none(cfg, make_model, image, wish):
+    predictor = HieraPredictor(cfg, make_model(stride=4, output="scores"))
+    assert "sem_seg" in predictor(image)
+    with pytest.raises(ValueError, match="OUTPUT is 'scores': set it to 'both' or 'labels'"):
+        predictor(image, **wish)

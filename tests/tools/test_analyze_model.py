@@ -72,6 +72,9 @@ def test_query_heads_are_counted_too(analyze, tmp_path):
 def test_bad_arguments(analyze):
     code, _, err = analyze("--config-file", CONFIG, "--size", 0, 64)
     assert code == 2 and err.startswith("error: --size") and err.count("\n") == 1
+    base = ROOT / "configs/Base-DeepLabV3Plus-R18.yaml"  # each dataset's config sets the crop
+    code, _, err = analyze("--config-file", base, "--opts", "MODEL.HIERA_SEG.HIERARCHY", "camvid")
+    assert code == 2 and err.startswith("error: INPUT.CROP.SIZE is [0.9, 0.9]"), err
     code, _, err = analyze("--config-file", "none.yaml")
     assert code == 2 and "none.yaml" in err
     stock = ("--opts", "MODEL.META_ARCHITECTURE", "SemanticSegmentor")

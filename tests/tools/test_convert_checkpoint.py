@@ -232,11 +232,16 @@ def test_code_in_a_pickle_is_not_run(folder, convert):
         (["official.pth", "ours.pth"], 2, r"3 classes .* has 4 leaves: .*\(--classes\)"),
         (["--classes", "camvid", "official.pth", "o.pth"], 2, "camvid names 31 classes; .* has 3"),
         (["--classes", "none.txt", "official.pth", "o.pth"], 2, "class names none.txt"),
+        (["--classes", "latin.txt", "official.pth", "o.pth"], 2, "latin.txt: .* is not UTF-8"),
+        (["--classes", "classes.txt", "headless.pth", "o.pth"], 2, "classes.txt .*no class layer"),
         (["--classes", "classes.txt", "official.pth", "classes.txt/x"], 1, "can not be written"),
         (["--from", "mmdet", "official.pth", "ours.pth"], 2, "invalid choice: 'mmdet'"),
     ],
 )
 def test_bad_input_is_one_line(folder, convert, arguments, code, message):
+    Path("latin.txt").write_bytes(b"caf\xe9\n")
+    official = torch.load("official.pth")["model"]
+    torch.save({k: v for k, v in official.items() if "class_embed" not in k}, "headless.pth")
     torch.save({"epoch": 3}, "empty.pth")
     torch.save({"layer.weight": torch.zeros(2)}, "other.pth")
     found, out, err = convert(*arguments)

@@ -17,7 +17,9 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg.config import ConfigError
 from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.engine.predictions import refuse_overwriting
 
 TOOL = Path(__file__).parents[2] / "tools/demo.py"
 STREET = Hierarchy.from_dict(
@@ -326,6 +328,13 @@ def test_no_input_is_written_over(demo, project, tmp_path):
     options = ("--input", tmp_path, "--output", tmp_path)
     one_error(*demo(*options), 2, "a_kind.png would be overwritten by a result")
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a.png", "a_kind.png"]
+
+
+def test_no_picture_is_written_over_another():
+    tree = Hierarchy.from_dict({"a": {"b": ["c"]}}, levels=["super_group", "group", "class"])
+    refuse_overwriting(["street", "road_super"], [], "out", tree)
+    with pytest.raises(ConfigError, match="street_super_group.png .*'street' and .*'street_super'"):
+        refuse_overwriting(["street", "street_super"], [], "out", tree)
 
 
 def test_weights_that_can_not_be_used(demo, project, tmp_path):

@@ -1,6 +1,8 @@
 """tools/show_hierarchy.py: the tree as text and as a picture, and its exit codes."""
 
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,3 +66,12 @@ def test_a_picture_that_can_not_be_written(show, tmp_path):
     assert code == 2 and f"--png {tmp_path} is a folder" in err and err.count("\n") == 1
     code, _, err = show("lip", "--png", "/proc/new/lip.png")
     assert code == 2 and err.startswith("error: --png: the folder /proc/new can not be made")
+
+
+def test_a_terminal_without_unicode(tmp_path):
+    done = subprocess.run(
+        [sys.executable, TOOL, "lip"],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"") and b"jumpsuits" in done.stdout

@@ -72,7 +72,7 @@ def test_the_smallest_images_can_be_drawn(size):
     assert drawn.shape == image.shape and drawn.dtype == np.uint8
 
 
-def test_mistakes_are_coloured_by_their_distance_in_the_tree(image):
+def test_mistakes_are_coloured_by_what_they_share_with_the_truth(image):
     node = STREET.id
     # right, sibling, stranger, void, and right as far as a coarse truth goes
     labels = np.array([[node("bus"), node("bus"), node("bus"), node("bus"), node("bus")]])
@@ -80,7 +80,14 @@ def test_mistakes_are_coloured_by_their_distance_in_the_tree(image):
     drawn = overlay_mistakes(image[:1, :5], labels, truth, STREET)[0].astype(int)
     colourful = drawn.max(axis=1) - drawn.min(axis=1) > 50
     assert colourful.tolist() == [False, True, True, False, False]
-    assert drawn[1, 1] > drawn[2, 1] + 50  # yellow has more green than red has
+    yellow, red = [255, 225, 60], [215, 20, 40]
+    assert drawn[1:3].tolist() == [yellow, red]
+    # a cousin, the parent itself, a leaf that is no deeper than a group, and the other way around
+    labels = np.array([[node("van"), node("car"), node("sky"), node("bus"), node("vehicle")]])
+    truth = np.array([[node("bus"), node("bus"), node("van"), node("sky"), node("bus")]])
+    drawn = overlay_mistakes(image[:1, :5], labels, truth, STREET)[0].tolist()
+    half = [235, 122, 50]
+    assert drawn == [half, yellow, red, red, half]
 
 
 def test_cutting_at_a_level():

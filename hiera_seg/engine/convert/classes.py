@@ -41,6 +41,8 @@ def read_class_names(source: str) -> list[str]:
             lines = Path(source).read_text(encoding="utf-8").splitlines()
             return [line.strip() for line in lines if line.strip()]
         tree = Hierarchy.load(source)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"class names {source}: the file is not UTF-8 text") from error
     except (OSError, HierarchyError) as error:
         raise ConfigError(f"class names {source}: {error}") from error
     return list(tree.display_names[: tree.num_leaves])

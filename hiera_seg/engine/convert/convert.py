@@ -170,6 +170,11 @@ def _remap_classes(
     """Put the rows of class layers where they belong in ``state``, and say so in the report."""
     layers = [name for name in layers if name in given and name in state]
     if not layers:
+        if classes is not None:
+            raise ConfigError(
+                f"{classes} names classes (--classes), but the checkpoint has no class layer that "
+                "the network has too"
+            )
         return
     hierarchy = head.hierarchy
     count = given[layers[0]].shape[0] - 1
