@@ -8,7 +8,11 @@ from hiera_seg.data import datasets  # noqa: F401  (registers)
 from hiera_seg.data.catalog import register_hierarchical_dataset
 from hiera_seg.data.files import DatasetError, read_label_file
 from hiera_seg.data.labels import LabelReader
-from hiera_seg.data.loader import PositionSampler, build_hiera_train_loader
+from hiera_seg.data.loader import (
+    PositionSampler,
+    build_hiera_test_loader,
+    build_hiera_train_loader,
+)
 from hiera_seg.data.mapper import HieraDatasetMapper
 
 __all__ = [
@@ -16,6 +20,7 @@ __all__ = [
     "HieraDatasetMapper",
     "LabelReader",
     "PositionSampler",
+    "build_hiera_test_loader",
     "build_hiera_train_loader",
     "read_label_file",
     "register_hierarchical_dataset",

@@ -162,8 +162,13 @@ def _color_augmentation(image_format: str) -> Transform:
         raise ConfigError(
             f"INPUT.COLOR_AUG_SSD wants INPUT.FORMAT 'BGR' or 'RGB', which is {image_format!r}"
         )
-    from detectron2.projects.point_rend import ColorAugSSDTransform
-
+    try:
+        from detectron2.projects.point_rend import ColorAugSSDTransform
+    except ImportError as error:
+        raise ConfigError(
+            f"INPUT.COLOR_AUG_SSD is True, which needs OpenCV ({error}): install "
+            "opencv-python-headless, or set it to False"
+        ) from error
     return ColorAugSSDTransform(img_format=image_format)
 
 

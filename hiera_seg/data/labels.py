@@ -45,6 +45,8 @@ class LabelReader:
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
         self.name = name
         self._mapped = label_map is not None
+        # node ids up to 255 and more, and void beyond them: not what files of 8 bits can hold
+        self._wide = not self._mapped and hierarchy.num_nodes > 255 and ignore_label > 255
 
         table = np.full(MAX_RAW_ID + 1, _UNMAPPED, dtype=np.int64)
         if 0 <= ignore_label <= MAX_RAW_ID:
@@ -97,8 +99,15 @@ class LabelReader:
         """Check that every value is mapped.
 
         Raises:
-            DatasetError: some are not; the message lists them.
+            DatasetError: some are not; the message lists them. Or 255 in a file of 8 bits may as
+                well be void: files of node ids of a tree with so many nodes are of 16 bits.
         """
+        if self._void_of_8_bit(raw):
+            raise DatasetError(
+                f"{source}: 255 in a file of 8 bits is void as a rule, and node "
+                f"{self.hierarchy.paths[self.table[255]]!r} of {_tree(self.hierarchy)} by its "
+                "number: write files of 16 bits, or register the dataset with a label_map"
+            )
         if raw.dtype in (np.uint8, np.uint16) and self.known.take(raw).all():
             return
         unknown = self.unmapped(raw)
@@ -119,6 +128,10 @@ class LabelReader:
             + (f", void {self.ignore_label}" if self.ignore_label >= 0 else "")
             + "); if the file holds other ids, register the dataset with a label_map"
         )
+
+    def _void_of_8_bit(self, raw: np.ndarray) -> bool:
+        """Whether ``raw`` is of 8 bits and holds 255, void to whoever wrote it and a node to us."""
+        return self._wide and raw.dtype == np.uint8 and bool((raw == 255).any())
 
     def unmapped(self, raw: np.ndarray) -> list[int]:
         """The values in ``raw`` that are not mapped, ascending."""
@@ -150,7 +163,7 @@ class LabelReader:
         table[is_node] = translate[self.table[is_node]]
 
         reader = LabelReader(hierarchy, None, ignore_label, name=self.name)
-        reader._mapped = True
+        reader._mapped, reader._wide = True, self._wide
         reader._set_table(table)
         return reader
 

@@ -95,6 +95,12 @@ def _loader_from_config(
     if not names:
         raise ConfigError("DATASETS.TRAIN is empty; name at least one registered dataset")
     require_registered(names, "DATASETS.TRAIN")
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ConfigError(
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; this loader draws by "
+            'itself, each image once an epoch: leave it at "TrainingSampler"; for a share of the '
+            "images, or some more often, register a list that has them so"
+        )
     if mapper is None:
         mapper = HieraDatasetMapper(cfg, True)
     if start_position is None:

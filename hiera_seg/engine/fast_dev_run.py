@@ -156,6 +156,7 @@ def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     cfg.TEST.EVAL_PERIOD = 0
+    cfg.TEST.PRECISE_BN.NUM_ITER = 1
     cfg.TEST.BEST_CHECKPOINT.METRIC = cfg.TEST.EARLY_STOPPING.METRIC = ""
     cfg.TEST.EXPECTED_RESULTS = []
     cfg.TEST.REPORT, cfg.TEST.STRIP_IMAGES = False, 0  # nobody would see them

@@ -21,6 +21,7 @@ from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.checkpoint import HieraCheckpointer
+from hiera_seg.engine.cli import one_line_errors
 from hiera_seg.engine.distributed import distribute, share_buffers
 from hiera_seg.engine.restart import goes_on
 from hiera_seg.engine.setup import refuse_switches
@@ -169,7 +170,8 @@ def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | N
     checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     stream.start_iter = start
-    trainer.train(start, options.max_iter)
+    with one_line_errors():
+        trainer.train(start, options.max_iter)
     return results[-1] if results else None
 
 

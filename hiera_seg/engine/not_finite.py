@@ -21,12 +21,15 @@ def describe_failure(
     seed: int,
     iteration: int,
     folder: str,
+    *,
+    counts: torch.Tensor | None = None,
+    precision: torch.dtype | None = None,
 ) -> str:
     """Say which losses of this process are not finite and on which images; write a dump.
 
     The dump, ``not_finite_<iteration>_process_<rank>.pth``, holds what is needed to do the step
-    again (docs/training.md): "seed", "iteration", "process", the "batch" of the bad part, its
-    "losses" and the "model"'s state.
+    again (docs/training.md): "seed", "iteration", "process", "precision", the "batch" of the bad
+    part, the "counts" that it was given, its "losses" and the "model"'s state.
 
     Args:
         model: without a wrapper for several processes, before the step changed its weights.
@@ -35,6 +38,8 @@ def describe_failure(
         seed: of the run.
         iteration: the step.
         folder: where the dump goes.
+        counts: what the model was given beside the batch.
+        precision: of autocast; None: it was off.
 
     Returns:
         One line.
@@ -52,6 +57,8 @@ def describe_failure(
         "seed": seed,
         "iteration": iteration,
         "process": comm.get_rank(),
+        "precision": precision,
+        "counts": counts,
         "losses": losses[bad],
         "batch": [_plain(sample) for sample in parts[bad]],
         "model": model.state_dict(),

@@ -46,12 +46,12 @@ def _add_gradient_clipping(
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if not (clip.ENABLED and clip.CLIP_TYPE == "full_model"):
         return maybe_add_gradient_clipping(cfg, kind)
-    limit = clip.CLIP_VALUE
+    limit, norm_type = clip.CLIP_VALUE, clip.NORM_TYPE
 
     class ClipsFullModel(kind):
         def step(self, closure=None):
             values = [value for group in self.param_groups for value in group["params"]]
-            nn.utils.clip_grad_norm_(values, limit)
+            nn.utils.clip_grad_norm_(values, limit, norm_type)
             return super().step(closure)
 
     ClipsFullModel.__name__ = f"{kind.__name__}ClippingFullModel"

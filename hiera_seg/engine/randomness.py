@@ -1,10 +1,29 @@
 """Random states: seeding from a place in the run, and keeping what generators were at."""
 
+import logging
 import random
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+def with_seed(cfg: CfgNode) -> CfgNode:
+    """The config, or where its SEED is below 0 a copy with a drawn one, alike in all processes."""
+    if cfg.SEED >= 0:
+        return cfg
+    frozen = cfg.is_frozen()
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = int(comm.shared_random_seed())
+    if frozen:
+        cfg.freeze()
+    logger.info(f"SEED was below 0: drew {cfg.SEED}")
+    return cfg
 
 
 def seed_everything(*key: int) -> None:

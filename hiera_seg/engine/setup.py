@@ -16,6 +16,7 @@ from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle
 from hiera_seg.config import ConfigError, add_hiera_seg_config
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.options import add_import, add_unsafe_pickle
+from hiera_seg.engine.randomness import with_seed
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +83,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     except OSError as error:
         raise ConfigError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} can not be written: {error}") from error
     _choose_device(cfg)
-    if cfg.SEED < 0:
-        cfg.SEED = int(comm.shared_random_seed())
-        logger.info(f"SEED was below 0: drew {cfg.SEED}")
+    cfg = with_seed(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     return cfg

@@ -85,26 +85,23 @@ class HieraTrainStep(SimpleTrainer):
         seed_everything(self.seed, self.iter, comm.get_rank())
         self.optimizer.zero_grad()
         parts = split_batch(data, self.accumulation_steps)
-        losses = self._backward(parts)
+        counts = mean_counts(plain_model(self.model), parts) if len(parts) > 1 else None
+        losses = self._backward(parts, counts)
         after_backward(self)
-        self._log(parts, losses, data_time)
+        self._log(parts, losses, data_time, counts)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         if self.average is not None:
             self.average.update(plain_model(self.model))
 
-    def _backward(self, parts: list[list[dict]]) -> list[Losses]:
+    def _backward(self, parts: list[list[dict]], counts: Tensor | None) -> list[Losses]:
         """Add up the gradients of the parts of a batch; returns the losses of each.
 
         Every part divides its sums over pixels by the mean count of a part, and its gradient by
         the number of parts, as if it were one of so many processes: the whole is the gradient of
         the batch in one piece.
         """
-        options = {}
-        if len(parts) > 1:
-            counts = mean_counts(plain_model(self.model), parts)
-            if counts is not None:
-                options["counts"] = counts
+        options = {} if counts is None else {"counts": counts}
         losses = []
         for part in parts:
             last = len(losses) == len(parts) - 1
@@ -119,7 +116,13 @@ class HieraTrainStep(SimpleTrainer):
             losses.append({name: value.detach() for name, value in found.items()})
         return losses
 
-    def _log(self, parts: list[list[dict]], losses: list[Losses], data_time: float) -> None:
+    def _log(
+        self,
+        parts: list[list[dict]],
+        losses: list[Losses],
+        data_time: float,
+        counts: Tensor | None,
+    ) -> None:
         """Put the losses, means over parts and processes, into the storage of the main process."""
         names = list(losses[0])
         stacked = torch.stack([found[name].double() for found in losses for name in names])
@@ -128,8 +131,9 @@ class HieraTrainStep(SimpleTrainer):
         failure = None
         if not all(math.isfinite(value) for row in values for value in row):
             failure = describe_failure(
-                plain_model(self.model), parts, found, self.seed, self.iter, self.dump_folder
-            )
+                plain_model(self.model), parts, found, self.seed, self.iter, self.dump_folder,
+                counts=counts, precision=self.precision,
+            )  # fmt: skip
         own = {
             "losses": {name: sum(row[name] for row in found) / len(found) for name in names},
             "data_time": data_time,

@@ -28,7 +28,7 @@ from hiera_seg.engine.distributed import UnusedParameters, distribute, share_buf
 from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.hooks import BestWeights, EarlyStopping, Evaluation, WeightsFile
 from hiera_seg.engine.optimizer import build_optimizer
-from hiera_seg.engine.randomness import get_random_state, set_random_state
+from hiera_seg.engine.randomness import get_random_state, set_random_state, with_seed
 from hiera_seg.engine.reporting import check_reports, report_evaluation
 from hiera_seg.engine.restart import goes_on
 from hiera_seg.engine.schedule import build_lr_scheduler
@@ -99,13 +99,13 @@ class HieraTrainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         """
         Args:
-            cfg: what :func:`hiera_seg.engine.setup` gives: SEED is at least 0.
+            cfg: what :func:`hiera_seg.engine.setup` gives. Where SEED is below 0, one is drawn.
         """
         require_registered(cfg.DATASETS.TEST, "DATASETS.TEST")  # now, not after hours of training
         check_reports(cfg)
         TrainerBase.__init__(self)  # DefaultTrainer's own would build DDP for GPUs only
         check_reference_world_size(cfg)
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = with_seed(self.auto_scale_workers(cfg, comm.get_world_size()))
         check_training_keys(cfg)
         if cfg.TEST.BEST_CHECKPOINT.METRIC or cfg.TEST.EARLY_STOPPING.METRIC:
             check_metrics(cfg, {x: self.build_evaluator(cfg, x) for x in cfg.DATASETS.TEST})

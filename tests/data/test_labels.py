@@ -192,6 +192,19 @@ def test_without_a_map_files_hold_node_ids(tree, wide_tree):
     assert LabelReader(wide_tree, ignore_label=65535).lookup(raw).tolist() == raw.tolist()
 
 
+def test_files_of_8_bits_can_not_hold_the_void_of_a_wide_tree(wide_tree, tmp_path):
+    path = str(tmp_path / "narrow.png")
+    Image.fromarray(np.array([[0, 7, 255]], np.uint8)).save(path)
+    reader = LabelReader(wide_tree, ignore_label=65535, name="mine")
+    for each in (reader, reader.to_hierarchy(wide_tree, 65535)):
+        with pytest.raises(DatasetError, match="narrow.png: 255 in a file of 8 bits is void"):
+            each(path)
+    assert reader.lookup(np.array([[0, 254]], np.uint8)).tolist() == [[0, 254]]
+    mapped = LabelReader(wide_tree, {0: 0, 7: 7, 255: None}, ignore_label=65535)
+    assert mapped(path).tolist() == [[0, 7, 65535]]
+    assert LabelReader(wide_tree, ignore_label=-1)(path).tolist() == [[0, 7, 255]]
+
+
 def test_unmapped_ids_are_listed_with_the_file(tree, tmp_path):
     path = str(tmp_path / "strange.png")
     Image.fromarray(np.array([[0, 41, 40], [1, 41, 255]], np.uint8)).save(path)

@@ -272,6 +272,12 @@ def test_configs_that_name_no_dataset(cfg):
         build_hiera_train_loader(cfg)
 
 
+def test_another_sampler_is_refused(cfg):
+    cfg.DATALOADER.SAMPLER_TRAIN = "RandomSubsetTrainingSampler"
+    with pytest.raises(ConfigError, match="SAMPLER_TRAIN is 'RandomSubsetTrainingSampler'; this l"):
+        build_hiera_train_loader(cfg)
+
+
 # -- samples that can not be read ------------------------------------------------------------
 
 

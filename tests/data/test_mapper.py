@@ -1,4 +1,5 @@
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -180,6 +181,13 @@ def test_colour_augmentation_changes_colours_alone(cfg, toy):
     assert all(s["sem_seg"].tolist() == raw for s in samples)
     cfg.INPUT.FORMAT = "L"
     with pytest.raises(ConfigError, match="COLOR_AUG_SSD wants INPUT.FORMAT 'BGR' or 'RGB'.*'L'"):
+        HieraDatasetMapper(cfg, True)
+
+
+def test_colour_augmentation_without_opencv(cfg, toy, monkeypatch):
+    cfg.INPUT.COLOR_AUG_SSD = True
+    monkeypatch.setitem(sys.modules, "detectron2.projects.point_rend", None)  # it imports cv2
+    with pytest.raises(ConfigError, match="COLOR_AUG_SSD is True, which needs OpenCV .*headless"):
         HieraDatasetMapper(cfg, True)
 
 

@@ -88,6 +88,19 @@ def test_the_norm_of_all_gradients_together_can_be_clipped(cfg, name):
     torch.testing.assert_close(after, before * (0.01 / before.norm()), rtol=1e-4, atol=0)
 
 
+def test_that_norm_may_be_another_one(cfg):
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
+    cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = float("inf")
+    net = Net()
+    optimizer = build_optimizer(cfg, net)
+    for value in net.parameters():
+        value.grad = torch.full_like(value, 2.0)
+    optimizer.step()
+    assert all(torch.allclose(value.grad, torch.tensor(0.5)) for value in net.parameters())
+
+
 def test_an_unknown_optimizer_is_refused(cfg):
     cfg.SOLVER.OPTIMIZER = "adam"
     with pytest.raises(ConfigError, match='SOLVER.OPTIMIZER is "adam": choose "SGD" or "ADAMW"'):

@@ -83,6 +83,18 @@ def test_another_seed_gives_other_weights(cfg, tmp_path):
     assert any(not torch.equal(value, second[name]) for name, value in first.items())
 
 
+def test_a_seed_is_drawn_where_there_is_none(cfg):
+    cfg.DATASETS.TEST = ()
+    cfg.SOLVER.MAX_ITER = 1
+    cfg.SEED = -1
+    cfg.freeze()
+    first, second = HieraTrainer(cfg), HieraTrainer(cfg)
+    first.train()
+    assert cfg.SEED == -1 and first.cfg.SEED >= 0 and first.cfg.SEED != second.cfg.SEED
+    assert first.data_loader.seed == first.model.sem_seg_head.seed == first.cfg.SEED
+    assert first.cfg.is_frozen()
+
+
 def test_a_run_resumes_under_a_longer_schedule_with_its_own_seed(cfg):
     cfg.DATASETS.TEST = ()
     cfg.SOLVER.MAX_ITER = 4

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hiera_seg.config import ConfigError
 from hiera_seg.losses import HierarchicalLoss, valid_pixels
 from hiera_seg.modeling.pixel_decoders import OCRDecoder
 from hiera_seg.modeling.pixel_decoders.ocr import region_vectors
@@ -97,6 +98,11 @@ def test_regions_of_nodes_learn_by_the_losses_of_nodes(make_model, make_inputs, 
     for name, loss in expected.items():
         found = regions[name.replace("loss_", "loss_regions_")]
         torch.testing.assert_close(found, 0.5 * loss)
+
+
+def test_regions_of_nodes_need_a_loss_on_logits(make_model):
+    with pytest.raises(ConfigError, match="none of LOSSES .*tree_triplet.* reads logits"):
+        make_model(*OCR, f"{KEY}LOSSES", [["tree_triplet", 1.0]], f"{KEY}TEST.DECODE", "leaf")
 
 
 def test_regions_of_leaves_learn_by_cross_entropy(make_model, make_inputs, hierarchy):

@@ -14,8 +14,13 @@ from detectron2.engine import SimpleTrainer
 
 from hiera_seg import Hierarchy
 from hiera_seg.config import ConfigError
-from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine.lazy import build_lazy_model, load_lazy_config, train_lazily
+from hiera_seg.data import DatasetError, register_hierarchical_dataset
+from hiera_seg.engine.lazy import (
+    build_lazy_model,
+    evaluate_lazily,
+    load_lazy_config,
+    train_lazily,
+)
 from hiera_seg.modeling import HieraSegmentor
 
 PROJECT = Path(__file__).resolve().parents[2] / "projects" / "LazyHSSN"
@@ -91,6 +96,18 @@ def test_a_training_that_fails_is_not_evaluated(options, tmp_path):
     with pytest.raises(FloatingPointError):
         train_lazily(cfg)
     assert not (tmp_path / "run" / "hiera_metrics.json").exists()
+
+
+def test_a_bad_file_is_one_line_in_training_and_in_evaluation(options, tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    cv2.imwrite(str(tmp_path / "labels" / "1.png"), np.full((64, 64), 77, np.uint8))
+    cfg = load_lazy_config(CONFIG, [*options, "dataloader.test.num_workers=1"])
+    with caplog.at_level("ERROR"), pytest.raises(DatasetError, match=r"1\.png: ids \[77\]"):
+        train_lazily(cfg)
+    assert "Training failed: " in caplog.text and "Traceback" not in caplog.text
+    with pytest.raises(DatasetError) as error:
+        evaluate_lazily(cfg, build_lazy_model(cfg).eval())
+    assert str(error.value).startswith(str(tmp_path / "labels" / "1.png"))
 
 
 def test_the_parts_train_under_detectron2s_own_trainer(options):

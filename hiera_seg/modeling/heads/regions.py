@@ -4,6 +4,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hiera_seg.config import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss
 from hiera_seg.modeling.heads.auxiliary import leaf_cross_entropy
@@ -66,5 +67,10 @@ def build_region_loss(
         cfg.MODEL.HIERA_SEG.LOSSES = [
             entry for entry in entries if HIERA_LOSSES.get(entry[0]).needs == "logits"
         ]
+        if not cfg.MODEL.HIERA_SEG.LOSSES:
+            raise ConfigError(
+                f"MODEL.HIERA_SEG.OCR trains regions of nodes, but none of LOSSES "
+                f"{list(entries)} reads logits: add one, or set OCR.REGIONS to 'leaf'"
+            )
         node_loss = build_hierarchical_loss(cfg, hierarchy, ignore_label)
     return RegionLoss(hierarchy, weight=cfg.MODEL.HIERA_SEG.OCR.WEIGHT, node_loss=node_loss)

@@ -2,7 +2,7 @@
 
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.data import transforms as T
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import ResNet
@@ -11,7 +11,11 @@ from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 
 from hiera_seg import Hierarchy
-from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
+from hiera_seg.data import (
+    HieraDatasetMapper,
+    build_hiera_test_loader,
+    build_hiera_train_loader,
+)
 from hiera_seg.data.augmentations import RandomCropByCategory
 from hiera_seg.engine.schedule import PolyParamScheduler
 from hiera_seg.evaluation import HieraSemSegEvaluator
@@ -57,7 +61,7 @@ dataloader = {
         num_workers=2,
         seed=SEED,
     ),
-    "test": L(build_detection_test_loader)(
+    "test": L(build_hiera_test_loader)(
         dataset=L(get_detection_dataset_dicts)(
             names="${datasets.test}", filter_empty=False, check_consistency=False
         ),
