@@ -44,8 +44,6 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"unknown group {unknown[0]!r}: choose of {', '.join(GROUPS)}")
     if args.plot and not args.sweep:
         parser.error("--plot draws a sweep: add --sweep")
-    if args.plot and not args.plot.lower().endswith((".png", ".pdf", ".svg")):
-        parser.error(f"--plot {args.plot}: name a file that ends in .png, .pdf or .svg")
     if args.rounds < 1 or args.threads < 0:
         parser.error("--rounds must be at least 1 and --threads at least 0")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -59,6 +57,8 @@ def main(args: argparse.Namespace) -> None:
     prepare_file(args.json, "--json")
     if args.plot:
         prepare_file(args.plot, "--plot")
+        if not args.plot.lower().endswith((".png", ".pdf", ".svg")):
+            raise ConfigError(f"--plot {args.plot}: name a file that ends in .png, .pdf or .svg")
     device = torch.device(args.device)
     if args.sweep:
         points = run_sweeps(device, args.rounds, not args.no_memory)
