@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     hierarchy = Hierarchy.load(args.tree)
-    sys.stdout.reconfigure(errors="replace")  # branches of the tree, where it is not UTF-8
+    sys.stdout.reconfigure(errors="replace")  # as exit_on_error does, which needs Detectron2
     print(hierarchy)
     if args.png is None:
         return

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import sys
@@ -34,8 +35,11 @@ def exit_on_error(main: Callable, *args: object) -> None:
 
     Exit codes: 1 for a run that failed (data, trees, checkpoints, a full disk, a loss that is not
     finite, a process of the job that is gone), 2 for a command line or config that can not work,
-    130 for Ctrl-C. Anything else is a bug and keeps its traceback.
+    130 for Ctrl-C. Anything else is a bug and keeps its traceback. What the terminal's encoding
+    lacks, of trees and of names, is printed as "?".
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         main(*args)
     except ConfigError as error:

@@ -78,7 +78,7 @@ def overlay_mistakes(
     # An inner node as truth says nothing about what lies below it: no mistake there.
     label, true = np.where(known, labels, 0), np.where(known, truth, 0)
     wrong = known & ~hierarchy.ancestor_matrix[label, true]
-    depth = hierarchy.depth.astype(np.int64)
+    depth = hierarchy.depth
     shared = (depth[label] + depth[true] - hierarchy.distance_matrix[label, true]) // 2 + 1
     severity = 1 - (shared / np.maximum(depth[true], 1))[..., None]
     near, far = np.array([255, 225, 60.0]), np.array([215, 20, 40.0])

@@ -192,3 +192,13 @@ def test_eval_only_scores_a_checkpoint_and_checks_what_was_expected(script, tiny
     assert "Result verification failed" in done.stdout
     assert json.loads((tmp_path / "again" / "hiera_metrics.json").read_text()) == first
     assert "FutureWarning" not in done.stderr
+
+
+def test_a_terminal_that_lacks_the_letters_of_a_tree():
+    code = "from hiera_seg.engine import exit_on_error; exit_on_error(print, '├── caf\\u00e9')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout) == (0, b"??? caf\xe9\n"), done.stderr
