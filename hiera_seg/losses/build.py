@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 
+from .checks import describe
 from .registry import HIERA_LOSSES
 
 _LOSSES_KEY = "MODEL.HIERA_SEG.LOSSES"
@@ -82,10 +83,11 @@ class HierarchicalLoss(nn.Module):
         Returns:
             {"loss_<name>": scalar}, weights and schedules applied.
         """
-        if valid_count is not None and tuple(valid_count.shape) != (1 + self.hierarchy.num_levels,):
+        shape = (1 + self.hierarchy.num_levels,)
+        if valid_count is not None and getattr(valid_count, "shape", None) != shape:
             raise ValueError(
-                f"valid_count has shape {tuple(valid_count.shape)}; it must be "
-                f"({1 + self.hierarchy.num_levels},), as from valid_pixels"
+                f"valid_count is {describe(valid_count)}; it must be a tensor of shape {shape}, as "
+                "from valid_pixels"
             )
         values = {"logits": logits, "embeddings": embeddings}
         result = {}

@@ -44,7 +44,7 @@ def check_logits(logits: Tensor, labels: Tensor, hierarchy: Hierarchy) -> None:
     """
     if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.dim() != 4:
         raise ValueError(
-            f"logits must be a floating-point tensor (B, N, H, W), not {_describe(logits)}"
+            f"logits must be a floating-point tensor (B, N, H, W), not {describe(logits)}"
         )
     if logits.shape[1] != hierarchy.num_nodes:
         raise ValueError(
@@ -73,10 +73,10 @@ def check_embeddings(embeddings: Tensor, labels: Tensor) -> None:
         or embeddings.dim() != 4
     ):
         raise ValueError(
-            f"embeddings must be a floating-point tensor (B, D, h, w), not {_describe(embeddings)}"
+            f"embeddings must be a floating-point tensor (B, D, h, w), not {describe(embeddings)}"
         )
     if embeddings.shape[1] == 0:
-        raise ValueError(f"embeddings have no channel: {_describe(embeddings)}")
+        raise ValueError(f"embeddings have no channel: {describe(embeddings)}")
     check_labels(labels)
     if labels.shape[0] != embeddings.shape[0]:
         raise ValueError(
@@ -97,7 +97,7 @@ def check_labels(labels: Tensor) -> None:
     )
     if not whole or labels.dim() != 3:
         raise ValueError(
-            f"labels must be an int64 tensor (B, H, W) of node ids, not {_describe(labels)}"
+            f"labels must be an int64 tensor (B, H, W) of node ids, not {describe(labels)}"
         )
 
 
@@ -108,7 +108,8 @@ def _check_device(labels: Tensor, values: Tensor, what: str) -> None:
         )
 
 
-def _describe(value: object) -> str:
+def describe(value: object) -> str:
+    """How errors name a value of the wrong kind."""
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
@@ -253,25 +254,44 @@ def pixel_count(valid_count: float | Tensor | None, index: Tensor, hierarchy: Hi
 
 
 def _as_count(valid_count: float | Tensor, device: torch.device) -> Tensor:
-    if isinstance(valid_count, Tensor):
-        return valid_count.detach().to(device, torch.float32)
-    if not valid_count >= 0:
-        raise ValueError(f"valid_count must be a number of pixels, 0 or more, not {valid_count}")
-    return torch.full((), float(valid_count), device=device)
+    if not isinstance(valid_count, Tensor):
+        check_number("valid_count", valid_count, minimum=0)
+        return torch.full((), float(valid_count), device=device)
+    count = valid_count.detach().to(device, torch.float32)
+    _check_not_negative("valid_count", count)
+    return count
+
+
+def _check_not_negative(name: str, values: Tensor) -> None:
+    """Check that all values are finite and 0 or more; on CUDA as `label_index` checks labels."""
+    right = (values >= 0) & (values < math.inf)
+    if values.is_cuda and os.environ.get(CHECK_VARIABLE) != "1":
+        _assert_on_device(
+            right.all(),
+            f"{name} must be finite and 0 or more; set {CHECK_VARIABLE}=1 for its value",
+        )
+    elif not right.all():
+        found = values[~right].flatten()[0].item()
+        raise ValueError(f"{name} must be finite and 0 or more, found {found:g}")
 
 
 def as_node_weights(weights: object, hierarchy: Hierarchy, like: Tensor) -> Tensor:
     """Weights of nodes as a tensor (N,) without gradient, of the type and device of another.
 
     Raises:
-        ValueError: not one weight a node.
+        ValueError: not one weight per node, or one that is not finite and 0 or more (on CUDA a
+            device assertion; see `label_index`).
     """
-    weights = torch.as_tensor(weights, dtype=like.dtype, device=like.device).detach()
+    try:
+        weights = torch.as_tensor(weights, dtype=like.dtype, device=like.device).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"node_weights must be numbers, one per node: {error}") from error
     if weights.shape != (hierarchy.num_nodes,):
         raise ValueError(
             f"node_weights have shape {tuple(weights.shape)}; {tree_text(hierarchy)} needs "
-            f"({hierarchy.num_nodes},), one weight a node"
+            f"({hierarchy.num_nodes},), one weight per node"
         )
+    _check_not_negative("node_weights", weights)
     return weights
 
 
@@ -279,12 +299,10 @@ def register_node_weights(module: nn.Module, weights: Sequence[float] | None) ->
     """Keep weights in a module with a ``hierarchy``, so that they move with it; not in its state.
 
     Raises:
-        ValueError: not one weight a node, or one that is not finite and 0 or more.
+        ValueError: as `as_node_weights`.
     """
     if weights is not None:
         weights = as_node_weights(weights, module.hierarchy, torch.zeros(()))
-        if not (torch.isfinite(weights) & (weights >= 0)).all():
-            raise ValueError("node_weights must be finite and 0 or more")
     module.register_buffer("node_weights", weights, persistent=False)
 
 

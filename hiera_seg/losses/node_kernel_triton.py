@@ -64,6 +64,7 @@ def node_kernel(
     inside = pixel < num_pixels
     columns = image * 0 + num_nodes + 1  # int64: from 46,341 nodes on there are 2^31 pairs
     label = tl.load(index + image * num_pixels + pixel, mask=inside, other=num_nodes)
+    known = label != num_nodes  # logits of void are not read: 0 times NaN would be NaN
     start = image * image_stride + pixel.to(tl.int64) * pixel_stride
     total = tl.zeros([BLOCK], dtype=tl.float32)
 
@@ -75,7 +76,7 @@ def node_kernel(
         node = tl.load(order + position)
         depth = tl.load(depth_of + node)
         place = start + node.to(tl.int64) * node_stride
-        x = tl.load(logits + place, mask=inside, other=0.0).to(tl.float32)
+        x = tl.load(logits + place, mask=known, other=0.0).to(tl.float32)
         total += tl.where(x != x, x, 0.0)  # maximum and minimum would lose a NaN
         weight = tl.load(negative + node * columns + label)
         taken = tl.zeros([BLOCK], dtype=tl.int32) + node
@@ -100,7 +101,7 @@ def node_kernel(
             if CONSISTENT:
                 if tl.load(inner_of + node) != 0:
                     tl.debug_barrier()
-                    passed = inside & (taken != node) & (weight != 0.0)
+                    passed = known & (taken != node) & (weight != 0.0)
                     target = gradient + start + taken.to(tl.int64) * node_stride
                     before = tl.load(target, mask=passed, other=0.0).to(tl.float32)
                     tl.store(target, before + slope, mask=passed)
@@ -111,7 +112,7 @@ def node_kernel(
     for level in tl.static_range(LEVELS):
         node = tl.load(path + level * columns + label)
         weight = tl.load(positive + level * columns + label)
-        x = tl.load(logits + start + node.to(tl.int64) * node_stride, mask=inside, other=0.0)
+        x = tl.load(logits + start + node.to(tl.int64) * node_stride, mask=known, other=0.0)
         x = x.to(tl.float32)
         total += tl.where(x != x, x, 0.0)
         if CONSISTENT:
@@ -124,7 +125,7 @@ def node_kernel(
         total += term * weight
         if WANTS_GRADIENT:
             tl.debug_barrier()
-            counts = inside & (weight != 0.0)
+            counts = known & (weight != 0.0)
             target = gradient + start + taken.to(tl.int64) * node_stride
             before = tl.load(target, mask=counts, other=0.0).to(tl.float32)
             tl.store(target, before - slope * weight, mask=counts)

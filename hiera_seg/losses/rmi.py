@@ -80,8 +80,9 @@ def rmi_loss(
         return logits.sum().to(loss_dtype(logits))
     targets, known, where = _pool(logits.detach(), index, hierarchy)
     # Only the pixels that win the pooling are scored, and get a gradient.
-    scores = logits.flatten(2).gather(2, where.flatten(2)).double().sigmoid()
-    scores = scores * known.flatten(2)
+    best = logits.flatten(2).gather(2, where.flatten(2)).double()
+    # Not times 0, which NaN survives: the sigmoid of -inf is 0, and so is its slope.
+    scores = best.masked_fill(~known.flatten(2), -torch.inf).sigmoid()
 
     half_logdet = _HalfLogdet.apply(scores.view(targets.shape), targets, ridge)
     value = half_logdet.mean(0).sum() / _WINDOW**2

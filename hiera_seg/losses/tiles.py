@@ -8,6 +8,7 @@ type of the logits; no mask, target or intermediate of full size ever exists.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -72,7 +73,8 @@ def sum_over_pixels(
 
     Args:
         logits: (B, N, H, W) float16, bfloat16, float32 or float64, any memory layout.
-        index: int64 (B, H, W), passed on to `tile_loss`.
+        index: int64 (B, H, W), passed on to `tile_loss`; N for void. A void pixel adds 0 and gets
+            a gradient of 0 whatever its logits are, NaN and infinity included.
         tile_loss: gives the sum over a tile's pixels and its gradient with respect to the tile.
             The tile is float32 (float64 for float64 logits) and must not be changed.
         whole_loss: does it all at once, where there is a kernel that can.
@@ -85,6 +87,33 @@ def sum_over_pixels(
     if scale is None:
         scale = torch.ones((), dtype=loss_dtype(logits), device=logits.device)
     return _TiledSum.apply(logits, index, tile_loss, whole_loss, scale)
+
+
+def _is_on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+def _masked_tile(
+    pixels: Tensor, labels: Tensor, tile_loss: TileLoss, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`tile_loss` of pixels (N, P) of any type, logits of void replaced by 0.
+
+    Tile losses multiply void by 0, which NaN and infinity survive. On a CPU the logits are replaced
+    only where the sum shows that it is needed; on a GPU to ask would be to wait.
+    """
+    if not _is_on_cpu(pixels):
+        return tile_loss(_mask_void(pixels, labels, dtype).contiguous(), labels)
+    # Rows of the whole image lie at strides that fall into the same cache lines.
+    values = pixels.to(dtype).contiguous()
+    value, slope = tile_loss(values, labels)
+    if not math.isfinite(value):
+        value, slope = tile_loss(_mask_void(values, labels, dtype), labels)
+    return value, slope
+
+
+def _mask_void(pixels: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
+    zero = torch.zeros((1, 1), dtype=dtype, device=pixels.device)  # not a scalar: it sets the type
+    return torch.where(labels == len(pixels), zero, pixels)
 
 
 class _TiledSum(torch.autograd.Function):
@@ -117,16 +146,14 @@ class _TiledSum(torch.autograd.Function):
         sums = [torch.zeros((), dtype=dtype, device=logits.device)]
         num_pixels = index[0].numel() if len(index) else 0
         # A GPU wants few large steps; its kernels hide the memory's latency themselves.
-        on_cpu = logits.device.type == "cpu"
-        step = max(1, _TILE_VALUES // logits.shape[1] if on_cpu else num_pixels)
+        values = _TILE_VALUES // logits.shape[1]
+        step = max(1, values if _is_on_cpu(logits) else num_pixels)
         for image in range(len(index)):
             pixels = logits[image].flatten(1)
             labels = index[image].flatten()
             for start in range(0, num_pixels, step):
                 tile = slice(start, start + step)
-                # Rows of the whole image lie at strides that fall into the same cache lines.
-                values = pixels[:, tile].to(dtype).contiguous()
-                value, slope = tile_loss(values, labels[tile])
+                value, slope = _masked_tile(pixels[:, tile], labels[tile], tile_loss, dtype)
                 sums.append(value)
                 if gradient is not None:
                     target = gradient[image].flatten(1)[:, tile]

@@ -57,8 +57,9 @@ def tree_min_loss(
         valid.
 
     Raises:
-        ValueError: shapes or types that do not fit, an unknown `normalize`, or a label that is
-            neither a node id nor `ignore_label` (on CUDA a device assertion; see `label_index`).
+        ValueError: shapes or types that do not fit, an unknown `normalize`, a label that is
+            neither a node id nor `ignore_label`, or node weights or a count that are not finite
+            and 0 or more (values on CUDA by a device assertion; see `label_index`).
     """
     return node_loss(
         logits,

@@ -235,13 +235,14 @@ def tree_triplet_loss(
     )
     # All at once: the backward of each reading fills a gradient of the size of the whole map.
     pixels = torch.cat([triplets.anchor, triplets.positive, triplets.negative])
+    leaves = hierarchy.num_leaves
     if pixels.device.type == "cpu":
         # Each pixel once: where many readings of a pixel add up their gradients in several threads
         # at a time, the last bits depend on which comes first, and no run could be repeated.
         pixels, reading = pixels.unique(return_inverse=True)
-        vectors = _unit_vectors(embeddings, pixels).index_select(0, reading)
+        vectors = _unit_vectors(embeddings, labels, pixels, leaves).index_select(0, reading)
     else:
-        vectors = _unit_vectors(embeddings, pixels)
+        vectors = _unit_vectors(embeddings, labels, pixels, leaves)
     anchor, positive, negative = vectors.chunk(3)
     # <i, i+> - <i, i-> in one product
     difference = (anchor * (negative - positive)).sum(1) / 2
@@ -266,10 +267,11 @@ def _resize_labels(labels: Tensor, size: torch.Size) -> Tensor:
     return labels.long()[:, rows[:, None], columns]
 
 
-def _unit_vectors(embeddings: Tensor, pixel: Tensor) -> Tensor:
+def _unit_vectors(embeddings: Tensor, labels: Tensor, pixel: Tensor, num_leaves: int) -> Tensor:
     """L2-normalised embeddings (S, D) of some pixels, in float32 or float64.
 
     Only these are normalised, not the whole map. A zero vector stays zero and gets no gradient.
+    So does that of a pixel without a leaf, which only triplets of weight 0 read, NaN or not.
     """
     image_size = embeddings.shape[2] * embeddings.shape[3]
     image, position = pixel // image_size, pixel % image_size
@@ -277,6 +279,8 @@ def _unit_vectors(embeddings: Tensor, pixel: Tensor) -> Tensor:
     vectors = embeddings[image, :, row, column]
     if vectors.dtype != torch.float64:
         vectors = vectors.float()
+    label = labels.flatten()[pixel]
+    vectors = torch.where(((label >= 0) & (label < num_leaves))[:, None], vectors, 0.0)
     # By the largest component first: squares of very small or large ones leave float32's range.
     largest = vectors.detach().abs().amax(1, keepdim=True)
     vectors = vectors / torch.where(largest > 0, largest, 1.0)

@@ -192,7 +192,7 @@ def test_missing_inputs(cityscapes):
     logits, labels, _ = _batch()
     with pytest.raises(ValueError, match="'tree_triplet' needs embeddings"):
         HierarchicalLoss(cityscapes, [("tree_triplet", 1, {})])(logits, labels)
-    with pytest.raises(ValueError, match=r"valid_count has shape \(2,\); it must be \(3,\)"):
+    with pytest.raises(ValueError, match=r"valid_count is .* shape \(2,\); .* shape \(3,\)"):
         HierarchicalLoss(cityscapes, [("bce", 1, {})])(logits, labels, valid_count=torch.ones(2))
 
 

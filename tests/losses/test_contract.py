@@ -1,5 +1,7 @@
 """What holds for every loss on node logits: checks, void, precision, layout, denominators."""
 
+import math
+
 import pytest
 import torch
 
@@ -271,6 +273,65 @@ def test_shapes_and_types(cityscapes, function):
             function(*arguments, cityscapes)
     with pytest.raises(ValueError, match="valid_count"):
         function(logits, labels, cityscapes, valid_count=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        *((-1.0, "-1.0"), (math.inf, "inf"), (math.nan, "nan"), ([3.0], r"\[3\.0\]"), ("3", "'3'")),
+        *(
+            (torch.tensor(-1), "-1"),
+            (torch.tensor(math.inf), "inf"),
+            (torch.tensor(math.nan), "nan"),
+        ),
+    ],
+)
+def test_a_count_that_is_no_number_of_pixels_is_named(cityscapes, function, wrong, found):
+    arguments = torch.zeros(1, 26, 2, 3), torch.zeros(1, 2, 3, dtype=torch.long), cityscapes
+    with pytest.raises(ValueError, match=f"valid_count must be .*{found}$"):
+        function(*arguments, valid_count=wrong)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.5])
+def test_a_node_weight_that_is_no_weight_is_named(cityscapes, function, wrong):
+    weights = torch.ones(26)
+    weights[7] = wrong
+    arguments = torch.zeros(1, 26, 2, 3), torch.zeros(1, 2, 3, dtype=torch.long), cityscapes
+    for given in (weights, weights.tolist()):
+        with pytest.raises(ValueError, match=f"node_weights must be .*{wrong}$"):
+            function(*arguments, node_weights=given)
+    with pytest.raises(ValueError, match="node_weights must be numbers"):
+        function(*arguments, node_weights=["heavy"] * 26)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "as_on_a_gpu"])
+def test_logits_of_void_that_are_not_finite_change_nothing(
+    oracle, function, bad, dtype, weighted, device, monkeypatch
+):
+    hierarchy, logits, labels = oracle.random_case(7, void=0.4)
+    logits = logits.to(dtype)
+    if device != "cpu":  # the way of tiles on a GPU, which does not look at what they hold
+        monkeypatch.setattr(tiles, "_is_on_cpu", lambda tensor: False)
+    options = {"node_weights": torch.rand(hierarchy.num_nodes) + 0.5} if weighted else {}
+    void = labels == oracle.VOID
+    expected = _value_and_gradient(function, logits, labels, hierarchy, **options)
+    for node in range(hierarchy.num_nodes):
+        other = logits.clone()
+        other[:, node][void] = bad
+        value, gradient = _value_and_gradient(function, other, labels, hierarchy, **options)
+        assert torch.equal(value, expected[0])
+        assert torch.equal(gradient, expected[1])
+        assert gradient.permute(0, 2, 3, 1)[void].eq(0).all()
+
+
+def test_a_logit_that_is_nan_where_a_label_is_known_is_not_hidden(oracle, function):
+    hierarchy, logits, labels = oracle.random_case(7, void=0.4)
+    known = (labels != oracle.VOID).nonzero()[0].tolist()
+    logits[known[0], 0, known[1], known[2]] = math.nan  # a leaf, which all losses read
+    assert function(logits, labels, hierarchy).isnan()
 
 
 def test_one_node_and_ragged_top(function):

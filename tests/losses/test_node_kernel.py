@@ -4,6 +4,7 @@ The interpreter is chosen when Triton is imported, so the comparison runs in a p
 """
 
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -116,6 +117,27 @@ def results_with_nan():
     return torch.stack(found)
 
 
+def results_with_void(bad, dtype):
+    """Values and gradients of a batch whose logits at void are all `bad`."""
+    found = []
+    for name in ("cityscapes", "ragged"):
+        for loss in (tree_min_loss, bce_loss):
+            tree = TREES[name]
+            logits, labels = batch(tree, dtype, "")
+            logits.permute(0, 2, 3, 1)[labels == 255] = bad
+            weights = torch.linspace(0.5, 2, tree.num_nodes)
+            value = loss(logits.requires_grad_(), labels, tree, node_weights=weights)
+            found += [value.detach(), *torch.autograd.grad(value, logits)]
+    return found
+
+
+BAD = [
+    (bad, dtype)
+    for bad in (math.nan, math.inf, -math.inf)
+    for dtype in (torch.float32, torch.bfloat16)
+]
+
+
 @needs_triton
 def test_value_and_gradient_equal_those_of_the_tiles(tmp_path):
     file = tmp_path / "kernel.pt"
@@ -126,7 +148,10 @@ def test_value_and_gradient_equal_those_of_the_tiles(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found_all, found_query, found_nan = torch.load(file)
+    found_all, found_query, found_nan, found_void = torch.load(file)
+    assert len(found_void) == len(BAD)
+    for found, expected in found_void:  # of void that is bad, of void that is 1
+        assert all(map(torch.equal, found, expected)), "logits of void are read"
     assert found_nan.isnan().all() and results_with_nan().isnan().all()
     torch.testing.assert_close(found_query, query_results())
     for case, found in zip(CASES, found_all, strict=True):
@@ -231,4 +256,5 @@ if __name__ == "__main__":
     node_kernel.fits = lambda logits, tree: True
     found = [results(case) for case in CASES]
     assert len(seen) == 2 * len(CASES), "the kernel did not run"
-    torch.save((found, query_results(), results_with_nan()), sys.argv[1])
+    of_void = [(results_with_void(bad, dtype), results_with_void(1.0, dtype)) for bad, dtype in BAD]
+    torch.save((found, query_results(), results_with_nan(), of_void), sys.argv[1])

@@ -215,11 +215,12 @@ class TestQueryLoss:
         labels = blocks()
         classes, masks = perfect(labels, name)
         changed = masks.clone()
-        changed[:, :, 14:] *= -1  # beyond the reach of interpolation from valid pixels
         first = query_loss(name)([classes], [masks], labels, generator=generator())
-        second = query_loss(name)([classes], [changed], labels, generator=generator())
-        for key in first:
-            assert torch.equal(first[key], second[key])
+        for factor in (-1.0, math.nan, math.inf):
+            changed[:, :, 14:] *= factor  # beyond the reach of interpolation from valid pixels
+            second = query_loss(name)([classes], [changed], labels, generator=generator())
+            for key in first:
+                assert torch.equal(first[key], second[key])
 
     def test_images_of_void_are_zeros_with_a_gradient_path(self, name):
         head = query_loss(name)
@@ -235,6 +236,8 @@ class TestQueryLoss:
         head = query_loss(name)
         classes = torch.randn(2, 5, head.classes.num_logits, requires_grad=True)
         masks = torch.randn(2, 5, 4, 6, requires_grad=True)
+        with torch.no_grad():
+            classes[1], masks[1] = math.nan, math.inf
         losses = head([classes], [masks], labels, generator=generator())
         alone = head([classes[:1]], [masks[:1]], labels[:1], generator=generator())
         for key, loss in losses.items():

@@ -159,6 +159,27 @@ def test_all_void_is_zero_with_a_gradient_path(tree, size, valid_count):
     assert logits.grad.eq(0).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_logits_of_void_that_are_not_finite_change_nothing(tree, bad, everywhere):
+    """Also where a whole window of the pooling, or a whole image, is void."""
+    logits, labels = blobs(tree, 3)
+    labels[0, :9] = VOID
+    labels[1:] = VOID
+    if everywhere:
+        labels[:] = VOID
+    expected = logits.requires_grad_()
+    value = rmi_loss(expected, labels, tree)
+    value.backward()
+    other = logits.detach().clone()
+    other.permute(0, 2, 3, 1)[labels == VOID] = bad
+    other.requires_grad_()
+    found = rmi_loss(other, labels, tree)
+    found.backward()
+    assert torch.equal(found, value)
+    assert torch.equal(other.grad, expected.grad)
+
+
 def test_no_neighbourhood_no_gradient(tree):
     logits = torch.randn(1, tree.num_nodes, 6, 20, requires_grad=True)
     value = rmi_loss(logits, torch.zeros(1, 6, 20, dtype=torch.long), tree)

@@ -150,6 +150,27 @@ def test_gradcheck_and_scale_invariance(oracle):
         assert torch.isfinite(scaled.grad).all()
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("known", [False, True])
+def test_embeddings_without_a_leaf_that_are_not_finite_change_nothing(cityscapes, bad, known):
+    """The first pixel stands in for the triplets that there are not, void or not."""
+    embeddings = torch.randn(1, 4, 6, 5, generator=_seeded(0))
+    labels = torch.full((1, 6, 5), 255)
+    labels[0, 0, 1] = cityscapes["vehicle"]  # no leaf
+    if known:
+        labels[0, 3:] = torch.arange(15).view(3, 5) // 4
+    values = []
+    for of_void in (1.0, bad):
+        x = embeddings.clone()
+        x.permute(0, 2, 3, 1)[labels >= cityscapes.num_leaves] = of_void
+        x.requires_grad_()
+        value = tree_triplet_loss(x, labels, cityscapes, generator=_seeded(1))
+        value.backward()
+        values.append((value.detach(), x.grad))
+    assert (values[0][0] > 0) == known
+    assert torch.equal(values[0][0], values[1][0]) and torch.equal(values[0][1], values[1][1])
+
+
 def test_zero_embeddings_stay_finite(cityscapes):
     labels = torch.randint(0, 19, (1, 4, 4), generator=_seeded(0))
     embeddings = torch.zeros(1, 8, 4, 4, requires_grad=True)
