@@ -8,11 +8,13 @@ result comes out in bands of output rows that fit the cache, apart from the roun
 bits, which can matter only where two leaves tie.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
 from hiera_seg.config import ConfigError
@@ -152,10 +154,12 @@ def decode(
         - "hiera_walk": (H, W) the leaf at which the walk of `safe_depth` would end with no
           threshold;
         - "hiera_walk_limits": for each level but the coarsest, (H, W) float32: the largest
-          threshold with which the walk gets to that level.
+          threshold with which the walk gets to that level;
+        - "hiera_nan_count": int, how many positions of the values hold NaN; absent where none does.
 
         Label maps are int64; int32 with ``output="labels"``, where they are the memory. Among
-        equal scores the lowest id wins.
+        equal scores the lowest id wins. Where one of the scores that are compared is NaN, all of
+        them count as equal, and no threshold is passed; the first image with NaN gives a warning.
 
     Raises:
         ValueError: sizes, variant, output or threshold that can not be, each with its value.
@@ -214,6 +218,7 @@ def decode_views(
 
     height, width = output_size
     device = values[0].device
+    nan_count = sum(x.isnan().any(0).sum() for x in values)
     label_type = torch.int32 if output == "labels" else torch.int64
     rows_of = [
         _resizes(x.shape[1], view.padded_size[0], view.image_size[0], height, x)
@@ -251,6 +256,16 @@ def decode_views(
         if walk:
             part |= {"hiera_walk": steps[-1], "hiera_walk_limits": limits}
         _write_band(result, part, band, height, label_type)
+    if nan_count := int(nan_count):  # last: on a GPU to ask is to wait
+        result["hiera_nan_count"] = nan_count
+        positions = sum(x[0].numel() for x in values)
+        log_first_n(
+            logging.WARNING,
+            f"{nan_count} of {positions} positions of an image hold NaN node values: where scores "
+            "are NaN the label is the lowest node id; check the weights and the input. Later "
+            "images are counted without a warning.",
+            name=__name__,
+        )
     return result
 
 

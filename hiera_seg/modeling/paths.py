@@ -12,18 +12,28 @@ from hiera_seg.layers.scores import NodeScores
 from hiera_seg.layers.tree_ops import tree_tables
 
 
-def best_channel(scores: Tensor) -> tuple[Tensor, Tensor]:
+def best_channel(scores: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Maximum over channels and the first channel that has it: (C, H, W) -> (H, W), (H, W) int64.
 
+    Where a score is NaN, so is the maximum, and all channels tie: the first one is taken.
     `Tensor.argmax` across channels takes ten times as long on a CPU.
+
+    Args:
+        scores: (C, H, W) float.
+        allowed: bool (C, H, W), the channels to choose from, at least one everywhere; None: all.
     """
-    best = scores.amax(0)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -torch.inf)
+    # Every runtime of an exported file carries NaN through a sum, not every one through a maximum.
+    best, total = scores.amax(0), scores.sum(0)
+    best = torch.where(total.isnan(), total, best)
+    hit = (scores < best).logical_not_()
+    if allowed is not None:
+        hit = hit.logical_and_(allowed)
     channels = scores.shape[0]
     dtype = torch.uint8 if channels <= 255 else torch.int16 if channels < 1 << 15 else torch.int32
     countdown = torch.arange(channels, 0, -1, dtype=dtype, device=scores.device)
-    hit = (scores == best).to(dtype).mul_(countdown[:, None, None])
-    first = channels - hit.amax(0).long()
-    return best, first.clamp_(max=channels - 1)  # nothing equals NaN: still an id of the tree
+    return best, channels - hit.to(dtype).mul_(countdown[:, None, None]).amax(0).long()
 
 
 def path_labels(ranking: Tensor, hierarchy: Hierarchy) -> list[Tensor]:
@@ -60,7 +70,7 @@ def greedy_walk(scores: NodeScores, hierarchy: Hierarchy) -> tuple[list[Tensor],
     Returns:
         ``(steps, limits)``: for each level, coarse to fine, (H, W) int64, the node of the walk;
         and for each level but the coarsest (H, W) float, the lowest score on the way there: the
-        largest threshold with which the walk gets there.
+        largest threshold with which the walk gets there; -inf behind a score that is NaN.
     """
     steps: list[Tensor] = []
     limits: list[Tensor] = []
@@ -72,7 +82,8 @@ def greedy_walk(scores: NodeScores, hierarchy: Hierarchy) -> tuple[list[Tensor],
         # Only children of the node the walk stands at may win. A leaf stands for itself, as its
         # own only child.
         below = table.above[:, None, None] == steps[-1]
-        best, index = best_channel(candidates.masked_fill(~below, -torch.inf))
+        best, index = best_channel(candidates, below)
+        best = torch.where(best.isnan(), -torch.inf, best)
         steps.append(table.nodes[index])
         limits.append(torch.minimum(best, limits[-1]) if limits else best)
     return steps, limits

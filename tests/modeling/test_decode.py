@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.utils import logger
 
 from hiera_seg import Hierarchy
-from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
+from hiera_seg.layers.scores import DECODE_VARIANTS, SCORE_VARIANTS, NodeOutput, node_scores
 from hiera_seg.modeling.decode import decode, decode_variant
 from hiera_seg.modeling.paths import best_channel
 
@@ -270,13 +271,80 @@ def test_among_equal_scores_the_lowest_id_wins(channels):
     assert index.tolist() == [[channels // 2, 0], [0, 0]]
 
 
-def test_nan_logits_still_give_ids_of_the_tree():
+def first_of(hierarchy, level):
+    """The lowest id at a level."""
+    return int(hierarchy.level_nodes(level)[0])
+
+
+@pytest.mark.parametrize("kind", ["logits", "scores"])
+@pytest.mark.parametrize("variant", DECODE_VARIANTS)
+@pytest.mark.parametrize("tree", TREES)
+def test_nan_at_all_nodes_gives_the_lowest_ids(tree, variant, kind, bands):
+    if kind == "scores" and variant not in SCORE_VARIANTS:
+        pytest.skip("needs logits")
+    hierarchy = Hierarchy.from_dict(TREES[tree])
+    sizes = ((7, 5),) * 4
+    values = make_values(hierarchy, sizes[0]).abs()
+    kwargs = {"variant": variant, "walk": True, **as_arguments(sizes)}
+    clean = decode(NodeOutput(values, kind), hierarchy, **kwargs)
+    values[..., 2, 3] = torch.nan
+    out = decode(NodeOutput(values, kind), hierarchy, **kwargs)
+    assert out["hiera_nan_count"] == 1 and "hiera_nan_count" not in clean
+    for level in range(hierarchy.num_levels):
+        found = out["hiera_labels"][level], out["hiera_labels_direct"][level]
+        # of the path of leaf 0; of the level by itself
+        expected = hierarchy.level_ancestor[level][0], first_of(hierarchy, level)
+        for labels, node, before in zip(
+            found, expected, (clean["hiera_labels"], clean["hiera_labels_direct"]), strict=True
+        ):
+            assert labels[2, 3] == node
+            labels[2, 3] = before[level][2, 3]
+            assert torch.equal(labels, before[level])  # nothing else has changed
+    safe = decode(NodeOutput(values, kind), hierarchy, safe_depth=0.0, **kwargs)
+    for labels in safe["hiera_labels"]:  # no threshold is passed: the label stays at the top
+        assert labels[2, 3] == first_of(hierarchy, 0)
+    node = first_of(hierarchy, 0)
+    while len(hierarchy.children(node)):
+        node = int(hierarchy.children(node)[0])
+    assert out["hiera_walk"][2, 3] == node
+    assert all(limit[2, 3] == -torch.inf for limit in out["hiera_walk_limits"])
+
+
+def test_nan_at_one_node_counts_only_where_it_is_compared():
+    """Beside a higher score or not: the channels tie; a walk looks at the children it may take."""
     hierarchy = Hierarchy.from_dict(TREES["ragged"])
-    values = torch.full((1, hierarchy.num_nodes, 4, 4), torch.nan)
-    kwargs = {"padded_size": (4, 4), "image_size": (4, 4), "output_size": (4, 4)}
-    out = decode(NodeOutput(values, "logits"), hierarchy, variant="path_sum", **kwargs)
-    for labels in out["hiera_labels"] + out["hiera_labels_direct"]:
-        assert 0 <= labels.min() and labels.max() < hierarchy.num_nodes
+    values = torch.full((1, hierarchy.num_nodes, 1, 1), 0.1)
+    for name in ("vehicle", "vehicle/car"):
+        values[0, hierarchy[name]] = 0.9
+    values[0, hierarchy["vehicle/car/bus"]] = 0.7
+    values[0, hierarchy["vehicle/car/taxi"]] = torch.nan
+    kwargs = {"variant": "leaf", "walk": True, "padded_size": (1, 1), "image_size": (1, 1)}
+    out = decode(NodeOutput(values, "scores"), hierarchy, output_size=(1, 1), **kwargs)
+    assert [int(x) for x in out["hiera_labels_direct"][:2]] == [
+        hierarchy["vehicle"],
+        hierarchy["vehicle/car"],
+    ]
+    assert int(out["hiera_labels_direct"][2]) == first_of(hierarchy, 2) == 0
+    assert int(out["hiera_labels"][2]) == 0
+    assert int(out["hiera_walk"]) == hierarchy["vehicle/car/bus"]  # the lower of two children
+    values[0, hierarchy["flat/road"]] = torch.nan  # no child of what the walk stands at
+    values[0, hierarchy["vehicle/car/taxi"]] = 0.8
+    out = decode(NodeOutput(values, "scores"), hierarchy, output_size=(1, 1), **kwargs)
+    assert int(out["hiera_walk"]) == hierarchy["vehicle/car/taxi"]
+
+
+def test_nan_is_counted_in_every_image_and_said_once(caplog):
+    logger._LOG_COUNTER.clear()
+    hierarchy = Hierarchy.from_dict(TREES["ragged"])
+    kwargs = {"variant": "path_sum", **as_arguments(SIZES["up"])}
+    values = make_values(hierarchy, SIZES["up"][0])
+    values[0, 3, :2, :5] = torch.nan
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            out = decode(NodeOutput(values, "logits"), hierarchy, **kwargs)
+            assert out["hiera_nan_count"] == 10
+    (record,) = caplog.records
+    assert "10 of 96 positions" in record.getMessage()
 
 
 def test_bfloat16_logits_decode_in_float32():
