@@ -24,12 +24,14 @@ def describe_failure(
     *,
     counts: torch.Tensor | None = None,
     precision: torch.dtype | None = None,
+    states: list[dict[str, Any]],
 ) -> str:
     """Say which losses of this process are not finite and on which images; write a dump.
 
     The dump, ``not_finite_<iteration>_process_<rank>.pth``, holds what is needed to do the step
     again (docs/training.md): "seed", "iteration", "process", "precision", the "batch" of the bad
-    part, the "counts" that it was given, its "losses" and the "model"'s state.
+    part and its number "part", the "random_state" in which it began, the "counts" that it was
+    given, its "losses" and the "model"'s state.
 
     Args:
         model: without a wrapper for several processes, before the step changed its weights.
@@ -40,6 +42,7 @@ def describe_failure(
         folder: where the dump goes.
         counts: what the model was given beside the batch.
         precision: of autocast; None: it was off.
+        states: of `get_random_state`, before each part.
 
     Returns:
         One line.
@@ -60,6 +63,8 @@ def describe_failure(
         "precision": precision,
         "counts": counts,
         "losses": losses[bad],
+        "part": bad,
+        "random_state": states[bad],
         "batch": [_plain(sample) for sample in parts[bad]],
         "model": model.state_dict(),
     }

@@ -37,11 +37,14 @@ def seed_everything(*key: int) -> None:
 def get_random_state() -> dict[str, Any]:
     """The state of torch's, numpy's and random's generators, as tensors and plain data.
 
+    Of CUDA's generators that of the current device, where a process uses CUDA at all.
+
     Plain, because torch.load refuses numpy arrays unless it is told to trust the file.
     """
     name, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
         "random": random.getstate(),
     }
@@ -50,6 +53,8 @@ def get_random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """Put back what :func:`get_random_state` gave."""
     torch.set_rng_state(state["torch"])
+    if state.get("cuda") is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     random.setstate(state["random"])

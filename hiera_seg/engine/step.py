@@ -17,7 +17,7 @@ from hiera_seg.compat import after_backward, grad_scaler
 from hiera_seg.data.loader import skipped_of
 from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.not_finite import describe_failure
-from hiera_seg.engine.randomness import seed_everything
+from hiera_seg.engine.randomness import get_random_state, seed_everything
 from hiera_seg.modeling.heads.loss import mean_over_processes
 
 Losses = dict[str, Tensor]
@@ -86,24 +86,27 @@ class HieraTrainStep(SimpleTrainer):
         self.optimizer.zero_grad()
         parts = split_batch(data, self.accumulation_steps)
         counts = mean_counts(plain_model(self.model), parts) if len(parts) > 1 else None
-        losses = self._backward(parts, counts)
+        losses, states = self._backward(parts, counts)
         after_backward(self)
-        self._log(parts, losses, data_time, counts)
+        self._log(parts, losses, data_time, counts, states)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         if self.average is not None:
             self.average.update(plain_model(self.model))
 
-    def _backward(self, parts: list[list[dict]], counts: Tensor | None) -> list[Losses]:
-        """Add up the gradients of the parts of a batch; returns the losses of each.
+    def _backward(
+        self, parts: list[list[dict]], counts: Tensor | None
+    ) -> tuple[list[Losses], list[dict[str, Any]]]:
+        """Add up the gradients of the parts of a batch; returns losses and random states of each.
 
         Every part divides its sums over pixels by the mean count of a part, and its gradient by
         the number of parts, as if it were one of so many processes: the whole is the gradient of
         the batch in one piece.
         """
         options = {} if counts is None else {"counts": counts}
-        losses = []
+        losses, states = [], []
         for part in parts:
+            states.append(get_random_state())
             last = len(losses) == len(parts) - 1
             with contextlib.ExitStack() as stack:
                 if not last and isinstance(self.model, DistributedDataParallel):
@@ -114,7 +117,7 @@ class HieraTrainStep(SimpleTrainer):
                     found = self.model(part, **options)
                 self.grad_scaler.scale(sum(found.values()) / len(parts)).backward()
             losses.append({name: value.detach() for name, value in found.items()})
-        return losses
+        return losses, states
 
     def _log(
         self,
@@ -122,6 +125,7 @@ class HieraTrainStep(SimpleTrainer):
         losses: list[Losses],
         data_time: float,
         counts: Tensor | None,
+        states: list[dict[str, Any]],
     ) -> None:
         """Put the losses, means over parts and processes, into the storage of the main process."""
         names = list(losses[0])
@@ -132,7 +136,7 @@ class HieraTrainStep(SimpleTrainer):
         if not all(math.isfinite(value) for row in values for value in row):
             failure = describe_failure(
                 plain_model(self.model), parts, found, self.seed, self.iter, self.dump_folder,
-                counts=counts, precision=self.precision,
+                counts=counts, precision=self.precision, states=states,
             )  # fmt: skip
         own = {
             "losses": {name: sum(row[name] for row in found) / len(found) for name in names},

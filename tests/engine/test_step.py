@@ -2,8 +2,10 @@
 
 import copy
 import multiprocessing
+import random
 import socket
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -16,7 +18,7 @@ from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError, HieraDatasetMapper
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.ema import WeightAverage
-from hiera_seg.engine.randomness import seed_everything
+from hiera_seg.engine.randomness import seed_everything, set_random_state
 from hiera_seg.engine.step import HieraTrainStep
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss
 
@@ -118,8 +120,8 @@ class Toy(nn.Module):
         return {"loss_a": (self.weight * x).mean(), "loss_b": self.weight.abs().sum()}
 
 
-def toy_step(samples, folder=".", **options) -> HieraTrainStep:
-    model = Toy()
+def toy_step(samples, folder=".", model=None, **options) -> HieraTrainStep:
+    model = model or Toy()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     options = {"device_type": "cpu", "precision": None, "seed": 3, **options}
     return HieraTrainStep(model, [samples] * 9, optimizer, dump_folder=str(folder), **options)
@@ -169,9 +171,39 @@ def test_a_loss_that_is_not_finite_is_described_and_kept(tmp_path, steps):
     assert str(tmp_path / "not_finite_7_process_0.pth") in line
     again = Toy()
     again.load_state_dict(dump["model"])
-    seed_everything(dump["seed"], dump["iteration"], dump["process"])
+    set_random_state(dump["random_state"])
     assert again(dump["batch"])["loss_a"].isnan()
     assert dump["losses"]["loss_b"] == 3.0
+
+
+class RandomToy(Toy):
+    """A loss that is a random draw, of each of the generators that a model may use."""
+
+    def forward(self, batch):
+        losses = super().forward(batch)
+        draws = {
+            "loss_torch": torch.rand(()).item(),
+            "loss_numpy": float(np.random.rand()),
+            "loss_random": random.random(),
+        }
+        return losses | {name: 0 * self.weight.sum() + value for name, value in draws.items()}
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_whichever_part_is_bad_is_done_again_as_it_was(tmp_path, bad):
+    values = [1.0, 2.0, 3.0]
+    values[bad] = float("nan")
+    step = toy_step(samples(*values), tmp_path, model=RandomToy(), accumulation_steps=3)
+    step.iter = 7
+    with EventStorage(7), pytest.raises(FloatingPointError, match=f"images: {bad}.jpg"):
+        step.run_step()
+    dump = torch.load(tmp_path / "not_finite_7_process_0.pth", weights_only=True)
+    assert dump["part"] == bad
+    again = RandomToy()
+    again.load_state_dict(dump["model"])
+    set_random_state(dump["random_state"])
+    found = {name: value.item() for name, value in again(dump["batch"]).items()}
+    assert found == pytest.approx(dump["losses"], nan_ok=True)
 
 
 def test_weights_that_were_broken_before_are_told_from_bad_images(tmp_path):

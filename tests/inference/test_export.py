@@ -25,8 +25,10 @@ from hiera_seg.inference.export import (
     load_exported,
 )
 from hiera_seg.layers import SiblingAdjustment
+from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
 from hiera_seg.losses import HierarchicalLoss
 from hiera_seg.modeling import FPNDecoder, HieraPixelHead, HieraSegmentor
+from hiera_seg.modeling.paths import direct_labels, greedy_walk, path_labels, stop_walk
 
 TREE = Hierarchy.from_dict(
     {"flat": {"ground": ["road", "path"]}, "vehicle": {"car": None, "van": None}, "sky": None},
@@ -100,6 +102,37 @@ def assert_same_as_model(run, model: HieraSegmentor, names: list[str]) -> None:
                 else:
                     assert torch.equal(found[name][row], torch.stack(expected[name]).long()), size
                     assert found[name].dtype == torch.int64
+
+
+class Labels(nn.Module):
+    """Labels of node values (1, N, H, W) by every way of decoding."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        maps = []
+        for variant in DECODE_VARIANTS:
+            scores = node_scores(NodeOutput(values, "logits"), TREE, variant)
+            maps += path_labels(scores.leaf_ranking()[0], TREE)
+            maps += direct_labels(scores, TREE)
+            maps += stop_walk(*greedy_walk(scores, TREE), 0.3)
+        return torch.stack(maps)
+
+
+def test_nan_values_give_the_same_labels_in_onnx_files(tmp_path):
+    """Whose runtime loses NaN in a maximum."""
+    skip_without_torch_2_6("onnx")
+    pytest.importorskip("onnxscript", reason="needs the extra export")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
+    values = torch.randn(1, TREE.num_nodes, 9, TREE.num_nodes + 1)
+    for node in range(TREE.num_nodes):
+        values[:, node, :, node] = torch.nan
+    values[..., -1] = torch.nan
+    path = str(tmp_path / "labels.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Labels(), (values,), path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: values.numpy()})
+    assert torch.equal(torch.from_numpy(found), Labels()(values))
 
 
 def skip_without_torch_2_6(format: str) -> None:

@@ -70,8 +70,8 @@ class TimmBackbone(Backbone):
                 networks on Swin and ConvNeXt do; "" leaves it.
 
         Raises:
-            ConfigError: timm is not installed, knows no such model, or the model can not do what
-                is asked.
+            ConfigError: timm is not installed, knows no such model, or the model cannot do what
+                is asked, features of the strides that it names included.
             CheckpointError: the weights can not be found, read or downloaded, or do not fit.
         """
         super().__init__()
@@ -86,6 +86,7 @@ class TimmBackbone(Backbone):
         self._out_features = sorted(out_features, key=STRIDES.get)
         self.body = _build(timm, name, options)
         indices = _stage_indices(self.body, name, output_stride, any_size=bool(own))
+        _check_sizes(self.body, name, in_channels)
         if len(out_features) < len(STRIDES):  # again, without the stages that nobody reads
             options["out_indices"] = [indices[feature] for feature in self._out_features]
             self.body = _build(timm, name, options)
@@ -224,6 +225,28 @@ def _stage_indices(net: nn.Module, name: str, output_stride: int, any_size: bool
             "choose a convolutional network or a Swin transformer"
         )
     return dict(zip(STRIDES, range(len(strides) - 4, len(strides)), strict=True))
+
+
+@torch.no_grad()
+def _check_sizes(net: nn.Module, name: str, in_channels: int) -> None:
+    """Run the model once: without padding, features are smaller than the strides it names say."""
+    strides = list(net.feature_info.reduction())[-4:]
+    size = 3 * max(STRIDES.values())  # less is no image to Inception
+    training = net.training
+    try:
+        features = net.eval()(torch.zeros(1, in_channels, size, size))[-4:]
+        height = 1 if str(getattr(net, "output_fmt", "")).endswith("NHWC") else 2
+        found = [f"{x.shape[height]}x{x.shape[height + 1]}" for x in features]
+    except (RuntimeError, AssertionError, ValueError) as error:  # smaller than a window
+        found = [f"an error: {error}"]
+    net.train(training)
+    wanted = [f"{size // stride}x{size // stride}" for stride in strides]
+    if found != wanted:
+        raise ConfigError(
+            f"{KEY}.NAME is {name!r}, whose features of an image of {size}x{size} pixels have "
+            f"sizes {', '.join(found)}; strides {strides} need {', '.join(wanted)}: its "
+            "convolutions are not padded; choose another network, such as ResNet or ConvNeXt"
+        )
 
 
 def _drop_unstrided_pools(net: nn.Module) -> None:
