@@ -148,12 +148,13 @@ def test_losses_and_gradients_of_two_processes_are_those_of_one(cfgs, tmp_path, 
     first, second = in_two_processes(one_step, cfgs, ROWS, tmp_path)
     expected = one_step(cfgs, ROWS, tmp_path)
     for case, (losses, gradient) in expected.items():
-        assert first[case][0] == pytest.approx(losses, rel=1e-6, abs=1e-6), case
+        assert first[case][0] == pytest.approx(losses, rel=1e-5, abs=1e-6), case
         assert max(g.abs().max() for g in gradient.values()) > 1e-3, case
         for name, value in gradient.items():
             for found in (first, second):
+                # float32 of other batch sizes: how closely it agrees depends on the processor
                 worst = (found[case][1][name] - value).abs().max()
-                assert worst < 1e-6, (case, name, worst)
+                assert worst < 1e-5 * max(1e-1, value.abs().max()), (case, name, worst)
 
 
 def two_steps(cfg: CfgNode, rows: list[tuple[int, ...]], folder: Path) -> dict:

@@ -93,7 +93,7 @@ def test_a_job_whose_process_was_killed_ends_with_the_weights_of_one_undisturbed
     HieraTrainer(cfg).train()
     together, alone = weights(tmp_path / "run"), weights(tmp_path / "alone")
     for name, value in alone.items():
-        assert torch.allclose(together[name], value, rtol=0, atol=1e-6), name
+        assert torch.allclose(together[name], value, rtol=0, atol=1e-5), name
 
 
 @pytest.fixture

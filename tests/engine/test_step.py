@@ -69,7 +69,7 @@ def test_a_batch_in_parts_trains_as_the_whole(cfg, uneven_void, steps):
     start = HieraTrainer.build_model(cfg).state_dict()
     moved = 0.0
     for name, value in whole.model.state_dict().items():
-        torch.testing.assert_close(value, parts.model.state_dict()[name], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(value, parts.model.state_dict()[name], rtol=1e-5, atol=1e-5)
         moved = max(moved, (value - start[name]).abs().max().item())
     assert moved > 1e-2
     for name in ("total_loss", "loss_level_ce", "loss_auxiliary"):

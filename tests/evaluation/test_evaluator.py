@@ -188,6 +188,25 @@ def test_half_precision_scores_and_numpy_arrays_are_understood(dataset):
     assert evaluator.evaluate() == expected
 
 
+def test_nan_scores_are_the_lowest_leaf_and_their_images_are_counted(dataset, caplog):
+    name, records, truths = dataset
+    model = FakeModel(truths, ["sem_seg"])
+    outputs = model(records)
+    for output in outputs[:2]:
+        output["sem_seg"][-1, :4] = torch.nan
+        output["hiera_nan_count"] = 1
+    evaluator = HieraSemSegEvaluator(name)
+    evaluator.process(records, outputs)
+    found = evaluator.evaluate()
+    assert "2 images have NaN node values" in caplog.text
+    for output, clean in zip(outputs[:2], model(records), strict=False):
+        output["sem_seg"] = clean["sem_seg"]
+        output["sem_seg"][0, :4] = 2.0
+    evaluator.reset()
+    evaluator.process(records, outputs)
+    assert evaluator.evaluate() == found
+
+
 def test_reset_starts_a_second_evaluation_from_nothing(dataset):
     name, records, truths = dataset
     evaluator = HieraSemSegEvaluator(name)
