@@ -55,6 +55,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             "hiera_sem_seg".
         hierarchy: the model's tree, where it is not the dataset's: ground truth is translated by
             the paths of its nodes.
+        exif: as INPUT.EXIF of the model's config: "apply" turns label files by their EXIF
+            orientation.
         save_predictions: also write ``hiera_predictions.json`` to ``output_dir``: a list of
             ``{"file_name", "category_id": node id, "segmentation": COCO RLE}``.
 
@@ -71,6 +73,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         *,
         task: str = "sem_seg",
         hierarchy: Hierarchy | None = None,
+        exif: str = "apply",
         save_predictions: bool = False,
     ) -> None:
         if save_predictions and not output_dir:
@@ -81,7 +84,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._save_predictions = save_predictions
         meta = MetadataCatalog.get(dataset_name)
-        self._read_truth = LabelReader.from_metadata(meta)
+        self._read_truth = LabelReader.from_metadata(meta, exif)
         own = self._read_truth.hierarchy
         if hierarchy is not None and hierarchy != self._read_truth.hierarchy:
             self._read_truth = self._read_truth.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
