@@ -110,7 +110,7 @@ class StoredImage:
         path: of the file.
         orientation: the EXIF orientation that the file carries; 1 for none.
         turn_by: the orientation by which the pixels are still to be turned.
-        picture: what Pillow decodes to 8 bits per channel; None where `values` is there.
+        decoded: what Pillow decodes to 8 bits per channel; None where `values` is there.
         values: (H, W) or (H, W, 3) RGB of another type than uint8.
         highest: the highest value that the file can hold, where it holds whole numbers.
         inverted: whether 0 is white.
@@ -119,7 +119,7 @@ class StoredImage:
     path: str
     orientation: int = 1
     turn_by: int = 1
-    picture: Image.Image | None = None
+    decoded: Image.Image | None = None
     values: np.ndarray | None = None
     highest: int = 255
     inverted: bool = False
@@ -127,7 +127,7 @@ class StoredImage:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width), after turning."""
-        size = self.values.shape[:2] if self.picture is None else self.picture.size[::-1]
+        size = self.values.shape[:2] if self.decoded is None else self.decoded.size[::-1]
         return size if self.turn_by < 5 else size[::-1]
 
     @property
@@ -141,7 +141,7 @@ class StoredImage:
     def limits(self) -> tuple[float, float]:
         """The lowest and the highest value; NaN and infinities do not count."""
         if self.values is None:
-            bands = self.picture.convert("RGB").getextrema()
+            bands = self.decoded.convert("RGB").getextrema()
             low, high = min(band[0] for band in bands), max(band[1] for band in bands)
             each = (self.highest + 1) // 256  # Pillow keeps the high byte of 16-bit colours
             return low * each, high * each + each - 1
@@ -155,7 +155,7 @@ class StoredImage:
             DatasetError: its values have no meaning without a `value_range`.
         """
         if self.values is None:
-            return self.picture
+            return self.decoded
         if value_range:
             low, high = value_range
             scaled = (self.values.astype(np.float64) - low) * (255 / (high - low))
@@ -195,11 +195,11 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
                 stored.values, stored.highest = _grey_values(image, packed, highest), highest
                 stored.inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0
             elif ";16" not in packed:
-                stored.picture = image if image.mode in _PLAIN else image.convert("RGB")
+                stored.decoded = image if image.mode in _PLAIN else image.convert("RGB")
             elif exact_colors:
                 stored.values = _read_with_opencv(content)
             else:
-                stored.picture, stored.highest = image, highest
+                stored.decoded, stored.highest = image, highest
             return stored
     except DatasetError as error:
         if not isinstance(error.__cause__, UnidentifiedImageError):
@@ -208,7 +208,7 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
         if values is None:
             raise
         if values.dtype == np.uint8:
-            return StoredImage(path, picture=Image.fromarray(values))
+            return StoredImage(path, decoded=Image.fromarray(values))
         return StoredImage(path, values=values, highest=65535)
 
 
