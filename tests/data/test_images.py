@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hiera_seg.config import ConfigError
 from hiera_seg.data import (
@@ -18,6 +18,7 @@ from hiera_seg.data import (
 )
 from hiera_seg.data.check import check_dataset, warn_of_absent_leaves
 from hiera_seg.data.images import ImageReader
+from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.hierarchy import Hierarchy
 
 RAMP = (np.arange(24).reshape(4, 6) * 2500).astype(np.uint16)
@@ -203,8 +204,6 @@ def turned(values, orientation):
     exif[0x0112] = orientation
     file = io.BytesIO()
     Image.fromarray(values).save(file, "PNG", exif=exif)
-    from PIL import ImageOps
-
     return np.asarray(ImageOps.exif_transpose(Image.open(file)))
 
 
@@ -286,10 +285,13 @@ def test_the_mapper_and_the_evaluators_labels_follow_the_key(photo, tree, exif):
     Image.open(record["file_name"]).getchannel(0).save(
         record["sem_seg_file_name"], exif=Image.open(record["file_name"]).getexif()
     )
-    for reader in (LabelReader.from_metadata(meta, exif),):
-        assert reader(record["sem_seg_file_name"]).tolist() == expected.tolist()
-        wide = Hierarchy.from_dict({"all": tree.to_dict()["tree"]})
-        assert reader.hierarchy != wide
+    reader = LabelReader.from_metadata(meta, exif)
+    assert reader(record["sem_seg_file_name"]).tolist() == expected.tolist()
+    larger = Hierarchy.from_dict({**tree.to_dict()["tree"], "more": ["x"]})
+    for hierarchy in (tree, larger):  # where the truth is translated, too
+        evaluator = HieraSemSegEvaluator("photos", False, hierarchy=hierarchy, exif=exif)
+        evaluator.process([record], [{"hiera_labels": [expected.astype(np.int64)]}])
+        assert evaluator.evaluate()["sem_seg"]["pACC"] == 100
     assert mapper(record)["sem_seg"].tolist() == expected.tolist()
 
 
@@ -298,7 +300,7 @@ def test_the_mapper_and_the_evaluators_labels_follow_the_key(photo, tree, exif):
 
 def short_files():
     for bits in (1, 2, 4, 8, 16):
-        row = b"\0" + bytes([1] * (bits if bits > 8 else bits))
+        row = b"\0" + bytes([1] * bits)
         for color in (0, 3):
             if not (color == 3 and bits == 16):
                 yield f"{'palette' if color else 'grey'} {bits}", png(8, 8, bits, color, row * 4)
