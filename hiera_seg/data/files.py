@@ -145,6 +145,8 @@ def exif_orientation(image: Image.Image) -> int:
 
 def turn(values: np.ndarray, orientation: int) -> np.ndarray:
     """Turn (H, W, ...) pixels upright, as their EXIF orientation (1 to 8) tells a viewer to."""
+    if orientation == 1:
+        return values
     if orientation >= 5:
         values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -336,7 +336,7 @@ def test_pixel_data_that_end_early_are_an_error(write, name):
 
 def test_short_images_of_colours_are_an_error(write):
     rows = (b"\0" + bytes([1] * 24)) * 4
-    with pytest.raises(DatasetError, match=r"cannot read image file .*short\.png.*116|100 of 200"):
+    with pytest.raises(DatasetError, match=r"cannot read image file .*short\.png.*100 of 200"):
         read_image_file(write("short.png", png(8, 8, 8, 2, rows)))
     rng = np.random.default_rng(0)
     for suffix in ("jpg", "bmp", "tif", "webp", "gif"):
