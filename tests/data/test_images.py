@@ -17,6 +17,7 @@ from hiera_seg.data import (
     register_hierarchical_dataset,
 )
 from hiera_seg.data.check import check_dataset, warn_of_absent_leaves
+from hiera_seg.data.convert import convert_labels
 from hiera_seg.data.images import ImageReader
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.hierarchy import Hierarchy
@@ -272,7 +273,7 @@ def test_a_size_that_an_orientation_swaps_names_the_key(photo):
 
 
 @pytest.mark.parametrize("exif", ["apply", "ignore"])
-def test_the_mapper_and_the_evaluators_labels_follow_the_key(photo, tree, exif):
+def test_the_mapper_and_the_evaluators_labels_follow_the_key(photo, tree, tmp_path, exif):
     labels, record = photo(6)
     mapper = HieraDatasetMapper(
         True, hierarchy=tree, ignore_label=255, augmentations=[], image_format="RGB", exif=exif
@@ -285,6 +286,8 @@ def test_the_mapper_and_the_evaluators_labels_follow_the_key(photo, tree, exif):
     Image.open(record["file_name"]).getchannel(0).save(
         record["sem_seg_file_name"], exif=Image.open(record["file_name"]).getexif()
     )
+    written = list(convert_labels("photos", str(tmp_path / "out"), exif=exif))
+    assert read_label_file(written[1], exif="ignore").tolist() == expected.tolist()
     reader = LabelReader.from_metadata(meta, exif)
     assert reader(record["sem_seg_file_name"]).tolist() == expected.tolist()
     larger = Hierarchy.from_dict({**tree.to_dict()["tree"], "more": ["x"]})
