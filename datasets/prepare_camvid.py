@@ -10,9 +10,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from hiera_seg.config import ConfigError
-from hiera_seg.data import DatasetError
+from hiera_seg.data import DatasetError, read_image_file
 from hiera_seg.data.datasets.camvid import CLASSES, ROOT, split_of
-from hiera_seg.data.files import read_image_file
 from hiera_seg.data.listing import expand_root
 from hiera_seg.engine.cli import exit_on_error
 

@@ -218,6 +218,11 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # A training sample that can not be read: "raise" ends the run, "skip" takes another one.
     cfg.DATALOADER.ON_ERROR = "raise"
 
+    # [lowest, highest]: the values that become 0 and 255 in images of more than 8 bits per channel.
+    # []: 16 bits lose their lower 8; floats and 32 bits are refused (datasets/README.md).
+    cfg.INPUT.IMAGE_RANGE = []
+    # "apply" turns images and labels by their EXIF orientation, "ignore" leaves both as stored.
+    cfg.INPUT.EXIF = "apply"
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 

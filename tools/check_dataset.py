@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.check import check_dataset, format_reports
 from hiera_seg.engine.cli import exit_on_error
-from hiera_seg.engine.options import add_import
+from hiera_seg.engine.options import add_exif, add_import
 
 EPILOG = """
 examples:
@@ -37,6 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="read sizes of images only, and labels in full"
     )
+    add_exif(parser)
     parser.add_argument(
         "--show", type=int, default=20, metavar="N", help="problems to list per dataset (20)"
     )
@@ -51,8 +52,12 @@ def main(args: argparse.Namespace) -> None:
     names = [name for given in args.names for name in splits_of(given)]
     require_registered(names, "NAME")
 
-    reports = [check_dataset(name, quick=args.quick, progress=True) for name in names]
+    options = {"quick": args.quick, "exif": args.exif}
+    reports = [check_dataset(name, progress=True, **options) for name in names]
     print(format_reports(reports))
+    for report in reports:
+        for warning in report.warnings:
+            print(f"\n{report.name}: warning: {warning}")
     bad = [report for report in reports if report.problems]
     for report in bad:
         print(f"\n{report.name}: {len(report.problems)} problem(s)")

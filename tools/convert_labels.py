@@ -12,7 +12,7 @@ from tqdm import tqdm
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.convert import convert_labels
 from hiera_seg.engine.cli import exit_on_error, prepare_folder
-from hiera_seg.engine.options import add_import
+from hiera_seg.engine.options import add_exif, add_import
 
 EPILOG = """
 example: Detectron2's own SemSegEvaluator on CamVid
@@ -32,6 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--leaves", action="store_true", help="write void where a label is an inner node"
     )
+    add_exif(parser)
     add_import(parser)
     return parser.parse_args()
 
@@ -41,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     require_registered([args.name], "NAME")
     prepare_folder(args.out, "OUT")
     total = len(DatasetCatalog.get(args.name))
-    written = convert_labels(args.name, args.out, leaves=args.leaves)
+    written = convert_labels(args.name, args.out, leaves=args.leaves, exif=args.exif)
     count = sum(1 for _ in tqdm(written, total=total, disable=None))
     print(f"wrote {count} label files of {args.name} to {args.out}")
 

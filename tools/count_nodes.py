@@ -6,7 +6,7 @@ import argparse
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.counts import count_nodes
 from hiera_seg.engine.cli import exit_on_error, prepare_file
-from hiera_seg.engine.options import add_import
+from hiera_seg.engine.options import add_exif, add_import
 from hiera_seg.losses import write_node_counts
 
 EPILOG = """
@@ -24,6 +24,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="a registered dataset")
     parser.add_argument("--output", required=True, metavar="FILE", help="json file to write")
+    add_exif(parser)
     add_import(parser)
     return parser.parse_args()
 
@@ -32,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
     import_modules(args.modules)
     require_registered(args.names, "NAME")
     prepare_file(args.output, "--output")
-    counts = count_nodes(args.names, progress=True)
+    counts = count_nodes(args.names, progress=True, exif=args.exif)
     write_node_counts(
         args.output, counts.pixels, datasets=args.names, images=counts.images, void=counts.void
     )

@@ -22,7 +22,8 @@ from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import DatasetError, LabelReader
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.files import check_same_size, read_image_file
+from hiera_seg.data.files import check_same_size
+from hiera_seg.data.images import ImageReader
 from hiera_seg.engine import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.engine.cli import prepare_folder
 from hiera_seg.engine.reporting import spread_over
@@ -111,6 +112,7 @@ def main(args: argparse.Namespace) -> None:
     check_arguments(args, cfg, hierarchy)
     samples, missing = samples_of(args)
     read_truth = label_reader(args.dataset, hierarchy, cfg) if args.dataset else None
+    read_image = ImageReader.from_config(cfg, "BGR")
     inputs = [sample["file_name"] for _, sample in samples if args.webcam is None]
     refuse_overwriting([stem for stem, _ in samples], inputs, args.output, hierarchy)
     prepare_folder(args.output, "--output")
@@ -124,9 +126,8 @@ def main(args: argparse.Namespace) -> None:
             predictor, args.output, safe_depth=args.safe_depth, **options
         ) as writer:
             for stem, sample in tqdm(samples, disable=None if len(samples) > 1 else True):
-                failed += not run(
-                    partial(predict, writer, stem, sample, read_truth, args), args.output
-                )
+                task = partial(predict, writer, stem, sample, read_image, read_truth, args)
+                failed += not run(task, args.output)
     except OSError as error:
         raise DatasetError(describe_os_error(error, args.output)) from error
     total = len(samples) + missing
@@ -152,6 +153,7 @@ def predict(
     writer: PredictionWriter,
     stem: str,
     sample: dict[str, Any],
+    read_image: ImageReader,
     read_truth: LabelReader | None,
     args: argparse.Namespace,
 ) -> str:
@@ -161,7 +163,7 @@ def predict(
         with VideoFrames(name) as frames:
             count = writer.add_video(stem, frames, partial(show_progress, frames, args.max_frames))
             return f"{frames.name}: {count} frames"
-    image = read_image_file(name, "BGR")
+    image = read_image(name)
     truth = None
     if read_truth is not None and "sem_seg_file_name" in sample:
         truth = read_truth(sample["sem_seg_file_name"])
@@ -231,7 +233,7 @@ def samples_of(args: argparse.Namespace) -> tuple[list[tuple[str, dict[str, Any]
 
 
 def label_reader(dataset: str, hierarchy: Hierarchy, cfg: CfgNode) -> LabelReader:
-    reader = LabelReader.from_metadata(MetadataCatalog.get(dataset))
+    reader = LabelReader.from_metadata(MetadataCatalog.get(dataset), cfg.INPUT.EXIF)
     if reader.hierarchy == hierarchy:
         return reader
     return reader.to_hierarchy(hierarchy, resolve_ignore_label(cfg, hierarchy))

@@ -25,7 +25,8 @@ from hiera_seg.config import (
 )
 from hiera_seg.data import DatasetError, LabelReader, build_hiera_train_loader
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.files import check_same_size, read_image_file
+from hiera_seg.data.files import check_same_size
+from hiera_seg.data.images import ImageReader
 from hiera_seg.engine import add_import, add_opts, exit_on_error, load_config
 from hiera_seg.engine.cli import prepare_folder
 from hiera_seg.hierarchy import Hierarchy
@@ -81,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
         streams = [(resolve_hierarchy(cfg), training_samples(cfg, args.num))]
     else:
         trees = {name: tree_of(name, cfg if args.config_file else None) for name in names}
-        streams = [(trees[name], file_samples(name, trees[name], args.num)) for name in names]
+        streams = [(trees[name], file_samples(cfg, name, trees[name], args.num)) for name in names]
     drawn = failed = 0
     for hierarchy, samples in streams:
         for sample in samples:
@@ -116,9 +117,12 @@ def tree_of(name: str, cfg: CfgNode | None) -> Hierarchy:
     return LabelReader.from_metadata(MetadataCatalog.get(name)).hierarchy
 
 
-def file_samples(name: str, hierarchy: Hierarchy, num: int) -> Iterator[Sample | DatasetError]:
+def file_samples(
+    cfg: CfgNode, name: str, hierarchy: Hierarchy, num: int
+) -> Iterator[Sample | DatasetError]:
     """Files of a dataset, spread evenly over it; in place of a bad one its error."""
-    read = LabelReader.from_metadata(MetadataCatalog.get(name))
+    read_image = ImageReader.from_config(cfg, "RGB")
+    read = LabelReader.from_metadata(MetadataCatalog.get(name), read_image.exif)
     if read.hierarchy != hierarchy:
         read = read.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
     records = DatasetCatalog.get(name)
@@ -127,7 +131,7 @@ def file_samples(name: str, hierarchy: Hierarchy, num: int) -> Iterator[Sample |
     for index in np.unique(np.linspace(0, len(records) - 1, num).round().astype(int)):
         record = records[index]
         try:
-            image = read_image_file(record["file_name"], "RGB")
+            image = read_image(record["file_name"])
             if "sem_seg_file_name" not in record:
                 raise DatasetError(f"image {record['file_name']} has no label file")
             labels = read(record["sem_seg_file_name"])

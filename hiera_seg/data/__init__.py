@@ -7,7 +7,9 @@ import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if
 from hiera_seg.data import datasets  # noqa: F401  (registers)
 from hiera_seg.data.catalog import register_hierarchical_dataset
 from hiera_seg.data.files import DatasetError, read_label_file
+from hiera_seg.data.images import read_image_file
 from hiera_seg.data.labels import LabelReader
+from hiera_seg.data.listing import pair_files
 from hiera_seg.data.loader import (
     PositionSampler,
     build_hiera_test_loader,
@@ -22,6 +24,8 @@ __all__ = [
     "PositionSampler",
     "build_hiera_test_loader",
     "build_hiera_train_loader",
+    "pair_files",
+    "read_image_file",
     "read_label_file",
     "register_hierarchical_dataset",
 ]

@@ -5,7 +5,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -23,13 +23,15 @@ _FIXED_KEYS = ("stuff_classes", "name")  # metadata that follows from the tree
 
 def register_hierarchical_dataset(
     name: str,
-    source: Callable[[], list[dict]] | str | os.PathLike | None = None,
+    source: Callable[[], list[dict]] | Sequence[Mapping] | str | os.PathLike | None = None,
     *,
-    hierarchy: Hierarchy | Mapping | str | os.PathLike,
+    hierarchy: Hierarchy | Mapping | Sequence | str | os.PathLike,
     label_map: Mapping | None = None,
     image_root: str | os.PathLike | None = None,
     sem_seg_root: str | os.PathLike | None = None,
     ignore_label: int | None = None,
+    image_suffix: str = "",
+    label_suffix: str = "",
     **metadata: Any,
 ) -> None:
     """Register a dataset whose pixels are labelled with nodes of a class tree.
@@ -41,17 +43,21 @@ def register_hierarchical_dataset(
     Args:
         name: for ``cfg.DATASETS`` and the catalogs.
         source: what lists the files: a callable giving dicts in Detectron2's format
-            (``file_name``, ``sem_seg_file_name``, ...), a json file of such dicts with paths
-            relative to the roots (to the json's folder without one), or None: the images below
-            ``image_root`` and the labels below ``sem_seg_root`` are paired by their path without
-            suffix, else by file stem.
-        hierarchy: the tree: an object, a nested dict (or what ``to_dict`` gives), the name of a
-            built-in tree, or a file.
+            (``file_name``, ``sem_seg_file_name``, ...); a list of such dicts, or a json file of
+            them, with paths relative to the roots (without one, to the current folder or to the
+            json's); or None: the images below ``image_root`` and the labels below
+            ``sem_seg_root`` are paired by their path without suffix, else by file stem.
+        hierarchy: the tree: an object, a nested dict or a list (or what ``to_dict`` gives), the
+            name of a built-in tree, or a file.
         label_map: what the ids in the label files stand for, see
             :class:`~hiera_seg.data.labels.LabelReader`. None: the files hold node ids.
         image_root: folder of the images.
         sem_seg_root: folder of the label files.
         ignore_label: void in the labels; default 255, or 65535 where the tree has a node 255.
+        image_suffix: without a `source`: ending of the stem of every image, as in
+            :func:`~hiera_seg.data.pair_files`.
+        label_suffix: the same for the labels ("_mask"); it also tells labels and images of one
+            folder apart.
         metadata: further entries of the dataset's metadata. Used here are ``raw_classes``, names
             of the raw ids that keys of ``label_map`` may use; ``flip_pairs``, pairs of nodes that
             swap when an image is mirrored: ``[("left-arm", "right-arm"), ...]``;
@@ -86,11 +92,8 @@ def register_hierarchical_dataset(
 
     roots = {"image_root": image_root, "sem_seg_root": sem_seg_root}
     roots = {key: os.fspath(root) for key, root in roots.items() if root is not None}
-    if source is None and "image_root" not in roots:
-        raise DatasetError(
-            f"dataset {name!r}: give image_root (and sem_seg_root), or a source: a callable or a "
-            "json file of dicts"
-        )
+    suffixes = {"image_suffix": image_suffix, "label_suffix": label_suffix}
+    source = _check_source(name, source, roots, suffixes)
     entries = {
         "evaluator_type": "hiera_sem_seg",
         "stuff_classes": list(tree.display_names[: tree.num_leaves]),
@@ -110,7 +113,35 @@ def register_hierarchical_dataset(
                 f"or remove what is there first with MetadataCatalog.remove({name!r})"
             )
     MetadataCatalog.get(name).set(**entries)
-    DatasetCatalog.register(name, Listing(name, source, **roots))
+    DatasetCatalog.register(name, Listing(name, source, **roots, **suffixes))
+
+
+def _check_source(name: str, source: Any, roots: Mapping[str, str], suffixes: Mapping) -> Any:
+    """The source, a list as a copy, or DatasetError where it cannot list files."""
+    if source is None and "image_root" not in roots:
+        raise DatasetError(
+            f"dataset {name!r}: give image_root (and sem_seg_root), or a source: a callable, a "
+            "list of dicts or a json file of dicts"
+        )
+    for key, suffix in suffixes.items():
+        if not isinstance(suffix, str):
+            raise DatasetError(
+                f"dataset {name!r}: {key} is {suffix!r}; specify the ending of file stems, such "
+                "as '_mask'"
+            )
+        if suffix and source is not None:
+            raise DatasetError(
+                f"dataset {name!r}: {key} is {suffix!r}, but pairs are listed by the source; "
+                "leave out one of them"
+            )
+    if isinstance(source, list | tuple):
+        return list(source)
+    if source is None or callable(source) or isinstance(source, str | os.PathLike):
+        return source
+    raise DatasetError(
+        f"dataset {name!r}: source is of type {type(source).__name__}; specify a callable, a list "
+        "of dicts, the path of a json file, or None"
+    )
 
 
 def register_builtin_dataset(name: str, *args: Any, **kwargs: Any) -> None:

@@ -1,5 +1,6 @@
-"""Looking through a registered dataset: what is in it, and what is wrong with it."""
+"""Check a registered dataset: count its labels, and list what is wrong or doubtful in it."""
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,14 +8,29 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.file_io import PathManager
-from PIL import Image
 from tqdm import tqdm
 
-from hiera_seg.data.files import DatasetError, check_same_size, read_image_file, read_label_file
+from hiera_seg.config import WIDE_IGNORE_VALUE
+from hiera_seg.data.catalog import resolve_unscored
+from hiera_seg.data.files import (
+    DatasetError,
+    check_same_size,
+    exif_orientation,
+    open_image,
+    read_label_file,
+    read_oriented_label,
+)
+from hiera_seg.data.images import check_exif, read_stored
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import UnpairedFilesError
 from hiera_seg.hierarchy import Hierarchy
+
+logger = logging.getLogger(__name__)
+
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_FEWEST_LEVELS = 64  # of brightness, before a warning
+_MOST_FILES = 500  # to read before training
+_SHOWN = 8  # leaves that a message names before it only counts
 
 
 @dataclass
@@ -28,7 +44,12 @@ class DatasetReport:
         node_images: int64 (N,), images that show a node, descendants included.
         node_pixels: int64 (N,), pixels labelled with the node itself.
         void_pixels: pixels labelled as void.
-        problems: one line each.
+        default_void: the raw id that is void although no label map says so; None for none.
+        default_void_pixels: how many pixels have it.
+        file_problems: what is wrong with the files, one line each.
+        image_values: for each kind of image ("8-bit", "float") the lowest value, the highest
+            value and the number of images; empty where images were not decoded.
+        turned: (path of the image, its EXIF orientation, that of its label) where they differ.
     """
 
     name: str
@@ -37,7 +58,11 @@ class DatasetReport:
     node_images: np.ndarray = field(default=None)  # type: ignore[assignment]
     node_pixels: np.ndarray = field(default=None)  # type: ignore[assignment]
     void_pixels: int = 0
-    problems: list[str] = field(default_factory=list)
+    default_void: int | None = None
+    default_void_pixels: int = 0
+    file_problems: list[str] = field(default_factory=list)
+    image_values: dict[str, tuple[float, float, int]] = field(default_factory=dict)
+    turned: list[tuple[str, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.node_images is None:
@@ -65,56 +90,150 @@ class DatasetReport:
         leaves = range(self.hierarchy.num_leaves)
         return [self.hierarchy.display_names[v] for v in leaves if not self.node_pixels[v]]
 
+    @property
+    def problems(self) -> list[str]:
+        """What has to be fixed, one line each: files, and ids that may be void by mistake."""
+        leaves = leaves_without_label(self.hierarchy, self.node_pixels)
+        if not leaves or not self.default_void_pixels:
+            return self.file_problems
+        share = 100 * self.default_void_pixels / self.num_pixels
+        return [
+            *self.file_problems,
+            f"leaves that never occur: {_few(leaves)}, while raw id {self.default_void} "
+            f"({self.default_void_pixels} pixels, {share:.2f} %) is void by default; if it stands "
+            f"for one of them, register the dataset with a label_map, and if it is void, with one "
+            f"that maps it to None",
+        ]
 
-def check_dataset(name: str, *, quick: bool = False, progress: bool = False) -> DatasetReport:
+    @property
+    def warnings(self) -> list[str]:
+        """What may be right or wrong, one line each."""
+        found = []
+        without = [entry for entry in self.turned if entry[2] == 1]
+        other = [entry for entry in self.turned if entry[2] != 1]
+        for entries, what in ((without, "their labels none"), (other, "their labels another one")):
+            if entries:
+                path, orientation, _ = entries[0]
+                found.append(
+                    f"{len(entries)} image(s) carry an EXIF orientation, {what} (first: {path}, "
+                    f"orientation {orientation}); if the labels were drawn on the pixels as they "
+                    "are stored, set INPUT.EXIF to ignore"
+                )
+        for kind, (low, high, count) in self.image_values.items():
+            if kind != "8-bit" and (needed := _range_needed(kind, low, high)):
+                found.append(
+                    f"{count} {kind} image(s) with values from {low:g} to {high:g} {needed}; set "
+                    f"INPUT.IMAGE_RANGE to the values that become 0 and 255, such as "
+                    f"[{low:g}, {high:g}]"
+                )
+        return found
+
+
+def check_dataset(
+    name: str, *, quick: bool = False, progress: bool = False, exif: str = "apply"
+) -> DatasetReport:
     """Read every file of a registered dataset and count its labels.
 
     Args:
         name: of a dataset registered with register_hierarchical_dataset.
         quick: read no more than the size of an image, so that a damaged one may pass.
         progress: show a bar on stderr, where that is a terminal.
+        exif: as INPUT.EXIF, for the comparison of sizes.
 
     Returns:
-        Counts, and every problem: missing or unpaired files, files that can not be read, sizes
+        Counts, and every problem: missing or unpaired files, files that cannot be read, sizes
         that differ, ids that are not mapped.
 
     Raises:
         DatasetError: the dataset has no class tree.
+        ConfigError: `exif` is neither "apply" nor "ignore".
     """
-    reader = LabelReader.from_metadata(MetadataCatalog.get(name))
-    report = DatasetReport(name, reader.hierarchy)
+    reader = LabelReader.from_metadata(MetadataCatalog.get(name), check_exif(exif))
+    report = DatasetReport(name, reader.hierarchy, default_void=reader.default_void)
     try:
         records = DatasetCatalog.get(name)
     except UnpairedFilesError as error:
-        report.problems.append(str(error))
+        report.file_problems.append(str(error))
         records = error.records
     except DatasetError as error:
-        report.problems.append(str(error))
+        report.file_problems.append(str(error))
         records = []
     report.num_images = len(records)
 
-    def look(record: dict) -> "tuple[np.ndarray, int] | str":
+    def look(record: dict) -> "_Sample | str":
         try:
-            return _count_labels(record, reader, quick)
+            return _read_sample(record, reader, quick)
         except DatasetError as error:
             return str(error)
 
     # Threads are enough: Pillow decodes without holding the interpreter's lock.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         looked = pool.map(look, records)
-        for result in tqdm(
+        for sample in tqdm(
             looked, total=len(records), desc=name, disable=None if progress else True
         ):
-            if isinstance(result, str):
-                report.problems.append(result)
-                continue
-            pixels, void = result
-            report.node_pixels += pixels
-            report.void_pixels += void
-            present = np.flatnonzero(pixels)
-            shown = {int(v) for node in present for v in reader.hierarchy.ancestors(int(node))}
-            report.node_images[list(shown)] += 1
+            if isinstance(sample, str):
+                report.file_problems.append(sample)
+            else:
+                _add_sample(report, sample)
     return report
+
+
+def leaves_without_label(hierarchy: Hierarchy, node_pixels: np.ndarray) -> list[str]:
+    """Names of the leaves that occur in no label, neither by themselves nor as an inner node.
+
+    Args:
+        hierarchy: the tree with N nodes.
+        node_pixels: (N,), pixels labelled with the node itself.
+    """
+    names, labelled = hierarchy.display_names, np.asarray(node_pixels) > 0
+    leaves = range(hierarchy.num_leaves)
+    return [names[v] for v in leaves if not labelled[list(hierarchy.ancestors(v))].any()]
+
+
+def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") -> None:
+    """Log a warning if leaves have no pixel in the labels of a dataset.
+
+    Their scores would be left out of the means. It ends as soon as every leaf was seen, and after
+    500 files that are spread over the dataset; files that cannot be read are passed over.
+
+    Args:
+        name: of the dataset.
+        hierarchy: the tree that is evaluated.
+        exif: as INPUT.EXIF.
+    """
+    meta = MetadataCatalog.get(name)
+    try:
+        own = LabelReader.from_metadata(meta, exif)
+        reader = (
+            own if own.hierarchy == hierarchy else own.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
+        )
+        files = [record.get("sem_seg_file_name") for record in DatasetCatalog.get(name)]
+    except DatasetError:  # not with a tree, or to be reported where it is evaluated
+        return
+    unscored = resolve_unscored(meta.get("unscored_classes") or (), own.hierarchy)
+    unscored = {own.hierarchy.paths[leaf] for leaf in unscored}
+    pixels = np.array([path in unscored for path in hierarchy.paths], dtype=np.int64)
+    order = np.random.default_rng(0).permutation(len(files))[:_MOST_FILES]
+    read = default_void = 0
+    for index in order:
+        try:
+            counts, _, by_default = _count_nodes(read_label_file(files[index], exif=exif), reader)
+        except (DatasetError, TypeError):
+            continue
+        pixels, read, default_void = pixels + counts, read + 1, default_void + by_default
+        if pixels[: hierarchy.num_leaves].all():
+            return
+    absent = leaves_without_label(hierarchy, pixels)
+    if not absent or not read:
+        return
+    message = (
+        f"No pixel of {_few(absent)} in {read} of the {len(files)} label files of {name}, which "
+        "is evaluated: the means leave such leaves out"
+    )
+    if default_void:
+        message += f"; raw id {own.default_void} is void there because no label_map names it"
+    logger.warning(f"{message} (tools/check_dataset.py {name} counts all)")
 
 
 def format_reports(reports: Sequence[DatasetReport]) -> str:
@@ -125,39 +244,94 @@ def format_reports(reports: Sequence[DatasetReport]) -> str:
     return "\n\n".join(_format_group(tree, group) for tree, group in groups.items())
 
 
-def _count_labels(record: dict, reader: LabelReader, quick: bool) -> tuple[np.ndarray, int]:
+@dataclass
+class _Sample:
+    """What was read of an image and its label file."""
+
+    path: str
+    pixels: np.ndarray  # int64 (N,), by node
+    void: int
+    default_void: int
+    orientations: tuple[int, int]  # of the image and of its label
+    kind: str = ""
+    limits: tuple[float, float] = (0, 0)
+
+
+def _read_sample(record: dict, reader: LabelReader, quick: bool) -> _Sample:
     image_path, label_path = record["file_name"], record.get("sem_seg_file_name")
     if label_path is None:
         raise DatasetError(f"image {image_path} has no label file")
-    size = _image_size(image_path) if quick else read_image_file(image_path).shape[:2]
+    if quick:
+        size, orientation = _image_size(image_path, reader.exif)
+        kind, limits = "", (0, 0)
+    else:
+        stored = read_stored(image_path, reader.exif)
+        size, orientation = stored.size, stored.orientation
+        kind, limits = stored.kind, stored.limits()
     told = (record.get("height", size[0]), record.get("width", size[1]))
     if told != size:
         raise DatasetError(
             f"size differs: image {image_path} is {size[1]}x{size[0]}, its dataset says "
             f"{told[1]}x{told[0]} (width x height)"
         )
-    raw = read_label_file(label_path)
+    raw, label_orientation = read_oriented_label(label_path, reader.exif)
     check_same_size(image_path, size, label_path, raw.shape)
     reader.check(raw, label_path)
+    orientations = (orientation, label_orientation)
+    return _Sample(image_path, *_count_nodes(raw, reader), orientations, kind, limits)
 
+
+def _count_nodes(raw: np.ndarray, reader: LabelReader) -> tuple[np.ndarray, int, int]:
+    """Pixels by node, of void, and of the raw id that is void by default."""
+    reader.check(raw)
     count = np.bincount(raw.ravel())
     ids = np.flatnonzero(count)
     nodes = reader.table[ids]
     is_node = nodes != reader.ignore_label
     pixels = np.zeros(reader.hierarchy.num_nodes, dtype=np.int64)
     np.add.at(pixels, nodes[is_node], count[ids][is_node])
-    return pixels, int(count[ids][~is_node].sum())
+    default_void = int(count[ids[ids == reader.default_void]].sum())
+    return pixels, int(count[ids][~is_node].sum()), default_void
 
 
-def _image_size(path: str) -> tuple[int, int]:
-    try:
-        with PathManager.open(path, "rb") as file, Image.open(file) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations that swap the sides
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except FileNotFoundError as error:
-        raise DatasetError(f"image file not found: {path}") from error
-    except Exception as error:
-        raise DatasetError(f"cannot read image file {path}: {error}") from error
+def _add_sample(report: DatasetReport, sample: _Sample) -> None:
+    report.node_pixels += sample.pixels
+    report.void_pixels += sample.void
+    report.default_void_pixels += sample.default_void
+    present = np.flatnonzero(sample.pixels)
+    shown = {int(v) for node in present for v in report.hierarchy.ancestors(int(node))}
+    report.node_images[list(shown)] += 1
+    if sample.orientations[0] != sample.orientations[1]:
+        report.turned.append((sample.path, *sample.orientations))
+    if sample.kind:
+        low, high, count = report.image_values.get(sample.kind, (*sample.limits, 0))
+        low, high = min(low, sample.limits[0]), max(high, sample.limits[1])
+        report.image_values[sample.kind] = (low, high, count + 1)
+
+
+def _image_size(path: str, exif: str) -> tuple[tuple[int, int], int]:
+    """(height, width) of an image as it is read, and its EXIF orientation."""
+    with open_image(path, "image") as (image, _):
+        orientation = exif_orientation(image)
+        if image.format == "TIFF":  # newer versions of Pillow give the size after turning
+            width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+        else:
+            width, height = image.size
+    turned = exif == "apply" and orientation >= 5  # orientations that swap the sides
+    return ((width, height) if turned else (height, width)), orientation
+
+
+def _range_needed(kind: str, low: float, high: float) -> str:
+    """Why images need INPUT.IMAGE_RANGE; "" where they do not."""
+    if kind == "float" or kind.endswith("integer"):
+        return "are refused without a range"
+    step = 2 ** (int(kind.removesuffix("-bit")) - 8)
+    levels = int(high // step - low // step) + 1
+    return f"keep {levels} of 256 brightness levels" if levels < _FEWEST_LEVELS else ""
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))
 
 
 def _format_group(tree: Hierarchy, reports: list[DatasetReport]) -> str:
@@ -185,6 +359,8 @@ def _format_group(tree: Hierarchy, reports: list[DatasetReport]) -> str:
     )
     lines = _align(rows)
     for report in reports:
+        for kind, (low, high, count) in report.image_values.items():
+            lines.append(f"{report.name}: values {low:g} to {high:g} in {count} {kind} images")
         if report.num_pixels and report.absent_leaves:
             lines.append(f"{report.name}: no pixel of {', '.join(report.absent_leaves)}")
     return "\n".join(lines)

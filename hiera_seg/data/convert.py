@@ -12,7 +12,9 @@ from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import expand_root
 
 
-def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str]:
+def convert_labels(
+    name: str, out: str, *, leaves: bool = False, exif: str = "apply"
+) -> Iterator[str]:
     """Write the labels of a registered dataset as grey PNGs of node ids.
 
     8 bits a pixel where all ids and void fit, else 16. Files lie below ``out`` as the originals lie
@@ -23,6 +25,7 @@ def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str
         out: folder to write to.
         leaves: write void where a label is an inner node, for stock evaluators: they count
             ``stuff_classes``, which are the leaves.
+        exif: as INPUT.EXIF: "apply" writes labels turned by the EXIF orientation of their files.
 
     Yields:
         The path of each file, once it is written.
@@ -32,7 +35,7 @@ def convert_labels(name: str, out: str, *, leaves: bool = False) -> Iterator[str
             place; nothing is written then. Or a file can not be read, after those before it.
     """
     meta = MetadataCatalog.get(name)
-    reader = LabelReader.from_metadata(meta)
+    reader = LabelReader.from_metadata(meta, exif)
     if not 0 <= reader.ignore_label <= MAX_RAW_ID:
         raise DatasetError(
             f"dataset {name!r}: its ignore label {reader.ignore_label} does not fit a label file "

@@ -1,13 +1,14 @@
-"""Reading the files of a dataset: images, and labels exactly as they are stored."""
+"""Open image files and check that they are whole; read labels exactly as they are stored."""
 
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 MAX_RAW_ID = 65535  # of a 16-bit label file
 
@@ -18,70 +19,141 @@ _STRETCH = {"L;2": 85, "L;4": 17}
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
-_PHOTOMETRIC = 262  # TIFF's tag of what 0 means
+_ORIENTATION = 0x0112  # the tag of EXIF and TIFF
+
+# Tags of TIFF (Adobe's TIFF 6.0): the size, bits per channel, compression, what 0 means, and the
+# bytes of every strip or tile.
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+_STRIP_SIZES, _TILE_SIZES = 279, 325
+
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+# First column, first row and steps of the seven passes of interlaced files (PNG, chapter 8.2).
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_BLOCK = 1 << 20  # bytes to decompress at a time
 
 
 class DatasetError(ValueError):
     """A dataset that can not be used as it is; the message names the file or key and the remedy."""
 
 
-def read_label_file(path: str) -> np.ndarray:
+def read_label_file(path: str, *, exif: str = "apply") -> np.ndarray:
     """Read the values of a label file exactly as they are stored.
 
     Grey files of 1 to 16 bits and palette files (the index, not its colour) are understood, in
-    any lossless format whose numbers Pillow hands out as they are. An EXIF orientation is applied,
-    as it is to images.
+    any lossless format whose numbers Pillow hands out as they are.
 
     Args:
         path: an image file of one channel, in a lossless format.
+        exif: "apply" turns the labels by the file's EXIF orientation, as images are turned;
+            "ignore" leaves them as they are stored.
 
     Returns:
         (H, W) uint8 or uint16; int32 where a file of 32 bits holds values outside 0..65535.
 
     Raises:
-        DatasetError: no such file, not readable, or not one lossless channel of integers.
+        DatasetError: no such file, not readable, cut short, or not one lossless channel of
+            integers.
     """
-    try:
-        with PathManager.open(path, "rb") as file:
-            content = file.read()
-        _check_png(content, path)
-        with Image.open(io.BytesIO(content)) as image:
-            _check_label_image(image, path)
-            stretch = _STRETCH.get(_raw_mode(image))
-            image.load()
-            if image.getexif().get(0x0112, 1) != 1:
-                image = ImageOps.exif_transpose(image)
-            values = np.asarray(image)
-    except DatasetError:
-        raise
-    except FileNotFoundError as error:
-        raise DatasetError(f"label file not found: {path}") from error
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise DatasetError(f"cannot read label file {path}: {_one_line(error)}") from error
+    return read_oriented_label(path, exif)[0]
+
+
+def read_oriented_label(path: str, exif: str) -> tuple[np.ndarray, int]:
+    """The values of a label file, see :func:`read_label_file`, and its EXIF orientation."""
+    with open_image(path, "label") as (image, content):
+        _check_png_sums(content, path)
+        _check_label_image(image, path)
+        stretch = _STRETCH.get(raw_mode(image))
+        orientation = exif_orientation(image)
+        turn_by = load_pixels(image, content, exif)
+        values = turn(np.asarray(image), turn_by)
     if stretch:
         values = values // stretch
     elif values.dtype == bool:
         values = values.astype(np.uint8)
     elif values.dtype == np.int32 and values.min() >= 0 and values.max() <= MAX_RAW_ID:
         values = values.astype(np.uint16)
-    return values
+    return values, orientation
 
 
-def read_image_file(path: str, image_format: str = "RGB") -> np.ndarray:
-    """Read an image as Detectron2's ``read_image`` does, EXIF orientation applied.
+@contextmanager
+def open_image(path: str, what: str) -> Iterator[tuple[Image.Image, bytes]]:
+    """Open an image file, and turn every error of reading it into one that names it.
 
-    Returns:
-        (H, W, C) in the channel order of ``image_format``, uint8 (float for YUV).
+    Args:
+        path: of the file.
+        what: "image" or "label", for the message.
+
+    Yields:
+        The file as Pillow opens it, not decoded yet, and its bytes.
 
     Raises:
         DatasetError: no such file, or not readable.
     """
     try:
-        return detection_utils.read_image(path, format=image_format)
+        with PathManager.open(path, "rb") as file:
+            content = file.read()
+        with Image.open(io.BytesIO(content)) as image:
+            yield image, content
+    except DatasetError:
+        raise
     except FileNotFoundError as error:
-        raise DatasetError(f"image file not found: {path}") from error
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise DatasetError(f"cannot read image file {path}: {_one_line(error)}") from error
+        raise DatasetError(f"{what} file not found: {path}") from error
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        raise DatasetError(f"cannot read {what} file {path}: {_one_line(error)}") from error
+
+
+def load_pixels(image: Image.Image, content: bytes, exif: str) -> int:
+    """Decode an opened image, and check that the file holds all of its pixels.
+
+    Args:
+        image: as :func:`open_image` gives it.
+        content: the bytes of the file.
+        exif: "apply" or "ignore".
+
+    Returns:
+        The EXIF orientation (1 to 8) by which the pixels are still to be turned.
+
+    Raises:
+        EOFError: pixel data end early.
+    """
+    stored = exif_orientation(image)
+    image.load()
+    if image.format == "PNG":
+        _check_png_rows(image, content)
+    elif image.format == "TIFF":
+        _check_tiff_strips(image)
+    # Newer versions of Pillow turn TIFF files (and no others) when they are decoded.
+    turned_by_pillow = stored != exif_orientation(image)
+    if exif == "ignore":
+        return {6: 8, 8: 6}.get(stored, stored) if turned_by_pillow else 1
+    return 1 if turned_by_pillow else stored
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened image, 1 (upright) to 8; 1 where there is none."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def turn(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn (H, W, ...) pixels upright, as their EXIF orientation (1 to 8) tells a viewer to."""
+    if orientation == 1:
+        return values
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return np.ascontiguousarray(values)
 
 
 def check_same_size(
@@ -99,26 +171,83 @@ def check_same_size(
     raise DatasetError(
         f"size differs: image {image_path} is {width}x{height}, label {label_path} is "
         f"{label_w}x{label_h}"
-        + (" (does the image carry a rotation that the label lacks?)" if turned else "")
+        + (
+            " (does the image carry an EXIF orientation that the label lacks? INPUT.EXIF ignore "
+            "leaves images as they are stored)"
+            if turned
+            else ""
+        )
     )
 
 
-def _check_png(content: bytes, path: str) -> None:
+def _check_png_sums(content: bytes, path: str) -> None:
     """Check the sums of a PNG's pixels: Pillow stops at the last row, before it could see them."""
+    for kind, body, checksum in _png_chunks(content):
+        critical = kind[:1].isupper()
+        if critical and zlib.crc32(kind + body).to_bytes(4, "big") != checksum:
+            raise DatasetError(
+                f"cannot read label file {path}: it is damaged or cut short, the checksum of its "
+                f"part {kind.decode('latin1')!r} is wrong; copy or make it again"
+            )
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield the kind, the content and the checksum of every chunk of a PNG file."""
     if not content.startswith(_PNG):
         return
     start, kind = len(_PNG), b""
     while start < len(content) and kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", content.ljust(start + 8, b"\0"), start)
         end = start + 8 + length
-        expected = content[end : end + 4]
-        critical = kind[:1].isupper()
-        if critical and zlib.crc32(content[start + 4 : end]).to_bytes(4, "big") != expected:
-            raise DatasetError(
-                f"cannot read label file {path}: it is damaged or cut short, the checksum of its "
-                f"part {kind.decode('latin1')!r} is wrong; copy or make it again"
-            )
+        yield kind, content[start + 8 : end], content[end : end + 4]
         start = end + 4
+
+
+def _check_png_rows(image: Image.Image, content: bytes) -> None:
+    """Raise EOFError where pixel data end early: Pillow leaves the missing rows 0, silently.
+
+    Rows are decoded from top to bottom, unless they are interlaced, so that nothing is missing
+    where the last row is not 0, and the data need not be decompressed a second time.
+    """
+    width, height = image.size
+    header, data = b"", []
+    for kind, body, _ in _png_chunks(content):
+        if kind == b"IHDR":
+            header = body
+        elif kind == b"IDAT":
+            data.append(body)
+    _, _, bits, color, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    if not interlaced and np.asarray(image.crop((0, height - 1, width, height))).any():
+        return
+    expected = 0
+    for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        if columns > 0:
+            expected += rows * (1 + -(-columns * bits * _PNG_CHANNELS[color] // 8))
+    found, stream = 0, zlib.decompressobj()
+    for part in data:
+        while found < expected:
+            out = stream.decompress(part, _BLOCK)
+            found, part = found + len(out), stream.unconsumed_tail
+            if len(out) < _BLOCK:
+                break
+    if found < expected:
+        raise EOFError(f"its pixel data end early, after {found} of {expected} bytes")
+
+
+def _check_tiff_strips(image: Image.Image) -> None:
+    """Raise EOFError where strips are missing: Pillow leaves their rows 0, silently.
+
+    Libtiff, which reads compressed files, finds that by itself.
+    """
+    tags = image.tag_v2
+    sizes = tags.get(_STRIP_SIZES) or tags.get(_TILE_SIZES)
+    if tags.get(_COMPRESSION, 1) != 1 or not sizes:
+        return
+    row = tags[_WIDTH] * sum(tags.get(_BITS, (1,)))
+    expected = tags[_HEIGHT] * -(-row // 8)
+    if sum(sizes) < expected:
+        raise EOFError(f"its pixel data end early, after {sum(sizes)} of {expected} bytes")
 
 
 def _check_label_image(image: Image.Image, path: str) -> None:
@@ -150,7 +279,7 @@ def _check_label_image(image: Image.Image, path: str) -> None:
 
 def _changed_by_pillow(image: Image.Image) -> str:
     """Why Pillow would scale or turn round the numbers of a grey image; "" where it would not."""
-    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:
+    if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:
         return "stores white as 0"
     if image.format == "PPM" and image.mode == "1":
         return "is a bitmap that stores black as 1"
@@ -161,7 +290,7 @@ def _changed_by_pillow(image: Image.Image) -> str:
     return ""
 
 
-def _raw_mode(image: Image.Image) -> str:
+def raw_mode(image: Image.Image) -> str:
     """How the pixels are packed in the file, in Pillow's words."""
     if not image.tile:
         return ""

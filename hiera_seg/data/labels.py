@@ -27,6 +27,7 @@ class LabelReader:
             map says otherwise; a negative one is no raw id.
         raw_classes: names of the raw ids, a sequence (index = raw id) or {name: raw id}.
         name: of the dataset, for messages.
+        exif: as INPUT.EXIF: "apply" turns label files by their EXIF orientation.
 
     Raises:
         DatasetError: the map or the ignore label does not fit the tree; the message names the key.
@@ -40,11 +41,15 @@ class LabelReader:
         raw_classes: Sequence[str] | Mapping[str, int] | None = None,
         *,
         name: str = "",
+        exif: str = "apply",
     ) -> None:
         self.hierarchy = hierarchy
+        self.exif = exif
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
         self.name = name
         self._mapped = label_map is not None
+        # the raw id that is void although no label map says so
+        self.default_void = ignore_label if 0 <= ignore_label <= MAX_RAW_ID else None
         # node ids up to 255 and more, and void beyond them: not what files of 8 bits can hold
         self._wide = not self._mapped and hierarchy.num_nodes > 255 and ignore_label > 255
 
@@ -56,10 +61,12 @@ class LabelReader:
         else:
             for raw_id, node in self._resolve(label_map, raw_classes).items():
                 table[raw_id] = node
+                if raw_id == self.default_void:
+                    self.default_void = None
         self._set_table(table)
 
     @classmethod
-    def from_metadata(cls, meta: Metadata) -> "LabelReader":
+    def from_metadata(cls, meta: Metadata, exif: str = "apply") -> "LabelReader":
         """The reader of a dataset that register_hierarchical_dataset has registered.
 
         Raises:
@@ -77,6 +84,7 @@ class LabelReader:
             meta.ignore_label,
             meta.get("raw_classes"),
             name=meta.name,
+            exif=exif,
         )
 
     def __call__(self, path: str) -> np.ndarray:
@@ -88,7 +96,7 @@ class LabelReader:
         Raises:
             DatasetError: the file can not be read or holds ids that the map lacks.
         """
-        return self.lookup(read_label_file(path), path)
+        return self.lookup(read_label_file(path, exif=self.exif), path)
 
     def lookup(self, raw: np.ndarray, source: str = "array") -> np.ndarray:
         """Map raw values, (H, W) integers, to int64 node ids; ``source`` is named in errors."""
@@ -162,8 +170,9 @@ class LabelReader:
         table = np.where(self.known, _check_ignore_label(ignore_label, hierarchy), _UNMAPPED)
         table[is_node] = translate[self.table[is_node]]
 
-        reader = LabelReader(hierarchy, None, ignore_label, name=self.name)
+        reader = LabelReader(hierarchy, None, ignore_label, name=self.name, exif=self.exif)
         reader._mapped, reader._wide = True, self._wide
+        reader.default_void = self.default_void
         reader._set_table(table)
         return reader
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
@@ -50,13 +51,16 @@ def pair_files(
 
     An image and a label belong together when their paths below the roots are the same without
     file suffix; what is left over is paired by file stem, where only one file of each side has it.
+    Links to folders are followed, and a folder that several links reach is listed once. In one
+    folder for both, a suffix tells images and labels apart, else the file type (JPEG images).
 
     Args:
         image_root: folder of the images.
         sem_seg_root: folder of the labels; None lists images alone.
         image_suffix: ending of the stem of every image, cut off for the comparison; files
             without it are passed over ("_leftImg8bit" in Cityscapes).
-        label_suffix: the same for the labels.
+        label_suffix: the same for the labels ("_mask"). A file of one folder for both that ends
+            with both suffixes belongs to the longer one.
 
     Returns:
         Dicts with ``file_name`` and ``sem_seg_file_name``, sorted by file name.
@@ -67,13 +71,21 @@ def pair_files(
     """
     image_dir, label_dir = expand_root(image_root), sem_seg_root and expand_root(sem_seg_root)
     same = label_dir is not None and os.path.realpath(image_dir) == os.path.realpath(label_dir)
-    images = _list_files(
-        "image", image_root, image_suffix, _LOSSY_SUFFIXES if same else _IMAGE_SUFFIXES, label_dir
+    by_suffix, by_type = (
+        same and image_suffix != label_suffix,
+        same and image_suffix == label_suffix,
     )
+    images = _list_files(
+        "image", image_root, image_suffix, _LOSSY_SUFFIXES if by_type else _IMAGE_SUFFIXES,
+        label_dir, label_suffix if by_suffix else "",
+    )  # fmt: skip
     if label_dir is None:
         return [{"file_name": path} for _, path in sorted(images.items())]
-    label_types = tuple(s for s in _IMAGE_SUFFIXES if s not in _LOSSY_SUFFIXES or not same)
-    labels = _list_files("label", sem_seg_root, label_suffix, label_types, image_dir)
+    label_types = tuple(s for s in _IMAGE_SUFFIXES if s not in _LOSSY_SUFFIXES or not by_type)
+    labels = _list_files(
+        "label", sem_seg_root, label_suffix, label_types, image_dir,
+        image_suffix if by_suffix else "",
+    )  # fmt: skip
 
     pairs = {key: key for key in images if key in labels}
     images_by_stem = _by_stem(key for key in images if key not in pairs)
@@ -163,20 +175,28 @@ class Listing:
     """Lists a dataset on call. A class, not a closure: it can be pickled into a new process."""
 
     def __init__(
-        self, name: str, source: Any, image_root: str | None = None, sem_seg_root: str | None = None
+        self,
+        name: str,
+        source: Any,
+        image_root: str | None = None,
+        sem_seg_root: str | None = None,
+        **suffixes: str,
     ) -> None:
         self.name = name
         self.source = source
         self.image_root = image_root
         self.sem_seg_root = sem_seg_root
+        self.suffixes = suffixes  # image_suffix and label_suffix of pair_files
 
     def __call__(self) -> list[dict]:
         origin = ""
         try:
             if self.source is None:
-                records = pair_files(self.image_root, self.sem_seg_root)
+                records = pair_files(self.image_root, self.sem_seg_root, **self.suffixes)
             elif callable(self.source):
                 records = list(self.source())
+            elif isinstance(self.source, list):
+                records = self._below_roots(self.source)
             else:
                 origin = expand_root(self.source)
                 records = self._read_json(origin)
@@ -230,16 +250,23 @@ class Listing:
                 f"{path} holds a {type(records).__name__}; a list of dicts with 'file_name' and "
                 "'sem_seg_file_name' is wanted"
             )
-        here = os.path.dirname(path)
+        return self._below_roots(records, os.path.dirname(path))
+
+    def _below_roots(self, records: list, here: str = "") -> list:
+        """Copies of dicts with their paths joined to the roots, or to `here` without a root."""
         roots = {
             "file_name": expand_root(self.image_root) if self.image_root else here,
             "sem_seg_file_name": expand_root(self.sem_seg_root) if self.sem_seg_root else here,
         }
+        joined = []
         for record in records:
-            for key, root in roots.items() if isinstance(record, dict) else ():
-                if isinstance(record.get(key), str):
-                    record[key] = os.path.join(root, record[key])
-        return records
+            if isinstance(record, Mapping):
+                paths = {
+                    k: os.path.join(roots[k], record[k]) for k in roots if _is_path(record.get(k))
+                }
+                record = {**record, **paths}
+            joined.append(record)
+        return joined
 
 
 def read_list(list_file: str | os.PathLike) -> list[str]:
@@ -269,28 +296,63 @@ def read_list(list_file: str | os.PathLike) -> list[str]:
     return list(first_line)
 
 
+def walk_folders(root: str, skip: str | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Walk through a folder and those below it, each once even where links lead to it again.
+
+    Folders come before links, so that a folder is found under its own path. Hidden folders are
+    left out, and links to a folder that holds the root.
+
+    Args:
+        root: where to start.
+        skip: the real path of a folder to leave out.
+
+    Yields:
+        The path of a folder and the names of its files.
+    """
+    visited = {skip, *map(str, Path(os.path.realpath(root)).parents)}
+    waiting = [root]
+    while waiting:
+        links = []
+        for parent, folders, files in os.walk(waiting.pop(0)):
+            real = os.path.realpath(parent)
+            if real in visited and parent != root:
+                folders.clear()
+                continue
+            visited.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            paths = (os.path.join(parent, name) for name in folders)
+            links += [path for path in paths if os.path.islink(path)]
+            yield parent, files
+        waiting += links
+
+
 def _list_files(
-    what: str, root: Any, stem_suffix: str, types: tuple[str, ...], other_dir: str | None
+    what: str,
+    root: Any,
+    stem_suffix: str,
+    types: tuple[str, ...],
+    other_dir: str | None,
+    other_suffix: str,
 ) -> dict[str, str]:
-    """{path below the root, without suffixes: path} of the files of the given types."""
+    """{path below the root, without suffixes: path} of the files of the given types.
+
+    Files whose stem ends with `other_suffix` are the other side's, if that is the longer suffix.
+    """
     folder = expand_root(root)
     if not os.path.isdir(folder):
         raise DatasetError(f"{what} folder not found: {folder}{_hint(os.fspath(root))}")
+    # Where one root lies inside the other, its files are not the other's.
     other = other_dir and os.path.realpath(other_dir)
+    is_longer = len(other_suffix) > len(stem_suffix)
     found: dict[str, str] = {}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        # Where one root lies inside the other, its files are not the other's.
-        folders[:] = [
-            d
-            for d in folders
-            if not d.startswith(".") and os.path.realpath(os.path.join(parent, d)) != other
-        ]
+    for parent, files in walk_folders(folder, other):
         for file in files:
             stem, suffix = os.path.splitext(file)
             if (
                 file.startswith(".")
                 or suffix.lower() not in types
                 or not stem.endswith(stem_suffix)
+                or (is_longer and stem.endswith(other_suffix))
             ):
                 continue
             path = os.path.join(parent, file)

@@ -20,7 +20,8 @@ from hiera_seg.config import (
 )
 from hiera_seg.data.augmentations import NodeAugInput, build_augmentations, is_wide
 from hiera_seg.data.catalog import resolve_flip_pairs
-from hiera_seg.data.files import DatasetError, check_same_size, read_image_file, read_label_file
+from hiera_seg.data.files import DatasetError, check_same_size, read_label_file
+from hiera_seg.data.images import ImageReader
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.hierarchy import Hierarchy
 
@@ -56,6 +57,8 @@ class HieraDatasetMapper:
         pad_value: Sequence[float] = (0.0, 0.0, 0.0),
         with_sem_seg: bool | None = None,
         dataset_names: Iterable[str] = (),
+        image_range: Sequence[float] = (),
+        exif: str = "apply",
     ):
         """
         Args:
@@ -73,8 +76,13 @@ class HieraDatasetMapper:
             with_sem_seg: whether to read labels; default: in training.
             dataset_names: datasets whose labels to prepare at once, so that a tree or a label map
                 that does not fit is seen here and not at the first sample.
+            image_range: the values that become 0 and 255 in images of more than 8 bits, see
+                :class:`~hiera_seg.data.images.ImageReader`.
+            exif: "apply" turns images and labels by their EXIF orientation, "ignore" leaves both
+                as they are stored.
 
         Raises:
+            ConfigError: `image_range` or `exif` cannot work.
             DatasetError: one of those datasets does not fit the model's tree.
         """
         if hierarchy.num_nodes > WIDE_IGNORE_VALUE:
@@ -87,6 +95,7 @@ class HieraDatasetMapper:
         self.ignore_label = ignore_label
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
+        self._read_image_file = ImageReader(image_format, image_range, exif)
         self.pad_size = None if pad_size is None else (int(pad_size[0]), int(pad_size[1]))
         self.pad_value = tuple(pad_value)
         self.with_sem_seg = is_train if with_sem_seg is None else with_sem_seg
@@ -112,6 +121,8 @@ class HieraDatasetMapper:
             "pad_size": tuple(crop.SIZE) if fixed_size else None,
             "pad_value": tuple(cfg.MODEL.PIXEL_MEAN),
             "dataset_names": tuple(cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST),
+            "image_range": tuple(cfg.INPUT.IMAGE_RANGE),
+            "exif": cfg.INPUT.EXIF,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +155,7 @@ class HieraDatasetMapper:
 
     def _read_image(self, sample: dict[str, Any]) -> np.ndarray:
         path = sample["file_name"]
-        image = read_image_file(path, self.image_format)
+        image = self._read_image_file(path)
         height, width = image.shape[:2]
         told = (sample.setdefault("height", height), sample.setdefault("width", width))
         if told != (height, width):
@@ -162,7 +173,7 @@ class HieraDatasetMapper:
             raise DatasetError(
                 f"image {sample['file_name']} has no label file: its dict lacks 'sem_seg_file_name'"
             )
-        raw = read_label_file(path)
+        raw = read_label_file(path, exif=self._read_image_file.exif)
         check_same_size(sample["file_name"], image.shape[:2], path, raw.shape)
         tables.reader.check(raw, path)
         return tables.compact.take(raw)

@@ -3,6 +3,7 @@
 import argparse
 
 from hiera_seg.checkpoint.unpickle import SWITCH
+from hiera_seg.data.images import EXIF_CHOICES
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +15,16 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MODULE",
         help="Python module to import first, such as one that registers datasets; may be repeated",
+    )
+
+
+def add_exif(parser: argparse.ArgumentParser) -> None:
+    """Add ``--exif``, INPUT.EXIF for command lines that read files without a config."""
+    parser.add_argument(
+        "--exif",
+        choices=EXIF_CHOICES,
+        default="apply",
+        help="turn files by their EXIF orientation, or read them as stored, as INPUT.EXIF (apply)",
     )
 
 

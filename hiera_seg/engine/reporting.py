@@ -17,7 +17,8 @@ from torch import nn
 
 from hiera_seg.config import WIDE_IGNORE_VALUE, ConfigError, resolve_hierarchy
 from hiera_seg.data import DatasetError, LabelReader
-from hiera_seg.data.files import check_same_size, read_image_file
+from hiera_seg.data.files import check_same_size
+from hiera_seg.data.images import ImageReader
 from hiera_seg.evaluation import evaluation_folder
 from hiera_seg.hierarchy import Hierarchy, HierarchyError
 from hiera_seg.inference import HieraPredictor
@@ -59,10 +60,11 @@ class SamplePredictor:
         was_training = model.training
         self._predict = HieraPredictor(cfg, model)
         model.train(was_training)  # it goes on with training afterwards
+        self._read_image = ImageReader.from_config(cfg, "RGB")
         self._read_truth = None
         meta = MetadataCatalog.get(dataset_name)
         if meta.get("hierarchy") is not None:
-            reader = LabelReader.from_metadata(meta)
+            reader = LabelReader.from_metadata(meta, cfg.INPUT.EXIF)
             if reader.hierarchy != model.hierarchy:
                 reader = reader.to_hierarchy(model.hierarchy, WIDE_IGNORE_VALUE)
             self._read_truth = reader
@@ -76,7 +78,7 @@ class SamplePredictor:
         from hiera_seg.visualization.report_images import ReportImage
 
         file_name = record["file_name"]
-        image = read_image_file(file_name, "RGB")
+        image = self._read_image(file_name)
         truth = None
         if self._read_truth is not None and "sem_seg_file_name" in record:
             truth_file = record["sem_seg_file_name"]

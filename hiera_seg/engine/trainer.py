@@ -17,9 +17,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from torch import nn
 
-from hiera_seg.config import ConfigError
+from hiera_seg.config import ConfigError, resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.catalog import require_registered
+from hiera_seg.data.check import warn_of_absent_leaves
 from hiera_seg.data.input_keys import check_input_keys
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.checkpoint import HieraCheckpointer
@@ -174,6 +175,9 @@ class HieraTrainer(DefaultTrainer):
         Returns:
             The last evaluation's results; None where there was none.
         """
+        if self.start_iter == 0 and comm.is_main_process():
+            for name in self.cfg.DATASETS.TEST:
+                warn_of_absent_leaves(name, resolve_hierarchy(self.cfg), self.cfg.INPUT.EXIF)
         average = self._trainer.average
         if average is not None:
             average.start(plain_model(self.model))

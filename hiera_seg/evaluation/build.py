@@ -30,4 +30,6 @@ def build_hiera_evaluator(cfg: CfgNode, dataset_name: str) -> HieraSemSegEvaluat
         DatasetError: the dataset has no tree, or one with labels that the model's tree lacks.
     """
     folder = evaluation_folder(cfg, dataset_name)
-    return HieraSemSegEvaluator(dataset_name, output_dir=folder, hierarchy=resolve_hierarchy(cfg))
+    return HieraSemSegEvaluator(
+        dataset_name, output_dir=folder, hierarchy=resolve_hierarchy(cfg), exif=cfg.INPUT.EXIF
+    )

@@ -56,6 +56,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             "hiera_sem_seg".
         hierarchy: the model's tree, where it is not the dataset's: ground truth is translated by
             the paths of its nodes.
+        exif: as INPUT.EXIF of the model's config: "apply" turns label files by their EXIF
+            orientation.
         save_predictions: also write ``hiera_predictions.json`` to ``output_dir``: a list of
             ``{"file_name", "category_id": node id, "segmentation": COCO RLE}``.
 
@@ -72,6 +74,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         *,
         task: str = "sem_seg",
         hierarchy: Hierarchy | None = None,
+        exif: str = "apply",
         save_predictions: bool = False,
     ) -> None:
         if save_predictions and not output_dir:
@@ -82,7 +85,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._save_predictions = save_predictions
         meta = MetadataCatalog.get(dataset_name)
-        self._read_truth = LabelReader.from_metadata(meta)
+        self._read_truth = LabelReader.from_metadata(meta, exif)
         own = self._read_truth.hierarchy
         if hierarchy is not None and hierarchy != self._read_truth.hierarchy:
             self._read_truth = self._read_truth.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
@@ -120,8 +123,9 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         Args:
             inputs: dicts with ``file_name``, and ``sem_seg_file_name`` unless the dataset's own
                 dict of that file has it.
-            outputs: for each a dict with ``hiera_labels`` (one (H, W) map of node ids a level,
-                coarse to fine; the last one counts) or ``sem_seg`` ((L, H, W) leaf scores), and
+            outputs: for each a dict with ``hiera_labels`` (one (H, W) map of node ids per level,
+                coarse to fine, of which the last one counts; or that one alone, in a list or by
+                itself) or ``sem_seg`` ((L, H, W) leaf scores), and
                 ``hiera_labels_direct`` where there are direct labels; ``hiera_scores``,
                 ``hiera_walk`` and ``hiera_walk_limits`` as
                 :func:`hiera_seg.modeling.decode.decode` gives them, where there are any.
@@ -236,10 +240,12 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         hierarchy = self._counts.hierarchy
         maps = output.get("hiera_labels")
         if maps is not None:
-            if len(maps) != hierarchy.num_levels:
+            if getattr(maps, "ndim", None) == 2:
+                maps = [maps]
+            if len(maps) not in (1, hierarchy.num_levels):
                 raise ValueError(
-                    f"'hiera_labels' holds {len(maps)} maps, the tree {hierarchy.name!r} has "
-                    f"{hierarchy.num_levels} levels"
+                    f"'hiera_labels' holds {len(maps)} maps, but tree {hierarchy.name!r} has "
+                    f"{hierarchy.num_levels} levels; give one map per level, or one map of node ids"
                 )
             labels = as_numpy(maps[-1])
         elif "sem_seg" in output:

@@ -1,6 +1,6 @@
 """Test-time augmentation: an image seen at several sizes and mirrored, decoded as one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from detectron2.data import transforms as T
 from torch import Tensor, nn
 
 from hiera_seg.config import ConfigError
-from hiera_seg.data.files import DatasetError, read_image_file
+from hiera_seg.data.files import DatasetError
+from hiera_seg.data.images import ImageReader
 from hiera_seg.data.mapper import swap_table, with_inner_nodes
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.sliding import Size, slide
@@ -39,7 +40,7 @@ class HieraSegmentorWithTTA(nn.Module):
         window: Size | None = None,
         stride: Size | None = None,
         swap: np.ndarray | None = None,
-        image_format: str = "RGB",
+        read_image: Callable[[str], np.ndarray] | None = None,
     ):
         """
         Args:
@@ -49,7 +50,7 @@ class HieraSegmentorWithTTA(nn.Module):
             window: (height, width) of sliding windows; None: images are seen as a whole.
             stride: (down, across) steps between windows; None: two thirds of a window.
             swap: int64 (N,), the node that each one becomes in a mirrored image; None: itself.
-            image_format: of images read from files, as in ``cfg.INPUT.FORMAT``.
+            read_image: reads an image file as the model expects it; None reads RGB.
         """
         super().__init__()
         self.model = model
@@ -57,7 +58,7 @@ class HieraSegmentorWithTTA(nn.Module):
         self.flip = flip
         self.window = window
         self.stride = stride or (window and tuple(max(1, 2 * n // 3) for n in window))
-        self.image_format = image_format
+        self.read_image = read_image or ImageReader()
         table = None if swap is None else torch.as_tensor(swap, device=model.device)
         self.register_buffer("swap", table, persistent=False)
         self.train(model.training)
@@ -88,7 +89,7 @@ class HieraSegmentorWithTTA(nn.Module):
             "window": window,
             "stride": stride,
             "swap": mirrored_nodes(cfg, model.hierarchy) if keys.FLIP else None,
-            "image_format": cfg.INPUT.FORMAT,
+            "read_image": ImageReader.from_config(cfg),
         }
 
     @property
@@ -153,7 +154,7 @@ class HieraSegmentorWithTTA(nn.Module):
                 "test-time augmentation starts from the original image: give one of height x "
                 'width as "image", or its "file_name"'
             )
-        image = read_image_file(x["file_name"], self.image_format)
+        image = self.read_image(x["file_name"])
         return image if image.ndim == 3 else image[:, :, None]
 
 

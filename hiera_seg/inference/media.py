@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hiera_seg.data.files import DatasetError
+from hiera_seg.data.listing import walk_folders
 from hiera_seg.data.opencv import quiet_opencv
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -27,6 +28,8 @@ def find_media(pattern: str) -> list[str]:
     """The images and videos that a path, a folder or a glob names, sorted; may be none.
 
     A path or glob takes files of any name, a folder those with the suffix of an image or video.
+    ``**`` stands for a folder and all below it, each of which is taken once, whatever links lead
+    to it.
     """
     if os.path.isfile(pattern):
         return [pattern]
@@ -34,7 +37,22 @@ def find_media(pattern: str) -> list[str]:
         known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
         inside = sorted(path for path in Path(pattern).iterdir() if path.is_file())
         return [str(path) for path in inside if path.suffix.lower() in known]
-    return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    return sorted(path for path in set(_expand(pattern)) if os.path.isfile(path))
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    """Yield what a glob matches; glob's own ``**`` runs through loops of links."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    place = parts.index("**")
+    head, rest = os.sep.join([*parts[:place], ""]), os.sep.join(parts[place + 1 :]) or "*"
+    for root in glob.iglob(head) if head else [""]:
+        for folder, _ in walk_folders(root or os.curdir):
+            folder = os.path.normpath(folder) if not root else folder
+            inside = "" if folder == os.curdir else os.path.join(glob.escape(folder), "")
+            yield from _expand(inside + rest)
 
 
 def output_stems(paths: Sequence[str]) -> list[str]:

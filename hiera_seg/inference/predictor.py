@@ -13,7 +13,7 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy
 from torch import Tensor
 
 from hiera_seg.config import ConfigError
-from hiera_seg.data.files import read_image_file
+from hiera_seg.data.images import ImageReader
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.weights import load_weights
@@ -63,6 +63,7 @@ class HieraPredictor:
             )
         self.model = model.eval()
         self.image_format = cfg.INPUT.FORMAT
+        self._read_file = ImageReader.from_config(cfg)
         self._augmented = HieraSegmentorWithTTA(cfg, model) if cfg.TEST.AUG.ENABLED else None
         self._resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
@@ -132,7 +133,7 @@ class HieraPredictor:
     def _read(self, image: Image) -> np.ndarray:
         """(H, W, C) in the model's channel order."""
         if isinstance(image, str | os.PathLike):
-            array = read_image_file(os.fspath(image), self.image_format)
+            array = self._read_file(os.fspath(image))
             return array if array.ndim == 3 else array[:, :, None]
         if not isinstance(image, np.ndarray):
             raise ValueError(

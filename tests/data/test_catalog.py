@@ -8,9 +8,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data import DatasetError, LabelReader, register_hierarchical_dataset
+from hiera_seg.data import DatasetError, LabelReader, pair_files, register_hierarchical_dataset
 from hiera_seg.data.catalog import require_registered, resolve_flip_pairs
-from hiera_seg.data.listing import UnpairedFilesError, pair_files
+from hiera_seg.data.listing import UnpairedFilesError
 from hiera_seg.hierarchy import Hierarchy, HierarchyError, tree_colors
 
 
@@ -50,13 +50,14 @@ def test_metadata_is_plain_and_complete(tree):
     assert reader.lookup(np.array([[7, 0, 255]], np.uint8)).tolist() == [[0, 255, 255]]
 
 
-@pytest.mark.parametrize("form", ["object", "plain", "nested", "file", "builtin"])
+@pytest.mark.parametrize("form", ["object", "plain", "nested", "list", "file", "builtin"])
 def test_every_form_of_a_tree(tree, tmp_path, form):
     tree.to_yaml(tmp_path / "toy.yaml")
     forms = {
         "object": tree,
         "plain": tree.to_dict(),
         "nested": {"ground": ["road", "grass"]},
+        "list": ["road", "grass"],
         "file": tmp_path / "toy.yaml",
         "builtin": "camvid",
     }
@@ -79,6 +80,7 @@ def test_nothing_is_registered_when_something_does_not_fit(tree):
         "flip_pairs: ('left-arm', 'arm')": {"flip_pairs": [("left-arm", "arm")]},
         "metadata 'stuff_classes' is set from the tree": {"stuff_classes": ["road"]},
         "give image_root (and sem_seg_root), or a source": {"source": None},
+        "source is of type int": {"source": 5},
         "void_classes is 'sky'; a list of names is wanted": {"void_classes": "sky"},
         "the level 'all' and the mean over all": {
             "hierarchy": Hierarchy.from_dict(["a", "b"], levels=["all"]),
@@ -173,6 +175,57 @@ def test_labels_may_lie_among_or_below_the_images(tmp_path):
     assert names_of(records, tmp_path) == [("two/a.png", "two/labels/a.png")]
 
 
+def test_a_suffix_tells_images_and_labels_of_one_folder_apart(tree, tmp_path):
+    touch(
+        *(tmp_path / f"one/{name}" for name in ("a.png", "a_mask.png", "s/b.jpg", "s/b_mask.png"))
+    )
+    pairs = [("one/a.png", "one/a_mask.png"), ("one/s/b.jpg", "one/s/b_mask.png")]
+    found = pair_files(tmp_path / "one", tmp_path / "one", label_suffix="_mask")
+    assert names_of(found, tmp_path) == pairs
+    register_hierarchical_dataset(
+        "one", hierarchy=tree, image_root=tmp_path / "one", sem_seg_root=tmp_path / "one",
+        label_suffix="_mask",
+    )  # fmt: skip
+    listing = pickle.loads(pickle.dumps(DatasetCatalog["one"]))
+    assert names_of(listing(), tmp_path) == pairs
+    # The longer suffix decides, on either side.
+    touch(*(tmp_path / f"two/{name}.png" for name in ("c", "c_rgb", "d_x", "d_x_rgb")))
+    found = pair_files(tmp_path / "two", tmp_path / "two", image_suffix="_rgb")
+    assert names_of(found, tmp_path) == [
+        ("two/c_rgb.png", "two/c.png"),
+        ("two/d_x_rgb.png", "two/d_x.png"),
+    ]
+
+
+@pytest.mark.parametrize("suffixes", [{"label_suffix": 3}, {"image_suffix": "_rgb"}])
+def test_suffixes_that_cannot_work_are_named(tree, suffixes):
+    key, value = next(iter(suffixes.items()))
+    with pytest.raises(DatasetError, match=f"'odd': {key} is {value!r}"):
+        register_hierarchical_dataset("odd", lambda: [], hierarchy=tree, **suffixes)
+
+
+def test_a_folder_is_listed_once_whatever_links_lead_to_it(tmp_path):
+    names = ("a", "s/b", "s/t/c")
+    touch(*(tmp_path / f"data/images/{name}.jpg" for name in names))
+    touch(*(tmp_path / f"data/labels/{name}.png" for name in names))
+    touch(tmp_path / "elsewhere/e.jpg", tmp_path / "beside/e.png", tmp_path / "data/other/x.jpg")
+    for root, other in (("images", "elsewhere"), ("labels", "beside")):
+        folder = tmp_path / "data" / root
+        for link, target in (
+            (folder / "itself", "."),  # two of them make a walk that follows loops endless
+            (folder / "again", "."),
+            (folder / "above", ".."),
+            (folder / "s/top", ".."),
+            (folder / "A", "s/t"),  # before the folder by name
+            (folder / "more", tmp_path / other),
+        ):
+            os.symlink(target, link)
+    records = pair_files(tmp_path / "data/images", tmp_path / "data/labels")
+    assert names_of(records, tmp_path / "data") == [
+        (f"images/{name}.jpg", f"labels/{name}.png") for name in ("a", "more/e", "s/b", "s/t/c")
+    ]
+
+
 def test_images_alone(tmp_path):
     touch(tmp_path / "images/a.jpg")
     assert names_of(pair_files(tmp_path / "images", None), tmp_path) == [("images/a.jpg",)]
@@ -262,6 +315,24 @@ def test_paths_may_be_path_objects_and_labels_none(tree):
     records = [{"file_name": Path("x/a.jpg"), "sem_seg_file_name": None}]
     register_hierarchical_dataset("toy", lambda: iter(records), hierarchy=tree)
     assert DatasetCatalog.get("toy") == [{"file_name": "x/a.jpg", "dataset_name": "toy"}]
+
+
+def test_a_list_of_dicts_is_a_source(tree, tmp_path):
+    source = [{"file_name": Path("a.jpg"), "sem_seg_file_name": "/x/a.png"}, {"file_name": "b.jpg"}]
+    kept = [dict(record) for record in source]
+    register_hierarchical_dataset("listed", source, hierarchy=tree)
+    register_hierarchical_dataset("below", tuple(source), hierarchy=tree, image_root=tmp_path)
+    source.clear()
+    assert DatasetCatalog.get("listed") == [
+        {"file_name": "a.jpg", "sem_seg_file_name": "/x/a.png", "dataset_name": "listed"},
+        {"file_name": "b.jpg", "dataset_name": "listed"},
+    ]
+    below = DatasetCatalog.get("below")
+    assert [record["file_name"] for record in below] == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
+    assert [record["file_name"] for record in kept] == [Path("a.jpg"), "b.jpg"]
+    register_hierarchical_dataset("bad", [*kept, {"image": "c.jpg"}], hierarchy=tree)
+    with pytest.raises(DatasetError, match="'bad': entry 2: no dict with a 'file_name'"):
+        DatasetCatalog.get("bad")
 
 
 def test_a_json_file_has_paths_relative_to_the_roots(tree, tmp_path):

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 
 from hiera_seg.config import ConfigError
+from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraCheckpointer, HieraTrainer
 from hiera_seg.engine.checkpoint import CheckpointError
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
@@ -144,6 +146,31 @@ def test_a_run_logs_each_loss_and_ends_with_results_per_level(cfg):
     names = set().union(*logged)
     assert {"loss_focal_tree_min", "loss_tree_triplet", "total_loss", "lr"} <= names
     assert (folder / "hiera_metrics.json").is_file()
+
+
+def test_a_leaf_without_ground_truth_is_warned_of_before_training(cfg, tiny_folder, street, caplog):
+    name = "tiny_street_without_trucks"
+    register_hierarchical_dataset(
+        name, hierarchy=street, image_root=str(tiny_folder / "images"),
+        sem_seg_root=str(tiny_folder / "labels"), label_map={0: 0, 1: 1, 2: 2, 3: None},
+    )  # fmt: skip
+
+    def stop():
+        raise KeyboardInterrupt
+
+    try:
+        for test_set, expected in ((name, True), (cfg.DATASETS.TRAIN[0], False)):
+            caplog.clear()
+            cfg.DATASETS.TEST = (test_set,)
+            trainer = HieraTrainer(cfg)
+            trainer.run_step = stop
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train()
+            warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+            assert any("truck" in text and name in text for text in warnings) == expected
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def test_expected_results_that_are_missed_end_the_run_with_code_1(cfg):

@@ -360,6 +360,20 @@ def test_bad_ground_truth_names_the_file(dataset):
         evaluator.process(records[:1], [good_output()])
 
 
+@pytest.mark.parametrize("form", ["list", "alone", "bytes"])
+def test_one_map_of_nodes_gives_every_level(dataset, form):
+    name, records, _ = dataset
+    whole, single = HieraSemSegEvaluator(name), HieraSemSegEvaluator(name)
+    for index, record in enumerate(records):
+        last = torch.randint(0, 5, SHAPES[index], generator=torch.Generator().manual_seed(index))
+        whole.process([record], [{"hiera_labels": [torch.zeros_like(last), last]}])
+        last = last.to(torch.uint8).numpy() if form == "bytes" else last
+        single.process([record], [{"hiera_labels": [last] if form == "list" else last}])
+    expected, found = whole.evaluate()["sem_seg"], single.evaluate()["sem_seg"]
+    assert {"mIoU", "mIoU_group"} <= found.keys()
+    np.testing.assert_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [
@@ -367,7 +381,7 @@ def test_bad_ground_truth_names_the_file(dataset):
         ({"sem_seg": torch.zeros(5, 9, 30)}, "prediction has the size 9 x 30"),
         ({"sem_seg": torch.zeros(7, 12, 17)}, r"shape \(7, 12, 17\).*5 leaves.*'small'"),
         ({"hiera_labels": [torch.zeros(SHAPES[0])] * 2}, "float32, not of integers"),
-        ({"hiera_labels": good_output()["hiera_labels"][:1]}, "holds 1 maps.* 2 levels"),
+        ({"hiera_labels": good_output()["hiera_labels"][:1] * 3}, "holds 3 maps.* 2 levels"),
         ({"hiera_labels": [torch.full(SHAPES[0], 7)] * 2}, "prediction holds 7"),
         (
             {**good_output(), "hiera_labels_direct": [torch.full(SHAPES[0], ROAD)] * 2},

@@ -12,6 +12,7 @@ from PIL import Image
 from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError, register_hierarchical_dataset
+from hiera_seg.data.images import ImageReader
 from hiera_seg.inference import HieraSegmentorWithTTA
 from hiera_seg.inference.augmentation import mirrored_nodes
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
@@ -113,6 +114,11 @@ def test_the_original_is_read_where_the_input_is_a_resized_copy(make_model, imag
     expected = augmented([as_input(image)])[0]
     copy = as_input(image[::2, ::2].copy(), height=40, width=56)
     found = augmented([{**copy, "file_name": str(tmp_path / "a.png")}])[0]
+    assert_same(found, expected, rtol=0, atol=0)
+    Image.fromarray(image[..., 0] / np.float32(255)).save(tmp_path / "floats.tif")
+    augmented.read_image = ImageReader(value_range=(0, 1))
+    expected = augmented([as_input(np.repeat(image[..., :1], 3, -1))])[0]
+    found = augmented([{**copy, "file_name": str(tmp_path / "floats.tif")}])[0]
     assert_same(found, expected, rtol=0, atol=0)
     with pytest.raises(DatasetError, match="starts from the original image"):
         augmented([copy])

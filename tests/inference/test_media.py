@@ -27,6 +27,18 @@ def test_files_folders_and_globs(files):
     assert find_media("none.jpg") == find_media("*.gif") == []
 
 
+def test_loops_of_links_are_not_followed(files):
+    for link in ("loop", "again", "sub/up"):
+        (files / link).symlink_to(files)
+    assert find_media("**/*.jpg") == ["a.jpg", "sub/a.jpg"]
+    assert find_media(f"{files}/**/a.*") == [f"{files}/a.jpg", f"{files}/sub/a.jpg"]
+    (files / "else").mkdir()
+    (files / "else/d.jpg").touch()
+    (files / "sub/more").symlink_to(files / "else")
+    assert find_media("sub/**") == ["sub/a.jpg", "sub/more/d.jpg"]
+    assert find_media("s*/**/mo*/**/*.jpg") == ["sub/more/d.jpg"]
+
+
 def test_names_of_results():
     assert output_stems(["x/a.jpg", "y/b.png", "c.mp4"]) == ["a", "b", "c"]
     found = output_stems(["x/a.jpg", "x/b.jpg", "y/z/a.jpg"])

@@ -57,6 +57,21 @@ def test_a_path_is_an_array_in_bgr(cfg, make_model, image, tmp_path):
     assert not torch.equal(found, expected)
 
 
+def test_files_of_floats_and_turned_files_are_read_by_the_keys(cfg, make_model, image, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = image[..., 0]
+    Image.fromarray(grey / np.float32(255)).save(tmp_path / "a.tif", exif=exif)
+    with pytest.raises(DatasetError, match=r"a\.tif.* INPUT\.IMAGE_RANGE"):
+        HieraPredictor(cfg, make_model(stride=4))(tmp_path / "a.tif")
+    cfg.INPUT.IMAGE_RANGE, cfg.INPUT.EXIF = [0, 1], "ignore"
+    for augmented in (False, True):
+        cfg.TEST.AUG.ENABLED = augmented
+        predictor = HieraPredictor(cfg, make_model(stride=4))
+        expected = predictor(np.repeat(grey[..., None], 3, -1))["sem_seg"]
+        assert torch.equal(predictor(tmp_path / "a.tif")["sem_seg"], expected)
+
+
 def test_an_array_becomes_what_the_model_was_trained_on(cfg, make_model, image, tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
     for image_format in ("L", "YUV-BT.601"):

@@ -62,7 +62,29 @@ def test_a_good_dataset(project, check):
         ["grass", "2", "4", "50.0000"],
         ["void", "2", "25.0000"],
         ["all", "2", "8", "100.0000"],
+        ["mine_train:", "values", "0", "to", "2", "in", "2", "8-bit", "images"],
     ]
+
+
+def test_ids_that_are_void_by_mistake_end_with_status_1(project, check):
+    for stem in "ab":
+        mask = np.array([[1, 255], [255, 1]], np.uint8)
+        Image.fromarray(mask).save(project / f"val/labels/{stem}.png")
+    code, out, _ = check("mine_val", "--import", "my_datasets")
+    assert code == 1 and "never occur: grass, while raw id 255 (4 pixels" in out
+
+
+@pytest.mark.parametrize("exif, status", [("apply", 1), ("ignore", 0)])
+def test_orientations_are_told_and_may_be_ignored(project, check, exif, status):
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    for stem in "ab":
+        values = np.array([[0, 1, 1], [2, 2, 1]], np.uint8)
+        Image.fromarray(values).save(project / f"val/images/{stem}.png", exif=tag)
+        Image.fromarray(values).save(project / f"val/labels/{stem}.png")
+    code, out, _ = check("mine_val", "--import", "my_datasets", "--exif", exif)
+    assert code == status and "INPUT.EXIF" in out
+    assert ("2 image(s) carry an EXIF orientation" in out) == (exif == "ignore")
 
 
 def test_all_splits_by_what_they_share(project, check):

@@ -121,6 +121,24 @@ def test_files_of_every_level(demo, project, tmp_path):
     assert (ids[0] == STREET.level_ancestor[0][ids[2]]).all() and ids[0].shape == (40, 50)
 
 
+def test_files_of_floats_by_a_range(demo, project, tmp_path):
+    grey = np.asarray(Image.open(project / "images/a.jpg").convert("L"))
+    Image.fromarray(grey / np.float32(255)).save(tmp_path / "floats.tif")
+    code, _, err = demo("--input", tmp_path / "floats.tif")
+    assert code == 1 and "floats.tif" in err and "INPUT.IMAGE_RANGE" in err
+    options = ("--opts", "INPUT.IMAGE_RANGE", "[0, 1]")
+    code, out, _ = demo("--input", tmp_path / "floats.tif", *options)
+    assert code == 0 and "1 of 1 images" in out
+    Image.fromarray(grey).save(tmp_path / "bytes.png")
+    assert demo("--input", tmp_path / "bytes.png")[0] == 0
+    for level in STREET.level_names:
+        found, expected = (
+            np.asarray(Image.open(tmp_path / f"out/{stem}-ids-{level}.png"))
+            for stem in ("floats", "bytes")
+        )
+        assert np.array_equal(found, expected)
+
+
 def test_folders_globs_and_one_level(demo, project, tmp_path):
     code, out, _ = demo("--input", project / "images", project / "*" / "a.jpg", "--level", "kind")
     assert code == 0 and "3 of 3 images" in out  # each once, and no text file

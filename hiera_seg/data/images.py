@@ -1,0 +1,249 @@
+"""Read image files of any depth as 8-bit images, as INPUT.IMAGE_RANGE and INPUT.EXIF say."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data.detection_utils import convert_PIL_to_numpy
+from detectron2.utils.file_io import PathManager
+from PIL import Image, UnidentifiedImageError
+
+from hiera_seg.config import ConfigError
+from hiera_seg.data.files import (
+    PHOTOMETRIC,
+    DatasetError,
+    exif_orientation,
+    load_pixels,
+    open_image,
+    raw_mode,
+    turn,
+)
+from hiera_seg.data.opencv import quiet_opencv
+
+EXIF_CHOICES = ("apply", "ignore")
+_KEY = "INPUT.IMAGE_RANGE"
+_PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+_TIFF = (b"II*\0", b"MM\0*")
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Reads image files; a config's reader is the same in training, evaluation and prediction.
+
+    Args:
+        image_format: channel order of what is returned, as in Detectron2's ``read_image``.
+        value_range: (lowest, highest): these values become 0 and 255 and those between them
+            follow linearly, in images of more than 8 bits per channel. Empty: 16 bits lose their
+            lower 8; images of 32 bits or of floats are refused.
+        exif: "apply" turns images by their EXIF orientation, "ignore" leaves them as stored.
+
+    Raises:
+        ConfigError: an argument cannot work.
+    """
+
+    image_format: str = "RGB"
+    value_range: Sequence[float] = ()
+    exif: str = "apply"
+
+    def __post_init__(self) -> None:
+        values = tuple(self.value_range or ())
+        if values:
+            numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
+            if not numbers or len(values) != 2 or not values[0] < values[1]:
+                raise ConfigError(
+                    f"{_KEY} is {list(values)}; specify two numbers, the lowest value first, such "
+                    "as [0, 4095], or [] for none"
+                )
+        check_exif(self.exif)
+        object.__setattr__(self, "value_range", values)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, image_format: str | None = None) -> "ImageReader":
+        """The reader of a config, for `image_format` or else INPUT.FORMAT."""
+        return cls(image_format or cfg.INPUT.FORMAT, cfg.INPUT.IMAGE_RANGE, cfg.INPUT.EXIF)
+
+    def __call__(self, path: str) -> np.ndarray:
+        """Read a file; see :func:`read_image_file`."""
+        stored = read_stored(path, self.exif, exact_colors=bool(self.value_range))
+        pixels = convert_PIL_to_numpy(stored.as_8_bit(self.value_range), self.image_format)
+        return turn(pixels, stored.turn_by)
+
+
+def read_image_file(
+    path: str,
+    image_format: str = "RGB",
+    *,
+    value_range: Sequence[float] = (),
+    exif: str = "apply",
+) -> np.ndarray:
+    """Read an image.
+
+    Args:
+        path: of a file that Pillow reads, or a TIFF that OpenCV reads (colours as floats).
+        image_format: see :class:`ImageReader`, as `value_range` and `exif`.
+
+    Returns:
+        (H, W, C) in the channel order of ``image_format``, uint8 (float for YUV).
+
+    Raises:
+        DatasetError: no such file, not readable, cut short, or of floats or 32 bits without a
+            `value_range`.
+        ConfigError: `value_range` or `exif` cannot work.
+    """
+    return ImageReader(image_format, value_range, exif)(path)
+
+
+def check_exif(value: str) -> str:
+    """Return a value of INPUT.EXIF, or raise ConfigError where it is none."""
+    if value not in EXIF_CHOICES:
+        raise ConfigError(f'INPUT.EXIF is {value!r}; choose "apply" or "ignore"')
+    return value
+
+
+@dataclass
+class StoredImage:
+    """An image as its file holds it.
+
+    Attributes:
+        path: of the file.
+        orientation: the EXIF orientation that the file carries; 1 for none.
+        turn_by: the orientation by which the pixels are still to be turned.
+        decoded: what Pillow decodes to 8 bits per channel; None where `values` is there.
+        values: (H, W) or (H, W, 3) RGB of another type than uint8.
+        highest: the highest value that the file can hold, where it holds whole numbers.
+        inverted: whether 0 is white.
+    """
+
+    path: str
+    orientation: int = 1
+    turn_by: int = 1
+    decoded: Image.Image | None = None
+    values: np.ndarray | None = None
+    highest: int = 255
+    inverted: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), after turning."""
+        size = self.values.shape[:2] if self.decoded is None else self.decoded.size[::-1]
+        return size if self.turn_by < 5 else size[::-1]
+
+    @property
+    def kind(self) -> str:
+        """What the values are, such as "8-bit", "16-bit", "32-bit integer" or "float"."""
+        if self.values is None or self.values.dtype == np.uint16:
+            return f"{self.highest.bit_length()}-bit"
+        bits = 8 * self.values.itemsize
+        return f"{bits}-bit integer" if self.values.dtype.kind in "iu" else "float"
+
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest value; NaN and infinities do not count."""
+        if self.values is None:
+            bands = self.decoded.convert("RGB").getextrema()
+            low, high = min(band[0] for band in bands), max(band[1] for band in bands)
+            each = (self.highest + 1) // 256  # Pillow keeps the high byte of 16-bit colours
+            return low * each, high * each + each - 1
+        finite = self.values[np.isfinite(self.values)]
+        return (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
+
+    def as_8_bit(self, value_range: Sequence[float] = ()) -> Image.Image:
+        """The image with 8 bits per channel, not turned.
+
+        Raises:
+            DatasetError: its values have no meaning without a `value_range`.
+        """
+        if self.values is None:
+            return self.decoded
+        if value_range:
+            low, high = value_range
+            scaled = (self.values.astype(np.float64) - low) * (255 / (high - low))
+            # NaN, which stands for missing values, becomes 0 as the lowest value does.
+            values = np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
+        elif self.values.dtype == np.uint16:
+            values = (self.values.astype(np.uint32) * 256 // (self.highest + 1)).astype(np.uint8)
+        else:
+            low, high = self.limits()
+            raise DatasetError(
+                f"image file {self.path}: {self.kind} values from {low:g} to {high:g} have no "
+                f"defined brightness; set {_KEY} to the values that become 0 and 255, such as "
+                "[0, 1]"
+            )
+        return Image.fromarray(255 - values if self.inverted else values)
+
+
+def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -> StoredImage:
+    """Read an image file without scaling its values to 8 bits.
+
+    Args:
+        path: of the file.
+        exif: "apply" or "ignore".
+        exact_colors: read colours of more than 8 bits in full, by OpenCV; Pillow keeps the
+            upper 8.
+
+    Raises:
+        DatasetError: no such file, not readable, or cut short; or OpenCV is needed and missing.
+    """
+    try:
+        with open_image(path, "image") as (image, content):
+            # Pillow decodes some PNG files to find their EXIF data, and forgets the raw mode.
+            packed, highest = raw_mode(image), _file_highest(image)
+            stored = StoredImage(path, exif_orientation(image))
+            stored.turn_by = load_pixels(image, content, exif)
+            if image.mode == "F" or image.mode.startswith("I"):
+                stored.values, stored.highest = _grey_values(image, packed, highest), highest
+                stored.inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0
+            elif ";16" not in packed:
+                stored.decoded = image if image.mode in _PLAIN else image.convert("RGB")
+            elif exact_colors:
+                stored.values = _read_with_opencv(content)
+            else:
+                stored.decoded, stored.highest = image, highest
+            return stored
+    except DatasetError as error:
+        if not isinstance(error.__cause__, UnidentifiedImageError):
+            raise
+        values = _read_other_tiff(path)
+        if values is None:
+            raise
+        if values.dtype == np.uint8:
+            return StoredImage(path, decoded=Image.fromarray(values))
+        return StoredImage(path, values=values, highest=65535)
+
+
+def _file_highest(image: Image.Image) -> int:
+    """The highest value that an opened file of more than 8 bits can hold."""
+    if image.format == "PPM" and image.tile[0][0] != "raw":
+        return image.tile[0][3][-1]
+    return 4095 if raw_mode(image) == "I;12" else 65535
+
+
+def _grey_values(image: Image.Image, packed: str, highest: int) -> np.ndarray:
+    """The values of a decoded grey image of more than 8 bits: uint16, int32 or float32."""
+    values = np.asarray(image)
+    if image.format == "PPM":  # Pillow scales these up to 65535
+        return ((values.astype(np.int64) * highest + 32767) // 65535).astype(np.uint16)
+    # Older versions of Pillow give PNG files of 16 bits as 32-bit integers.
+    if image.mode.startswith("I;16") or packed in ("I;16", "I;16B", "I;16N"):
+        return values.astype(np.uint16)
+    return values
+
+
+def _read_other_tiff(path: str) -> np.ndarray | None:
+    """A TIFF that Pillow does not know, such as one of float colours; None for other files."""
+    with PathManager.open(path, "rb") as file:
+        content = file.read()
+    try:
+        return _read_with_opencv(content) if content.startswith(_TIFF) else None
+    except (DatasetError, ValueError):
+        return None
+
+
+def _read_with_opencv(content: bytes) -> np.ndarray:
+    """(H, W, 3) RGB as stored; OpenCV turns TIFF files and no others, as Pillow does."""
+    cv2 = quiet_opencv("reading colours of more than 8 bits")
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise ValueError("OpenCV cannot decode it")
+    return values if values.ndim == 2 else np.ascontiguousarray(values[:, :, 2::-1])

@@ -1,0 +1,450 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from detectron2.data import MetadataCatalog
+from PIL import Image, ImageOps
+
+from hiera_seg.config import ConfigError
+from hiera_seg.data import (
+    DatasetError,
+    HieraDatasetMapper,
+    LabelReader,
+    read_image_file,
+    read_label_file,
+    register_hierarchical_dataset,
+)
+from hiera_seg.data.check import check_dataset, warn_of_absent_leaves
+from hiera_seg.data.convert import convert_labels
+from hiera_seg.data.images import ImageReader
+from hiera_seg.evaluation import HieraSemSegEvaluator
+from hiera_seg.hierarchy import Hierarchy
+
+RAMP = (np.arange(24).reshape(4, 6) * 2500).astype(np.uint16)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, bits, color, rows, interlaced=0):
+    """A PNG with right checksums whatever its pixel data are."""
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, interlaced)
+    palette = chunk(b"PLTE", bytes(range(48)) * 16) if color == 3 else b""
+    data = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + data + chunk(b"IEND", b"")
+
+
+def deep_png(values, color):
+    """A 16-bit PNG of (H, W, C) values, which Pillow cannot write in colours."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return png(width, height, 16, color, rows)
+
+
+def deep_tiff(values, tags=()):
+    """An uncompressed TIFF of whole or float numbers, with further tags."""
+    height, width = values.shape[:2]
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    bits, kind = 8 * values.itemsize, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    entries = {256: width, 257: height, 259: 1, 262: 1 if channels == 1 else 2, 277: channels}
+    entries |= {278: height, 279: len(data), 284: 1} | dict(tags)
+    start = 8 + 2 + 12 * (len(entries) + 3) + 4
+    entries |= {273: start + 4 * channels, 258: None, 339: None}
+    listed = b""
+    for tag, value in sorted(entries.items(), key=lambda entry: entry[0]):
+        if value is not None:
+            listed += struct.pack("<HHII", tag, 4, 1, value)
+        elif channels == 1:
+            listed += struct.pack("<HHIHH", tag, 3, 1, bits if tag == 258 else kind, 0)
+        else:
+            listed += struct.pack("<HHII", tag, 3, channels, start if tag == 258 else 0)
+    if channels > 1:  # three kinds do not fit the entry: behind the bits
+        listed = listed.replace(
+            struct.pack("<HHII", 339, 3, channels, 0),
+            struct.pack("<HHII", 339, 3, channels, start + 2 * channels),
+        )
+    extra = struct.pack(f"<{2 * channels}H", *[bits] * channels, *[kind] * channels)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    return head + listed + bytes(4) + extra + data
+
+
+@pytest.fixture
+def write(tmp_path):
+    def save(name, content, **options):
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            Image.fromarray(content).save(path, **options)
+        return str(path)
+
+    return save
+
+
+# -- more than 8 bits ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "lzw.tif", "big.tif", "a.jp2", "a.pgm"])
+def test_16_bit_grey_keeps_its_upper_byte(write, name, image_format):
+    options = {"compression": "tiff_lzw"} if name == "lzw.tif" else {}
+    options |= {"irreversible": False} if name == "a.jp2" else {}
+    path = write(name, RAMP.astype(">u2") if name == "big.tif" else RAMP, **options)
+    image = read_image_file(path, image_format)
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, np.repeat((RAMP >> 8)[..., None], 3, -1))
+    scaled = read_image_file(path, image_format, value_range=[2500, 40000])[..., 0]
+    expected = (RAMP.astype(float) - 2500) / 37500 * 255
+    assert np.array_equal(scaled, expected.clip(0, 255).round())
+
+
+@pytest.mark.parametrize("form", ["rgb.png", "rgba.png", "grey_alpha.png", "rgb.tif"])
+def test_16_bit_colours_keep_their_upper_byte_and_a_range_their_contrast(write, form):
+    pytest.importorskip("cv2")
+    dark = np.stack([RAMP, RAMP // 2, RAMP // 3, RAMP], -1) // 16  # as of a camera of 12 bits
+    color = {"rgb.png": 2, "rgba.png": 6, "grey_alpha.png": 4, "rgb.tif": None}[form]
+    values = dark[..., {2: [0, 1, 2], 6: [0, 1, 2, 3], 4: [0, 3], None: [0, 1, 2]}[color]]
+    path = write(form, deep_tiff(values) if color is None else deep_png(values, color))
+    channels = values[..., :3] if color != 4 else np.repeat(values[..., :1], 3, -1)
+    assert np.array_equal(read_image_file(path, "RGB"), channels >> 8)
+    found = read_image_file(path, "BGR", value_range=(0, 4095))
+    expected = (channels[..., ::-1].astype(float) / 4095 * 255).clip(0, 255).round()
+    assert np.array_equal(found, expected) and found.max() > 200
+
+
+def test_pgm_files_say_their_highest_value(write):
+    values = np.arange(6).reshape(2, 3) * 200
+    binary = b"P5 3 2 1023\n" + values.astype(">u2").tobytes()
+    plain = b"P2 3 2 1023\n" + " ".join(map(str, values.ravel())).encode()
+    for content in (binary, plain):
+        path = write("a.pgm", content)
+        assert read_image_file(path)[..., 0].tolist() == (values >> 2).tolist()
+        scaled = read_image_file(path, value_range=(200, 800))[..., 0]
+        assert scaled.tolist() == [[0, 0, 85], [170, 255, 255]]
+
+
+@pytest.mark.parametrize("white_is_0", [False, True])
+def test_a_tiff_may_store_white_as_0(write, white_is_0):
+    path = write("a.tif", deep_tiff(RAMP, {262: int(not white_is_0)}))
+    upper = RAMP >> 8
+    assert np.array_equal(read_image_file(path)[..., 0], 255 - upper if white_is_0 else upper)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.linspace(0, 1, 24, dtype=np.float32).reshape(4, 6),
+        RAMP.astype(np.float32) - 7,
+        RAMP.astype(np.int32) * 9,
+        np.arange(24, dtype=np.int32).reshape(4, 6),
+        np.linspace(0, 1, 72, dtype=np.float32).reshape(4, 6, 3),
+    ],
+    ids=["0..1", "floats", "integers", "small", "colours"],
+)
+def test_values_without_a_brightness_need_a_range(write, values):
+    if values.ndim == 3:
+        pytest.importorskip("cv2")
+    path = write("a.tif", deep_tiff(values))
+    with pytest.raises(DatasetError) as error:
+        read_image_file(path)
+    low, high = values.min(), values.max()
+    assert path in str(error.value) and "INPUT.IMAGE_RANGE" in str(error.value)
+    assert f"{low:g}" in str(error.value) and f"{high:g}" in str(error.value)
+    found = read_image_file(path, value_range=(float(low), float(high)))
+    expected = (values.astype(float) - low) / (float(high) - low) * 255
+    expected = expected if values.ndim == 3 else np.repeat(expected[..., None], 3, -1)
+    assert np.abs(found - expected).max() <= 0.5001
+
+
+def test_missing_values_are_0(write):
+    values = np.array([[np.nan, 1, 2], [np.inf, -np.inf, 3]], np.float32)
+    path = write("a.tif", deep_tiff(values))
+    assert read_image_file(path, value_range=(1, 3))[..., 0].tolist() == [
+        [0, 0, 128],
+        [255, 0, 255],
+    ]
+
+
+def test_8_bit_images_are_read_as_detectron2_reads_them(write, tmp_path):
+    from detectron2.data.detection_utils import read_image
+
+    rng = np.random.default_rng(0)
+    rgba = Image.fromarray(rng.integers(0, 256, (5, 7, 4), np.uint8), "RGBA")
+    paths = []
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK"):
+        path = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
+        rgba.convert(mode).save(path)
+        paths.append(str(path))
+    see_through = rgba.convert("RGB").quantize(8)
+    see_through.save(tmp_path / "see_through.png", transparency=3)
+    for path in (*paths, str(tmp_path / "see_through.png")):
+        for image_format in ("RGB", "BGR", "L", "YUV-BT.601"):
+            for value_range in ((), (0, 4095)):
+                found = read_image_file(path, image_format, value_range=value_range)
+                assert np.array_equal(found, read_image(path, image_format)), (path, image_format)
+
+
+@pytest.mark.parametrize("value", [[1], [3, 3], [5, 2], [0, float("nan")], ["a", "b"], [0, 1, 2]])
+def test_a_range_that_cannot_be_one_is_named(value):
+    with pytest.raises(ConfigError, match="INPUT.IMAGE_RANGE"):
+        ImageReader("RGB", value)
+    with pytest.raises(ConfigError, match="INPUT.EXIF is 'turn'"):
+        ImageReader("RGB", exif="turn")
+
+
+# -- EXIF orientations -----------------------------------------------------------------------
+
+
+def turned(values, orientation):
+    """What a viewer shows, by Pillow's own table."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG", exif=exif)
+    return np.asarray(ImageOps.exif_transpose(Image.open(file)))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "lzw.tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_and_labels_are_turned_or_not_together(write, orientation, suffix):
+    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"compression": "tiff_lzw"} if suffix == "lzw.tif" else {}
+    path = write(f"a.{suffix}", values, exif=exif, **options)
+    deep = write(f"deep.{suffix}", values.astype(np.uint16) << 8, exif=exif, **options)
+    upright = turned(values, orientation)
+    for how, expected in (("apply", upright), ("ignore", values)):
+        assert read_label_file(path, exif=how).tolist() == expected.tolist()
+        assert read_image_file(path, "RGB", exif=how)[..., 1].tolist() == expected.tolist()
+        assert read_image_file(deep, "RGB", exif=how)[..., 1].tolist() == expected.tolist()
+
+
+@pytest.fixture
+def photo(tree, folders, tmp_path):
+    """A dataset of one upright image and one with an orientation, square or not."""
+
+    def make(orientation, size=(8, 8), label_orientation=1):
+        rng = np.random.default_rng(1)
+        labels = {name: rng.integers(0, 5, size).astype(np.uint8) for name in "ab"}
+        image_root, label_root = folders(labels)
+        for root, value in ((image_root, orientation), (label_root, label_orientation)):
+            exif = Image.Exif()
+            exif[0x0112] = value
+            Image.open(root / "b.png").save(root / "b.png", exif=exif)
+        register_hierarchical_dataset(
+            "photos", hierarchy=tree, image_root=image_root, sem_seg_root=label_root
+        )
+        return labels["b"], {
+            "file_name": f"{image_root}/b.png",
+            "sem_seg_file_name": f"{label_root}/b.png",
+            "dataset_name": "photos",
+        }
+
+    return make
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 8])
+def test_an_orientation_that_the_label_lacks_is_a_warning(photo, orientation, quick):
+    _, record = photo(orientation)
+    report = check_dataset("photos", quick=quick)
+    assert report.problems == []
+    (warning,) = report.warnings
+    for word in ("1 image(s) carry", "EXIF", record["file_name"], f"orientation {orientation}"):
+        assert word in warning
+    assert "INPUT.EXIF" in warning
+
+
+def test_the_same_orientation_is_none_to_warn_of(photo):
+    photo(3, label_orientation=3)
+    assert check_dataset("photos").warnings == []
+
+
+def test_a_size_that_an_orientation_swaps_names_the_key(photo):
+    photo(6, size=(8, 9))
+    (problem,) = check_dataset("photos").problems
+    assert "size differs" in problem and "INPUT.EXIF" in problem
+    assert check_dataset("photos", exif="ignore").problems == []
+
+
+@pytest.mark.parametrize("exif", ["apply", "ignore"])
+def test_the_mapper_and_the_evaluators_labels_follow_the_key(photo, tree, tmp_path, exif):
+    labels, record = photo(6)
+    mapper = HieraDatasetMapper(
+        True, hierarchy=tree, ignore_label=255, augmentations=[], image_format="RGB", exif=exif
+    )
+    sample = mapper(record)
+    expected = np.rot90(labels, -1) if exif == "apply" else labels
+    assert sample["image"][0].tolist() == expected.tolist()  # red is the label
+    assert sample["sem_seg"].tolist() == labels.tolist()
+    meta = MetadataCatalog.get("photos")
+    Image.open(record["file_name"]).getchannel(0).save(
+        record["sem_seg_file_name"], exif=Image.open(record["file_name"]).getexif()
+    )
+    written = list(convert_labels("photos", str(tmp_path / "out"), exif=exif))
+    assert read_label_file(written[1], exif="ignore").tolist() == expected.tolist()
+    reader = LabelReader.from_metadata(meta, exif)
+    assert reader(record["sem_seg_file_name"]).tolist() == expected.tolist()
+    larger = Hierarchy.from_dict({**tree.to_dict()["tree"], "more": ["x"]})
+    for hierarchy in (tree, larger):  # where the truth is translated, too
+        evaluator = HieraSemSegEvaluator("photos", False, hierarchy=hierarchy, exif=exif)
+        evaluator.process([record], [{"hiera_labels": [expected.astype(np.int64)]}])
+        assert evaluator.evaluate()["sem_seg"]["pACC"] == 100
+    assert mapper(record)["sem_seg"].tolist() == expected.tolist()
+
+
+# -- files that end early --------------------------------------------------------------------
+
+
+def short_files():
+    for bits in (1, 2, 4, 8, 16):
+        row = b"\0" + bytes([1] * bits)
+        for color in (0, 3):
+            if not (color == 3 and bits == 16):
+                yield f"{'palette' if color else 'grey'} {bits}", png(8, 8, bits, color, row * 4)
+        # Interlaced: the first six passes alone, all 1; the seventh holds every other row.
+        passes = ((1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4))
+        rows = [(b"\0" + b"\xff" * -(-width * bits // 8)) * height for width, height in passes]
+        yield f"interlaced {bits}", png(8, 8, bits, 0, b"".join(rows), interlaced=1)
+    yield "no rows", png(8, 8, 8, 0, b"")
+    full = np.ones((8, 8), np.uint8)
+    yield "tiff", deep_tiff(full)[:-32]
+    # Half of the rows, followed by other bytes: nothing tells Pillow that these are no pixels.
+    yield "tiff strip", deep_tiff(full, {279: 32})
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        file = io.BytesIO()
+        Image.fromarray(full[:4]).save(file, "TIFF", compression=compression)
+        tags = Image.open(file).tag_v2
+        start, size = tags[273][0], tags[279][0]
+        strip, kind = file.getvalue()[start : start + size], tags[259]
+        content = deep_tiff(full, {259: kind, 279: len(strip)})
+        yield compression, content[: -full.size] + strip
+
+
+SHORT = dict(short_files())
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_pixel_data_that_end_early_are_an_error(write, name):
+    path = write("short.tif" if SHORT[name].startswith(b"II") else "short.png", SHORT[name])
+    for read in (read_label_file, read_image_file):
+        with pytest.raises(DatasetError, match=r"short\.(png|tif)"):
+            read(path)
+
+
+def test_short_images_of_colours_are_an_error(write):
+    rows = (b"\0" + bytes([1] * 24)) * 4
+    with pytest.raises(DatasetError, match=r"cannot read image file .*short\.png.*100 of 200"):
+        read_image_file(write("short.png", png(8, 8, 8, 2, rows)))
+    rng = np.random.default_rng(0)
+    for suffix in ("jpg", "bmp", "tif", "webp", "gif"):
+        path = write(f"a.{suffix}", rng.integers(0, 255, (64, 64), np.uint8))
+        with open(path, "rb") as file:
+            content = file.read()
+        path = write(f"cut.{suffix}", content[: len(content) * 2 // 3])
+        with pytest.raises(DatasetError, match=rf"cannot read image file .*cut\.{suffix}"):
+            read_image_file(path)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (8, 8), (9, 17)])
+def test_whole_files_of_zeros_are_read(write, size, interlaced):
+    height, width = size
+    if interlaced:
+        seven = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4))
+        seven += ((1, 0, 2, 2), (0, 1, 1, 2))
+        rows = b""
+        for left, top, across, down in seven:
+            columns, lines = len(range(left, width, across)), len(range(top, height, down))
+            rows += (b"\0" + bytes(-(-columns // 8))) * lines if columns else b""
+    else:
+        rows = (b"\0" + bytes(-(-width // 8))) * height
+    path = write("zeros.png", png(width, height, 1, 0, rows, int(interlaced)))
+    assert read_label_file(path).tolist() == np.zeros(size).tolist()
+    assert read_image_file(path).shape == (*size, 3)
+
+
+# -- the dataset check -----------------------------------------------------------------------
+
+
+def test_the_check_tells_the_values_that_it_saw(tree, folders, tmp_path):
+    labels = {name: np.zeros((4, 6), np.uint8) for name in "abc"}
+    image_root, label_root = folders(labels)
+    Image.fromarray(RAMP // 32 + 100).save(image_root / "a.png")
+    (image_root / "b.png").unlink()
+    floats = np.linspace(0, 0.5, 24, dtype=np.float32).reshape(4, 6)
+    Image.fromarray(floats).save(image_root / "b.tif")
+    register_hierarchical_dataset(
+        "deep", hierarchy=tree, image_root=image_root, sem_seg_root=label_root
+    )
+    report = check_dataset("deep")
+    assert report.problems == []
+    assert report.image_values == {
+        "16-bit": (100, 57500 // 32 + 100, 1), "float": (0, 0.5, 1), "8-bit": (0, 0, 1)
+    }  # fmt: skip
+    deep, single = report.warnings
+    assert "16-bit" in deep and "100 to 1896 keep 8 of 256" in deep and "INPUT.IMAGE_RANGE" in deep
+    assert "float" in single and "0 to 0.5" in single and "INPUT.IMAGE_RANGE" in single
+    assert check_dataset("deep", quick=True).image_values == {}
+    # 16 bits that are used are no reason to warn
+    for name in ("a.png", "b.tif"):
+        Image.fromarray(RAMP).save(image_root / name)
+    assert check_dataset("deep").warnings == []
+
+
+@pytest.fixture
+def mask(folders):
+    """Registers a dataset of masks of 0 and 255 under a tree of two leaves."""
+
+    def make(name, label_map=None, values=(0, 255), tree=("background", "vessel")):
+        labels = {"a": np.resize(np.array(values, np.uint8), (6, 6))}
+        roots = folders(labels)
+        register_hierarchical_dataset(
+            name, hierarchy=list(tree), image_root=roots[0], sem_seg_root=roots[1],
+            label_map=label_map,
+        )  # fmt: skip
+        return check_dataset(name)
+
+    return make
+
+
+def test_a_mask_of_0_and_255_without_a_label_map_is_a_problem(mask):
+    (problem,) = mask("masks").problems
+    assert "never occur: vessel" in problem and "255 (18 pixels" in problem
+    assert mask("mapped", {0: "background", 255: "vessel"}).problems == []
+    assert mask("decided", {0: "background", 1: "vessel", 255: None}).problems == []
+    assert mask("whole", values=(0, 1, 255)).problems == []
+    assert mask("no_void", values=(0,)).problems == []
+
+
+def test_leaves_known_by_an_inner_node_are_no_problem(tree, folders):
+    labels = {"a": np.resize(np.array([0, 1, tree["body"], 255], np.uint8), (6, 6))}
+    roots = folders(labels)
+    register_hierarchical_dataset(
+        "coarse", hierarchy=tree, image_root=roots[0], sem_seg_root=roots[1]
+    )
+    assert check_dataset("coarse").problems == []
+
+
+def test_leaves_without_ground_truth_are_warned_of(mask, caplog):
+    def warned(name, tree=("background", "vessel")):
+        caplog.clear()
+        warn_of_absent_leaves(name, Hierarchy.from_dict(list(tree)))
+        return " ".join(record.getMessage() for record in caplog.records)
+
+    mask("masks")
+    for words in ("vessel", "masks", "1 of the 1 label files", "raw id 255 is void"):
+        assert words in warned("masks")
+    mask("rare", values=(0,))
+    assert "vessel" in warned("rare") and "raw id" not in warned("rare")
+    mask("mapped", {0: "background", 255: "vessel"})
+    assert warned("mapped") == ""
+    assert "other" in warned("mapped", ("background", "vessel", "other"))
+    mask("left_out", values=(0, 255))
+    MetadataCatalog.get("left_out").unscored_classes = ["vessel"]
+    assert warned("left_out") == ""
