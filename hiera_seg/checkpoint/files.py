@@ -1,9 +1,7 @@
-"""Reading checkpoint files of any origin, and saying what is wrong with those that are none."""
+"""Read checkpoint files of any origin, and name what is wrong with those that cannot be read."""
 
 import codecs
-import os
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,43 +11,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiera_seg.checkpoint.unpickle import (
-    NUMBERS,
-    SWITCH,
-    PlainUnpickler,
-    RefusedPickle,
-    unsafe_pickle_allowed,
-)
+from hiera_seg.checkpoint.plain import NUMBERS, RefusedPickle, UnfitPickle
+from hiera_seg.checkpoint.torch_files import LEGACY, read_archive, read_legacy
+from hiera_seg.checkpoint.unpickle import SWITCH, PlainUnpickler, unsafe_pickle_allowed
 from hiera_seg.config import CheckpointError
 
 ZIP = b"PK"
-# What torch.save began its files with before version 1.6: a pickled number
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-# How torch names, in its versions' words, what weights_only=True refuses
-REFUSED_BY_TORCH = re.compile(r"(?:GLOBAL|[Cc]lass) ([A-Za-z_][\w.]*)")
+EXPECTED = "a file of torch.save, a pickle of numpy arrays, or a safetensors file"
+SAFETENSORS_HEADER = 100_000_000  # the longest that the format allows
 BEGINNINGS = {  # of files that are taken for weights
     b"\x1f\x8b": "a gzip archive: unpack it",
     b"7z\xbc\xaf": "a 7z archive: unpack it",
     b"version https://git-lfs": "the pointer of a file that git-lfs has not fetched",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
     b"\x89HDF": "an HDF5 file, of Keras or MATLAB",
 }
 
 
 def read_file(path: str | Path) -> Any:
-    """Read what torch.save or pickle wrote, as far as it is plain data.
+    """Read the content of a checkpoint file as plain data.
 
-    Files of torch.save are read with ``weights_only=True``, others by :class:`PlainUnpickler`;
-    which it is, the content says, not the name. After ``allow_unsafe_pickle()`` anything is
-    unpickled.
+    The format is that of the content, whatever the file's name: a file of torch.save, a pickle of
+    numpy arrays, or a safetensors file. Nothing that the file names is called. After
+    ``allow_unsafe_pickle()`` anything is unpickled.
 
     Args:
         path: a local file.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged or of another kind, or it names what
-            could run code.
+        CheckpointError: there is no such file, it is damaged or of another format, or it names
+            what could run code; the message names the file.
     """
     path = Path(path)
     try:
@@ -58,21 +50,22 @@ def read_file(path: str | Path) -> Any:
         raise
     except RefusedPickle as error:
         raise _refused(path, error.wanted) from error
+    except UnfitPickle as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except OSError as error:
-        raise CheckpointError(f"{path} can not be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # reading what is no checkpoint ends in almost any error
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"{path} can not be read as a checkpoint: {_looks_like(path) or reason}"
-        ) from error
+        reason = _looks_like(path) or "not a checkpoint, or a damaged one"
+        raise CheckpointError(f"{path}: {reason}; expected {EXPECTED}") from error
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+def read_checkpoint(path: str | Path, *, averaged: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint of any project.
 
     Args:
         path: a file that holds a dict of tensors or arrays by name, or such a dict under "model"
             or "state_dict"; see :func:`read_file`.
+        averaged: take averaged weights, under the names that timm has for them, if there are any.
 
     Returns:
         Tensors by name.
@@ -81,22 +74,50 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: no such file, one that can not be read, or no tensors in it.
     """
     content = read_file(path)
-    for key in ("model", "state_dict"):
+    for key in (*(("state_dict_ema", "model_ema") if averaged else ()), "model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     state = _tensors(content) if isinstance(content, Mapping) else {}
     if not state:
         raise CheckpointError(
-            f'{path} holds no tensors by name, neither at the top nor under "model" or "state_dict"'
+            f'{path}: no tensors by name, neither at the top nor under "model" or "state_dict"'
         )
     return state
 
 
 def as_tensor(value: Any) -> Tensor | None:
-    """A tensor of a tensor or a numpy array or scalar; None of anything else."""
+    """Return a tensor of a tensor or a numpy array or scalar; None of anything else."""
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in NUMBERS:
-        return torch.from_numpy(np.array(value))
+        array = np.asarray(value, value.dtype.newbyteorder("="))
+        try:
+            return torch.from_numpy(array if array.flags.writeable else array.copy())
+        except TypeError:  # unsigned integers that this torch does not have
+            return None
     return value if isinstance(value, Tensor) else None
+
+
+def misfit(found: Tensor, own: Tensor) -> str:
+    """Return why the values of a tensor cannot be those of a model's tensor; "" if they can.
+
+    Shapes are not compared. ``copy_`` would convert the values without an error.
+    """
+    if found.layout != torch.strided or found.is_meta or found.is_quantized:
+        return "is a sparse, quantized or meta tensor"
+    kinds = f"is {_kind(found)} in the file, but {_kind(own)} in the model"
+    if own.is_floating_point():
+        if not found.is_floating_point():
+            return kinds
+        first = found[(0,) * found.dim()] if found.numel() else torch.zeros(())
+        nothing = bool(first.float().isnan()) and bool(found.float().isnan().all())
+        return "holds nothing but NaN" if nothing else ""
+    if own.is_complex() or not (found.is_complex() or found.is_floating_point()):
+        return ""
+    whole = not found.is_complex() and torch.equal(found.to(own.dtype).to(found.dtype), found)
+    return "" if whole else kinds
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _tensors(content: Mapping) -> dict[str, Tensor]:
@@ -106,85 +127,116 @@ def _tensors(content: Mapping) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Any:
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, not a checkpoint file")
+        raise CheckpointError(f"{path}: a folder, not a checkpoint file")
     if not path.exists():
-        raise CheckpointError(f"there is no checkpoint file {path}")
+        raise CheckpointError(f"{path}: no such checkpoint file")
     if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty (0 bytes)")
+        raise CheckpointError(f"{path}: empty (0 bytes)")
     with path.open("rb") as file:
         head = file.read(len(LEGACY))
         file.seek(0)
         if head.startswith(ZIP):
             _check_archive(path)
-            return _load_torch(path)
-        if head.startswith(LEGACY):
-            return _load_torch(path)
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER:
+            return _read_safetensors(path)
         if unsafe_pickle_allowed():
+            if head.startswith((ZIP, LEGACY)):
+                return torch.load(file, map_location="cpu", weights_only=False)
             return pickle.load(file, encoding="latin1")
-        return PlainUnpickler(file).load()
+        if head.startswith(ZIP):
+            return read_archive(path)
+        return read_legacy(file) if head == LEGACY else PlainUnpickler(file).load()
 
 
 def _check_archive(path: Path) -> None:
-    """Raise unless a zip archive is whole and one that torch.save wrote."""
+    """Raise unless a zip archive is whole, and one as torch.save writes them."""
+    size = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
             inside = {name.partition("/")[2] for name in names}
-            # torch itself does not look at the checksums
-            damaged = archive.testzip() if "data.pkl" in inside else None
-    except zipfile.BadZipFile as error:
+            bad = _bad_size(entries, size)  # before entries are read, for they could be large
+            damaged = archive.testzip() if "data.pkl" in inside and not bad else None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} is cut short or damaged: it is {path.stat().st_size} bytes long, and the list "
-            "of contents at the end of such a file is missing; copy or download it again"
+            f"{path}: a zip archive that is cut short or damaged ({size} bytes long; its list of "
+            "contents is missing or wrong); copy or download the file again"
         ) from error
     if "constants.pkl" in inside:
         raise CheckpointError(
-            f"{path} is a TorchScript program, not a checkpoint; weights are what torch.save "
-            "writes of a state_dict"
+            f"{path}: a TorchScript program, not a checkpoint; expected the weights, as torch.save "
+            "writes a state_dict"
         )
-    if damaged is not None:
-        raise CheckpointError(f"{path} is damaged: the checksum of {damaged} in it is wrong")
     if "data.pkl" not in inside:
         raise CheckpointError(
-            f"{path} is a zip archive that torch.save did not write; it holds "
+            f"{path}: a zip archive that torch.save did not write; it holds "
             f"{', '.join(names[:3]) or 'nothing'}{', ...' if len(names) > 3 else ''}"
         )
+    if bad:
+        raise CheckpointError(f"{path}: {bad}; save the checkpoint again with torch.save")
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged, the checksum of {damaged} in it is wrong")
 
 
-def _load_torch(path: Path) -> Any:
-    if unsafe_pickle_allowed():
-        return torch.load(path, map_location="cpu", weights_only=False)
+def _bad_size(entries: list[zipfile.ZipInfo], size: int) -> str:
+    """Return which entry of an archive holds more than its place in the file; "" if none does."""
+    end, before = 0, ""
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        name = entry.filename
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return f"its entry {name} is compressed, which torch.save never does"
+        if entry.file_size != entry.compress_size:
+            return f"its entry {name} has two sizes, {entry.file_size} and {entry.compress_size}"
+        if entry.header_offset < end:
+            return f"its entries {before} and {name} overlap"
+        end, before = entry.header_offset + entry.compress_size, name
+    if end > size:
+        return f"its entries end at byte {end}, but the file has {size}"
+    if len({entry.filename for entry in entries}) < len(entries):
+        return "it holds entries of the same name"
+    return ""
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = REFUSED_BY_TORCH.search(str(error))
-        if found is None:
-            raise
-        wanted = found[1] if "." in found[1] else f"builtins.{found[1]}"
-        raise _refused(path, wanted) from error
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path}: a safetensors file; reading it requires `pip install safetensors`"
+        ) from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path}: a safetensors file that is cut short or damaged ({path.stat().st_size} bytes "
+            f"long: {error}); copy or download it again"
+        ) from error
 
 
 def _refused(path: Path, wanted: str) -> CheckpointError:
-    advice = "if you trust whoever made it"
+    advice = f"pass {SWITCH} if you trust this file"
     if wanted.startswith(("torch._utils", "torch.storage", "torch._tensor")):
-        advice = "tensors belong into a file of torch.save; if you trust whoever made this one"
+        advice = f"tensors belong in a file of torch.save; {advice}"
     return CheckpointError(
-        f"{path} wants {wanted}, which is no plain data and could run code, so it is not "
-        f"unpickled; {advice}, add {SWITCH}"
+        f"{path}: refusing to unpickle {wanted} (it could execute code); {advice}"
     )
 
 
 def _looks_like(path: Path) -> str:
-    """What a file that is no checkpoint seems to be; "" where nothing is known."""
+    """Return what a file that is no checkpoint seems to be; "" where nothing is known."""
     with path.open("rb") as file:
         head = file.read(512)
     for start, kind in BEGINNINGS.items():
         if head.startswith(start):
             return f"it is {kind}"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < os.path.getsize(path):
-        return "it is a safetensors file; save its tensors with torch.save"
     if head[257:262] == b"ustar":
         return "it is a tar archive: unpack it"
+    if zipfile.is_zipfile(path):
+        return "it is a zip archive with other bytes before it"
+    if head[:1] == b"\x80" and head[1] <= pickle.HIGHEST_PROTOCOL:
+        return "it is a pickle that is cut short or damaged"
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # may end amid a character
     except UnicodeDecodeError:
@@ -192,5 +244,6 @@ def _looks_like(path: Path) -> str:
     if not all(c.isprintable() or c.isspace() for c in text):
         return ""
     if text.lstrip().startswith("<"):
-        return "it is an html page, what a download that went wrong leaves"
-    return f"it is a text file that begins with {text.strip().splitlines()[0][:40]!r}"
+        return "it is an html page, as a failed download leaves"
+    lines = text.strip().splitlines()
+    return f"it is a text file that begins with {lines[0][:40]!r}" if lines else ""
