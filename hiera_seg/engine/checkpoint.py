@@ -17,7 +17,13 @@ class HieraCheckpointer(SafeCheckpointer):
     """Reads as :class:`~hiera_seg.checkpoint.SafeCheckpointer`, and never leaves half a file.
 
     Killed at any time, or out of space, it leaves ``last_checkpoint`` naming a whole one.
+
+    Attributes:
+        run_id: of the run that it saves; stored in its checkpoints, and read from the one that a
+            run resumes from. "" is not stored.
     """
+
+    run_id = ""
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``<save_dir>/<name>.pth``: model, class tree, and state of a run.
@@ -34,6 +40,8 @@ class HieraCheckpointer(SafeCheckpointer):
         data = {"model": self.model.state_dict(), **tree_entries(self.model)}
         data.update((key, obj.state_dict()) for key, obj in self.checkpointables.items())
         data.update(kwargs)
+        if self.run_id:
+            data["run_id"] = self.run_id
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         replace_file(path, lambda file: torch.save(data, file))
@@ -50,7 +58,8 @@ class HieraCheckpointer(SafeCheckpointer):
         Raises:
             CheckpointError: see :meth:`load`; or ``last_checkpoint`` names none.
         """
-        if resume and self.has_checkpoint():
+        resume = resume and self.has_checkpoint()
+        if resume:
             last = self.get_checkpoint_file()
             if not os.path.isfile(last):
                 name = os.path.join(self.save_dir, "last_checkpoint")
@@ -59,7 +68,10 @@ class HieraCheckpointer(SafeCheckpointer):
                     f"{name} names {os.path.basename(last)!r}, which is not there; write one of "
                     f"these into it: {', '.join(there) or '(no checkpoint is there)'}"
                 )
-        return super().resume_or_load(path, resume=resume)
+        content = super().resume_or_load(path, resume=resume)
+        if resume:
+            self.run_id = content.get("run_id", self.run_id)
+        return content
 
 
 def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) -> None:

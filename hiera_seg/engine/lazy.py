@@ -23,7 +23,8 @@ from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.cli import one_line_errors
 from hiera_seg.engine.distributed import distribute, share_buffers
-from hiera_seg.engine.restart import goes_on
+from hiera_seg.engine.output_folder import claim_output_folder
+from hiera_seg.engine.restart import should_resume
 from hiera_seg.engine.setup import refuse_switches
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 
@@ -81,6 +82,7 @@ def setup_lazily(args: argparse.Namespace) -> DictConfig:
     refuse_switches(args.opts)
     cfg = load_lazy_config(args.config_file, args.opts)
     try:
+        claim_output_folder(cfg.train.output_dir, "train.output_dir")
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="hiera_seg")
         default_setup(cfg, args)
     except OSError as error:
@@ -166,7 +168,7 @@ def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | N
             else None,
         ]
     )
-    resume = goes_on(checkpointer, resume)
+    resume = should_resume(checkpointer, resume)
     checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     stream.start_iter = start

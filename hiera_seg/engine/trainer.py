@@ -30,7 +30,7 @@ from hiera_seg.engine.hooks import BestWeights, EarlyStopping, Evaluation, Weigh
 from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.randomness import get_random_state, set_random_state, with_seed
 from hiera_seg.engine.reporting import check_reports, report_evaluation
-from hiera_seg.engine.restart import goes_on
+from hiera_seg.engine.restart import should_resume
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.strips import BatchStrips, show_test_images
@@ -150,9 +150,9 @@ class HieraTrainer(DefaultTrainer):
 
         Args:
             resume: whether to look for a checkpoint; without one MODEL.WEIGHTS are loaded. A job
-                whose processes torchrun has started anew goes on from its own in any case.
+                whose processes torchrun has restarted resumes from its own in any case.
         """
-        super().resume_or_load(resume=goes_on(self.checkpointer, resume))
+        super().resume_or_load(resume=should_resume(self.checkpointer, resume))
         if self.start_iter > 0:
             # the checkpoint holds rates of the schedule it was trained under
             rates = self.scheduler.get_lr()
