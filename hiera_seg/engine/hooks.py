@@ -241,7 +241,8 @@ class Evaluation(EvalHook):
     def after_train(self) -> None:
         # Detectron2's own would also evaluate after the last iteration failed
         if self.trainer.iter >= self.trainer.max_iter:
-            self._evaluate(self.trainer.max_iter)
+            # a resumed run may have done more than the max_iter that it is now given
+            self._evaluate(max(self.trainer.start_iter, self.trainer.max_iter))
 
     def _evaluate(self, iteration: int) -> None:
         self._do_eval()

@@ -41,7 +41,7 @@ from hiera_seg.engine.training_keys import (
     check_training_keys,
 )
 from hiera_seg.engine.validation import check_can_validate, validation_losses
-from hiera_seg.evaluation import build_hiera_evaluator
+from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA
 from hiera_seg.modeling.build import refusals_named
 
@@ -107,8 +107,9 @@ class HieraTrainer(DefaultTrainer):
         check_reference_world_size(cfg)
         cfg = with_seed(self.auto_scale_workers(cfg, comm.get_world_size()))
         check_training_keys(cfg)
+        evaluators = self._check_test_sets(cfg)
         if cfg.TEST.BEST_CHECKPOINT.METRIC or cfg.TEST.EARLY_STOPPING.METRIC:
-            check_metrics(cfg, {x: self.build_evaluator(cfg, x) for x in cfg.DATASETS.TEST})
+            check_metrics(cfg, evaluators)
         self.cfg = cfg
         self.start_iter = 0
         self._start_position = 0  # of the stream, where this start of the run begins
@@ -177,6 +178,11 @@ class HieraTrainer(DefaultTrainer):
         average = self._trainer.average
         if average is not None:
             average.start(plain_model(self.model))
+        if self.start_iter >= self.max_iter:
+            logger.info(
+                f"Nothing to train: {self.start_iter} iterations are done and SOLVER.MAX_ITER is "
+                f"{self.max_iter}; set it higher to train on. The last checkpoint is evaluated"
+            )
         try:
             with one_line_errors():
                 TrainerBase.train(self, self.start_iter, self.max_iter)
@@ -259,6 +265,7 @@ class HieraTrainer(DefaultTrainer):
         if not cfg.DATASETS.TEST:
             raise ConfigError("DATASETS.TEST is empty: name what is to be evaluated")
         check_reports(cfg)
+        cls._check_test_sets(cfg)
         weights = (resume and last_checkpoint(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
         model = cls.build_model(with_weights(cfg, weights))
         load_to_evaluate(
@@ -298,6 +305,16 @@ class HieraTrainer(DefaultTrainer):
             if cfg.TEST.REPORT and evaluators is None:
                 report_evaluation(cfg, plain, results)
         return results
+
+    @classmethod
+    def _check_test_sets(cls, cfg: CfgNode) -> dict[str, DatasetEvaluator]:
+        """Build the evaluator of each test set, and raise DatasetError for files it would miss."""
+        own_loader = cls.build_test_loader.__func__ is HieraTrainer.build_test_loader.__func__
+        evaluators = {name: cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST}
+        for evaluator in evaluators.values():
+            if isinstance(evaluator, HieraSemSegEvaluator):
+                evaluator.check_files(images=own_loader)
+        return evaluators
 
     def state_dict(self) -> dict[str, Any]:
         state = TrainerBase.state_dict(self)

@@ -105,6 +105,34 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         )
         return [*scores.as_dict(), *self._score_counts.metric_names]
 
+    def check_files(self, *, images: bool = True, num_read: int = 8) -> None:
+        """Check that an evaluation will find its files, before hours of training.
+
+        Args:
+            images: whether image files have to exist too, besides label files.
+            num_read: at least this many label files are read, spread evenly over the dataset, and
+                fewer than twice as many.
+
+        Raises:
+            DatasetError: an image has no label file, a file does not exist, or one of the label
+                files that were read is damaged or holds unknown ids.
+        """
+        records = DatasetCatalog.get(self.dataset_name)
+        keys = ("sem_seg_file_name", "file_name") if images else ("sem_seg_file_name",)
+        for key in keys:
+            paths = [record.get(key) for record in records]
+            kind = "label" if key == keys[0] else "image"
+            missing = [i for i, path in enumerate(paths) if path is None or not _exists(path)]
+            if missing:
+                first = paths[missing[0]] or f"none for {records[missing[0]]['file_name']}"
+                raise DatasetError(
+                    f"test set {self.dataset_name!r}: {len(missing)} of {len(paths)} {kind} files "
+                    f"do not exist, the first: {first}; add them, or leave the set out of "
+                    "DATASETS.TEST"
+                )
+        for record in records[:: max(1, len(records) // num_read)]:
+            self._read_truth(record["sem_seg_file_name"])
+
     def reset(self) -> None:
         """Forget all images, for a new round of evaluation."""
         hierarchy = self._read_truth.hierarchy
@@ -301,6 +329,11 @@ def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
         tensor = tensor.cuda()
     torch.distributed.all_reduce(tensor)
     return tensor.cpu().numpy()
+
+
+def _exists(path: str | os.PathLike) -> bool:
+    """Return whether a file exists; one that has to be downloaded first is taken to."""
+    return "://" in os.fspath(path) or os.path.isfile(path)
 
 
 def _size(shape: tuple[int, ...]) -> str:
