@@ -218,6 +218,9 @@ def add_hiera_seg_config(cfg: CN) -> None:
     # A training sample that can not be read: "raise" ends the run, "skip" takes another one.
     cfg.DATALOADER.ON_ERROR = "raise"
 
+    # Seconds that processes of a job wait for each other in one operation before the job ends.
+    cfg.DIST_TIMEOUT = 1800
+
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 

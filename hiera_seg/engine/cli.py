@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from hiera_seg.compat import lost_contact
 from hiera_seg.config import ConfigError
 from hiera_seg.engine.failures import expected_error
+from hiera_seg.engine.writers import raise_disk_failures
 
 # What all processes find wrong, the first one says; whatever started them ends the others while
 # they wait so many seconds, and long before one that only lost its peers has a word.
@@ -32,6 +33,7 @@ def exit_on_error(main: Callable, *args: object) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    raise_disk_failures()
     try:
         main(*args)
     except KeyboardInterrupt:
@@ -44,7 +46,10 @@ def exit_on_error(main: Callable, *args: object) -> None:
             raise
         time.sleep(_PATIENCE_WITHOUT_PEERS)
         reason = str(error).strip().splitlines()[0]
-        _exit(f"lost contact with another process of this job, see what it said ({reason})")
+        _exit(
+            "lost contact with another process of this job, see what it said; one that said "
+            f"nothing may have hung for longer than DIST_TIMEOUT ({reason})"
+        )
 
 
 def prepare_file(path: str | os.PathLike, option: str) -> None:

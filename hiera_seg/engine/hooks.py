@@ -17,7 +17,8 @@ from torch import nn
 
 from hiera_seg.checkpoint import read_file
 from hiera_seg.config import CheckpointError, ConfigError
-from hiera_seg.engine.checkpoint import HieraCheckpointer, replace_file
+from hiera_seg.disk import replace_text
+from hiera_seg.engine.checkpoint import HieraCheckpointer
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,7 @@ class EvaluationRecord:
         return [(i, math.nan if value is None else value) for i, value in found]
 
     def _write(self) -> None:
-        text = "".join(f"{json.dumps(line)}\n" for line in self.lines)
-        replace_file(self.path, lambda file: file.write(text.encode()))
+        replace_text(self.path, "".join(f"{json.dumps(line)}\n" for line in self.lines))
 
 
 class BestWeights:

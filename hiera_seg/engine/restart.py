@@ -9,7 +9,8 @@ from detectron2.utils import comm
 
 from hiera_seg.checkpoint import read_file
 from hiera_seg.config import CheckpointError
-from hiera_seg.engine.checkpoint import HieraCheckpointer, replace_file
+from hiera_seg.disk import replace_text
+from hiera_seg.engine.checkpoint import HieraCheckpointer
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def _restarted(checkpointer: HieraCheckpointer, restarts: int) -> bool:
             logger.info("torchrun restarted this job; resuming from its last checkpoint")
             return True
         logger.info("torchrun restarted this job; it has no checkpoint yet and begins again")
-    replace_file(marker, lambda file: file.write(f"{job}\n{checkpointer.run_id}".encode()))
+    replace_text(marker, f"{job}\n{checkpointer.run_id}")
     return False
 
 

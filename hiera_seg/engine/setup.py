@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ from detectron2.utils.logger import setup_logger
 from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle
 from hiera_seg.config import ConfigError, add_hiera_seg_config
 from hiera_seg.data.catalog import import_modules
+from hiera_seg.disk import naming
 from hiera_seg.engine.options import add_import, add_unsafe_pickle
 from hiera_seg.engine.output_folder import claim_output_folder
 from hiera_seg.engine.randomness import with_seed
@@ -88,7 +90,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     _choose_device(cfg)
     cfg = with_seed(cfg)
     cfg.freeze()
-    default_setup(cfg, args)
+    with naming(os.path.join(cfg.OUTPUT_DIR, "config.yaml")):
+        default_setup(cfg, args)
     return cfg
 
 

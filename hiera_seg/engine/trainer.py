@@ -1,6 +1,5 @@
 """Training by config: DefaultTrainer on any device, with runs that resume exactly."""
 
-import importlib.util
 import logging
 import os
 import weakref
@@ -10,11 +9,11 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, default_writers
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
+from detectron2.utils.events import EventWriter
 from torch import nn
 
 from hiera_seg.config import ConfigError
@@ -41,6 +40,7 @@ from hiera_seg.engine.training_keys import (
     check_training_keys,
 )
 from hiera_seg.engine.validation import check_can_validate, validation_losses
+from hiera_seg.engine.writers import build_writers
 from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA
 from hiera_seg.modeling.build import refusals_named
@@ -178,11 +178,9 @@ class HieraTrainer(DefaultTrainer):
         average = self._trainer.average
         if average is not None:
             average.start(plain_model(self.model))
+        done = f"{self.start_iter} iterations are done and SOLVER.MAX_ITER is {self.max_iter}"
         if self.start_iter >= self.max_iter:
-            logger.info(
-                f"Nothing to train: {self.start_iter} iterations are done and SOLVER.MAX_ITER is "
-                f"{self.max_iter}; set it higher to train on. The last checkpoint is evaluated"
-            )
+            logger.info(f"Nothing to train: {done}; evaluating the last checkpoint")
         try:
             with one_line_errors():
                 TrainerBase.train(self, self.start_iter, self.max_iter)
@@ -341,11 +339,7 @@ class HieraTrainer(DefaultTrainer):
         set_random_state(state["random_state"])
 
     def build_writers(self) -> list[EventWriter]:
-        if importlib.util.find_spec("tensorboard") is not None:
-            return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
-        logger.info("tensorboard is not installed: writing metrics.json and the log only")
-        metrics_file = os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
-        return [CommonMetricPrinter(self.max_iter), JSONWriter(metrics_file)]
+        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

@@ -7,7 +7,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from hiera_seg.data.catalog import check_metric_names, resolve_unscored
 from hiera_seg.data.files import DatasetError
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.rle import encode_labels
+from hiera_seg.disk import replace_file, replace_text
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
     HierarchyScores,
@@ -305,8 +306,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             if scores.direct is not None:
                 arrays["direct_matrix"] = collapse_direct(self._counts.direct[level], h, level)
             path = os.path.join(self._output_dir, f"confusion_{name}.npz")
-            with PathManager.open(path, "wb") as file:
-                np.savez_compressed(file, **arrays)
+            replace_file(path, partial(np.savez_compressed, **arrays))
 
     def _write_files(self, files: Mapping[str, Any]) -> None:
         """Write json files; one that an earlier evaluation left and this one lacks is removed."""
@@ -318,8 +318,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 PathManager.rm(path)
 
     def _write_json(self, name: str, content: Any, indent: int | None = None) -> None:
-        with PathManager.open(os.path.join(self._output_dir, name), "w") as file:
-            json.dump(content, file, allow_nan=False, indent=indent)
+        path = os.path.join(self._output_dir, name)
+        replace_text(path, json.dumps(content, allow_nan=False, indent=indent))
 
 
 def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
