@@ -18,6 +18,8 @@ from hiera_seg.engine.failures import DISK_FAILURES
 
 logger = logging.getLogger(__name__)
 
+_report_in_thread, _report_in_handler = threading.excepthook, logging.Handler.handleError
+
 
 class MetricsFile(JSONWriter):
     """Detectron2's ``metrics.json``."""
@@ -68,21 +70,21 @@ def raise_disk_failures() -> None:
     A log handler would print a traceback for each of its lines instead and continue; the thread
     that writes tensorboard's file would print one, although its next call raises the error anyway.
     """
-    report_in_thread, report_in_handler = threading.excepthook, logging.Handler.handleError
+    threading.excepthook, logging.Handler.handleError = _in_thread, _in_handler
 
-    def in_thread(args: threading.ExceptHookArgs) -> None:
-        if not _of_disk(args.exc_value):
-            report_in_thread(args)
 
-    def in_handler(handler: logging.Handler, record: logging.LogRecord) -> None:
-        error, stream = sys.exc_info()[1], getattr(handler, "stream", None)
-        if stream is None or not _of_disk(error):
-            report_in_handler(handler, record)
-            return
-        discard_pending(stream)
-        raise OSError(error.errno, error.strerror, str(stream.name)) from error
+def _in_thread(args: threading.ExceptHookArgs) -> None:
+    if not _of_disk(args.exc_value):
+        _report_in_thread(args)
 
-    threading.excepthook, logging.Handler.handleError = in_thread, in_handler
+
+def _in_handler(handler: logging.Handler, record: logging.LogRecord) -> None:
+    error, stream = sys.exc_info()[1], getattr(handler, "stream", None)
+    if stream is None or not _of_disk(error):
+        _report_in_handler(handler, record)
+        return
+    discard_pending(stream)
+    raise OSError(error.errno, error.strerror, str(stream.name)) from error
 
 
 def _of_disk(error: BaseException | None) -> bool:
