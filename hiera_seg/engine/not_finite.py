@@ -65,7 +65,7 @@ def describe_failure(
     try:
         replace_file(path, lambda file: torch.save(dump, file))
     except OSError as error:
-        return f"{line}its dump {path} cannot be written: {error.strerror}"
+        return f"{line}its dump {path} could not be written: {error.strerror}"
     return f"{line}batch, losses and weights are in {path}"
 
 

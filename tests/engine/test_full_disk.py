@@ -7,12 +7,22 @@ import resource
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
 
+from hiera_seg import Hierarchy
 from hiera_seg.engine import writers
+from hiera_seg.engine.hooks import EvaluationRecord
 from hiera_seg.engine.writers import MetricsFile
+from hiera_seg.evaluation import HieraSemSegEvaluator
+from hiera_seg.inference.coco import CocoResultWriter
+from hiera_seg.losses import write_node_counts
+from hiera_seg.visualization import save_label_map
 
 from .test_command_line import SCRIPT
 
@@ -77,6 +87,40 @@ def test_to_resume_on_a_disk_that_is_still_full(script, tmp_path):
         check_one_line(again, rf"{folder}/\S+.* No space left on device")
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def evaluate(folder: Path, street: Hierarchy) -> None:
+    evaluator = HieraSemSegEvaluator("tiny_street_train", output_dir=str(folder))
+    record = DatasetCatalog.get("tiny_street_train")[0]
+    evaluator.process([record], [{"sem_seg": torch.zeros(4, 40, 48)}])
+    evaluator.evaluate()
+
+
+def write_regions(folder: Path, street: Hierarchy) -> None:
+    with CocoResultWriter(folder, street) as writer:
+        writer.add("a.jpg", {"hiera_labels": [np.zeros((2, 2), np.int64)] * 2})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("hiera_metrics.json", evaluate),
+        ("confusion_group.npz", evaluate),
+        ("evaluations.jsonl", lambda folder, _: EvaluationRecord(str(folder)).add(1, {"mIoU": 1})),
+        ("rle-group.json", write_regions),
+        ("rle-images.json", write_regions),
+        ("a.png", lambda folder, s: save_label_map(folder / "a.png", np.zeros((2, 2), int), s)),
+        ("counts.json", lambda folder, _: write_node_counts(folder / "counts.json", {"car": 1})),
+        ("tree.yaml", lambda folder, street: street.to_yaml(folder / "tree.yaml")),
+    ],
+)
+def test_a_writer_names_its_file(name, write, street, tiny_dataset, tmp_path):
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OSError) as error:
+        write(tmp_path, street)
+    assert error.value.filename == str(tmp_path / name)
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_metrics_name_their_file():
