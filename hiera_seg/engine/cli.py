@@ -90,7 +90,11 @@ def one_line_errors() -> Iterator[None]:
     """Within it Detectron2's trainer logs an expected error without its traceback."""
 
     def shorten(record: logging.LogRecord) -> bool:
-        error = expected_error(record.exc_info[1]) if record.exc_info else None
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and lost_contact(error):
+            error = str(error).strip().splitlines()[0]
+        elif error is not None:
+            error = expected_error(error)
         if error is not None:
             record.msg, record.args, record.exc_info = f"Training failed: {error}", (), None
         return True
