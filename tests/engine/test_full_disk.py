@@ -51,7 +51,7 @@ def check_one_line(done: subprocess.CompletedProcess, file: str) -> None:
 @pytest.mark.parametrize(
     ("limit", "file"),
     [
-        (0, r"run\.lock: File too large"),
+        (20, r"run\.lock: File too large"),
         (1000, r"log\.txt: File too large"),
         (1_000_000, r"model_final\.pth could not be written: File too large"),
     ],
