@@ -57,6 +57,7 @@ class TensorboardFile(TensorboardXWriter):
 
 def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
     """Build the writers of a run: the terminal, ``metrics.json`` and, if installed, tensorboard."""
+    os.makedirs(folder, exist_ok=True)
     writers = [CommonMetricPrinter(max_iter), MetricsFile(os.path.join(folder, "metrics.json"))]
     if importlib.util.find_spec("tensorboard") is None:
         logger.info("tensorboard is not installed: writing metrics.json and the log only")
