@@ -11,6 +11,7 @@ from tqdm import tqdm
 from hiera_seg.data import DatasetError
 from hiera_seg.data.datasets.ade20k import ROOT, SPLITS
 from hiera_seg.data.listing import expand_root, pair_files
+from hiera_seg.disk import naming
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.hierarchy import Hierarchy
 
@@ -84,11 +85,13 @@ def unpack(release: Path, out: Path) -> None:
                     raise DatasetError(f"{release} has no file in ADEChallengeData2016/{folder}/")
             for inner, info in tqdm(wanted.items(), disable=None):
                 (out / inner).parent.mkdir(parents=True, exist_ok=True)
-                (out / inner).write_bytes(archive.read(info))
+                with naming(out / inner):
+                    (out / inner).write_bytes(archive.read(info))
     except FileNotFoundError as error:
         raise DatasetError(f"no such zip or folder: {release}") from error
     except (OSError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"cannot read {release}: {error}") from error
+        file = getattr(error, "filename", None) or release
+        raise DatasetError(f"cannot unpack {release}: {file}: {error}") from error
 
 
 def check_classes(path: Path) -> None:

@@ -13,6 +13,7 @@ from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError, read_image_file
 from hiera_seg.data.datasets.camvid import CLASSES, ROOT, split_of
 from hiera_seg.data.listing import expand_root
+from hiera_seg.disk import naming
 from hiera_seg.engine.cli import exit_on_error
 
 EPILOG = """
@@ -70,7 +71,8 @@ def main(args: argparse.Namespace) -> None:
         for folder, picture, suffix in (("images", image, "jpg"), ("labels", label, "png")):
             target = out / folder / split / f"{image_path.stem}.{suffix}"
             target.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(target, quality=args.quality)
+            with naming(target):
+                picture.save(target, quality=args.quality)
         counts[split] = counts.get(split, 0) + 1
     told = ", ".join(f"{counts[split]} {split}" for split in sorted(counts))
     print(f"wrote {len(pairs)} frames ({told}) to {out}")

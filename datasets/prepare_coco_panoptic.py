@@ -14,6 +14,7 @@ from tqdm import tqdm
 from hiera_seg.data import DatasetError, read_image_file
 from hiera_seg.data.datasets.coco import ROOT, SPLITS
 from hiera_seg.data.listing import expand_root
+from hiera_seg.disk import naming
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.hierarchy import Hierarchy
 
@@ -56,14 +57,15 @@ def main(args: argparse.Namespace) -> None:
         ) -> None:
             path = source / item["file_name"]
             label = decode(read_image_file(str(path), "RGB"), item["segments_info"], leaves, path)
-            Image.fromarray(label).save(target / item["file_name"])
+            with naming(target / item["file_name"]):
+                Image.fromarray(label).save(target / item["file_name"])
 
         with ThreadPoolExecutor(max(1, args.threads)) as pool:
             done = pool.map(convert, annotations)
             try:
                 for _ in tqdm(done, total=len(annotations), desc=split, disable=None):
                     pass
-            except DatasetError:
+            except (DatasetError, OSError):
                 pool.shutdown(cancel_futures=True)
                 raise
         print(f"wrote {len(annotations)} label files of {split} to {target}")

@@ -15,6 +15,7 @@ from hiera_seg.data import DatasetError, read_image_file
 from hiera_seg.data.datasets.pascal_person_part import PARTS, ROOT, SPLIT_SIZES
 from hiera_seg.data.files import check_same_size
 from hiera_seg.data.listing import expand_root, read_list
+from hiera_seg.disk import naming, replace_text
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.hierarchy import Hierarchy
 
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
                 continue
             write_pair(images / f"{stem}.jpg", annotation, label, out, args.long_side)
             written.append(stem)
-        (out / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in written))
+        replace_text(out / f"{split}.txt", "".join(f"{stem}\n" for stem in written))
         note = "" if len(written) == SPLIT_SIZES[split] else f" (published: {SPLIT_SIZES[split]})"
         print(f"wrote {len(written)} images of {split}{note} to {out}")
 
@@ -145,10 +146,13 @@ def write_pair(
         small = tuple(max(1, round(side * scale)) for side in reversed(size))
         picture = picture.resize(small, Image.Resampling.NEAREST)
         image = Image.fromarray(read_image_file(str(image_path)))
-        image.resize(small, Image.Resampling.LANCZOS).save(target, quality=90)
+        with naming(target):
+            image.resize(small, Image.Resampling.LANCZOS).save(target, quality=90)
     else:
         shutil.copyfile(image_path, target)
-    picture.save(out / "labels" / f"{image_path.stem}.png")
+    target = out / "labels" / f"{image_path.stem}.png"
+    with naming(target):
+        picture.save(target)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import importlib.util
 import inspect
 import math
 import warnings
+from datetime import timedelta
 
 import torch
 
@@ -83,6 +84,22 @@ def exports_any_size() -> bool:
     """Whether ``torch.export`` is there and finds out which sizes may vary (from torch 2.6 on)."""
     dim = getattr(getattr(torch, "export", None), "Dim", None)
     return hasattr(dim, "AUTO")
+
+
+def make_object_group(timeout: timedelta) -> None:
+    """Make the group in which ``comm.gather`` and the like send objects, with a timeout.
+
+    Detectron2 makes it itself at first use where the default group is of nccl, but always with 30
+    minutes.
+
+    Args:
+        timeout: how long processes wait for each other in it.
+    """
+    from detectron2.utils import comm
+
+    if torch.distributed.get_backend() == "nccl":
+        group = torch.distributed.new_group(backend="gloo", timeout=timeout)
+        comm._get_global_gloo_group = lambda: group
 
 
 def create_local_process_group(processes_per_machine: int) -> None:

@@ -223,6 +223,9 @@ def add_hiera_seg_config(cfg: CN) -> None:
     cfg.INPUT.IMAGE_RANGE = []
     # "apply" turns images and labels by their EXIF orientation, "ignore" leaves both as stored.
     cfg.INPUT.EXIF = "apply"
+    # Seconds that processes of a job wait for each other in one operation before the job ends.
+    cfg.DIST_TIMEOUT = 1800
+
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 

@@ -11,6 +11,7 @@ import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warn
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.data.input_keys import check_crop
+from hiera_seg.disk import replace_text
 from hiera_seg.engine import add_import, add_opts, exit_on_error, load_config
 from hiera_seg.engine.analysis import (
     NetworkCost,
@@ -69,8 +70,8 @@ def main(args: argparse.Namespace) -> None:
         f"the same network with a flat head\n\n{comparison_table(ours, flat)}"
     )
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"hierarchy": as_dict(ours), "flat": as_dict(flat)}, file, indent=1)
+        costs = {"hierarchy": as_dict(ours), "flat": as_dict(flat)}
+        replace_text(args.json, json.dumps(costs, indent=1))
 
 
 def as_dict(cost: NetworkCost) -> dict:

@@ -12,6 +12,7 @@ import platform
 import torch
 
 from hiera_seg.config import ConfigError
+from hiera_seg.disk import replace_text
 from hiera_seg.engine.benchmark import GROUPS, as_rows, measure, table
 from hiera_seg.engine.benchmark.harness import MIN_ROUNDS
 from hiera_seg.engine.benchmark.sweep import plot, run_sweeps
@@ -89,8 +90,7 @@ def write(args: argparse.Namespace, content: dict) -> None:
         "torch": torch.__version__,
         "rounds": args.rounds,
     }
-    with open(args.json, "w") as file:
-        json.dump(facts | content, file, indent=1)
+    replace_text(args.json, json.dumps(facts | content, indent=1))
     print(f"written: {args.json}")
 
 

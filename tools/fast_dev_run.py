@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from hiera_seg.disk import replace_text
 from hiera_seg.engine import exit_on_error, fast_dev_run, load_config
 from hiera_seg.engine.cli import prepare_file
 from hiera_seg.engine.fast_dev_run import CROP, FastDevRun, repository_configs
@@ -59,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
         else:
             print(f"{name}: {runs[name]}", flush=True)
         if args.table:  # what has been tried stays, whatever happens to the others
-            args.table.write_text(page(runs, len(found), args.iterations), encoding="utf-8")
+            replace_text(args.table, page(runs, len(found), args.iterations))
     print(f"{len(runs)} of {len(found)} configs work")
     if len(runs) < len(found):
         sys.exit(1)

@@ -44,12 +44,14 @@ def main(args: argparse.Namespace) -> None:
 def draw(hierarchy: Hierarchy, path: Path) -> None:
     from PIL import Image  # printing a tree needs no picture library
 
+    from hiera_seg.disk import replace_file
     from hiera_seg.engine.cli import exit_on_error, prepare_file
     from hiera_seg.visualization import legend
 
     columns = -(-hierarchy.num_nodes // 50)
     exit_on_error(prepare_file, path, "--png")
-    Image.fromarray(legend(hierarchy, columns=columns, ids=True)).save(path, format="PNG")
+    drawing = Image.fromarray(legend(hierarchy, columns=columns, ids=True))
+    exit_on_error(replace_file, path, lambda file: drawing.save(file, "PNG"))
     print(f"drawn: {path}")
 
 

@@ -56,7 +56,11 @@ def config_page() -> str:
     """The page as markdown."""
     lines = [INTRODUCTION]
     for section in hiera_seg_sections():
-        lines += [f"## {section.name}", "", *([section.comment, ""] if section.comment else [])]
+        lines += [
+            f"## {section.name or 'Top level'}",
+            "",
+            *([section.comment, ""] if section.comment else []),
+        ]
         lines += table(section)
     lines += [
         "## From Detectron2's DeepLab project",

@@ -10,6 +10,7 @@ from PIL import Image
 from hiera_seg.data.files import MAX_RAW_ID, DatasetError
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import expand_root
+from hiera_seg.disk import naming
 
 
 def convert_labels(
@@ -62,7 +63,9 @@ def convert_labels(
             inner = (labels >= reader.hierarchy.num_leaves) & (labels != reader.ignore_label)
             labels[inner] = reader.ignore_label
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        Image.fromarray(labels.astype(np.uint16 if wide else np.uint8)).save(target)
+        label_map = Image.fromarray(labels.astype(np.uint16 if wide else np.uint8))
+        with naming(target):
+            label_map.save(target)
         yield target
 
 

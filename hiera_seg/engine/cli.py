@@ -14,15 +14,8 @@ from detectron2.utils import comm
 
 from hiera_seg.compat import lost_contact
 from hiera_seg.config import ConfigError
-from hiera_seg.data import DatasetError
-from hiera_seg.engine.checkpoint import CheckpointError
-from hiera_seg.hierarchy import HierarchyError
-
-FAILURES = (DatasetError, HierarchyError, CheckpointError, FloatingPointError)
-# What the system says of a disk or a folder; other errors of files are bugs
-DISK_FAILURES = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO
-}  # fmt: skip
+from hiera_seg.engine.failures import expected_error
+from hiera_seg.engine.writers import raise_disk_failures
 
 # What all processes find wrong, the first one says; whatever started them ends the others while
 # they wait so many seconds, and long before one that only lost its peers has a word.
@@ -40,22 +33,23 @@ def exit_on_error(main: Callable, *args: object) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    raise_disk_failures()
     try:
         main(*args)
-    except ConfigError as error:
-        _exit(error, 2)
-    except FAILURES as error:
-        _exit(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (OSError, RuntimeError) as error:
-        if lost_contact(error):
-            time.sleep(_PATIENCE_WITHOUT_PEERS)
-            reason = str(error).strip().splitlines()[0]
-            _exit(f"lost contact with another process of this job, see what it said ({reason})")
-        if not isinstance(error, OSError) or error.errno not in DISK_FAILURES:
+    except Exception as error:
+        expected = expected_error(error)
+        if expected is not None:
+            _exit(expected, 2 if isinstance(expected, ConfigError) else 1)
+        if not lost_contact(error):
             raise
-        _exit(f"{error.filename or 'a file could not be written'}: {error.strerror}")
+        time.sleep(_PATIENCE_WITHOUT_PEERS)
+        reason = str(error).strip().splitlines()[0]
+        _exit(
+            "lost contact with another process of this job, see what it said; one that said "
+            f"nothing may have hung for longer than DIST_TIMEOUT ({reason})"
+        )
 
 
 def prepare_file(path: str | os.PathLike, option: str) -> None:
@@ -97,7 +91,11 @@ def one_line_errors() -> Iterator[None]:
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, (*FAILURES, ConfigError)):
+        if error is not None and lost_contact(error):
+            error = str(error).strip().splitlines()[0]
+        elif error is not None:
+            error = expected_error(error)
+        if error is not None:
             record.msg, record.args, record.exc_info = f"Training failed: {error}", (), None
         return True
 

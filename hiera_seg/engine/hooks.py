@@ -17,7 +17,8 @@ from torch import nn
 
 from hiera_seg.checkpoint import read_file
 from hiera_seg.config import CheckpointError, ConfigError
-from hiera_seg.engine.checkpoint import HieraCheckpointer, replace_file
+from hiera_seg.disk import replace_text
+from hiera_seg.engine.checkpoint import HieraCheckpointer
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,7 @@ class EvaluationRecord:
         return [(i, math.nan if value is None else value) for i, value in found]
 
     def _write(self) -> None:
-        text = "".join(f"{json.dumps(line)}\n" for line in self.lines)
-        replace_file(self.path, lambda file: file.write(text.encode()))
+        replace_text(self.path, "".join(f"{json.dumps(line)}\n" for line in self.lines))
 
 
 class BestWeights:
@@ -241,7 +241,8 @@ class Evaluation(EvalHook):
     def after_train(self) -> None:
         # Detectron2's own would also evaluate after the last iteration failed
         if self.trainer.iter >= self.trainer.max_iter:
-            self._evaluate(self.trainer.max_iter)
+            # a resumed run may have done more than the max_iter that it is now given
+            self._evaluate(max(self.trainer.start_iter, self.trainer.max_iter))
 
     def _evaluate(self, iteration: int) -> None:
         self._do_eval()

@@ -6,17 +6,21 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
+from torch.distributed.rendezvous import rendezvous
 
-from hiera_seg.compat import create_local_process_group, lost_contact
+from hiera_seg.compat import create_local_process_group, lost_contact, make_object_group
 from hiera_seg.config import ConfigError
+from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.engine.rendezvous import agent_store
+from hiera_seg.engine.setup import load_config
 
 Main = Callable[[argparse.Namespace], object]
 
@@ -28,6 +32,7 @@ def launch(main: Main, args: argparse.Namespace) -> None:
     each of ``--num-machines``, as Detectron2's ``launch`` does: over nccl where there are GPUs, and
     over gloo on CPU, which that one can not do. A process that fails ends all of them.
     ``--num-gpus 0`` is one process, this one, as 1 is; MODEL.DEVICE says what it computes on.
+    Processes wait for each other for DIST_TIMEOUT seconds of the config.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         exit_on_error(_run_member, main, args)
@@ -63,7 +68,7 @@ def _run_member(main: Main, args: argparse.Namespace) -> None:
         )
     processes = int(os.environ["LOCAL_WORLD_SIZE"])
     _check_gpus(processes, "torchrun --nproc-per-node")
-    _join_group(processes, torchrun=True)
+    _join_group(processes, _timeout(args))
     main(args)
     dist.destroy_process_group()
 
@@ -103,6 +108,7 @@ def _end_with_parent() -> None:
 def _join_and_run(local_rank: int, main: Main, args: argparse.Namespace) -> None:
     _join_group(
         args.num_gpus,
+        _timeout(args),
         init_method=args.dist_url,
         world_size=args.num_gpus * args.num_machines,
         rank=args.machine_rank * args.num_gpus + local_rank,
@@ -131,22 +137,53 @@ def _free_url(num_machines: int) -> str:
         return f"tcp://127.0.0.1:{found.getsockname()[1]}"
 
 
-def _join_group(processes_per_machine: int, *, torchrun: bool = False, **init_args: object) -> None:
+def _timeout(args: argparse.Namespace) -> timedelta:
+    """Read DIST_TIMEOUT of the config that a command line names.
+
+    Errors of that config are left to the main function, which reads it again.
+    """
     try:
-        if torchrun and (store := agent_store(DEFAULT_TIMEOUT)) is not None:
+        import_modules(getattr(args, "modules", ()))
+        seconds = load_config(args.config_file, args.opts).DIST_TIMEOUT
+    except (ConfigError, AttributeError):
+        return DEFAULT_TIMEOUT
+    if not seconds > 0:
+        raise ConfigError(f"DIST_TIMEOUT is {seconds}: a number of seconds above 0")
+    return timedelta(seconds=seconds)
+
+
+def _join_group(
+    processes_per_machine: int,
+    timeout: timedelta,
+    *,
+    init_method: str = "env://",
+    rank: int = -1,
+    world_size: int = -1,
+) -> None:
+    """Make the process groups; -1 and env:// take what torchrun set in the environment."""
+    try:
+        # Starting takes some processes longer than others, so that only what follows has `timeout`
+        store = agent_store(DEFAULT_TIMEOUT) if init_method == "env://" else None
+        if store is None:
+            found = rendezvous(init_method, rank, world_size, timeout=DEFAULT_TIMEOUT)
+            store, rank, world_size = next(found)
+        else:
             rank, world_size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
-            init_args = {"store": store, "rank": rank, "world_size": world_size}
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=DEFAULT_TIMEOUT, **init_args)
+        dist.init_process_group(
+            backend, timeout=timeout, store=store, rank=rank, world_size=world_size
+        )
     except (RuntimeError, TimeoutError) as error:
         if not lost_contact(error):
             raise
-        address = init_args.get("init_method", "the address that torchrun gave")
+        given = init_method != "env://"
+        address = init_method if given else "the address that torchrun gave"
         raise ConfigError(
             f"the processes of this job could not meet at {address}: "
             f"{str(error).splitlines()[0]} (another job may use that port: --dist-url auto takes "
             "a free one on one machine)"
         ) from error
+    make_object_group(timeout)
     create_local_process_group(processes_per_machine)
     if torch.cuda.is_available():
         torch.cuda.set_device(comm.get_local_rank())

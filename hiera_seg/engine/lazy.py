@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -20,12 +20,15 @@ from torch import nn
 from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
+from hiera_seg.disk import naming
 from hiera_seg.engine.checkpoint import HieraCheckpointer
 from hiera_seg.engine.cli import one_line_errors
 from hiera_seg.engine.distributed import distribute, share_buffers
-from hiera_seg.engine.restart import goes_on
+from hiera_seg.engine.output_folder import claim_output_folder
+from hiera_seg.engine.restart import should_resume
 from hiera_seg.engine.setup import refuse_switches
 from hiera_seg.engine.step import HieraTrainStep, plain_model
+from hiera_seg.engine.writers import build_writers
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +84,10 @@ def setup_lazily(args: argparse.Namespace) -> DictConfig:
     refuse_switches(args.opts)
     cfg = load_lazy_config(args.config_file, args.opts)
     try:
+        claim_output_folder(cfg.train.output_dir, "train.output_dir")
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="hiera_seg")
-        default_setup(cfg, args)
+        with naming(os.path.join(cfg.train.output_dir, "config.yaml")):
+            default_setup(cfg, args)
     except OSError as error:
         raise ConfigError(
             f"train.output_dir {cfg.train.output_dir} can not be written: {error}"
@@ -160,13 +165,13 @@ def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | N
             else None,
             _EvalHook(options.eval_period, evaluate),
             hooks.PeriodicWriter(
-                default_writers(options.output_dir, options.max_iter), period=options.log_period
+                build_writers(options.output_dir, options.max_iter), period=options.log_period
             )
             if comm.is_main_process()
             else None,
         ]
     )
-    resume = goes_on(checkpointer, resume)
+    resume = should_resume(checkpointer, resume)
     checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     stream.start_iter = start

@@ -8,8 +8,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
-from hiera_seg.config import CheckpointError
-from hiera_seg.engine.checkpoint import replace_file
+from hiera_seg.disk import replace_file
 
 _SHOWN = 8  # names in the message
 
@@ -70,8 +69,8 @@ def describe_failure(
     }
     try:
         replace_file(path, lambda file: torch.save(dump, file))
-    except CheckpointError as error:
-        return f"{line}its dump: {error}"
+    except OSError as error:
+        return f"{line}its dump {path} could not be written: {error.strerror}"
     return f"{line}batch, losses and weights are in {path}"
 
 

@@ -159,7 +159,7 @@ def report_evaluation(cfg: CfgNode, model: nn.Module, results: dict[str, Any]) -
                 notes=notes,
                 newest_lines=newest,
             )
-        except (ConfigError, DatasetError, HierarchyError) as error:
+        except (ConfigError, DatasetError, HierarchyError, OSError) as error:
             logger.error(f"No report of {name}: {error}")
             continue
         logger.info(f"Report of {name}: {path}")

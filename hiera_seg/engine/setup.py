@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 from collections.abc import Iterable
 
@@ -15,7 +16,9 @@ from detectron2.utils.logger import setup_logger
 from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle
 from hiera_seg.config import ConfigError, add_hiera_seg_config
 from hiera_seg.data.catalog import import_modules
+from hiera_seg.disk import naming
 from hiera_seg.engine.options import add_import, add_unsafe_pickle
+from hiera_seg.engine.output_folder import claim_output_folder
 from hiera_seg.engine.randomness import with_seed
 
 logger = logging.getLogger(__name__)
@@ -73,11 +76,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
         args: what :func:`argument_parser` gives, or Detectron2's ``default_argument_parser``.
 
     Raises:
-        ConfigError: see :func:`load_config`; or OUTPUT_DIR can not be written.
+        ConfigError: see :func:`load_config`; or OUTPUT_DIR cannot be written, or another
+            run holds it.
     """
     import_modules(getattr(args, "modules", ()))
     allow_unsafe_pickle(getattr(args, "unsafe_pickle", False))
     cfg = _read_config(args.config_file, args.opts)
+    claim_output_folder(cfg.OUTPUT_DIR)
     try:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="hiera_seg")
     except OSError as error:
@@ -85,7 +90,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     _choose_device(cfg)
     cfg = with_seed(cfg)
     cfg.freeze()
-    default_setup(cfg, args)
+    with naming(os.path.join(cfg.OUTPUT_DIR, "config.yaml")):
+        default_setup(cfg, args)
     return cfg
 
 

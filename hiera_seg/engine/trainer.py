@@ -1,6 +1,5 @@
 """Training by config: DefaultTrainer on any device, with runs that resume exactly."""
 
-import importlib.util
 import logging
 import os
 import weakref
@@ -10,11 +9,11 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, default_writers
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
+from detectron2.utils.events import EventWriter
 from torch import nn
 
 from hiera_seg.config import ConfigError, resolve_hierarchy
@@ -31,7 +30,7 @@ from hiera_seg.engine.hooks import BestWeights, EarlyStopping, Evaluation, Weigh
 from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.randomness import get_random_state, set_random_state, with_seed
 from hiera_seg.engine.reporting import check_reports, report_evaluation
-from hiera_seg.engine.restart import goes_on
+from hiera_seg.engine.restart import should_resume
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.strips import BatchStrips, show_test_images
@@ -42,7 +41,8 @@ from hiera_seg.engine.training_keys import (
     check_training_keys,
 )
 from hiera_seg.engine.validation import check_can_validate, validation_losses
-from hiera_seg.evaluation import build_hiera_evaluator
+from hiera_seg.engine.writers import build_writers
+from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA
 from hiera_seg.modeling.build import refusals_named
 
@@ -108,8 +108,9 @@ class HieraTrainer(DefaultTrainer):
         check_reference_world_size(cfg)
         cfg = with_seed(self.auto_scale_workers(cfg, comm.get_world_size()))
         check_training_keys(cfg)
+        evaluators = self._check_test_sets(cfg)
         if cfg.TEST.BEST_CHECKPOINT.METRIC or cfg.TEST.EARLY_STOPPING.METRIC:
-            check_metrics(cfg, {x: self.build_evaluator(cfg, x) for x in cfg.DATASETS.TEST})
+            check_metrics(cfg, evaluators)
         self.cfg = cfg
         self.start_iter = 0
         self._start_position = 0  # of the stream, where this start of the run begins
@@ -151,9 +152,9 @@ class HieraTrainer(DefaultTrainer):
 
         Args:
             resume: whether to look for a checkpoint; without one MODEL.WEIGHTS are loaded. A job
-                whose processes torchrun has started anew goes on from its own in any case.
+                whose processes torchrun has restarted resumes from its own in any case.
         """
-        super().resume_or_load(resume=goes_on(self.checkpointer, resume))
+        super().resume_or_load(resume=should_resume(self.checkpointer, resume))
         if self.start_iter > 0:
             # the checkpoint holds rates of the schedule it was trained under
             rates = self.scheduler.get_lr()
@@ -181,6 +182,9 @@ class HieraTrainer(DefaultTrainer):
         average = self._trainer.average
         if average is not None:
             average.start(plain_model(self.model))
+        done = f"{self.start_iter} iterations are done and SOLVER.MAX_ITER is {self.max_iter}"
+        if self.start_iter >= self.max_iter:
+            logger.info(f"Nothing to train: {done}; evaluating the last checkpoint")
         try:
             with one_line_errors():
                 TrainerBase.train(self, self.start_iter, self.max_iter)
@@ -263,6 +267,7 @@ class HieraTrainer(DefaultTrainer):
         if not cfg.DATASETS.TEST:
             raise ConfigError("DATASETS.TEST is empty: name what is to be evaluated")
         check_reports(cfg)
+        cls._check_test_sets(cfg)
         weights = (resume and last_checkpoint(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
         model = cls.build_model(with_weights(cfg, weights))
         load_to_evaluate(
@@ -303,6 +308,16 @@ class HieraTrainer(DefaultTrainer):
                 report_evaluation(cfg, plain, results)
         return results
 
+    @classmethod
+    def _check_test_sets(cls, cfg: CfgNode) -> dict[str, DatasetEvaluator]:
+        """Build the evaluator of each test set, and raise DatasetError for files it would miss."""
+        own_loader = cls.build_test_loader.__func__ is HieraTrainer.build_test_loader.__func__
+        evaluators = {name: cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST}
+        for evaluator in evaluators.values():
+            if isinstance(evaluator, HieraSemSegEvaluator):
+                evaluator.check_files(images=own_loader)
+        return evaluators
+
     def state_dict(self) -> dict[str, Any]:
         state = TrainerBase.state_dict(self)
         state["_trainer"] = self._trainer.state_dict()
@@ -328,11 +343,7 @@ class HieraTrainer(DefaultTrainer):
         set_random_state(state["random_state"])
 
     def build_writers(self) -> list[EventWriter]:
-        if importlib.util.find_spec("tensorboard") is not None:
-            return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
-        logger.info("tensorboard is not installed: writing metrics.json and the log only")
-        metrics_file = os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
-        return [CommonMetricPrinter(self.max_iter), JSONWriter(metrics_file)]
+        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

@@ -7,7 +7,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from hiera_seg.data.catalog import check_metric_names, resolve_unscored
 from hiera_seg.data.files import DatasetError
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.rle import encode_labels
+from hiera_seg.disk import replace_file, replace_text
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
     HierarchyScores,
@@ -108,6 +109,34 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             counts, unscored=self._unscored, num_void_classes=self._num_void_classes
         )
         return [*scores.as_dict(), *self._score_counts.metric_names]
+
+    def check_files(self, *, images: bool = True, num_read: int = 8) -> None:
+        """Check that an evaluation will find its files, before hours of training.
+
+        Args:
+            images: whether image files have to exist too, besides label files.
+            num_read: at least this many label files are read, spread evenly over the dataset, and
+                fewer than twice as many.
+
+        Raises:
+            DatasetError: an image has no label file, a file does not exist, or one of the label
+                files that were read is damaged or holds unknown ids.
+        """
+        records = DatasetCatalog.get(self.dataset_name)
+        keys = ("sem_seg_file_name", "file_name") if images else ("sem_seg_file_name",)
+        for key in keys:
+            paths = [record.get(key) for record in records]
+            kind = "label" if key == keys[0] else "image"
+            missing = [i for i, path in enumerate(paths) if path is None or not _exists(path)]
+            if missing:
+                first = paths[missing[0]] or f"none for {records[missing[0]]['file_name']}"
+                raise DatasetError(
+                    f"test set {self.dataset_name!r}: {len(missing)} of {len(paths)} {kind} files "
+                    f"do not exist, the first: {first}; add them, or leave the set out of "
+                    "DATASETS.TEST"
+                )
+        for record in records[:: max(1, len(records) // num_read)]:
+            self._read_truth(record["sem_seg_file_name"])
 
     def reset(self) -> None:
         """Forget all images, for a new round of evaluation."""
@@ -287,8 +316,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             if scores.direct is not None:
                 arrays["direct_matrix"] = collapse_direct(self._counts.direct[level], h, level)
             path = os.path.join(self._output_dir, f"confusion_{name}.npz")
-            with PathManager.open(path, "wb") as file:
-                np.savez_compressed(file, **arrays)
+            replace_file(path, partial(np.savez_compressed, **arrays))
 
     def _write_files(self, files: Mapping[str, Any]) -> None:
         """Write json files; one that an earlier evaluation left and this one lacks is removed."""
@@ -300,8 +328,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 PathManager.rm(path)
 
     def _write_json(self, name: str, content: Any, indent: int | None = None) -> None:
-        with PathManager.open(os.path.join(self._output_dir, name), "w") as file:
-            json.dump(content, file, allow_nan=False, indent=indent)
+        path = os.path.join(self._output_dir, name)
+        replace_text(path, json.dumps(content, allow_nan=False, indent=indent))
 
 
 def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
@@ -311,6 +339,11 @@ def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
         tensor = tensor.cuda()
     torch.distributed.all_reduce(tensor)
     return tensor.cpu().numpy()
+
+
+def _exists(path: str | os.PathLike) -> bool:
+    """Return whether a file exists; one that has to be downloaded first is taken to."""
+    return "://" in os.fspath(path) or os.path.isfile(path)
 
 
 def _size(shape: tuple[int, ...]) -> str:

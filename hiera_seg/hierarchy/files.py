@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiera_seg.disk import replace_text
+
 from .errors import fail, listing, nearest, suggestion
 from .inputs import (
     SEPARATOR,
@@ -175,5 +177,5 @@ def _read_csv(content: str, origin: str, stem: str) -> FileContent:
 
 
 def write_yaml(hierarchy: Hierarchy, path: str | os.PathLike[str]) -> None:
-    """Writes the tree as a file that reads back equal."""
-    Path(path).write_text(yaml_text(hierarchy), encoding="utf-8")
+    """Write the tree as a file that reads back equal."""
+    replace_text(path, yaml_text(hierarchy))

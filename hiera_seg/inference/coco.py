@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from hiera_seg.data.rle import encode_labels
+from hiera_seg.disk import discard_pending, naming, replace_text
 from hiera_seg.hierarchy import Hierarchy
 
 IMAGES_FILE = "rle-images.json"
@@ -70,10 +71,20 @@ class CocoResultWriter(AbstractContextManager):
         self._images.append(
             {"id": image_id, "file_name": file_name, "height": height, "width": width, **extra}
         )
-        for level, file in self._files.items():
+        for level in self._files:
             for entry in entries[level]:
-                file.write((",\n" if level in self._begun else "[") + entry)
+                self._write(level, (",\n" if level in self._begun else "[") + entry)
                 self._begun.add(level)
+
+    def _write(self, level: int, text: str) -> None:
+        file = self._files[level]
+        try:
+            with naming(file.name):
+                file.write(text)
+                file.flush()
+        except OSError:
+            discard_pending(file)
+            raise
 
     def _results(self, image_id: int, level: int, result: Mapping[str, Any]) -> list[str]:
         """The results of an image at a level, as json."""
@@ -99,7 +110,7 @@ class CocoResultWriter(AbstractContextManager):
         """
         for level, file in self._files.items():
             if not file.closed:
-                file.write("]\n" if level in self._begun else "[]\n")
+                self._write(level, "]\n" if level in self._begun else "[]\n")
         self._close_files()
         h = self._hierarchy
         categories = []
@@ -109,8 +120,7 @@ class CocoResultWriter(AbstractContextManager):
                 category["supercategory"] = h.paths[h.parent[node]]
             categories.append(category)
         content = {"images": self._images, "categories": categories, "annotations": []}
-        with open(self._folder / IMAGES_FILE, "w", encoding="utf-8") as file:
-            json.dump(content, file)
+        replace_text(self._folder / IMAGES_FILE, json.dumps(content))
         return [self._folder / name for name in (*self._levels.values(), IMAGES_FILE)]
 
     def _close_files(self) -> None:

@@ -224,7 +224,8 @@ def _write_torchscript(
     segmentor: DeployedSegmentor, example: Tensor, path: Path, description: str
 ) -> None:
     traced = torch.jit.trace(segmentor, example, check_trace=False)  # check_exported does more
-    torch.jit.save(traced, str(path), _extra_files={METADATA: description})
+    with path.open("wb") as file:  # given a path, it would not say that a disk is full
+        torch.jit.save(traced, file, _extra_files={METADATA: description})
 
 
 def _write_export(
@@ -233,7 +234,8 @@ def _write_export(
     any_size = torch.export.Dim.AUTO  # as far as the network allows
     shapes = {0: any_size, 2: any_size, 3: any_size}
     program = torch.export.export(segmentor, (example,), dynamic_shapes=(shapes,))
-    torch.export.save(program, str(path), extra_files={METADATA: description})
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={METADATA: description})
 
 
 def _write_onnx(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hiera_seg.disk import replace_text
 from hiera_seg.hierarchy import Hierarchy
 
 NODE_WEIGHT_METHODS = ("inverse", "inverse_sqrt", "median")
@@ -75,7 +76,7 @@ def write_node_counts(path: str | Path, pixels: dict[str, int], **about: object)
         about: what else the file shall say, plain data.
     """
     text = json.dumps({**about, "pixels": pixels}, indent=1)
-    Path(path).write_text(f"{text}\n", encoding="utf-8")
+    replace_text(path, f"{text}\n")
 
 
 def read_node_counts(path: str | Path, hierarchy: Hierarchy) -> np.ndarray:

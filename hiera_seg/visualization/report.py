@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hiera_seg.config import ConfigError
+from hiera_seg.disk import replace_text
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.visualization.report_data import curve_data, finite, level_data, tree_data
 from hiera_seg.visualization.report_images import ReportImage, image_data
@@ -85,10 +86,7 @@ def write_report(
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A browser never sees half a file, nor does anybody after a full disk.
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, path)
+        replace_text(path, page)
     except OSError as error:
         raise ConfigError(f"report {path} can not be written: {error.strerror}") from error
     return path

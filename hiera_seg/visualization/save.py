@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from hiera_seg.disk import replace_file
 from hiera_seg.hierarchy import Hierarchy, tree_colors
 from hiera_seg.visualization.overlay import overlay_labels
 from hiera_seg.visualization.strip import draw_levels
@@ -40,7 +41,7 @@ def save_label_map(path: str | os.PathLike, labels: np.ndarray, hierarchy: Hiera
         palette = np.zeros((256, 3), np.uint8)
         palette[: hierarchy.num_nodes] = tree_colors(hierarchy)
         picture.putpalette(palette.tobytes())
-    picture.save(path)
+    replace_file(path, lambda file: picture.save(file, "PNG"))
 
 
 def draw_kinds(
@@ -112,7 +113,8 @@ def save_levels(
     )
     for end, picture in drawn.items():
         paths.append(Path(folder) / f"{stem}{end}.png")
-        Image.fromarray(picture).save(paths[-1])
+        drawing = Image.fromarray(picture)
+        replace_file(paths[-1], lambda file, drawing=drawing: drawing.save(file, "PNG"))
     if "labels" in kinds:
         for name, labels in zip(hierarchy.level_names, hiera_labels, strict=True):
             if levels is None or name in levels:

@@ -1,5 +1,6 @@
 """Writing videos with OpenCV."""
 
+import errno
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -76,7 +77,9 @@ class VideoWriter(AbstractContextManager):
         readable = capture.isOpened() and capture.read()[0]
         capture.release()
         if not readable:
-            raise OSError(f"cannot write video {self.path}: is the disk full?")
+            raise OSError(
+                errno.EIO, "the video cannot be read back; is the disk full?", str(self.path)
+            )
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:

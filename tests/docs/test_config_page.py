@@ -27,7 +27,8 @@ def rows(hook) -> dict[str, tuple[str, str]]:
         if match := re.match(r"##+ ([A-Z_.]+)$", line):
             section = match[1]
         elif match := re.match(r"\| `(\w+)` \| `(.*?)` \| (.*) \|$", line):
-            found[f"{section}.{match[1]}"] = (match[2], match[3])
+            # keys of the top level come first, and have no section
+            found[f"{section}.{match[1]}".lstrip(".")] = (match[2], match[3])
     return found
 
 

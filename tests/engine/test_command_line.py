@@ -13,6 +13,9 @@ import pytest
 
 from hiera_seg.config import ConfigError
 from hiera_seg.engine import load_config, setup
+from hiera_seg.engine.output_folder import LOCK
+
+from .test_output_folder import hold
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAIN_NET = REPOSITORY / "tools" / "train_net.py"
@@ -82,6 +85,18 @@ def test_two_processes_on_cpu_by_num_gpus(script, tmp_path):
     url = f"tcp://127.0.0.1:{free_port()}"
     done = run(sys.executable, *script, "--num-gpus", 2, "--dist-url", url)
     check_two_processes(done, tmp_path / "run")
+
+
+def test_two_processes_are_refused_a_folder_that_another_run_holds(script, tmp_path):
+    process = hold(tmp_path / "run", 300)
+    done = run(sys.executable, *script, "--num-gpus", 2)
+    process.kill()
+    process.communicate()
+    assert done.returncode == 2
+    (line,) = re.findall("(?m)^error: .*", done.stderr)
+    assert "OUTPUT_DIR" in line and str(process.pid) in line
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path / "run") == [LOCK], "nothing is written before it is refused"
 
 
 def test_two_processes_on_cpu_by_torchrun(script, tmp_path):
@@ -160,7 +175,7 @@ def test_an_output_folder_that_can_not_be_written_is_named(tmp_path, monkeypatch
         config_file = ""
         opts = ("OUTPUT_DIR", str(tmp_path / "file" / "run"))
 
-    with pytest.raises(ConfigError, match="OUTPUT_DIR .*file/run can not be written"):
+    with pytest.raises(ConfigError, match="OUTPUT_DIR .*file/run cannot be written"):
         setup(Args)
 
 

@@ -13,6 +13,7 @@ from detectron2.utils import comm
 
 import hiera_seg.engine.launch  # noqa: F401  (the module, which its function hides)
 from hiera_seg.compat import DistStoreError
+from hiera_seg.config import ConfigError
 from hiera_seg.engine import cli, launch
 
 SCRIPT = """
@@ -37,6 +38,52 @@ def main(args):
 if __name__ == "__main__":
     launch(main, default_argument_parser().parse_args())
 """
+
+
+HANG = """
+import sys, time
+import torch.distributed as dist
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+from hiera_seg.engine import launch, setup
+
+def main(args):
+    assert setup(args).DIST_TIMEOUT == 5
+    if comm.get_rank() == 1:
+        time.sleep(10000)
+    comm.all_gather("what the other one never answers")
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser().parse_args())
+"""
+
+
+@pytest.mark.parametrize("launcher", ["--num-gpus", "torchrun"])
+def test_a_process_that_hangs_ends_the_job_after_dist_timeout(launcher, tmp_path):
+    (tmp_path / "train.py").write_text(HANG)
+    (tmp_path / "config.yaml").write_text("DIST_TIMEOUT: 5\n")
+    command = [tmp_path / "train.py", "--config-file", tmp_path / "config.yaml"]
+    if launcher == "torchrun":
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command = [*torchrun, "--nproc-per-node", 2, *command, "OUTPUT_DIR", tmp_path / "run"]
+    else:
+        command += ["--num-gpus", 2, "--dist-url", "auto", "OUTPUT_DIR", tmp_path / "run"]
+        command = [sys.executable, *command]
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    assert "DIST_TIMEOUT" in line
+    if launcher == "--num-gpus":
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seconds", [0, -3])
+def test_a_timeout_has_to_be_positive(seconds):
+    args = argparse.Namespace(config_file="", opts=["DIST_TIMEOUT", str(seconds)])
+    with pytest.raises(ConfigError, match=f"DIST_TIMEOUT is {seconds}"):
+        sys.modules["hiera_seg.engine.launch"]._timeout(args)
 
 
 @pytest.mark.parametrize(

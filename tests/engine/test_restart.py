@@ -1,4 +1,4 @@
-"""Processes that die: torchrun starts them anew, and training goes on from the last checkpoint."""
+"""Processes that die: torchrun restarts them, and training resumes from the last checkpoint."""
 
 import os
 import re
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.checkpoint import Checkpointer
 from detectron2.utils.env import seed_all_rng
 from torch.distributed import HashStore
 
 from hiera_seg.compat import DistStoreError
 from hiera_seg.config import CheckpointError
-from hiera_seg.engine import HieraTrainer, restart
+from hiera_seg.engine import HieraCheckpointer, HieraTrainer, restart
+from hiera_seg.engine.output_folder import LOCK
 from hiera_seg.engine.rendezvous import meet
 
 # Its second process kills itself once, after an iteration that no checkpoint holds.
@@ -83,8 +83,9 @@ def test_a_job_whose_process_was_killed_ends_with_the_weights_of_one_undisturbed
     )
     assert done.returncode == 0, done.stderr[-3000:]
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "torchrun started this job anew; it goes on from its last checkpoint" in log
+    assert "torchrun restarted this job; resuming from its last checkpoint" in log
     assert re.findall(r"Starting training from iteration (\d+)", log) == ["0", "2"]
+    assert not (tmp_path / "run" / LOCK).exists()
     assert "-9" in done.stderr, "the test wants a process that was killed"
 
     cfg.OUTPUT_DIR = str(tmp_path / "alone")
@@ -96,49 +97,84 @@ def test_a_job_whose_process_was_killed_ends_with_the_weights_of_one_undisturbed
         assert torch.allclose(together[name], value, rtol=0, atol=1e-5), name
 
 
+def save(checkpointer: HieraCheckpointer, name: str, time: int) -> None:
+    """Save a checkpoint under a clock that was set to some second of 1970."""
+    checkpointer.save(name)
+    for file in (f"{name}.pth", "last_checkpoint"):
+        os.utime(Path(checkpointer.save_dir) / file, (time, time))
+
+
 @pytest.fixture
-def checkpointer(tmp_path, monkeypatch) -> Checkpointer:
-    """Of a folder that holds a finished run of yesterday; torchrun has just started this job."""
+def checkpointer(tmp_path, monkeypatch) -> HieraCheckpointer:
+    """Of a folder that holds a finished run; torchrun has just started this job."""
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    checkpointer = Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
-    checkpointer.save("model_final")
-    os.utime(tmp_path / "last_checkpoint", (1, 1))
+    checkpointer = HieraCheckpointer(torch.nn.Linear(1, 1), str(tmp_path))
+    checkpointer.run_id = "of yesterday"
+    save(checkpointer, "model_final", 1)
     return checkpointer
 
 
-def test_a_checkpoint_of_an_earlier_run_is_not_gone_on_from(checkpointer, monkeypatch):
-    assert not restart.goes_on(checkpointer, resume=False)
+CLOCKS = pytest.mark.parametrize("time", [1, 4_000_000_000], ids=["set_back", "set_forward"])
+
+
+@CLOCKS
+def test_a_checkpoint_of_an_earlier_run_is_not_resumed_from(checkpointer, monkeypatch, time):
+    os.utime(checkpointer.get_checkpoint_file(), (time, time))
+    os.utime(Path(checkpointer.save_dir) / "last_checkpoint", (time, time))
+    assert not restart.should_resume(checkpointer, resume=False)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert not restart.goes_on(checkpointer, resume=False), "nothing was saved since"
-    checkpointer.save("model_0000001")
-    assert restart.goes_on(checkpointer, resume=False)
+    assert not restart.should_resume(checkpointer, resume=False), "nothing was saved since"
+    save(checkpointer, "model_0000001", time)
+    assert restart.should_resume(checkpointer, resume=False)
+
+
+@CLOCKS
+def test_a_job_that_resumed_once_resumes_again(checkpointer, monkeypatch, time):
+    assert not restart.should_resume(checkpointer, resume=False)
+    save(checkpointer, "model_0000001", time)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert restart.should_resume(checkpointer, resume=False)
+    checkpointer.resume_or_load("", resume=True)
+    save(checkpointer, "model_0000002", time)
+    assert restart.should_resume(checkpointer, resume=False)
 
 
 def test_a_new_job_begins_anew_and_what_was_asked_for_holds(checkpointer, monkeypatch):
-    assert restart.goes_on(checkpointer, resume=True)
-    assert not restart.goes_on(checkpointer, resume=False)
+    assert restart.should_resume(checkpointer, resume=True)
+    assert not restart.should_resume(checkpointer, resume=False)
     checkpointer.save("model_0000001")
-    assert not restart.goes_on(checkpointer, resume=False), "typed again: a job of its own"
+    assert not restart.should_resume(checkpointer, resume=False), "typed again: a job of its own"
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
-    assert not restart.goes_on(checkpointer, resume=False)
-    assert restart.goes_on(checkpointer, resume=True)
+    assert not restart.should_resume(checkpointer, resume=False)
+    assert restart.should_resume(checkpointer, resume=True)
 
 
-def test_a_job_with_an_id_goes_on_when_machines_join(checkpointer, monkeypatch):
+def test_a_job_with_an_id_resumes_when_machines_join(checkpointer, monkeypatch):
     """torchrun counts no restart then, and a machine that comes later counts from 0."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job-17")
-    assert not restart.goes_on(checkpointer, resume=False)
+    assert not restart.should_resume(checkpointer, resume=False)
     checkpointer.save("model_0000001")
-    assert restart.goes_on(checkpointer, resume=False)
+    assert restart.should_resume(checkpointer, resume=False)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job-18")
-    assert not restart.goes_on(checkpointer, resume=False)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not restart.should_resume(checkpointer, resume=False), "its first start died early"
+
+
+def test_a_damaged_checkpoint_of_a_restarted_job_is_not_passed_over(checkpointer, monkeypatch):
+    assert not restart.should_resume(checkpointer, resume=False)
+    checkpointer.save("model_0000001")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    Path(checkpointer.get_checkpoint_file()).write_bytes(b"PK")
+    assert restart.should_resume(checkpointer, resume=False)
+    with pytest.raises(CheckpointError, match="model_0000001"):
+        checkpointer.resume_or_load("", resume=True)
 
 
 def test_a_checkpoint_that_only_some_machines_see_stops_the_job(checkpointer, monkeypatch):
     monkeypatch.setattr(restart.comm, "all_gather", lambda value: [value, False])
     with pytest.raises(CheckpointError, match=r"processes 1 of 0\.\.1 do not see the last"):
-        restart.goes_on(checkpointer, resume=True)
+        restart.should_resume(checkpointer, resume=True)
 
 
 def test_processes_meet_under_a_name_that_no_earlier_start_had():

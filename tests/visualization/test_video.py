@@ -46,7 +46,7 @@ def test_rates_that_mpeg_4_refuses(tmp_path):
 def test_what_can_not_be_written(tmp_path):
     with pytest.raises(OSError, match=r"cannot write video .*nowhere/a"):
         VideoWriter(tmp_path / "nowhere" / "a", 5, (36, 64))
-    with pytest.raises(OSError, match=r"cannot write video .*a\.mp4: is the disk full"):
+    with pytest.raises(OSError, match=r"is the disk full.*a\.mp4"):
         with VideoWriter(tmp_path / "a", 5, (36, 64)) as writer:
             for _ in range(3):
                 writer.write(np.zeros((36, 64, 3), np.uint8))

@@ -20,6 +20,7 @@ from PIL import Image
 from hiera_seg import hierarchy
 from hiera_seg.data.files import DatasetError
 from hiera_seg.data.generated.scene import SIZE, draw_scene
+from hiera_seg.disk import naming, replace_text
 
 CACHE_VARIABLE = "HIERA_SEG_CACHE"
 SPLITS = {"train": (0, 400), "val": (1, 60)}  # seed, number of scenes
@@ -129,8 +130,9 @@ def _draw_split(folder: Path, manifest: dict) -> None:
             image, labels = draw_scene(manifest["seed"], index, size)
             for kind, array in (("images", image), ("labels", labels)):
                 path = work / kind / f"{index:05d}.png"
-                Image.fromarray(array).save(path, compress_level=1)
-        (work / _MANIFEST).write_text(json.dumps(manifest))
+                with naming(path):
+                    Image.fromarray(array).save(path, compress_level=1)
+        replace_text(work / _MANIFEST, json.dumps(manifest))
         if folder.exists() and not _is_complete(folder, manifest):
             # Damaged, for instance by a cleaner of old files: out of the way, then away.
             damaged = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))

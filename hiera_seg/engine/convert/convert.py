@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hiera_seg.checkpoint import TREE_KEY, read_checkpoint
 from hiera_seg.config import CheckpointError, ConfigError
-from hiera_seg.engine.checkpoint import replace_file
+from hiera_seg.disk import replace_file
 from hiera_seg.engine.convert.classes import (
     match_classes,
     read_class_names,
@@ -153,10 +153,12 @@ def save_checkpoint(state: State, path: str | Path, hierarchy: Hierarchy) -> Non
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        data = {"model": state, TREE_KEY: hierarchy.to_dict()}
+        replace_file(path, lambda file: torch.save(data, file))
     except OSError as error:
-        raise CheckpointError(f"{path} can not be written: {error}") from error
-    data = {"model": state, TREE_KEY: hierarchy.to_dict()}
-    replace_file(path, lambda file: torch.save(data, file))
+        raise CheckpointError(
+            f"{error.filename or path}: cannot be written: {error.strerror}"
+        ) from error
 
 
 def _remap_classes(

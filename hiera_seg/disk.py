@@ -1,0 +1,91 @@
+"""Write files so that there is always a whole one, and so that errors name them."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from typing import IO
+
+
+def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under another name, and rename it once all of it is on the disk.
+
+    Args:
+        path: the file; what was there stays until the new one is whole. A link is followed, and
+            what is no regular file (``/dev/stdout``) is written to directly.
+        write: writes to an open binary file.
+
+    Raises:
+        OSError: it cannot be written; ``filename`` is `path`.
+    """
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        with naming(path), open(target, "wb") as file:
+            write(file)
+        return
+    # One temporary name per file: several processes write into a folder. What a killed one left is
+    # overwritten when the resumed run writes the same file.
+    temporary = f"{target}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(os.path.dirname(target))
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        if not isinstance(error, OSError | RuntimeError):
+            raise
+        raise _naming_error(error, path) from error
+
+
+def replace_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file in UTF-8 by :func:`replace_file`."""
+    replace_file(path, lambda file: file.write(text.encode()))
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Within it an OSError that names no file, as those of a full disk, names `path`."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = _system_error(error)
+        if cause is None or cause.filename is not None:
+            raise
+        raise _naming_error(error, path) from error
+
+
+def discard_pending(file: IO) -> None:
+    """Redirect an open file to the null device, so that what a failed write left in its buffers
+    does not fail again when the file is closed or the interpreter ends.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, file.fileno())
+    os.close(null)
+
+
+def _naming_error(error: Exception, path: str | os.PathLike) -> OSError:
+    cause = _system_error(error)
+    if cause is None:
+        return OSError(errno.EIO, str(error).strip().split("\n")[0], os.fspath(path))
+    return OSError(cause.errno or errno.EIO, cause.strerror or str(cause), os.fspath(path))
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """Return the error of the system behind an error: torch.save wraps it in ones of its own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _sync_folder(folder: str) -> None:
+    """Put a new name on the disk; not all file systems can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,92 @@
+"""Write the metrics of a run, with errors that name the file."""
+
+import importlib.util
+import logging
+import os
+import sys
+import threading
+
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+)
+
+from hiera_seg.disk import discard_pending, naming
+from hiera_seg.engine.failures import DISK_FAILURES
+
+logger = logging.getLogger(__name__)
+
+_report_in_thread, _report_in_handler = threading.excepthook, logging.Handler.handleError
+
+
+class MetricsFile(JSONWriter):
+    """Detectron2's ``metrics.json``."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self._path = path
+
+    def write(self) -> None:
+        try:
+            with naming(self._path):
+                super().write()
+        except OSError:
+            discard_pending(self._file_handle)
+            raise
+
+
+class TensorboardFile(TensorboardXWriter):
+    """Detectron2's tensorboard events."""
+
+    def __init__(self, folder: str):
+        # Its file has a name of its own for each start and process
+        self._path = os.path.join(folder, "events.out.tfevents.*")
+        with naming(self._path):
+            super().__init__(folder)
+
+    def write(self) -> None:
+        with naming(self._path):
+            super().write()
+
+    def close(self) -> None:
+        with naming(self._path):
+            super().close()
+
+
+def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
+    """Build the writers of a run: the terminal, ``metrics.json`` and, if installed, tensorboard."""
+    os.makedirs(folder, exist_ok=True)
+    writers = [CommonMetricPrinter(max_iter), MetricsFile(os.path.join(folder, "metrics.json"))]
+    if importlib.util.find_spec("tensorboard") is None:
+        logger.info("tensorboard is not installed: writing metrics.json and the log only")
+        return writers
+    return [*writers, TensorboardFile(folder)]
+
+
+def raise_disk_failures() -> None:
+    """Let a disk that cannot be written end this process by an error that names the file.
+
+    A log handler would print a traceback for each of its lines instead and continue; the thread
+    that writes tensorboard's file would print one, although its next call raises the error anyway.
+    """
+    threading.excepthook, logging.Handler.handleError = _in_thread, _in_handler
+
+
+def _in_thread(args: threading.ExceptHookArgs) -> None:
+    if not _of_disk(args.exc_value):
+        _report_in_thread(args)
+
+
+def _in_handler(handler: logging.Handler, record: logging.LogRecord) -> None:
+    error, stream = sys.exc_info()[1], getattr(handler, "stream", None)
+    if stream is None or not _of_disk(error):
+        _report_in_handler(handler, record)
+        return
+    discard_pending(stream)
+    raise OSError(error.errno, error.strerror, str(stream.name)) from error
+
+
+def _of_disk(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in DISK_FAILURES

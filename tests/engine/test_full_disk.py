@@ -1,0 +1,171 @@
+"""A run whose disk is full ends in one line that names a file, whatever was being written."""
+
+import logging
+import os
+import re
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.utils.events import EventStorage
+
+from hiera_seg import Hierarchy
+from hiera_seg.engine import writers
+from hiera_seg.engine.hooks import EvaluationRecord
+from hiera_seg.engine.writers import MetricsFile
+from hiera_seg.evaluation import HieraSemSegEvaluator
+from hiera_seg.inference.coco import CocoResultWriter
+from hiera_seg.losses import write_node_counts
+from hiera_seg.visualization import save_label_map
+
+from .test_command_line import SCRIPT
+
+
+@pytest.fixture
+def script(cfg, tiny_folder, tmp_path) -> list[str]:
+    """A command that trains on the tiny dataset and evaluates at every iteration."""
+    (tmp_path / "train.py").write_text(SCRIPT.format(folder=str(tiny_folder)))
+    cfg.SOLVER.MAX_ITER = 2
+    cfg.SOLVER.CHECKPOINT_PERIOD = 100
+    cfg.TEST.EVAL_PERIOD = 1
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    return [sys.executable, str(tmp_path / "train.py"), "--config-file", f"{tmp_path}/config.yaml"]
+
+
+def check_one_line(done: subprocess.CompletedProcess, file: str) -> None:
+    """Check that a run ended with one line that names a file, and no traceback."""
+    assert done.returncode in (1, 2), done.stderr[-3000:]
+    text = done.stdout + done.stderr
+    for noise in ("Traceback", "Logging error", "Exception ignored", "Exception in thread"):
+        assert noise not in text, text[-3000:]
+    (line,) = re.findall("(?m)^error: .*", done.stderr)
+    assert re.search(file, line), line
+
+
+@pytest.mark.parametrize(
+    ("limit", "file"),
+    [
+        (20, r"run\.lock: File too large"),
+        (1000, r"log\.txt: File too large"),
+        (1_000_000, r"model_final\.pth could not be written: File too large"),
+    ],
+)
+def test_a_file_that_cannot_grow_ends_the_run(script, limit, file):
+    done = subprocess.run(
+        script,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    check_one_line(done, file)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_to_resume_on_a_disk_that_is_still_full(script, tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system of 200 kB here: {mounted.stderr.decode().strip()}")
+    try:
+        command = [*script, "--resume", "OUTPUT_DIR", str(folder)]
+        first = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        check_one_line(first, rf"{folder}/\S+.* No space left on device")
+        with open(folder / "other", "wb") as file, pytest.raises(OSError):
+            while True:
+                os.write(file.fileno(), bytes(1024))
+        again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        check_one_line(again, rf"{folder}/\S+.* No space left on device")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def evaluate(folder: Path, street: Hierarchy) -> None:
+    evaluator = HieraSemSegEvaluator("tiny_street_train", output_dir=str(folder))
+    record = DatasetCatalog.get("tiny_street_train")[0]
+    evaluator.process([record], [{"sem_seg": torch.zeros(4, 40, 48)}])
+    evaluator.evaluate()
+
+
+def write_regions(folder: Path, street: Hierarchy) -> None:
+    with CocoResultWriter(folder, street) as writer:
+        writer.add("a.jpg", {"hiera_labels": [np.zeros((2, 2), np.int64)] * 2})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("hiera_metrics.json", evaluate),
+        ("confusion_group.npz", evaluate),
+        ("evaluations.jsonl", lambda folder, _: EvaluationRecord(str(folder)).add(1, {"mIoU": 1})),
+        ("rle-group.json", write_regions),
+        ("rle-images.json", write_regions),
+        ("a.png", lambda folder, s: save_label_map(folder / "a.png", np.zeros((2, 2), int), s)),
+        ("counts.json", lambda folder, _: write_node_counts(folder / "counts.json", {"car": 1})),
+        ("tree.yaml", lambda folder, street: street.to_yaml(folder / "tree.yaml")),
+    ],
+)
+def test_a_writer_names_its_file(name, write, street, tiny_dataset, tmp_path):
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OSError) as error:
+        write(tmp_path, street)
+    assert error.value.filename == str(tmp_path / name)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_metrics_name_their_file():
+    writer = MetricsFile("/dev/full")
+    with EventStorage(1) as storage, pytest.raises(OSError) as error:
+        storage.put_scalar("loss", 1.0)
+        writer.write()
+    assert error.value.filename == "/dev/full"
+    writer.close()
+
+
+def test_tensorboard_names_its_folder_and_its_thread_is_quiet(tmp_path):
+    pytest.importorskip("tensorboard")
+    code = """
+import resource, sys
+from detectron2.utils.events import EventStorage
+from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.engine.writers import TensorboardFile
+
+def main():
+    writer = TensorboardFile(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+    with EventStorage(1) as storage:
+        for i in range(100):
+            storage.iter = i
+            storage.put_scalar("loss", 1.0)
+            writer.write()
+        writer.close()
+
+exit_on_error(main)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    check_one_line(done, rf"{tmp_path}/events\.out\.tfevents\S*: File too large")
+
+
+def test_a_log_raises_once_and_other_errors_keep_their_report(monkeypatch, capsys):
+    for owner, name in ((threading, "excepthook"), (logging.Handler, "handleError")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back afterwards
+    writers.raise_disk_failures()
+    logger = logging.Logger("of a full disk")
+    logger.addHandler(logging.StreamHandler(open("/dev/full", "w")))
+    with pytest.raises(OSError) as error:
+        logger.info("x")
+    assert error.value.filename == "/dev/full"
+    logger.info("x")  # nothing is left of what failed
+    logger.info("%d", "x")
+    assert "Logging error" in capsys.readouterr().err
