@@ -1,23 +1,22 @@
-"""The only module that knows one Detectron2, or one torch, from another.
+"""Hide the differences between Detectron2 0.6 and main, and between versions of torch.
 
 Where Detectron2 0.6 (the last release) and main differ, and it matters here:
 
 - 0.6 keeps the process group of a machine in ``comm._LOCAL_PROCESS_GROUP`` and lets only its own
   ``launch`` set it; main has ``comm.create_local_process_group``.
-- ``SimpleTrainer`` asks for the data iterator when it is made (0.6) or at the first step (main).
-- ``DefaultTrainer.state_dict`` leaves the optimizer out (0.6) or has it in ``_trainer`` (main).
-- ``create_ddp_model`` passes ``device_ids`` in both, which DDP refuses on CPU.
-- Main has hooks with ``after_backward``, which a step has to call; its ``SimpleTrainer`` takes
-  periods for gathering metrics, which this package's own step does not use.
-- ``DetectionCheckpointer`` of main reads ``?matching_heuristics=True`` behind a path, by a state
-  that ``load`` sets for ``_load_file``; this package's checkpointer reads files itself, in both.
+- ``SimpleTrainer`` asks for the data iterator when it is made (0.6) or at the first step (main,
+  where ``_data_loader_iter`` is a read-only property).
+- Main calls ``after_backward`` of hooks, which a step that replaces ``run_step`` has to do itself.
 - ``ShapeSpec`` is a named tuple (0.6) or a dataclass (main): only its attributes are read.
-- Backbones of main may say how images are to be padded by ``padding_constraints``; the ViTs there,
-  which have no ``size_divisibility``, do only so.
-- ``ImageList.from_tensors``, ``EvalHook`` and ``build_detection_test_loader`` have more options in
-  main, all with defaults.
+- ``DefaultTrainer.state_dict`` leaves the optimizer out (0.6) or has it in ``_trainer`` (main).
+- Backbones of main specify padding by ``padding_constraints``, a read-only property; the ViTs
+  there do so by it alone, without ``size_divisibility``.
+- ``DetectionCheckpointer`` of main reads ``?matching_heuristics=True`` behind a path; the
+  checkpointer of this package does so in both.
+- ``SemSegEvaluator`` of main adds ``BoundaryIoU-<class>`` and ``min(IoU, B-Iou)-<class>`` to its
+  results, which ``HieraSemSegEvaluator`` does not compute.
 
-``tests/engine/as_detectron2_main.py`` puts these into the installed one and runs the package.
+``tests/engine/as_detectron2_main.py`` patches the first four into 0.6 and runs the package.
 
 Importing this module without Detectron2 says how to install it; the packages that need Detectron2
 import it first.

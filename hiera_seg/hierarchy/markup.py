@@ -60,8 +60,9 @@ def read_yaml(text: str, origin: str) -> Any:
                 documents += 1
                 if documents > 1:
                     fail("a second document: a hierarchy file holds one", origin, line)
-            elif isinstance(event, yaml.AliasEvent):
-                fail(f"alias *{event.anchor}: write the nodes out instead", origin, line)
+            elif getattr(event, "anchor", None) is not None:
+                mark = "alias *" if isinstance(event, yaml.AliasEvent) else "anchor &"
+                fail(f"{mark}{event.anchor}: write the nodes out instead", origin, line)
             elif isinstance(event, yaml.ScalarEvent):
                 builder.value(_yaml_scalar(loader, event, line))
             elif isinstance(event, yaml.MappingStartEvent):

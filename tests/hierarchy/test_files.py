@@ -126,7 +126,9 @@ def test_csv_with_paths(load):
         ("a.yaml", "# nothing\n", "a.yaml: the file is empty: it needs the key 'tree'"),
         ("a.yaml", "tree: [a]\n---\ntree: [b]\n",
          "a.yaml:2: a second document: a hierarchy file holds one"),
-        ("a.yaml", "tree: &all [a]\nlevels: *all\n", "a.yaml:2: alias *all: write the nodes out"
+        ("a.yaml", "name: x\ntree: &all [a]\n", "a.yaml:2: anchor &all: write the nodes out"
+         " instead"),
+        ("a.yaml", "tree: [a]\nlevels: *all\n", "a.yaml:2: alias *all: write the nodes out"
          " instead"),
         ("a.yaml", "tree: !!python/object/apply:os.getcwd []\n", "a.yaml:1: tag"
          " !!python/object/apply:os.getcwd is not allowed: a hierarchy file is plain data"),

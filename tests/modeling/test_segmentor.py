@@ -83,11 +83,15 @@ def test_what_third_party_code_reads(plain, hierarchy):
 
 
 class LikeViT(Recorder):
-    """Says how images are to be padded as the ViTs of Detectron2's main do, and no other way."""
+    """Specifies padding as the ViTs of Detectron2's main do, by a read-only property alone."""
 
     def __init__(self, square_size=0):
         super().__init__(0)
-        self.padding_constraints = {"size_divisiblity": 12, "square_size": square_size}
+        self.square_size = square_size
+
+    @property
+    def padding_constraints(self):
+        return {"size_divisiblity": 12, "square_size": self.square_size}
 
 
 def test_a_backbone_may_say_how_to_pad_as_in_detectron2_main(hierarchy, make_inputs):
