@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiera_seg.checkpoint.packages import local_path
 from hiera_seg.checkpoint.unpickle import (
     NUMBERS,
     SWITCH,
@@ -45,13 +46,13 @@ def read_file(path: str | Path) -> Any:
     unpickled.
 
     Args:
-        path: a local file.
+        path: a local file, or ``package://<package>/<file>``.
 
     Raises:
         CheckpointError: there is no such file, it is damaged or of another kind, or it names what
             could run code.
     """
-    path = Path(path)
+    path = Path(local_path(path))
     try:
         return _read(path)
     except CheckpointError:
