@@ -110,11 +110,11 @@ def _find_weights(cfg: CfgNode) -> str:
             return f"timm's own of {timm.NAME} (backbone), downloaded if they are not in its cache"
     if not path:
         return f"random ({key} is empty)"
-    file = local_path(path)
     if key == "MODEL.WEIGHTS":
-        if "://" in file:
-            return f"{path}, downloaded when a training begins"
-        file, _ = split_query(file)
+        path, _ = split_query(path)
+    file = local_path(path)
+    if key == "MODEL.WEIGHTS" and "://" in file:
+        return f"{path}, downloaded when a training begins"
     if not os.path.isfile(file):
         raise CheckpointError(f"there is no checkpoint file {path}; check {key}")
     return f"{path}{part}, {os.path.getsize(file) / 1e6:.1f} MB"
