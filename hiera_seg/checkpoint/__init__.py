@@ -2,6 +2,7 @@
 
 from hiera_seg.checkpoint.files import read_checkpoint, read_file
 from hiera_seg.checkpoint.loading import SafeCheckpointer
+from hiera_seg.checkpoint.packages import local_path
 from hiera_seg.checkpoint.trees import TREE_KEY, class_layers, tree_entries
 from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle, unsafe_pickle_allowed
 from hiera_seg.config import CheckpointError
@@ -12,6 +13,7 @@ __all__ = [
     "SafeCheckpointer",
     "allow_unsafe_pickle",
     "class_layers",
+    "local_path",
     "read_checkpoint",
     "read_file",
     "tree_entries",

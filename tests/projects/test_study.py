@@ -16,7 +16,7 @@ from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.metrics import collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
-from projects.HSSN.study import plan, run
+from projects.HSSN.study import plan, run, subsets
 from projects.HSSN.study.measure import (
     BOUNDARY_WIDTH,
     NUM_RESAMPLES,
@@ -79,6 +79,31 @@ def test_runs_wait_for_trunks_and_rates():
     assert plan.ready_runs(results, **options) == []
 
 
+def test_from_imagenet_weights_nothing_waits_for_a_trunk_or_for_rates():
+    arms = ["flat", "marginal_ce", "sibling_adjusted"]
+    options = {"data": ["camvid11"], "arms": arms}
+    results: dict = {}
+    begun = []
+    while ready := plan.ready_runs(results, **options):
+        begun += ready
+        finish(ready, results)
+    of = plan.DATA["camvid11"]
+    looks = [r for r in begun if r.stage == "rate"]
+    assert [(r.arm, r.iterations, r.train) for r in looks] == [
+        (arm, of.iterations // 3, ("fit",)) for arm in arms[:2]
+    ]
+    final = [r for r in begun if r.stage == "main"]
+    assert sorted((r.arm, r.seed) for r in final) == [(a, s) for a in arms for s in of.seeds]
+    assert not any(r.trunk for r in begun)
+    assert {(r.rate, r.test) for r in final} == {(of.rate, of.test)}
+    # an adjustment is chosen with the first look at its arm, which has not seen these images
+    tried = [r for r in begun if r.stage == "strength"]
+    assert {r.weights for r in tried} == {looks[1].key} and len(tried) == len(plan.STRENGTHS)
+    assert all(plan.keeps_weights(r) for r in (*looks, final[0]))
+    assert not plan.keeps_weights(tried[0])
+    assert not plan.keeps_weights(plan.rate_runs("camvid", "flat")[0])
+
+
 def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     results: dict = {}
     while ready := plan.ready_runs(results):
@@ -86,14 +111,15 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
         finish(ready, results)
     stages = [r["stage"] for r in results.values()]
     arms = (*plan.ARMS, *plan.PROPOSALS)
-    assert stages.count("main") == 2 * len(arms) * len(plan.SEEDS)
+    assert stages.count("main") == 3 * len(arms) * len(plan.SEEDS)
     assert stages.count("coarse") == 2 * (len(plan.FEW_ARMS) + len(plan.PROPOSALS))
     for stage in ("scratch_coarse", "scratch_tenth"):
         assert stages.count(stage) == 2 * len(plan.FEW_ARMS)
     # a network for each arm that is adjusted, and its powers for each adjustment
     own = plan.PROPOSALS.keys() - plan.STRENGTHS_OF.keys()
     networks = {plan.PROPOSALS[arm] for arm in own}
-    assert stages.count("strength") == 2 * (len(networks) + len(own) * len(plan.STRENGTHS))
+    adjusted = 3 * len(own) * len(plan.STRENGTHS)
+    assert stages.count("strength") == 2 * len(networks) + adjusted
     for r in results.values():
         assert bool(r["weights"]) == (r["arm"] in plan.PROPOSALS)
         if r["weights"]:
@@ -191,6 +217,17 @@ def test_parts_of_a_dataset(street):
         "pavement": "flat/ground", "road": "flat/ground", "car": "vehicle/four",
         "bus": "vehicle/four", "bike": "vehicle/bike", "void": None,
     }  # fmt: skip
+
+
+def test_ends_of_drives_are_held_out(monkeypatch):
+    frames = [{"file_name": f"{drive}_{i:03}.png"} for drive in ("a", "b") for i in range(10)]
+    monkeypatch.setattr(subsets.DatasetCatalog, "get", {"street": frames}.get)
+    found = {
+        ends: [Path(d["file_name"]).stem for d in subsets.list_drives("street", 0.2, ends=ends)]
+        for ends in (True, False)
+    }
+    assert found[True] == ["a_008", "a_009", "b_008", "b_009"]
+    assert len(found[False]) == 16 and not {*found[True]} & {*found[False]}
 
 
 def test_the_control_shifts_leaves_by_their_share_of_all_pixels(tmp_path):
@@ -351,3 +388,5 @@ def test_several_processes_add_lines_and_half_a_line_is_passed_over(tmp_path):
     with open(path, "a") as file:
         file.write('{"key": "half')
     assert set(run.read_results(path)) == {str(i) for i in range(8)}
+    run.add_result(path, {"key": "whole"})
+    assert set(run.read_results(path)) == {*map(str, range(8)), "whole"}

@@ -42,12 +42,25 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
     assert "| bce | -0.20 | +2.80 ▲ | +1.80 ▲ |\n*No run" in text.replace("\n\n", "\n")
     assert "tree_min" not in text
     assert text.endswith("\n*No run of main on person_part yet.*")
+    other = tmp_path / "other.md"
+    other.write_text("mine <!-- study: levels main camvid --> old\n<!-- /study --> mine too")
+    more = plan.final_runs("camvid", "tree_min", 0.02, ["main"])[0]
+    lines = [results[planned.key] | {"levels": []}, result(more) | {"processor": "Z80"}]
+    (tmp_path / "more.jsonl").write_text("\n".join(json.dumps(r) for r in lines))
     args = argparse.Namespace(
-        results=tmp_path / "results.jsonl", template=page.HERE / "template.md", output=tmp_path
-    )
+        results=tmp_path / "results.jsonl", template=page.HERE / "template.md", output=tmp_path,
+        add=tmp_path / "more.jsonl", pages=[other],
+    )  # fmt: skip
     page.main(args)
+    marked = other.read_text()
+    assert marked.startswith("mine <!-- study: levels main camvid -->\n\n| arm | seeds |")
+    assert marked.endswith("\n\n<!-- /study --> mine too") and "old" not in marked
+    # 500 iterations of half a second and 200 seconds of test
+    assert "| tree_min | 1 | 30.00 | 40.00 | 50.00 | 8 | Z80 |" in marked
+    page.main(args)
+    assert other.read_text() == marked
     made = (tmp_path / "README.md").read_text()
-    assert "{{" not in made and "6 runs" in made
+    assert "{{" not in made and "7 runs" in made
     assert "](differences-camvid.png)" in made and "person_part.png" not in made
     assert (tmp_path / "differences-camvid.png").stat().st_size > 5000
     assert (tmp_path / "leaves-camvid.png").stat().st_size > 5000

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hiera_seg.checkpoint import read_checkpoint
+from hiera_seg.checkpoint import local_path, read_checkpoint
 from hiera_seg.checkpoint.files import misfit
 from hiera_seg.config import CheckpointError
+from hiera_seg.modeling.backbones import efficientnet_pytorch
 
 KEY = "MODEL.HIERA_SEG.TIMM"
 SHOWN = 5  # names in a message
@@ -22,19 +23,20 @@ def load_timm_file(
     """Load a classifier's weights into timm's feature network of the same model, in place.
 
     Every parameter and buffer of the network has to be in the file; what the file has besides (the
-    classifier, a stage that is not used) is left. Where names differ, timm's own filter for foreign
-    files of that model is tried.
+    classifier, a stage that is not used) is left. Names of efficientnet-pytorch are translated;
+    where others differ, timm's own filter for foreign files of that model is tried.
 
     Args:
         timm: the package.
         net: what ``timm.create_model(name, features_only=True)`` gave.
         name: of the model.
-        path: a local file, ``.pth`` or ``.safetensors``.
+        path: a file, ``.pth`` or ``.safetensors``, local or ``package://<package>/<file>``.
         in_channels: of ``net``.
 
     Raises:
         CheckpointError: the file is not there, can not be read, or does not fit.
     """
+    path = local_path(path)
     if not os.path.isfile(path):
         raise CheckpointError(f"{KEY}.CHECKPOINT is {path}; there is no such file")
     try:
@@ -43,6 +45,8 @@ def load_timm_file(
         raise CheckpointError(f"{KEY}.CHECKPOINT: {error}") from error
     full = timm.create_model(name, pretrained=False, in_chans=in_channels)
     native = _native_names(net, full)
+    if efficientnet_pytorch.MARK in state:
+        state = efficientnet_pytorch.translate(state, full.state_dict(), path)
     missing, misfits = _compare(net, native, state)
     if missing or misfits:
         filtered = _filter_foreign(timm, name, state, full)

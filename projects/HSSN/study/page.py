@@ -1,6 +1,7 @@
 """Make the study's page: `python -m projects.HSSN.study.page` from the repository's root.
 
-`template.md` holds the words; every number of README.md comes from `results.jsonl`.
+`template.md` holds the words; every number of README.md comes from `results.jsonl`. Other pages
+have tables of it between `<!-- study: name argument ... -->` and `<!-- /study -->`.
 """
 
 import argparse
@@ -28,13 +29,18 @@ from .plan import (
     strength_runs,
 )
 from .plots import plot_differences, plot_leaves
-from .run import QUICK, RESULTS, read_results
+from .run import QUICK, RESULTS, add_result, read_results
 
 HERE = Path(__file__).parent
+PAGES = (HERE.parent / "README.md",)  # others that have tables of the study
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.add:
+        add_missing(args.results, read_results(args.add))
     results = read_results(args.results)
+    for page in args.pages:
+        page.write_text(fill_marked(page.read_text(), results))
     text = fill(args.template.read_text(), results)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "README.md").write_text(text)
@@ -53,6 +59,24 @@ def fill(template: str, results: Results) -> str:
         return str(BLOCKS[name](results, *arguments))
 
     return re.sub(r"\{\{(.+?)\}\}", replaced, template)
+
+
+def fill_marked(text: str, results: Results) -> str:
+    """Put what a block makes between its marks in a page that is written by hand otherwise."""
+
+    def replaced(match: re.Match) -> str:
+        name, *arguments = match[2].split()
+        return f"{match[1]}\n\n{BLOCKS[name](results, *arguments)}\n\n<!-- /study -->"
+
+    return re.sub(r"(<!-- study: (.+?) -->).*?<!-- /study -->", replaced, text, flags=re.DOTALL)
+
+
+def add_missing(path: Path, found: Results) -> None:
+    """Append the results that a file of results lacks."""
+    there = read_results(path)
+    for key, result in found.items():
+        if key not in there:
+            add_result(path, result)
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -103,6 +127,30 @@ def arm_table(results: Results, stage: str, data: str) -> str:
     missing = [arm for arm in planned_arms(stage) if arm not in arms]
     note = f"\n\nStill to be run: {', '.join(missing)}." if missing else ""
     return table([*header, "CPU s / it."], rows) + note
+
+
+def level_table(results: Results, stage: str, data: str) -> str:
+    """mIoU at every level, and what a run took: the short form of `arm_table`."""
+    rows = []
+    for arm in arms_of(results, stage, data):
+        runs = of(results, stage, data, arm)
+        levels = runs[0]["levels"]
+        columns = [arm, str(len(runs))]
+        for level in reversed(range(len(levels))):
+            columns.append(mean_and_deviation(r["metrics"]["mIoU"][level] for r in runs))
+        times = [core_minutes(r) for r in runs if r.get("seconds_per_iteration")]
+        columns.append(f"{np.median(times):.0f}" if times else "")
+        columns.append(", ".join(sorted({r.get("processor", "") for r in runs} - {""})))
+        rows.append(columns)
+    if not rows:
+        return f"*No run of {stage} on {data} yet.*"
+    return table(["arm", "seeds", *reversed(levels), "minutes of a core", "processor"], rows)
+
+
+def core_minutes(result: Mapping) -> float:
+    """What a run took of one core: its training and its test."""
+    training = result["iterations"] * (result.get("seconds_per_iteration") or 0.0)
+    return (training + result["test_seconds"]) / 60
 
 
 def difference_table(results: Results, stage: str, data: str, baseline: str = BASELINE) -> str:
@@ -160,7 +208,7 @@ def rate_table(results: Results, data: str) -> str:
         done = [results.get(run.key) for run in rate_runs(data, arm)]
         if all(done):
             rows[arm] = [mean_miou(r) for r in done]
-    return choice_table(rows, RATES)
+    return choice_table(rows, RATES if DATA[data].rate is None else [DATA[data].rate])
 
 
 def strength_table(results: Results, data: str) -> str:
@@ -265,8 +313,7 @@ def hours(results: Results, which: str = "all") -> str:
             and r["seed"] in (0, *QUICK["seeds"])  # 0: trunks and rates
         )
         if chosen:
-            training = r["iterations"] * (r.get("seconds_per_iteration") or 0.0)
-            seconds += training + r["test_seconds"]
+            seconds += 60 * core_minutes(r)
     return f"{seconds / 3600:.1f}"
 
 
@@ -295,6 +342,7 @@ def progress(results: Results) -> str:
 
 BLOCKS: dict[str, Callable[..., str]] = {
     "arms": arm_table,
+    "levels": level_table,
     "differences": difference_table,
     "decoding": decoding_table,
     "places": place_table,
@@ -320,6 +368,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="json lines (%(default)s)")
     parser.add_argument("--template", type=Path, default=HERE / "template.md")
     parser.add_argument("--output", type=Path, default=HERE, help="folder of page and plots")
+    parser.add_argument("--add", type=Path, help="first add the runs of these json lines")
+    parser.add_argument("--pages", type=Path, nargs="*", default=PAGES, help="with marked tables")
     return parser.parse_args()
 
 

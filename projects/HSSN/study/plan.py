@@ -38,11 +38,15 @@ STRENGTHS_OF = {  # others choose their own
 FEW_ARMS = ("flat", "marginal_ce", "level_ce", "focal_tree_min")  # of the questions about data
 SCRATCH_ARMS = ("flat", "level_ce", "focal_tree_min")
 RATES = (0.002, 0.02, 0.2)
+LITE0_RATE = 0.001  # of AdamW, from ImageNet weights; the same for all arms
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of proposals
 SEEDS = (1, 2, 3)
+LITE0_SEEDS = (0, 1, 2)
+ALL_SEEDS = (0, *SEEDS)
 SCRATCH_RATE = 0.05  # the rate of the shipped configs, all of them from scratch
 TRUNK_ITERATIONS = 2500
 ITERATIONS = 500
+LITE0_ITERATIONS = 2400
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,22 @@ class Data:
         train: the registered training set.
         test: the registered test set.
         val: where rates are chosen; None: `held_out` images of `train`.
-        held_out: images of `train` that rates are chosen on.
-        middle_level: the level that coarse labels are cut at.
+        held_out: images of `train` that rates are chosen on; below 1: the last share of each drive.
+        middle_level: the level that coarse labels are cut at; None: nobody asks about them.
+        rate: the rate of every arm, all of which start from ImageNet weights; None: every arm
+            starts from a trunk and has a rate of its own.
+        iterations: of a final run.
+        seeds: of the final runs.
     """
 
     train: str
     test: str
     val: str | None
-    held_out: int
+    held_out: float
     middle_level: str | None
+    rate: float | None = None
+    iterations: int = ITERATIONS
+    seeds: tuple[int, ...] = SEEDS
 
 
 DATA = {
@@ -71,6 +82,13 @@ DATA = {
     # CamVid has validation images of its own
     "camvid": Data("hiera_camvid_train", "hiera_camvid_test", "hiera_camvid_val", 0, "kind"),
     "generated": Data("hiera_generated_train", "hiera_generated_val", None, 60, None),
+    # Neighbouring frames of a drive are nearly the same image, so whole ends of drives are held out
+    "camvid11": Data(
+        *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
+        rate=LITE0_RATE,
+        iterations=LITE0_ITERATIONS,
+        seeds=LITE0_SEEDS,
+    ),
 }
 
 
@@ -143,14 +161,16 @@ def trunk_run(data: str) -> Run:
 
 
 def rate_runs(data: str, arm: str) -> list[Run]:
-    """A third of the schedule at each rate."""
-    return [
-        Run("rate", data, arm, 0, rate, ITERATIONS // 3, ("fit",), val_set(data)) for rate in RATES
-    ]
+    """A third of the schedule at each rate; a first look at the arm where there is one rate."""
+    of, trunk = DATA[data], DATA[data].rate is None
+    at = (of.iterations // 3, ("fit",), val_set(data), trunk)
+    return [Run("rate", data, arm, 0, rate, *at) for rate in (RATES if trunk else (of.rate,))]
 
 
 def chosen_rate(data: str, arm: str, results: Mapping[str, dict]) -> float | None:
     """The rate with the best mean of the levels' mIoU on held-out images; None: not all there."""
+    if DATA[data].rate is not None:
+        return DATA[data].rate
     best = best_run(rate_runs(data, arm), results)
     return best and best.rate
 
@@ -173,10 +193,13 @@ def strength_runs(data: str, arm: str, rate: float) -> tuple[Run, list[Run]]:
     """The network that a proposal's strength is chosen with, and a run for each strength.
 
     The network has the rate and the whole schedule of its arm, but has not seen the held-out
-    images.
+    images. From ImageNet weights it is the first look at its arm.
     """
     at = (0, rate, ITERATIONS, ("fit",), val_set(data))
     network = Run("strength", data, PROPOSALS[arm], *at)
+    if DATA[data].rate is not None:
+        (network,) = rate_runs(data, PROPOSALS[arm])
+        at = (0, rate, network.iterations, ("fit",), val_set(data), False)
     tried = [Run("strength", data, arm, *at, weights=network.key, strength=s) for s in STRENGTHS]
     return network, tried
 
@@ -213,16 +236,16 @@ def proposal_runs(
 def final_runs(data: str, arm: str, rate: float, stages: Iterable[str]) -> list[Run]:
     """The runs of one arm at its rate, scored on the test set."""
     runs = []
-    test = DATA[data].test
-    for seed in SEEDS:
-        at = (seed, rate, ITERATIONS)
-        first = seed == SEEDS[0]
+    of = DATA[data]
+    for seed in of.seeds:
+        at = (seed, rate, of.iterations)
+        first = seed == of.seeds[0]
         if "main" in stages and data != "generated":
-            runs.append(Run("main", data, arm, *at, ("all",), test))
+            runs.append(Run("main", data, arm, *at, ("all",), of.test, of.rate is None))
         if "check" in stages and data == "generated" and first:
-            runs.append(Run("check", data, arm, *at, ("all",), test))
-        if "coarse" in stages and first and arm in FEW_ARMS and data != "generated":
-            runs.append(Run("coarse", data, arm, *at, half_known(arm), test))
+            runs.append(Run("check", data, arm, *at, ("all",), of.test))
+        if "coarse" in stages and first and arm in FEW_ARMS and of.middle_level:
+            runs.append(Run("coarse", data, arm, *at, half_known(arm), of.test))
     return runs
 
 
@@ -272,13 +295,19 @@ STAGES = (
 KEPT_STAGES = frozenset(("main", "coarse"))  # whose weights proposals decode
 
 
+def keeps_weights(run: Run) -> bool:
+    """Whether something decodes the weights of a run again."""
+    looks = run.stage == "rate" and DATA[run.data].rate is not None
+    return not run.weights and (run.stage in KEPT_STAGES | {"strength"} or looks)
+
+
 def ready_runs(
     results: Mapping[str, dict],
     *,
     data: Iterable[str] = tuple(DATA),
     arms: Iterable[str] = (*ARMS, *PROPOSALS),
     stages: Iterable[str] = STAGES,
-    seeds: Iterable[int] = SEEDS,
+    seeds: Iterable[int] = ALL_SEEDS,
 ) -> list[Run]:
     """The runs that are still to be done and wait for nothing, the most telling ones first.
 
@@ -289,10 +318,11 @@ def ready_runs(
     stages, arms, seeds = tuple(stages), tuple(arms), tuple(seeds)
     wanted: list[Run] = []
     for name in data:
-        if name != "generated":
+        pretrained = DATA[name].rate is not None
+        if name != "generated" and not pretrained:
             runs = [r for r in scratch_runs(name) if r.stage in stages and r.seed in seeds]
             wanted += [r for r in runs if r.arm in arms]
-        if trunk_run(name).key not in results:
+        if not pretrained and trunk_run(name).key not in results:
             wanted.append(trunk_run(name))
             continue
         for arm in arms:
@@ -301,9 +331,9 @@ def ready_runs(
                 wanted += [r for r in runs if r.seed in seeds or r.stage == "strength"]
                 continue
             rate = chosen_rate(name, arm, results)
-            if rate is None:
+            if rate is None or (pretrained and "rate" in stages):
                 wanted += rate_runs(name, arm)
-            else:
+            if rate is not None:
                 wanted += [r for r in final_runs(name, arm, rate, stages) if r.seed in seeds]
     # two proposals may wait for one network
     missing = {run.key: run for run in wanted if run.key not in results}

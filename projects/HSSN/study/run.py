@@ -25,7 +25,17 @@ from hiera_seg.losses import read_node_counts
 from hiera_seg.modeling import HieraSegmentor
 
 from .measure import measure
-from .plan import ARMS, DATA, KEPT_STAGES, PROPOSALS, SEEDS, STAGES, Run, ready_runs, trunk_run
+from .plan import (
+    ALL_SEEDS,
+    ARMS,
+    DATA,
+    PROPOSALS,
+    STAGES,
+    Run,
+    keeps_weights,
+    ready_runs,
+    trunk_run,
+)
 from .proposals import adjust_priors, ensure_counts
 from .subsets import PREFIX, register_subsets
 
@@ -55,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     arms = (*ARMS, *PROPOSALS)
     parser.add_argument("--arms", nargs="+", choices=arms, default=arms, metavar="ARM")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE")
-    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS)
+    parser.add_argument("--seeds", nargs="+", type=int, choices=ALL_SEEDS, default=ALL_SEEDS)
     parser.add_argument("--quick", action="store_true", help="a telling part, in about an hour")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (cores)")
     parser.add_argument("--list", action="store_true", help="show what would be run next, and stop")
@@ -137,9 +147,13 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
 def add_result(path: Path, result: dict[str, Any]) -> None:
     """Append a line; several processes may."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    with open(path, "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps(result) + "\n")
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a killed process left half a line
+                file.write(b"\n")
+        file.write(json.dumps(result).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -193,7 +207,7 @@ def train(run: Run, output: Path, results: Path) -> None:
         del found["bootstrap"]
     if run == trunk_run(run.data):
         save_trunk(model, trunk_file(run.data, output))
-    if run.stage in KEPT_STAGES | {"strength"} and not run.weights:
+    if keeps_weights(run):
         torch.save({"model": model.state_dict()}, folder / WEIGHTS)  # before a line says it is done
     add_result(
         results,
@@ -205,6 +219,7 @@ def train(run: Run, output: Path, results: Path) -> None:
             "leaves": list(model.hierarchy.display_names[: model.hierarchy.num_leaves]),
             "torch": torch.__version__,
             "machine": platform.machine(),
+            "processor": processor(),
         },
     )
     (folder / "last_checkpoint").unlink(missing_ok=True)  # first: it names one of them
@@ -223,6 +238,15 @@ def train_arm(cfg: CfgNode) -> tuple[HieraSegmentor, dict[str, Any]]:
         "seconds_per_iteration": round(seconds / iterations, 4) if iterations else None,
         "loss": last_loss(Path(cfg.OUTPUT_DIR) / "metrics.json"),
     }
+
+
+def processor() -> str:
+    """The name of this machine's processor, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
 
 
 def load_proposal(run: Run, cfg: CfgNode, counts: Path) -> HieraSegmentor:

@@ -1,6 +1,7 @@
 """Parts of the study's datasets: held-out images, a tenth of the images, halves with coarse labels.
 
-A part is chosen by the hashes of file names, so that it is the same on every machine.
+A part is chosen by the hashes of file names, or cut from each drive in the order of its frames, so
+that it is the same on every machine.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ PREFIX = "hiera_study"
 
 
 def register_subsets(
-    data: str, source: str, *, held_out: int, middle_level: str | None = None
+    data: str, source: str, *, held_out: float, middle_level: str | None = None
 ) -> None:
     """Register the parts of a training set.
 
@@ -26,6 +27,8 @@ def register_subsets(
         data: name of the study's dataset; the parts are ``hiera_study_<data>_<part>``.
         source: name of the registered training set.
         held_out: images of the part "val"; "fit" is the rest. 0: "fit" is all of them, no "val".
+            Between 0 and 1: "val" is the last share of each drive, which is what stands before the
+            "_" in the names of its frames.
         middle_level: the level that labels of the part "coarse" are cut at.
 
     The parts: "fit", "val", "all", "tenth" (of all), "fine" and "coarse" (the halves of all; in
@@ -33,13 +36,13 @@ def register_subsets(
     """
     parts: dict[str, Callable[[int], slice]] = {
         "all": lambda n: slice(0, n),
-        "fit": lambda n: slice(held_out, n),
+        "fit": lambda n: slice(int(held_out), n),
         "tenth": lambda n: slice(0, round(n / 10)),
         "fine": lambda n: slice(0, n // 2),
         "coarse": lambda n: slice(n // 2, n),
     }
     if held_out:
-        parts["val"] = lambda n: slice(0, held_out)
+        parts["val"] = lambda n: slice(0, int(held_out))
     if middle_level is None:
         del parts["coarse"]
     for part, cut in parts.items():
@@ -51,9 +54,12 @@ def register_subsets(
         label_map = meta.label_map
         if part == "coarse":
             label_map = coarse_label_map(meta, tree, middle_level)
+        listed = partial(list_part, source, cut)
+        if 0 < held_out < 1 and part in ("fit", "val"):
+            listed = partial(list_drives, source, held_out, ends=part == "val")
         register_hierarchical_dataset(
             name,
-            partial(list_part, source, cut),
+            listed,
             hierarchy=tree,
             label_map=label_map,
             raw_classes=meta.get("raw_classes"),
@@ -65,6 +71,18 @@ def list_part(source: str, cut: Callable[[int], slice]) -> list[dict]:
     records = DatasetCatalog.get(source)
     shuffled = sorted(range(len(records)), key=lambda i: _hash(records[i]["file_name"]))
     return [records[i] for i in sorted(shuffled[cut(len(records))])]
+
+
+def list_drives(source: str, share: float, *, ends: bool) -> list[dict]:
+    """The dicts of the last share of each drive, or of all that comes before it."""
+    drives: dict[str, list[dict]] = {}
+    for record in sorted(DatasetCatalog.get(source), key=lambda record: record["file_name"]):
+        drives.setdefault(Path(record["file_name"]).stem.partition("_")[0], []).append(record)
+    found = []
+    for frames in drives.values():
+        cut = round(len(frames) * (1 - share))
+        found += frames[cut:] if ends else frames[:cut]
+    return found
 
 
 def coarse_label_map(meta: Metadata, tree: Hierarchy, level: str) -> dict:

@@ -1,0 +1,83 @@
+"""Weights of installed packages: located without being imported."""
+
+import sys
+
+import pytest
+import torch
+from detectron2.utils.file_io import PathManager
+
+from hiera_seg.checkpoint import CheckpointError, SafeCheckpointer, read_checkpoint
+from hiera_seg.checkpoint.packages import locate
+
+STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package on the import path that fails when it is imported, with weights in a folder."""
+    folder = tmp_path / "some_weights"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise SystemExit('the package was imported')")
+    torch.save(STATE, folder / "models" / "net.pth")
+    (tmp_path / "secret.pth").write_bytes(b"outside")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return folder
+
+
+def test_a_file_is_found_and_its_package_is_not_imported(package):
+    assert locate("package://some_weights/models/net.pth") == str(package / "models" / "net.pth")
+    assert "some_weights" not in sys.modules
+
+
+def test_everything_that_reads_checkpoints_takes_the_path(package):
+    path = "package://some_weights/models/net.pth"
+    model = torch.nn.Linear(3, 2)
+    SafeCheckpointer(model).load(path)
+    assert torch.equal(model.weight, STATE["weight"])
+    assert torch.equal(read_checkpoint(path)["bias"], STATE["bias"])
+    with PathManager.open(path, "rb") as file:
+        assert torch.load(file, weights_only=True).keys() == STATE.keys()
+    assert PathManager.isfile(path) and PathManager.exists(path)
+    assert not PathManager.exists("package://some_weights/models/gone.pth")
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("package://some_weights/../secret.pth", r"'\.\.'"),
+        ("package://some_weights/models/../../secret.pth", r"'\.\.'"),
+        ("package://some_weights//etc/passwd", "<package>/<file>"),
+        ("package://some_weights/models\\..\\..\\secret.pth", "<package>/<file>"),
+        ("package://some_weights.models/net.pth", "<package>/<file>"),
+        ("package://../secret.pth", "<package>/<file>"),
+        ("package://some_weights/", "<package>/<file>"),
+        ("package://some_weights", "<package>/<file>"),
+        ("package://some_weights/models", "some_weights has no file models"),
+        ("package://some_weights/gone.pth", "some_weights has no file gone.pth"),
+        ("package://not_there_at_all/net.pth", "pip install not-there-at-all"),
+        ("package://sys/net.pth", "sys has no file net.pth"),
+    ],
+)
+def test_other_paths_are_refused_with_the_path_and_what_to_do(package, path, named):
+    for read in (locate, read_checkpoint, SafeCheckpointer(torch.nn.Linear(3, 2)).load):
+        with pytest.raises(CheckpointError, match=named) as caught:
+            read(path)
+        assert path in str(caught.value)
+
+
+def test_files_of_packages_are_never_written(package):
+    with pytest.raises(CheckpointError, match="package://some_weights/new.pth"):
+        PathManager.open("package://some_weights/new.pth", "wb")
+    assert not (package / "new.pth").exists()
+
+
+def test_a_package_may_hold_what_could_run_code(package):
+    """Files of a package are trusted no more than others."""
+
+    class RunsCode:
+        def __reduce__(self):
+            return print, ("it ran",)
+
+    torch.save({"model": RunsCode()}, package / "bad.pth")
+    with pytest.raises(CheckpointError, match="builtins.print"):
+        read_checkpoint("package://some_weights/bad.pth")
