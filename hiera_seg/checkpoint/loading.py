@@ -6,9 +6,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import nn
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from torch import Tensor, nn
 
-from hiera_seg.checkpoint.files import as_tensor, read_file
+from hiera_seg.checkpoint.files import as_tensor, misfit, read_file
 from hiera_seg.checkpoint.trees import TREE_KEY, class_layers, difference, move_rows, tree_of
 from hiera_seg.config import CheckpointError
 from hiera_seg.hierarchy import Hierarchy, HierarchyError
@@ -68,7 +69,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         if heuristics:
             checkpoint["matching_heuristics"] = True
         names = self.checkpointables if checkpointables is None else checkpointables
+        check_values(self.model, checkpoint["model"], path)
         self._check_tree(checkpoint, path, resumes=any(name in checkpoint for name in names))
+        self._match_names(checkpoint, path)
         incompatible = self._load_model(checkpoint)
         # Of a file without versions torch does not miss the step counts of batch norms
         wanted = {key for key, _ in self.model.named_parameters()} or set(self.model.state_dict())
@@ -84,6 +87,16 @@ class SafeCheckpointer(DetectionCheckpointer):
                 self.logger.info(f"Loading {name} from {path} ...")
                 self._load_state(name, checkpoint.pop(name), path)
         return checkpoint
+
+    def _match_names(self, checkpoint: dict[str, Any], path: str) -> None:
+        """Rename tensors by Detectron2's heuristics, where the checkpoint is to be loaded so."""
+        if checkpoint.pop("matching_heuristics", False):
+            checkpoint["model"] = align_and_update_state_dicts(
+                self.model.state_dict(),
+                checkpoint["model"],
+                c2_conversion=checkpoint.get("__author__") == "Caffe2",
+            )
+            check_values(self.model, checkpoint["model"], path)
 
     def _local_path(self, path: str) -> str:
         try:
@@ -172,6 +185,28 @@ class SafeCheckpointer(DetectionCheckpointer):
                 f"({type(error).__name__}: {reason}); to begin a new run from its weights, set "
                 "MODEL.WEIGHTS to it and leave --resume away"
             ) from error
+
+
+def check_values(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """Raise unless tensors hold values that a model can have.
+
+    Args:
+        model: the model that they are loaded into.
+        state: tensors by name; names and shapes that do not fit are not looked at.
+        path: the file, for messages.
+
+    Raises:
+        CheckpointError: a tensor of integers or complex numbers for a parameter of floats, or one
+            of NaN alone; the message names file and tensor.
+    """
+    own = model.state_dict()
+    for name, value in state.items():
+        target = own.get(name, own.get(name.removeprefix("module.")))
+        reason = misfit(value, target) if isinstance(target, Tensor) else ""
+        if reason:
+            raise CheckpointError(
+                f"{path}: tensor {name} {reason}; use an intact checkpoint of floats"
+            )
 
 
 def split_query(path: str) -> tuple[str, bool]:

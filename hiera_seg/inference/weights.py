@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from hiera_seg.checkpoint import SafeCheckpointer
+from hiera_seg.checkpoint.loading import check_values
 from hiera_seg.config import CheckpointError
 from hiera_seg.hierarchy import Hierarchy
 
@@ -86,6 +87,7 @@ def take_average(model: nn.Module, found: Mapping[str, Any], path: str) -> None:
     if "ema" not in found:
         return
     try:
+        check_values(model, found["ema"], path)
         model.load_state_dict(found["ema"])
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())

@@ -208,6 +208,61 @@ def test_a_checkpoint_of_something_else_is_named(content, reason):
     assert "\n" not in str(caught.value)
 
 
+NAN, WEIGHT = float("nan"), "sem_seg_head.hidden.weight"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (torch.ones(4, 3, dtype=torch.int64), "is int64 in the file, but float32 in the model"),
+        (torch.ones(4, 3, dtype=torch.bool), "is bool in the file"),
+        (torch.ones(4, 3, dtype=torch.complex64), "is complex64 in the file"),
+        (torch.full((4, 3), NAN), "holds nothing but NaN"),
+        (torch.full((4, 3), NAN).half(), "holds nothing but NaN"),
+    ],
+)
+def test_values_that_a_model_cannot_have_are_named(trained, value, reason, wrapped):
+    state = {**trained.state_dict(), WEIGHT: value}
+    torch.save({f"module.{k}" if wrapped else k: v for k, v in state.items()}, "x.pth")
+    model = Segmentor(STREET)
+    with pytest.raises(CheckpointError, match=rf"^x\.pth: .*{WEIGHT} {reason}"):
+        SafeCheckpointer(model).load("x.pth")
+    with pytest.raises(CheckpointError, match=rf"^x\.pth: .*{WEIGHT} {reason}"):
+        load_weights(model, "x.pth")
+
+
+def test_rows_that_move_and_averages_are_of_floats_too(trained):
+    content = torch.load("street.pth")
+    integers = {k: v.long() for k, v in trained.state_dict().items()}
+    torch.save({**content, "model": integers}, "x.pth")
+    with pytest.raises(CheckpointError, match=r"^x\.pth: .*sem_seg_head\.\S+ is int64"):
+        SafeCheckpointer(Segmentor(REORDERED), map_classes=True).load("x.pth")
+    torch.save({**content, "ema": integers}, "x.pth")
+    with pytest.raises(CheckpointError, match=r"x\.pth: .*sem_seg_head\.\S+ is int64"):
+        load_weights(Segmentor(STREET), "x.pth", average=True)
+
+
+def test_integers_in_a_zoo_file_are_named():
+    content = {"model": {**zoo_pickle(), "stem.conv1.weight": np.ones((2, 3, 1, 1), np.int64)}}
+    with open("R-50.pkl", "wb") as file:
+        pickle.dump({**content, "__author__": "x", "matching_heuristics": True}, file)
+    with pytest.raises(CheckpointError, match=r"^R-50\.pkl: .*stem\.conv1\.weight is int64"):
+        SafeCheckpointer(Backbone()).load("R-50.pkl")
+
+
+def test_counters_may_be_of_other_integers_and_whole_floats_alone():
+    model = nn.BatchNorm2d(2)
+    state = model.state_dict()
+    for count in (torch.tensor(7, dtype=torch.int32), torch.tensor(7.0)):
+        torch.save({**state, "num_batches_tracked": count}, "x.pth")
+        SafeCheckpointer(model).load("x.pth")
+        assert model.num_batches_tracked == 7
+    torch.save({**state, "num_batches_tracked": torch.tensor(7.5)}, "x.pth")
+    with pytest.raises(CheckpointError, match=r"^x\.pth: .*num_batches_tracked is float32"):
+        SafeCheckpointer(model).load("x.pth")
+
+
 def test_weights_of_something_else_are_named_under_batch_norms_too():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     torch.save({"model": {"layer.weight": torch.ones(2)}}, "x.pth")

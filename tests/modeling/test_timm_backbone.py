@@ -238,7 +238,7 @@ class TestWeights:
     def test_a_file_that_is_no_checkpoint_is_named(self, make_backbone, tmp_path):
         path = tmp_path / "page.pth"
         path.write_text("<html>404</html>")
-        with pytest.raises(CheckpointError, match=r"page\.pth, which can not be read: "):
+        with pytest.raises(CheckpointError, match=r"TIMM\.CHECKPOINT: .*page\.pth: .* html page"):
             make_backbone("test_resnet", CHECKPOINT=str(path))
 
     def test_a_failed_download_names_the_file_and_the_key(self, make_backbone, timm, monkeypatch):

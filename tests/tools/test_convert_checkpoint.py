@@ -219,15 +219,15 @@ def test_code_in_a_pickle_is_not_run(folder, convert):
     code, out, err = convert("bad.pkl", "ours.pth")
     assert (code, out) == (1, "") and "builtins.print" in err and err.count("\n") == 1
     code, out, err = convert("bad.pth", "ours.pth")
-    assert (code, out) == (1, "") and "could run code" in err and err.count("\n") == 1
+    assert (code, out) == (1, "") and "could execute code" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["none.pth", "ours.pth"], 1, "there is no checkpoint file none.pth"),
-        (["classes.txt", "ours.pth"], 1, "classes.txt can not be read as a checkpoint"),
-        (["empty.pth", "ours.pth"], 1, 'empty.pth holds no tensors by name, neither .* "model"'),
+        (["none.pth", "ours.pth"], 1, "none.pth: no such checkpoint file"),
+        (["classes.txt", "ours.pth"], 1, "classes.txt: it is a text file"),
+        (["empty.pth", "ours.pth"], 1, 'empty.pth: no tensors by name, neither .* "model"'),
         (["other.pth", "ours.pth"], 1, "not one of its 1 tensors fits .*mask2former.* layer.w"),
         (["official.pth", "ours.pth"], 2, r"3 classes .* has 4 leaves: .*\(--classes\)"),
         (["--classes", "camvid", "official.pth", "o.pth"], 2, "camvid names 31 classes; .* has 3"),

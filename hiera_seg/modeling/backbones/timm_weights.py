@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hiera_seg.checkpoint import unsafe_pickle_allowed
+from hiera_seg.checkpoint import read_checkpoint
+from hiera_seg.checkpoint.files import misfit
 from hiera_seg.config import CheckpointError
 
 KEY = "MODEL.HIERA_SEG.TIMM"
@@ -37,11 +38,9 @@ def load_timm_file(
     if not os.path.isfile(path):
         raise CheckpointError(f"{KEY}.CHECKPOINT is {path}; there is no such file")
     try:
-        state = timm.models.load_state_dict(path, weights_only=not unsafe_pickle_allowed())
-    except Exception as error:  # an OSError, or whatever unpickling a foreign file runs into
-        raise CheckpointError(
-            f"{KEY}.CHECKPOINT is {path}, which can not be read: {_first_line(error)}"
-        ) from error
+        state = timm.models.clean_state_dict(read_checkpoint(path, averaged=True))
+    except CheckpointError as error:
+        raise CheckpointError(f"{KEY}.CHECKPOINT: {error}") from error
     full = timm.create_model(name, pretrained=False, in_chans=in_channels)
     native = _native_names(net, full)
     missing, misfits = _compare(net, native, state)
@@ -109,6 +108,8 @@ def _compare(
                 f"{native[key]} is {tuple(found.shape)} in the file, {tuple(value.shape)} in the "
                 "model"
             )
+        elif reason := misfit(found, value):
+            misfits.append(f"{native[key]} {reason}")
     return missing, misfits
 
 
