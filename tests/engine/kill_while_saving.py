@@ -24,7 +24,7 @@ class Model(nn.Module):
     def __init__(self, number: float = 0.0):
         super().__init__()
         for i in range(16):
-            self.register_buffer(f"b{i}", torch.full((1 << 14,), number))
+            self.register_buffer(f"b{i}", torch.full((1 << 14,), float(number)))
 
 
 class Counter:
