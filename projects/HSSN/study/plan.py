@@ -59,7 +59,7 @@ class Data:
         test: the registered test set.
         val: where rates are chosen; None: `held_out` images of `train`.
         held_out: images of `train` that rates are chosen on; below 1: the last share of each drive.
-        middle_level: the level that coarse labels are cut at; None: nobody asks about them.
+        middle_level: the level that coarse labels are cut at; None: no run has any.
         pretrained: every arm starts from ImageNet weights, and not from a trunk.
         rates: among which every arm chooses; a single one is taken as it is.
         iterations: of a final run.
