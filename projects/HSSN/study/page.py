@@ -18,7 +18,6 @@ from .plan import (
     ARMS,
     DATA,
     PROPOSALS,
-    RATES,
     SEEDS,
     STRENGTHS,
     STRENGTHS_OF,
@@ -208,7 +207,7 @@ def rate_table(results: Results, data: str) -> str:
         done = [results.get(run.key) for run in rate_runs(data, arm)]
         if all(done):
             rows[arm] = [mean_miou(r) for r in done]
-    return choice_table(rows, RATES if DATA[data].rate is None else [DATA[data].rate])
+    return choice_table(rows, DATA[data].rates)
 
 
 def strength_table(results: Results, data: str) -> str:
