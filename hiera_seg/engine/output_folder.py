@@ -107,7 +107,9 @@ def _lock(path: str) -> list[str] | None:
     )
     try:
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, "\n".join(lines).encode() + b"\n")
+        text = "\n".join((*lines, "")).encode()
+        while text:  # a full disk takes a part of it before it raises
+            text = text[os.write(descriptor, text) :]
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
     return None
