@@ -11,7 +11,13 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tqdm import tqdm
 
-from hiera_seg.data.files import DatasetError, check_same_size, read_image_file, read_label_file
+from hiera_seg.data.files import (
+    DatasetError,
+    check_same_size,
+    read_image_file,
+    read_label_file,
+    refuse_download,
+)
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import UnpairedFilesError
 from hiera_seg.hierarchy import Hierarchy
@@ -150,6 +156,7 @@ def _count_labels(record: dict, reader: LabelReader, quick: bool) -> tuple[np.nd
 
 
 def _image_size(path: str) -> tuple[int, int]:
+    refuse_download(path)
     try:
         with PathManager.open(path, "rb") as file, Image.open(file) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations that swap the sides

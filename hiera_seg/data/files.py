@@ -9,12 +9,17 @@ from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hiera_seg.config import remote_scheme
+
 MAX_RAW_ID = 65535  # of a 16-bit label file
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 # Pillow opens grey files of 2 and 4 bits a pixel as 8-bit grey with the values stretched to 0..255.
 _STRETCH = {"L;2": 85, "L;4": 17}
+
+# What Detectron2's file reader fetches; schemes that a user's own code registers are that code's.
+_DOWNLOADED = ("http", "https", "ftp", "detectron2", "catalog")
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
@@ -41,6 +46,7 @@ def read_label_file(path: str) -> np.ndarray:
     Raises:
         DatasetError: no such file, not readable, or not one lossless channel of integers.
     """
+    refuse_download(path)
     try:
         with PathManager.open(path, "rb") as file:
             content = file.read()
@@ -76,12 +82,30 @@ def read_image_file(path: str, image_format: str = "RGB") -> np.ndarray:
     Raises:
         DatasetError: no such file, or not readable.
     """
+    refuse_download(path)
     try:
         return detection_utils.read_image(path, format=image_format)
     except FileNotFoundError as error:
         raise DatasetError(f"image file not found: {path}") from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         raise DatasetError(f"cannot read image file {path}: {_one_line(error)}") from error
+
+
+def refuse_download(path: object, where: str = "") -> None:
+    """Check that reading a file would not start a download.
+
+    Args:
+        path: of an image or label file.
+        where: what names the file, for the message.
+
+    Raises:
+        DatasetError: Detectron2 would download it.
+    """
+    if remote_scheme(path) in _DOWNLOADED:
+        raise DatasetError(
+            f"{where}{path}: images and labels are not downloaded; download the file and name "
+            "the local copy"
+        )
 
 
 def check_same_size(

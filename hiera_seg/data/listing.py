@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
-from hiera_seg.data.files import DatasetError
+from hiera_seg.data.files import DatasetError, refuse_download
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _LOSSY_SUFFIXES = (".jpg", ".jpeg")
@@ -208,6 +208,7 @@ class Listing:
                 )
             for key in _PATH_KEYS & record.keys():
                 record[key] = os.fspath(record[key])
+                refuse_download(record[key], f"{entry}: {key!r} is ")
             finished.append(record)
         return finished
 
@@ -225,6 +226,11 @@ class Listing:
             raise DatasetError(
                 f"{path}, line {error.lineno}: not valid json: {error.msg}"
             ) from error
+        except RecursionError as error:
+            raise DatasetError(
+                f"{path}: its brackets are nested too deeply; a list of dicts with 'file_name' and "
+                "'sem_seg_file_name' is expected"
+            ) from error
         if not isinstance(records, list):
             raise DatasetError(
                 f"{path} holds a {type(records).__name__}; a list of dicts with 'file_name' and "
@@ -235,9 +241,10 @@ class Listing:
             "file_name": expand_root(self.image_root) if self.image_root else here,
             "sem_seg_file_name": expand_root(self.sem_seg_root) if self.sem_seg_root else here,
         }
-        for record in records:
+        for index, record in enumerate(records):
             for key, root in roots.items() if isinstance(record, dict) else ():
                 if isinstance(record.get(key), str):
+                    refuse_download(record[key], f"{path}, entry {index}: {key!r} is ")
                     record[key] = os.path.join(root, record[key])
         return records
 

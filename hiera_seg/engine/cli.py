@@ -5,6 +5,7 @@ import errno
 import io
 import logging
 import os
+import select
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from hiera_seg.compat import lost_contact
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError
 from hiera_seg.engine.checkpoint import CheckpointError
+from hiera_seg.engine.logs import FILE_ONLY
 from hiera_seg.hierarchy import HierarchyError
 
 FAILURES = (DatasetError, HierarchyError, CheckpointError, FloatingPointError)
@@ -28,6 +30,7 @@ DISK_FAILURES = {
 # they wait so many seconds, and long before one that only lost its peers has a word.
 _PATIENCE = 4.0
 _PATIENCE_WITHOUT_PEERS = 10.0
+_SIGPIPE = 128 + 13  # what a shell reports for a program that such a signal has ended
 
 
 def exit_on_error(main: Callable, *args: object) -> None:
@@ -35,13 +38,15 @@ def exit_on_error(main: Callable, *args: object) -> None:
 
     Exit codes: 1 for a run that failed (data, trees, checkpoints, a full disk, a loss that is not
     finite, a process of the job that is gone), 2 for a command line or config that can not work,
-    130 for Ctrl-C. Anything else is a bug and keeps its traceback. What the terminal's encoding
-    lacks, of trees and of names, is printed as "?".
+    130 for Ctrl-C, 141 without a word where the reader of stdout is gone (``| head``). Anything
+    else is a bug and keeps its traceback. What the terminal's encoding lacks, of trees and of
+    names, is printed as "?".
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
         main(*args)
+        sys.stdout.flush()
     except ConfigError as error:
         _exit(error, 2)
     except FAILURES as error:
@@ -49,6 +54,8 @@ def exit_on_error(main: Callable, *args: object) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except (OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            sys.exit(_SIGPIPE)
         if lost_contact(error):
             time.sleep(_PATIENCE_WITHOUT_PEERS)
             reason = str(error).strip().splitlines()[0]
@@ -91,14 +98,32 @@ def prepare_folder(folder: str | os.PathLike, option: str) -> None:
         ) from error
 
 
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, as after ``| head``; what is left goes nowhere then."""
+    try:
+        stdout = sys.stdout.fileno()
+    except OSError:  # no file of the system
+        return False
+    poll = select.poll()
+    poll.register(stdout, 0)  # errors are always reported
+    gone = bool(poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
+    return gone
+
+
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Within it Detectron2's trainer logs an expected error without its traceback."""
+def log_expected_errors() -> Iterator[None]:
+    """Context manager: Detectron2's trainer logs an expected error as a line without traceback.
+
+    It goes to the log file alone, because :func:`exit_on_error` prints the same line at the end.
+    """
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, (*FAILURES, ConfigError)):
             record.msg, record.args, record.exc_info = f"Training failed: {error}", (), None
+            vars(record).update(FILE_ONLY)
         return True
 
     trainer = logging.getLogger("detectron2.engine.train_loop")

@@ -9,7 +9,7 @@ from fvcore.nn import parameter_count_table
 from tabulate import tabulate
 
 from hiera_seg.checkpoint.loading import split_query
-from hiera_seg.config import CheckpointError, resolve_hierarchy, resolve_ignore_label
+from hiera_seg.config import CheckpointError, remote_scheme, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import build_hiera_train_loader
 from hiera_seg.engine.randomness import seed_everything
 from hiera_seg.engine.trainer import HieraTrainer
@@ -110,7 +110,7 @@ def _find_weights(cfg: CfgNode) -> str:
     if not path:
         return f"random ({key} is empty)"
     if key == "MODEL.WEIGHTS":
-        if "://" in path:
+        if remote_scheme(path):
             return f"{path}, downloaded when a training begins"
         path, _ = split_query(path)
     if not os.path.isfile(path):
