@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -24,6 +24,12 @@ class RequireHeadWeights(SafeCheckpointer):
     Detectron2 only warns about missing weights; the head would predict noise.
     """
 
+    _path = ""  # of the file being loaded, for messages
+
+    def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
+        self._path = path
+        return super().load(path, checkpointables)
+
     def _report_mapping(self, path: str, missing: list[str], ours: Hierarchy) -> None:
         if missing:
             raise CheckpointError(
@@ -35,14 +41,14 @@ class RequireHeadWeights(SafeCheckpointer):
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         for key, theirs, ours in incompatible.incorrect_shapes:
             raise CheckpointError(
-                f"the weights do not fit the config: {key} is {tuple(theirs)} in the file, and "
-                f"{tuple(ours)} in the model (another class tree?)"
+                f"{self._path}: the weights do not fit the config: {key} is {tuple(theirs)} in the "
+                f"file, and {tuple(ours)} in the model (another class tree?)"
             )
         head = {key for key, _ in self.model.named_parameters() if key.startswith("sem_seg_head.")}
         if head and head <= set(incompatible.missing_keys):
             raise CheckpointError(
-                "the weights hold no segmentation head (a backbone to begin training from?); set "
-                f"{KEY} to a trained model"
+                f"{self._path}: the weights hold no segmentation head (a backbone to begin "
+                f"training from?); set {KEY} to a trained model"
             )
         super()._log_incompatible_keys(incompatible)
 
