@@ -3,7 +3,9 @@
 import copy
 import functools
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
 
@@ -17,6 +19,7 @@ from hiera_seg.losses import HIERA_LOSSES
 
 STOCK_IGNORE_VALUE = 255  # Detectron2's default of MODEL.SEM_SEG_HEAD.IGNORE_VALUE
 WIDE_IGNORE_VALUE = 65535  # void of 16-bit label files, for trees of more than 255 nodes
+WEIGHTS_SCHEMES = ("detectron2", "catalog", "https")  # addresses that MODEL.WEIGHTS may name
 
 # Numbers of a model that can not be smaller.
 _MODEL_AT_LEAST = {
@@ -260,6 +263,56 @@ def _add_nodes_of_other_losses(hiera: CN) -> None:
                 continue  # they have keys of their own
             if isinstance(option.default, bool | int | float | str | list | tuple):
                 node[option.name.upper()] = copy.deepcopy(option.default)
+
+
+def remote_scheme(path: object) -> str:
+    """Return the scheme of an address that begins with one, such as "https"; "" for a file."""
+    match = re.match(r"\s*([a-z][a-z0-9+.-]*)://", str(path), re.IGNORECASE)
+    return match[1].lower() if match else ""
+
+
+def weights_source_problem(path: str) -> str:
+    """Return why weights must not be loaded from a path or address; "" if they may be.
+
+    Files are allowed, Detectron2's own catalogs, and https. ".." in an address is refused because
+    iopath derives the path of its cached copy from it, which would lie outside of the cache.
+    """
+    scheme = remote_scheme(path)
+    if scheme and scheme not in WEIGHTS_SCHEMES:
+        allowed = ", ".join(f"{name}://" for name in WEIGHTS_SCHEMES)
+        return f"{scheme}:// is refused; use a local file or one of {allowed}"
+    if scheme and ".." in path.split("/"):
+        return 'an address with ".." is refused; write it without'
+    return ""
+
+
+def check_addresses(cfg: CN) -> None:
+    """Check that MODEL.WEIGHTS is the only key that names an address, and an allowed one.
+
+    Raises:
+        ConfigError: another key holds an address; the message names key and value.
+    """
+    for key, value in _texts(cfg, ""):
+        if key == "MODEL.WEIGHTS":
+            if problem := weights_source_problem(value):
+                raise ConfigError(f"{key} is {value!r}: {problem}")
+        elif remote_scheme(value):
+            raise ConfigError(
+                f"{key} is {value!r}: only MODEL.WEIGHTS may name an address; download the file "
+                "and name the local copy"
+            )
+
+
+def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Yield (key, text) for every text in a config, also inside of lists."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, name)
 
 
 def check_model_numbers(cfg: CN) -> None:

@@ -10,7 +10,7 @@ import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warn
 from detectron2.data import DatasetCatalog
 
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.check import check_dataset, format_reports
+from hiera_seg.data.check import DatasetReport, check_dataset, format_reports
 from hiera_seg.engine.cli import exit_on_error
 from hiera_seg.engine.options import add_exif, add_import
 
@@ -54,19 +54,24 @@ def main(args: argparse.Namespace) -> None:
 
     options = {"quick": args.quick, "exif": args.exif}
     reports = [check_dataset(name, progress=True, **options) for name in names]
-    print(format_reports(reports))
-    for report in reports:
-        for warning in report.warnings:
-            print(f"\n{report.name}: warning: {warning}")
-    bad = [report for report in reports if report.problems]
-    for report in bad:
-        print(f"\n{report.name}: {len(report.problems)} problem(s)")
+    for report in reports:  # verdicts first, then tables of those that could be read
+        print(verdict(report))
         for problem in report.problems[: args.show]:
             print(f"  {problem}")
         if len(report.problems) > args.show:
             print(f"  ... and {len(report.problems) - args.show} more (--show N lists more)")
-    if bad:
+        for warning in report.warnings:
+            print(f"  warning: {warning}")
+    readable = [report for report in reports if report.num_pixels]
+    if readable:
+        print(f"\n{format_reports(readable)}")
+    if any(report.problems for report in reports):
         sys.exit(1)
+
+
+def verdict(report: DatasetReport) -> str:
+    found = f"{len(report.problems)} problem(s)" if report.problems else "no problems"
+    return f"{report.name}: {found}, {report.num_images} images with a label"
 
 
 def splits_of(name: str) -> list[str]:

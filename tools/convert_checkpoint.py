@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     allow_unsafe_pickle(args.unsafe_pickle)
     import_modules(args.modules)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
     state, report = convert_checkpoint(args.source, args.project, cfg, classes=args.classes)
     save_checkpoint(state, args.out, resolve_hierarchy(cfg))
     print("\n".join(report.lines()))

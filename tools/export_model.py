@@ -4,8 +4,13 @@
 import argparse
 import sys
 
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
+
+# isort: split
+from detectron2.config import CfgNode
+from torch import nn
+
 from hiera_seg.checkpoint import allow_unsafe_pickle
-from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine import (
     HieraTrainer,
@@ -15,9 +20,9 @@ from hiera_seg.engine import (
     exit_on_error,
     load_config,
 )
+from hiera_seg.inference import build_for_eval
 from hiera_seg.inference.deployed import DeployedSegmentor
 from hiera_seg.inference.export import SUFFIXES, ExportError, export_segmentor
-from hiera_seg.inference.weights import load_weights
 
 EPILOG = """
 examples:
@@ -28,7 +33,9 @@ examples:
     tools/export_model.py ... --opts MODEL.WEIGHTS output/model_final.pth \\
         MODEL.HIERA_SEG.TEST.OUTPUT labels MODEL.HIERA_SEG.TEST.DIRECT False
 
-The file takes images (batch, 3, height, width) uint8 of any size. docs/export.md runs each format.
+Weights: MODEL.WEIGHTS of --opts, else the last checkpoint in the config's OUTPUT_DIR, else
+MODEL.WEIGHTS of the config file. The file takes images (batch, 3, height, width) uint8 of any size.
+docs/export.md runs each format.
 """
 
 
@@ -48,19 +55,16 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     import_modules(args.modules)
     allow_unsafe_pickle(args.unsafe_pickle)
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
-    if not cfg.MODEL.WEIGHTS:
-        raise ConfigError("MODEL.WEIGHTS is empty: --opts MODEL.WEIGHTS names a trained model")
+    cfg = load_config(
+        args.config_file,
+        [*args.opts, "MODEL.DEVICE", "cpu"],
+        allow_remote=args.allow_remote,
+    )
     if cfg.TEST.AUG.ENABLED:
         print("TEST.AUG is on; a file holds the network without it", file=sys.stderr)
-    model = HieraTrainer.build_model(cfg).eval()
-    segmentor = DeployedSegmentor(model)
-    load_weights(
-        model,
-        cfg.MODEL.WEIGHTS,
-        map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES,
-        average=cfg.SOLVER.EMA.ENABLED,
-    )
+    model, weights = build_for_eval(cfg, args.opts, build=build_exportable)
+    print(f"weights: {weights}")
+    segmentor = DeployedSegmentor(model.eval())
     try:
         worst = export_segmentor(segmentor, args.output, args.format, cfg.INPUT.FORMAT)
     except ExportError as error:
@@ -70,6 +74,12 @@ def main(args: argparse.Namespace) -> None:
         f"wrote {args.output} ({args.format}): image -> {', '.join(segmentor.outputs.names)}; it "
         f"agrees with the model at three sizes{scores}"
     )
+
+
+def build_exportable(cfg: CfgNode) -> nn.Module:
+    model = HieraTrainer.build_model(cfg)
+    DeployedSegmentor(model)  # raises for other heads, before weights are read
+    return model
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hiera_seg.engine.lazy import (
     setup_lazily,
     train_lazily,
 )
-from hiera_seg.engine.trained import load_to_evaluate
+from hiera_seg.inference.weights import find_weights, load_for_eval
 
 EPILOG = """
 examples:
@@ -27,9 +27,13 @@ def main(args: argparse.Namespace) -> None:
     if not args.eval_only:
         train_lazily(cfg, resume=args.resume)
         return
+    key = "train.init_checkpoint"
+    typed = any(word.lstrip("+").startswith(f"{key}=") for word in args.opts)
+    path = find_weights(
+        cfg.train.init_checkpoint, cfg.train.output_dir, typed=typed, resume=args.resume, key=key
+    )
     model = build_lazy_model(cfg)
-    folder, weights = cfg.train.output_dir, cfg.train.init_checkpoint
-    load_to_evaluate(model, folder, weights, resume=args.resume, key="train.init_checkpoint")
+    load_for_eval(model, path)
     evaluate_lazily(cfg, model)
 
 

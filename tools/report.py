@@ -88,7 +88,9 @@ def main(args: argparse.Namespace) -> None:
     model, notes = None, []
     if num_images:
         try:
-            model = load_predictor(cfg, args.opts)[0].model
+            predictor, weights = load_predictor(cfg, args.opts)
+            model = predictor.model
+            print(f"weights: {weights}")
         except (ConfigError, CheckpointError, DatasetError, HierarchyError) as error:
             # The numbers are worth a report of their own.
             print(f"warning: no images: {error}", file=sys.stderr)
@@ -115,7 +117,7 @@ def config_of(args: argparse.Namespace) -> CfgNode:
         stored = args.run / "config.yaml"
         if not file and stored.is_file():
             file = str(stored)
-    cfg = load_config(file, args.opts)
+    cfg = load_config(file, args.opts, allow_remote=args.allow_remote)
     if args.run is not None:
         cfg.OUTPUT_DIR = str(args.run)
     return cfg

@@ -2,6 +2,7 @@
 """Print a class tree with its node ids, or draw it with its colours."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -59,6 +60,10 @@ if __name__ == "__main__":
     arguments = parse_args()
     try:
         main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the end of `| head`; what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (HierarchyError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         known = arguments.tree in builtin_names() or Path(arguments.tree).exists()

@@ -21,8 +21,8 @@ examples:
     tools/train_net.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml
   go on after an interruption
     tools/train_net.py --config-file ... --resume
-  evaluate a checkpoint; with --resume instead of MODEL.WEIGHTS the last one in OUTPUT_DIR
-    tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
+  evaluate the last checkpoint in OUTPUT_DIR, or another one
+    tools/train_net.py --config-file ... --eval-only [MODEL.WEIGHTS model.pth]
   see in seconds, without dataset or download, whether a config works
     tools/train_net.py --config-file ... --fast-dev-run [--iterations 20]
   print what a config comes to, and one batch's labels, and train nothing
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> dict | None:
         return try_config(args)
     cfg = setup(args)
     if args.eval_only:
-        return HieraTrainer.evaluate(cfg, resume=args.resume)
+        return HieraTrainer.evaluate(cfg, resume=args.resume, opts=args.opts)
     trainer = HieraTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()
@@ -50,7 +50,7 @@ def try_config(args: argparse.Namespace) -> None:
     if args.num_gpus * args.num_machines > 1:
         raise ConfigError("--dry-run and --fast-dev-run are for one process: leave --num-gpus away")
     import_modules(args.modules)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
     run = dry_run(cfg) if args.dry_run else fast_dev_run(cfg, iterations=args.iterations)
     print(run if args.dry_run else f"{args.config_file}: {run}")
 

@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     import_modules(args.modules)
     check_arguments(args)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
     names = tuple(args.names or cfg.DATASETS.TRAIN)
     require_registered(names, "NAME" if args.names else "DATASETS.TRAIN")
     prepare_folder(args.output, "--output")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hiera_seg.checkpoint.files import as_tensor, misfit, read_file
 from hiera_seg.checkpoint.trees import TREE_KEY, class_layers, difference, move_rows, tree_of
-from hiera_seg.config import CheckpointError
+from hiera_seg.config import CheckpointError, remote_scheme, weights_source_problem
 from hiera_seg.hierarchy import Hierarchy, HierarchyError
 
 MAP_KEY = "MODEL.HIERA_SEG.MAP_CLASSES"
@@ -100,6 +100,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             check_values(self.model, checkpoint["model"], path)
 
     def _local_path(self, path: str) -> str:
+        if problem := weights_source_problem(path):
+            raise CheckpointError(f"weights {path}: {problem}")
+        if remote_scheme(path):  # a warning is shown without any logging set up
+            self.logger.warning(f"Loading weights from the network (or its cache): {path}")
         try:
             local = self.path_manager.get_local_path(path)
         except CheckpointError:  # of a package, which says itself what to do

@@ -172,7 +172,7 @@ def require_registered(names: Iterable[str], where: str) -> None:
             raise ConfigError(
                 f"{where} names the dataset {name!r}, which is not registered"
                 + (f" (nearest: {', '.join(near)})" if near else "")
-                + "; import the code that registers it first"
+                + "; import the module that registers it (tools: --import MODULE)"
             )
 
 

@@ -10,12 +10,17 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
+from hiera_seg.config import remote_scheme
+
 MAX_RAW_ID = 65535  # of a 16-bit label file
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 # Pillow opens grey files of 2 and 4 bits a pixel as 8-bit grey with the values stretched to 0..255.
 _STRETCH = {"L;2": 85, "L;4": 17}
+
+# What Detectron2's file reader fetches; schemes that a user's own code registers are that code's.
+_DOWNLOADED = ("http", "https", "ftp", "detectron2", "catalog")
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
@@ -97,6 +102,7 @@ def open_image(path: str, what: str) -> Iterator[tuple[Image.Image, bytes]]:
     Raises:
         DatasetError: no such file, or not readable.
     """
+    refuse_download(path)
     try:
         with PathManager.open(path, "rb") as file:
             content = file.read()
@@ -154,6 +160,23 @@ def turn(values: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
     return np.ascontiguousarray(values)
+
+
+def refuse_download(path: object, where: str = "") -> None:
+    """Check that reading a file would not start a download.
+
+    Args:
+        path: of an image or label file.
+        where: what names the file, for the message.
+
+    Raises:
+        DatasetError: Detectron2 would download it.
+    """
+    if remote_scheme(path) in _DOWNLOADED:
+        raise DatasetError(
+            f"{where}{path}: images and labels are not downloaded; download the file and name "
+            "the local copy"
+        )
 
 
 def check_same_size(

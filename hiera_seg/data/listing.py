@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
-from hiera_seg.data.files import DatasetError
+from hiera_seg.data.files import DatasetError, refuse_download
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _LOSSY_SUFFIXES = (".jpg", ".jpeg")
@@ -228,6 +228,7 @@ class Listing:
                 )
             for key in _PATH_KEYS & record.keys():
                 record[key] = os.fspath(record[key])
+                refuse_download(record[key], f"{entry}: {key!r} is ")
             finished.append(record)
         return finished
 
@@ -245,25 +246,31 @@ class Listing:
             raise DatasetError(
                 f"{path}, line {error.lineno}: not valid json: {error.msg}"
             ) from error
+        except RecursionError as error:
+            raise DatasetError(
+                f"{path}: its brackets are nested too deeply; a list of dicts with 'file_name' and "
+                "'sem_seg_file_name' is expected"
+            ) from error
         if not isinstance(records, list):
             raise DatasetError(
                 f"{path} holds a {type(records).__name__}; a list of dicts with 'file_name' and "
                 "'sem_seg_file_name' is wanted"
             )
-        return self._below_roots(records, os.path.dirname(path))
+        return self._below_roots(records, os.path.dirname(path), f"{path}, ")
 
-    def _below_roots(self, records: list, here: str = "") -> list:
+    def _below_roots(self, records: list, here: str = "", where: str = "") -> list:
         """Copies of dicts with their paths joined to the roots, or to `here` without a root."""
         roots = {
             "file_name": expand_root(self.image_root) if self.image_root else here,
             "sem_seg_file_name": expand_root(self.sem_seg_root) if self.sem_seg_root else here,
         }
         joined = []
-        for record in records:
+        for index, record in enumerate(records):
             if isinstance(record, Mapping):
-                paths = {
-                    k: os.path.join(roots[k], record[k]) for k in roots if _is_path(record.get(k))
-                }
+                paths = {k: record[k] for k in roots if _is_path(record.get(k))}
+                for key, value in paths.items():
+                    refuse_download(value, f"{where}entry {index}: {key!r} is ")
+                    paths[key] = os.path.join(roots[key], value)
                 record = {**record, **paths}
             joined.append(record)
         return joined

@@ -5,6 +5,7 @@ import errno
 import io
 import logging
 import os
+import select
 import sys
 import tempfile
 import time
@@ -15,12 +16,14 @@ from detectron2.utils import comm
 from hiera_seg.compat import lost_contact
 from hiera_seg.config import ConfigError
 from hiera_seg.engine.failures import expected_error
+from hiera_seg.engine.logs import FILE_ONLY
 from hiera_seg.engine.writers import raise_disk_failures
 
 # What all processes find wrong, the first one says; whatever started them ends the others while
 # they wait so many seconds, and long before one that only lost its peers has a word.
 _PATIENCE = 4.0
 _PATIENCE_WITHOUT_PEERS = 10.0
+_SIGPIPE = 128 + 13  # what a shell reports for a program that such a signal has ended
 
 
 def exit_on_error(main: Callable, *args: object) -> None:
@@ -28,17 +31,21 @@ def exit_on_error(main: Callable, *args: object) -> None:
 
     Exit codes: 1 for a run that failed (data, trees, checkpoints, a full disk, a loss that is not
     finite, a process of the job that is gone), 2 for a command line or config that can not work,
-    130 for Ctrl-C. Anything else is a bug and keeps its traceback. What the terminal's encoding
-    lacks, of trees and of names, is printed as "?".
+    130 for Ctrl-C, 141 without a word where the reader of stdout is gone (``| head``). Anything
+    else is a bug and keeps its traceback. What the terminal's encoding lacks, of trees and of
+    names, is printed as "?".
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     raise_disk_failures()
     try:
         main(*args)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            sys.exit(_SIGPIPE)
         expected = expected_error(error)
         if expected is not None:
             _exit(expected, 2 if isinstance(expected, ConfigError) else 1)
@@ -85,9 +92,26 @@ def prepare_folder(folder: str | os.PathLike, option: str) -> None:
         ) from error
 
 
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, as after ``| head``; what is left goes nowhere then."""
+    try:
+        stdout = sys.stdout.fileno()
+    except OSError:  # no file of the system
+        return False
+    poll = select.poll()
+    poll.register(stdout, 0)  # errors are always reported
+    gone = bool(poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
+    return gone
+
+
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Within it Detectron2's trainer logs an expected error without its traceback."""
+def log_expected_errors() -> Iterator[None]:
+    """Context manager: Detectron2's trainer logs an expected error as a line without traceback.
+
+    It goes to the log file alone, because :func:`exit_on_error` prints the same line at the end.
+    """
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -97,6 +121,7 @@ def one_line_errors() -> Iterator[None]:
             error = expected_error(error)
         if error is not None:
             record.msg, record.args, record.exc_info = f"Training failed: {error}", (), None
+            vars(record).update(FILE_ONLY)
         return True
 
     trainer = logging.getLogger("detectron2.engine.train_loop")

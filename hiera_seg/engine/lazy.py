@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import default_setup, hooks
+from detectron2.engine import hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.env import seed_all_rng
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -20,13 +20,12 @@ from torch import nn
 from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.config import ConfigError
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.disk import naming
 from hiera_seg.engine.checkpoint import HieraCheckpointer
-from hiera_seg.engine.cli import one_line_errors
+from hiera_seg.engine.cli import log_expected_errors
+from hiera_seg.engine.config_files import refuse_switches
 from hiera_seg.engine.distributed import distribute, share_buffers
-from hiera_seg.engine.output_folder import claim_output_folder
 from hiera_seg.engine.restart import should_resume
-from hiera_seg.engine.setup import refuse_switches
+from hiera_seg.engine.setup import start_run
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.writers import build_writers
 
@@ -83,15 +82,17 @@ def setup_lazily(args: argparse.Namespace) -> DictConfig:
     allow_unsafe_pickle(args.unsafe_pickle)
     refuse_switches(args.opts)
     cfg = load_lazy_config(args.config_file, args.opts)
-    try:
-        claim_output_folder(cfg.train.output_dir, "train.output_dir")
-        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="hiera_seg")
-        with naming(os.path.join(cfg.train.output_dir, "config.yaml")):
-            default_setup(cfg, args)
-    except OSError as error:
-        raise ConfigError(
-            f"train.output_dir {cfg.train.output_dir} can not be written: {error}"
-        ) from error
+    seed = cfg.train.get("seed", -1)
+    start_run(
+        args,
+        cfg.train.output_dir,
+        str(cfg),
+        lambda path: LazyConfig.save(cfg, path),
+        "train.output_dir",
+    )
+    seed_all_rng(None if seed < 0 else seed + comm.get_rank())
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.train.get("cudnn_benchmark", False)
     return cfg
 
 
@@ -175,7 +176,7 @@ def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | N
     checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     stream.start_iter = start
-    with one_line_errors():
+    with log_expected_errors():
         trainer.train(start, options.max_iter)
     return results[-1] if results else None
 

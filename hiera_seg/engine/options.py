@@ -5,6 +5,8 @@ import argparse
 from hiera_seg.checkpoint.unpickle import SWITCH
 from hiera_seg.data.images import EXIF_CHOICES
 
+REMOTE_SWITCH = "--allow-remote-config"
+
 
 def add_import(parser: argparse.ArgumentParser) -> None:
     """Add ``--import MODULE``, for :func:`hiera_seg.data.catalog.import_modules`, as "modules"."""
@@ -29,18 +31,29 @@ def add_exif(parser: argparse.ArgumentParser) -> None:
 
 
 def add_opts(parser: argparse.ArgumentParser, which: str = "") -> None:
-    """Add ``--opts KEY VALUE ...``, which takes the rest of the line.
+    """Add ``--opts KEY VALUE ...``, which takes the rest of the line, and --allow-remote-config.
 
     Args:
         parser: of a command line that reads a config.
         which: what of the config matters most, for the help.
     """
+    add_remote_config(parser)
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
         metavar="KEY VALUE",
         help=f"config keys to change{which and ', ' + which}; the last option",
+    )
+
+
+def add_remote_config(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-remote-config``, for ``allow_remote`` of ``load_config``."""
+    parser.add_argument(
+        REMOTE_SWITCH,
+        dest="allow_remote",
+        action="store_true",
+        help="download what _BASE_ of a config file names by an address",
     )
 
 

@@ -9,11 +9,8 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from hiera_seg.config import ConfigError
-from hiera_seg.engine.checkpoint import CheckpointError
-from hiera_seg.engine.trained import TrainedCheckpointer, last_checkpoint, with_weights
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, take_average
-from hiera_seg.modeling.build import build_model
+from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, build_for_eval
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
 from hiera_seg.visualization.save import LABELS, OVERLAY, STRIP
 
@@ -24,33 +21,12 @@ _KINDS_OF_IMAGE = ("overlay", "labels", "strip")
 
 
 def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredictor, str]:
-    """Build the model of a config with the weights of its run, as its evaluations judge them.
-
-    Args:
-        cfg: the config; the last checkpoint in its OUTPUT_DIR goes before its MODEL.WEIGHTS.
-        opts: keys and values that a user has put over the config file; MODEL.WEIGHTS among them
-            goes before both.
+    """Build a predictor by :func:`~hiera_seg.inference.build_for_eval`, whose arguments it takes.
 
     Returns:
-        The predictor, and the file that its weights are of.
-
-    Raises:
-        CheckpointError: no weights, or weights that do not fit.
+        The predictor, and the path of its weights.
     """
-    weights = cfg.MODEL.WEIGHTS
-    if "MODEL.WEIGHTS" not in opts:
-        weights = last_checkpoint(cfg.OUTPUT_DIR) or weights
-    if not weights:
-        raise CheckpointError(
-            f"no weights: there is no checkpoint in OUTPUT_DIR {cfg.OUTPUT_DIR}, and MODEL.WEIGHTS "
-            "is empty; train first, or add --opts MODEL.WEIGHTS FILE"
-        )
-    cfg = with_weights(cfg, weights)
-    model = build_model(cfg)
-    map_classes = cfg.MODEL.HIERA_SEG.MAP_CLASSES
-    found = TrainedCheckpointer(model, cfg.OUTPUT_DIR, map_classes=map_classes).load(weights)
-    if cfg.SOLVER.EMA.ENABLED:
-        take_average(model, found, weights)
+    model, weights = build_for_eval(cfg, opts)
     return HieraPredictor(cfg, model), weights
 
 

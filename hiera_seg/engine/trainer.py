@@ -3,7 +3,7 @@
 import logging
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from hiera_seg.data.check import warn_of_absent_leaves
 from hiera_seg.data.input_keys import check_input_keys
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.checkpoint import HieraCheckpointer
-from hiera_seg.engine.cli import one_line_errors
+from hiera_seg.engine.cli import log_expected_errors
 from hiera_seg.engine.distributed import UnusedParameters, distribute, share_buffers
 from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.hooks import BestWeights, EarlyStopping, Evaluation, WeightsFile
@@ -34,7 +34,7 @@ from hiera_seg.engine.restart import should_resume
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.strips import BatchStrips, show_test_images
-from hiera_seg.engine.trained import last_checkpoint, load_to_evaluate, with_weights
+from hiera_seg.engine.summary import log_summary
 from hiera_seg.engine.training_keys import (
     check_metrics,
     check_reference_world_size,
@@ -43,7 +43,7 @@ from hiera_seg.engine.training_keys import (
 from hiera_seg.engine.validation import check_can_validate, validation_losses
 from hiera_seg.engine.writers import build_writers
 from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
-from hiera_seg.inference import HieraSegmentorWithTTA
+from hiera_seg.inference import HieraSegmentorWithTTA, build_for_eval
 from hiera_seg.modeling.build import refusals_named
 
 logger = logging.getLogger(__name__)
@@ -146,6 +146,7 @@ class HieraTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
         if comm.get_world_size() > 1:
             self.register_hooks([UnusedParameters()])
+        log_summary(cfg, model)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
@@ -186,7 +187,7 @@ class HieraTrainer(DefaultTrainer):
         if self.start_iter >= self.max_iter:
             logger.info(f"Nothing to train: {done}; evaluating the last checkpoint")
         try:
-            with one_line_errors():
+            with log_expected_errors():
                 TrainerBase.train(self, self.start_iter, self.max_iter)
         except _Stop as stop:
             logger.info(f"Training ends after {stop.done} iterations: {self.stop_reason}")
@@ -253,31 +254,26 @@ class HieraTrainer(DefaultTrainer):
         return {x: {**results[x], **losses[x]} for x in names}
 
     @classmethod
-    def evaluate(cls, cfg: CfgNode, resume: bool = False) -> dict:
+    def evaluate(
+        cls, cfg: CfgNode, resume: bool = False, opts: Collection[str] | None = None
+    ) -> dict:
         """Evaluate a checkpoint on DATASETS.TEST and check TEST.EXPECTED_RESULTS.
 
         Args:
             cfg: see the constructor.
-            resume: take the last checkpoint of OUTPUT_DIR instead of MODEL.WEIGHTS.
+            resume: take the last checkpoint of OUTPUT_DIR even if MODEL.WEIGHTS is set.
+            opts: keys and values of the command line. If given, MODEL.WEIGHTS goes before the last
+                checkpoint of OUTPUT_DIR only if it is among them.
 
         Raises:
-            ConfigError, CheckpointError: see :func:`~hiera_seg.engine.trained.load_to_evaluate`;
+            ConfigError, CheckpointError: see :func:`~hiera_seg.inference.build_for_eval`;
                 :meth:`test` evaluates any model, with whatever weights it has.
         """
         if not cfg.DATASETS.TEST:
             raise ConfigError("DATASETS.TEST is empty: name what is to be evaluated")
         check_reports(cfg)
         cls._check_test_sets(cfg)
-        weights = (resume and last_checkpoint(cfg.OUTPUT_DIR)) or cfg.MODEL.WEIGHTS
-        model = cls.build_model(with_weights(cfg, weights))
-        load_to_evaluate(
-            model,
-            cfg.OUTPUT_DIR,
-            cfg.MODEL.WEIGHTS,
-            resume=resume,
-            map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES,
-            average=cfg.SOLVER.EMA.ENABLED,
-        )
+        model, _ = build_for_eval(cfg, opts, resume=resume, build=cls.build_model)
         results = cls.test(cfg, model)
         if comm.is_main_process():
             verify_results(cfg, results)

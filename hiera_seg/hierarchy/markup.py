@@ -18,18 +18,26 @@ from .inputs import ListNode, MapNode, Scalar
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")} | {"!", None}
 
 
-class _Builder:
-    """Puts nested nodes together from a flat run of events."""
+# Lists inside lists and brackets as names: no tree needs them, and PyYAML takes a minute to read
+# some ten thousand of them. Groups inside groups, {a: {b: ...}}, may be nested to any depth.
+MAX_BRACKETS = 100
 
-    def __init__(self) -> None:
+
+class _Builder:
+    """Builds nested nodes from a flat sequence of events."""
+
+    def __init__(self, origin: str) -> None:
         self.root: Any = None
-        self._open: list[tuple[Any, list[Any]]] = []  # container and, in a mapping, the key waiting
+        self._origin = origin
+        # container; in a mapping, the key whose value comes next; whether it counts as a bracket
+        self._open: list[tuple[Any, list[Any], bool]] = []
+        self._brackets = 0
 
     def value(self, node: Any) -> None:
         if not self._open:
             self.root = node
             return
-        container, pending = self._open[-1]
+        container, pending, _ = self._open[-1]
         if isinstance(container, ListNode):
             container.items.append(node)
         elif pending:
@@ -38,15 +46,28 @@ class _Builder:
             pending.append(node)
 
     def start(self, node: Any) -> None:
-        self._open.append((node, []))
+        outer, pending, _ = self._open[-1] if self._open else (None, [], False)
+        is_name = isinstance(outer, MapNode) and not pending
+        is_bracket = is_name or isinstance(node, ListNode)
+        self._brackets += is_bracket
+        if self._brackets > MAX_BRACKETS:
+            fail(
+                f"brackets are nested more than {MAX_BRACKETS} deep; write groups by their names, "
+                "such as {vehicle: {two_wheeled: [bicycle]}}",
+                self._origin,
+                node.line,
+            )
+        self._open.append((node, [], is_bracket))
 
     def end(self) -> None:
-        self.value(self._open.pop()[0])
+        node, _, is_bracket = self._open.pop()
+        self._brackets -= is_bracket
+        self.value(node)
 
 
 def read_yaml(text: str, origin: str) -> Any:
     """Parses one YAML document."""
-    builder = _Builder()
+    builder = _Builder(origin)
     documents = 0
     try:
         loader = yaml.SafeLoader(text)
@@ -104,7 +125,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 def read_json(text: str, origin: str) -> Any:
     """Parses one JSON document."""
     decoder = json.JSONDecoder()
-    builder = _Builder()
+    builder = _Builder(origin)
     closers: list[str] = []
     line, counted, position = 1, 0, 0
     expected = "value"  # or "first" (value or key, or the closing bracket), "key", ":", ","

@@ -6,15 +6,16 @@ from hiera_seg.inference.coco import CocoResultWriter
 from hiera_seg.inference.media import VideoFrames, find_media
 from hiera_seg.inference.predictor import HieraPredictor
 from hiera_seg.inference.sliding import slide
-from hiera_seg.inference.weights import RefusesUntrained, take_average
+from hiera_seg.inference.weights import RequireHeadWeights, build_for_eval, load_for_eval
 
 __all__ = [
     "CocoResultWriter",
     "HieraPredictor",
     "HieraSegmentorWithTTA",
-    "RefusesUntrained",
+    "RequireHeadWeights",
     "VideoFrames",
+    "build_for_eval",
     "find_media",
+    "load_for_eval",
     "slide",
-    "take_average",
 ]

@@ -16,9 +16,8 @@ from hiera_seg.config import ConfigError
 from hiera_seg.data.images import ImageReader
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
-from hiera_seg.inference.weights import load_weights
+from hiera_seg.inference.weights import build_for_eval
 from hiera_seg.modeling import HieraSegmentor, NodeView
-from hiera_seg.modeling.build import build_model
 
 Image = np.ndarray | str | os.PathLike
 
@@ -41,21 +40,16 @@ class HieraPredictor:
         """
         Args:
             cfg: a config with a HieraSegmentor.
-            model: a model with its weights; None builds it and loads MODEL.WEIGHTS, of which it
-                takes the averaged ones if SOLVER.EMA is enabled and the file has them.
+            model: a model with its weights; None builds it and loads MODEL.WEIGHTS, or the last
+                checkpoint of OUTPUT_DIR where that is empty. The averaged weights are taken if
+                SOLVER.EMA is enabled and the file has them.
 
         Raises:
-            ConfigError: the model is no HieraSegmentor.
+            ConfigError: the model is no HieraSegmentor, or there are no weights.
             CheckpointError: MODEL.WEIGHTS names no file, or weights of another or untrained head.
         """
         if model is None:
-            model = build_model(cfg)
-            load_weights(
-                model,
-                cfg.MODEL.WEIGHTS,
-                map_classes=cfg.MODEL.HIERA_SEG.MAP_CLASSES,
-                average=cfg.SOLVER.EMA.ENABLED,
-            )
+            model, _ = build_for_eval(cfg)
         if not isinstance(model, HieraSegmentor):
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; HieraPredictor wants a "

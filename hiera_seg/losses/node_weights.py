@@ -94,7 +94,14 @@ def read_node_counts(path: str | Path, hierarchy: Hierarchy) -> np.ndarray:
         counts = {str(name): int(count) for name, count in found["pixels"].items()}
     except OSError as error:
         raise ValueError(f"{path} can not be read: {error.strerror or error}") from error
-    except (ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
+    except (
+        ValueError,
+        OverflowError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f'{path} is not a file of tools/count_nodes.py, json with {{"pixels": {{path: count}}}}'
         ) from error

@@ -139,7 +139,7 @@ def curve_data(
         try:
             point = json.loads(line)
             iteration = int(point.pop("iteration")) + 1
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
         # Lines of one run may be out of order, each number of it alone is not
         if any(last.get(key, 0) >= iteration for key in point):

@@ -186,7 +186,8 @@ def test_whoever_trusts_a_file_can_say_so(folder):
 
 def test_every_tool_that_loads_weights_has_the_switch():
     loads = (
-        "load_weights(",
+        "load_for_eval(",
+        "build_for_eval(",
         "load_predictor(",
         "Checkpointer(",
         "convert_checkpoint(",

@@ -10,7 +10,7 @@ from torch import nn
 from hiera_seg import Hierarchy
 from hiera_seg.checkpoint import CheckpointError, SafeCheckpointer
 from hiera_seg.engine import HieraCheckpointer
-from hiera_seg.inference.weights import load_weights
+from hiera_seg.inference.weights import load_for_eval
 
 STREET = Hierarchy.from_dict({"flat": ["road", "pavement"], "vehicle": ["car", "truck"]}, name="a")
 REORDERED = STREET.with_leaf_order(["car", "road", "truck", "pavement"])
@@ -87,7 +87,7 @@ def test_another_tree_is_refused(trained, tree, reason):
     assert "\n" not in str(caught.value)
     assert torch.equal(row(model, "vehicle/car"), before)
     with pytest.raises(CheckpointError, match=reason):
-        load_weights(model, "street.pth")
+        load_for_eval(model, "street.pth")
 
 
 @pytest.mark.parametrize("tree", [REORDERED, LARGER])
@@ -113,9 +113,9 @@ def test_averaged_weights_in_a_checkpoint_move_too(trained):
 
 
 def test_predicting_wants_weights_of_every_node(trained):
-    load_weights(Segmentor(REORDERED), "street.pth", map_classes=True)
+    load_for_eval(Segmentor(REORDERED), "street.pth", map_classes=True)
     with pytest.raises(CheckpointError, match=r"street\.pth holds no weights of vehicle/bus"):
-        load_weights(Segmentor(LARGER), "street.pth", map_classes=True)
+        load_for_eval(Segmentor(LARGER), "street.pth", map_classes=True)
 
 
 def test_a_run_is_not_resumed_under_another_tree(trained):
@@ -229,7 +229,7 @@ def test_values_that_a_model_cannot_have_are_named(trained, value, reason, wrapp
     with pytest.raises(CheckpointError, match=rf"^x\.pth: .*{WEIGHT} {reason}"):
         SafeCheckpointer(model).load("x.pth")
     with pytest.raises(CheckpointError, match=rf"^x\.pth: .*{WEIGHT} {reason}"):
-        load_weights(model, "x.pth")
+        load_for_eval(model, "x.pth")
 
 
 def test_rows_that_move_and_averages_are_of_floats_too(trained):
@@ -240,7 +240,7 @@ def test_rows_that_move_and_averages_are_of_floats_too(trained):
         SafeCheckpointer(Segmentor(REORDERED), map_classes=True).load("x.pth")
     torch.save({**content, "ema": integers}, "x.pth")
     with pytest.raises(CheckpointError, match=r"x\.pth: .*sem_seg_head\.\S+ is int64"):
-        load_weights(Segmentor(STREET), "x.pth", average=True)
+        load_for_eval(Segmentor(STREET), "x.pth", average=True)
 
 
 def test_integers_in_a_zoo_file_are_named():
@@ -286,3 +286,36 @@ def test_a_last_checkpoint_that_is_gone(trained, content, folder):
     (folder / "last_checkpoint").write_text(content)
     with pytest.raises(CheckpointError, match=r"last_checkpoint names .* not there; .*street\.pth"):
         HieraCheckpointer(Segmentor(STREET), ".").resume_or_load("", resume=True)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://x.invalid/a.pth",
+        "ftp://x.invalid/a.pth",
+        "s3://x/a.pth",
+        "https://x.invalid/../../a.pth",  # iopath would write outside of its cache
+        "detectron2://../../a.pth",
+    ],
+)
+def test_addresses_that_are_refused(monkeypatch, address):
+    checkpointer = SafeCheckpointer(Segmentor(STREET))
+    asked = []
+    monkeypatch.setattr(checkpointer.path_manager, "get_local_path", asked.append)
+    with pytest.raises(CheckpointError) as error:
+        checkpointer.load(address)
+    assert address in str(error.value) and "refused" in str(error.value)
+    assert asked == []
+
+
+@pytest.mark.parametrize("address", ["https://x.invalid/a.pth", "detectron2://a.pth"])
+def test_a_download_is_told_before_it_starts(trained, monkeypatch, caplog, address):
+    checkpointer = SafeCheckpointer(Segmentor(STREET))
+
+    def get_local_path(path):
+        assert address in caplog.text
+        return "street.pth"
+
+    monkeypatch.setattr(checkpointer.path_manager, "get_local_path", get_local_path)
+    checkpointer.load(address)
+    assert any(address in r.getMessage() and r.levelname == "WARNING" for r in caplog.records)

@@ -360,6 +360,16 @@ def test_a_json_file_has_paths_relative_to_the_roots(tree, tmp_path):
             '[{"file_name": "a", "sem_seg_file_name": 3}]',
             "{path}, entry 0: 'sem_seg_file_name' is 3; a path is wanted, or null",
         ),
+        ("[" * 100_000, "{path}: its brackets are nested too deeply"),
+        ('[{"x": ' + "[" * 5000 + "]" * 5000 + "}]", "{path}: its brackets are nested too deeply"),
+        (
+            '[{"file_name": "a"}, {"file_name": "http://x.invalid/a.jpg"}]',
+            "{path}, entry 1: 'file_name' is http://x.invalid/a.jpg",
+        ),
+        (
+            '[{"file_name": "a", "sem_seg_file_name": "detectron2://a.png"}]',
+            "{path}, entry 0: 'sem_seg_file_name' is detectron2://a.png",
+        ),
     ],
 )
 def test_bad_json_files(tree, tmp_path, content, message):
@@ -370,6 +380,23 @@ def test_bad_json_files(tree, tmp_path, content, message):
     with pytest.raises(DatasetError) as error:
         DatasetCatalog.get("toy")
     assert str(error.value).startswith(f"dataset 'toy': {message.format(path=path)}")
+
+
+def test_a_callable_may_not_name_addresses_either(tree):
+    register_hierarchical_dataset(
+        "toy", lambda: [{"file_name": "https://x.invalid/a.jpg"}], hierarchy=tree
+    )
+    with pytest.raises(DatasetError, match=r"'toy': entry 0: 'file_name' is https://x\.invalid/a"):
+        DatasetCatalog.get("toy")
+
+
+def test_absolute_paths_and_parent_folders_are_allowed_in_json_files(tree, tmp_path):
+    entry = {"file_name": "../a.jpg", "sem_seg_file_name": "/abs/a.png"}
+    (tmp_path / "list.json").write_text(json.dumps([entry]))
+    register_hierarchical_dataset("toy", tmp_path / "list.json", hierarchy=tree)
+    (record,) = DatasetCatalog.get("toy")
+    assert record["file_name"] == f"{tmp_path}/../a.jpg"
+    assert record["sem_seg_file_name"] == "/abs/a.png"
 
 
 def test_registering_reads_no_file_and_survives_pickling(tree, folders):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from hiera_seg.data import DatasetError, LabelReader, read_label_file
+from hiera_seg.data.files import read_image_file
 from hiera_seg.hierarchy import Hierarchy
 
 
@@ -135,6 +136,18 @@ def test_damaged_and_missing_files_are_named(tmp_path):
 
 
 # -- label maps ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "ftp", "detectron2"])
+@pytest.mark.parametrize("read", [read_label_file, read_image_file])
+def test_readers_download_nothing(monkeypatch, tmp_path, scheme, read):
+    address = f"{scheme}://x.invalid/{read.__name__}.png"  # iopath remembers what it has fetched
+    asked = []
+    monkeypatch.setattr("iopath.common.file_io.download", lambda url, *_, **__: asked.append(url))
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    with pytest.raises(DatasetError, match=address):
+        read(address)
+    assert asked == []
 
 
 def test_every_form_of_key_and_value(tree):

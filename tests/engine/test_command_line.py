@@ -114,7 +114,10 @@ def test_two_processes_on_cpu_by_torchrun(script, tmp_path):
         (["--nope"], 2, "unrecognized arguments: --nope"),
         (["SOLVER.MAX_ITER", "2", "--resume"], 2, "error: --resume stands after KEY VALUE pairs"),
         (["MODEL.HIERA_SEG.TEST.SAFE_DEPTH", "None"], 2, "TEST.SAFE_DEPTH is None; .* is -1.0"),
-        (["DATASETS.TRAIN", "('hiera_nope_train',)"], 2, "error: .*hiera_nope_train"),
+        (["DATASETS.TRAIN", "('hiera_nope_train',)"], 2, "error: .*hiera_nope_train.*--import"),
+        (["DATASETS.TEST", "('hiera_nope_val',)"], 2, "error: .*hiera_nope_val.*--import"),
+        (["DATASETS.TRAIN", "()"], 2, "error: DATASETS.TRAIN is empty"),
+        (["--config-file", ""], 2, "error: --config-file is missing"),
         (["MODEL.HIERA_SEG.HIERARCHY", "citiscapes"], 2, "error: .*HIERARCHY: .*'cityscapes'"),
         (["MODEL.WEIGHTS", "nope.pth"], 1, "error: there is no checkpoint file nope.pth"),
     ],
@@ -129,6 +132,9 @@ def test_bad_input_is_one_line_and_no_traceback(script, tmp_path, arguments, cod
     assert done.returncode == code, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     assert re.search(line, done.stderr.strip().splitlines()[-1])
+    assert (done.stdout + done.stderr).count("error: ") == 1
+    if code == 2:  # what was typed is checked before anything else is printed
+        assert done.stdout == ""
 
 
 def test_a_dataset_whose_files_are_missing_says_which_folder_it_wanted(tmp_path):
@@ -147,6 +153,25 @@ def test_a_dataset_whose_files_are_missing_says_which_folder_it_wanted(tmp_path)
     assert last.startswith("error: ")
     assert str(tmp_path / "nothing" / "camvid") in last
     assert "Traceback" not in done.stderr
+
+
+def test_the_console_is_short_and_the_log_whole_and_both_without_colours(script, tmp_path):
+    done = run(sys.executable, *script, "SEED", 5, FORCE_COLOR="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    before, _, after = done.stdout.partition("Starting training from iteration 0")
+    lines = before.splitlines()
+    assert len(lines) <= 20, before
+    for fact in (
+        script[2], "tiny_street_train, 3 images", "cpu", str(tmp_path / "run"), "seed: 5",
+        "4 leaves", "M parameters",
+    ):  # fmt: skip
+        assert fact in before, fact
+    assert after
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "CHECKPOINT_PERIOD: " in log and "(sem_seg_head): HieraPixelHead(" in log
+    assert "CHECKPOINT_PERIOD: " in (tmp_path / "run" / "config.yaml").read_text()
+    assert "CHECKPOINT_PERIOD: " not in done.stdout and "(sem_seg_head)" not in done.stdout
+    assert "\x1b" not in log + done.stdout + done.stderr
 
 
 def test_train_net_is_thin():
@@ -172,7 +197,7 @@ def test_an_output_folder_that_can_not_be_written_is_named(tmp_path, monkeypatch
     (tmp_path / "file").write_text("")
 
     class Args:
-        config_file = ""
+        config_file = str(REPOSITORY / "configs/Generated/maskformer_r18.yaml")
         opts = ("OUTPUT_DIR", str(tmp_path / "file" / "run"))
 
     with pytest.raises(ConfigError, match="OUTPUT_DIR .*file/run cannot be written"):

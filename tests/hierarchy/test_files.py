@@ -1,6 +1,7 @@
 """Hierarchy files: the three formats, what is written, and errors with their lines."""
 
 import pickle
+import time
 
 import pytest
 
@@ -256,6 +257,31 @@ def test_a_tree_far_deeper_than_the_recursion_limit(tmp_path):
     text = '{"tree": ' + "".join(f'{{"n{i}": ' for i in range(depth)) + "null" + "}" * depth + "}"
     (tmp_path / "deep.json").write_text(text)
     assert Hierarchy.load(tmp_path / "deep.json") == h
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tree: " + "[" * 50_000,
+        "tree: " + "[" * 50_000 + "]" * 50_000,
+        "tree: " + "{" * 20_000,
+        "tree: " + "[{a: " * 10_000,
+        "tree:\n" + "- " * 20_000 + "a",
+        "? " * 20_000,
+        '{"tree": ' + "[" * 50_000,
+    ],
+    ids=range(7),
+)
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_brackets_nested_out_of_all_bounds_are_refused_at_once(tmp_path, text, suffix):
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(text)
+    start = time.process_time()
+    with pytest.raises(HierarchyError, match=f"^{path}:[12]: ") as error:
+        Hierarchy.load(path)
+    assert time.process_time() - start < 8  # most took a minute
+    if suffix == "yaml":
+        assert "brackets are nested more than 100 deep" in str(error.value)
 
 
 def test_as_hierarchy_takes_every_form(tmp_path):

@@ -10,6 +10,7 @@ from hiera_seg import HierarchyError, add_hiera_seg_config
 from hiera_seg.config import CheckpointError, ConfigError
 from hiera_seg.data import DatasetError
 from hiera_seg.inference import HieraPredictor, HieraSegmentorWithTTA
+from hiera_seg.modeling.build import build_model
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_what_is_no_image(cfg, make_model, image, tmp_path):
         HieraPredictor(cfg, torch.nn.Identity())
 
 
-def test_weights_of_the_config(cfg, image, tree, tmp_path, caplog):
+def test_weights_of_the_config(cfg, image, tree, tmp_path):
     """A network built from a config; weights that are missing, of another tree, or of no head."""
     tree.to_yaml(tmp_path / "figure.yaml")
     cfg.MODEL.META_ARCHITECTURE = "HieraSegmentor"
@@ -214,8 +215,10 @@ def test_weights_of_the_config(cfg, image, tree, tmp_path, caplog):
             "",
         ]  # fmt: skip
     )
-    random = HieraPredictor(cfg)
-    assert "MODEL.WEIGHTS is empty: what predicts is a network as it was drawn" in caplog.text
+    cfg.OUTPUT_DIR = str(tmp_path)
+    with pytest.raises(ConfigError, match=r"MODEL\.WEIGHTS is empty"):
+        HieraPredictor(cfg)
+    random = HieraPredictor(cfg, build_model(cfg))
     state = random.model.state_dict()
     cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"no checkpoint file .*weights\.pth"):

@@ -55,6 +55,8 @@ def test_a_good_dataset(project, check):
     code, out, err = check("mine_train", "--import", "my_datasets")
     assert (code, err) == (0, "")
     assert [line.split() for line in out.splitlines()] == [
+        "mine_train: no problems, 2 images with a label".split(),
+        [],
         ["mine_train"],
         ["node", "images", "pixels", "share", "%"],
         ["ground", "2", "6", "75.0000"],
@@ -90,7 +92,9 @@ def test_orientations_are_told_and_may_be_ignored(project, check, exif, status):
 def test_all_splits_by_what_they_share(project, check):
     code, out, _ = check("mine", "--import", "my_datasets")
     assert code == 0
-    assert out.splitlines()[0].split() == ["mine_train", "mine_val"]
+    verdicts = out.splitlines()[:2]
+    assert [line.split(": ")[0] for line in verdicts] == ["mine_train", "mine_val"]
+    assert ["mine_train", "mine_val"] in [line.split() for line in out.splitlines()]
 
 
 def test_problems_are_listed_and_the_status_is_1(project, check):
@@ -103,6 +107,20 @@ def test_problems_are_listed_and_the_status_is_1(project, check):
     assert "val/labels/a.png: raw ids [8, 9] are not in the label map of dataset 'mine_val'" in out
     code, out, _ = check("mine_val", "--import", "my_datasets", "--show", "1")
     assert code == 1 and "... and 1 more" in out
+
+
+def test_the_verdict_comes_first_and_nothing_is_tabled_that_was_not_read(project, check):
+    for folder in ("images", "labels"):
+        for path in (project / "val" / folder).iterdir():
+            path.unlink()
+    code, out, _ = check("mine", "--import", "my_datasets")
+    assert code == 1
+    first, second, problem, *table = out.splitlines()
+    assert first.startswith("mine_train: no problems")
+    assert second.startswith("mine_val: 1 problem(s)") and "val/images" in problem
+    assert not any("mine_val" in line for line in table)
+    code, out, _ = check("mine_val", "--import", "my_datasets")
+    assert code == 1 and len(out.splitlines()) == 2
 
 
 def test_bad_arguments_are_one_line(project, check):

@@ -357,7 +357,7 @@ def test_no_picture_is_written_over_another():
 
 def test_weights_that_can_not_be_used(demo, project, tmp_path):
     image = ("--input", project / "images" / "a.jpg")
-    one_error(*demo(*image, weights=None), 1, "no weights", "MODEL.WEIGHTS", "run")
+    one_error(*demo(*image, weights=None), 2, "no weights", "MODEL.WEIGHTS", "run")
     one_error(*demo(*image, weights="none.pth"), 1, "none.pth")
     tree = ("--opts", "MODEL.HIERA_SEG.HIERARCHY", "lip")
     one_error(*demo(*image, *tree), 1, "do not fit", "sem_seg_head.predictor")

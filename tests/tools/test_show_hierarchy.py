@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-TOOL = Path(__file__).parents[2] / "tools/show_hierarchy.py"
+TOOL = Path(__file__).resolve().parents[2] / "tools/show_hierarchy.py"
+# What every other tool does with its output
+PRINTS_MUCH = "from hiera_seg.engine import exit_on_error; exit_on_error(print, 'x' * 200_000)"
 
 
 @pytest.fixture
@@ -38,6 +40,25 @@ def test_a_file_is_drawn(show, tmp_path):
     assert (code, err) == (0, "") and "road" in out
     with Image.open(tmp_path / "new" / "tree.png") as picture:
         assert picture.format == "PNG" and picture.width > 50 and picture.height > 50
+
+
+@pytest.mark.parametrize("command", [[str(TOOL), "big.yaml"], ["-c", PRINTS_MUCH]])
+def test_a_reader_that_leaves_early_ends_a_tool_silently(command, tmp_path):
+    """As ``| head`` does, with more output than fits into a pipe."""
+    names = ", ".join(f"some_class_{i}" for i in range(20_000))
+    (tmp_path / "big.yaml").write_text(f"tree: [{names}]")
+    repository = str(TOOL.parents[1])
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": repository},
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 def test_an_unknown_name_is_a_bad_argument(show):
