@@ -34,13 +34,15 @@ def should_resume(checkpointer: HieraCheckpointer, resume: bool) -> bool:
     part in that.
 
     Args:
-        checkpointer: of the folder; a run that begins here gets a new ``run_id`` from it.
+        checkpointer: of the folder; under torchrun, a run that begins here gets a new
+            ``run_id`` from it.
         resume: what the user asked for.
 
     Raises:
         CheckpointError: only some processes see the checkpoint.
     """
-    checkpointer.run_id = uuid.uuid4().hex
+    if job_of_torchrun():
+        checkpointer.run_id = uuid.uuid4().hex
     if not resume and job_of_torchrun():
         restarts = comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"]))
         decisions = comm.all_gather(

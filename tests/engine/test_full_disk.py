@@ -62,6 +62,7 @@ def test_a_file_that_cannot_grow_ends_the_run(script, limit, file):
         capture_output=True,
         text=True,
         timeout=300,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # it would be cut short, and stay so
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     check_one_line(done, file)
