@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from hiera_seg.data import DatasetError
+from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data.datasets.ade20k import ROOT, SPLITS
 from hiera_seg.data.listing import expand_root, pair_files
 from hiera_seg.disk import naming
-from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 EPILOG = """

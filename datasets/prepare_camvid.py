@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hiera_seg.config import ConfigError
-from hiera_seg.data import DatasetError, read_image_file
+from hiera_seg.cli.exit import exit_on_error
+from hiera_seg.data import read_image_file
 from hiera_seg.data.datasets.camvid import CLASSES, ROOT, split_of
 from hiera_seg.data.listing import expand_root
 from hiera_seg.disk import naming
-from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.errors import ConfigError, DatasetError
 
 EPILOG = """
 The release has its images in 701_StillsRaw_full/, its labels in LabeledApproved_full/ and the

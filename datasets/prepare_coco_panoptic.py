@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hiera_seg.data import DatasetError, read_image_file
+from hiera_seg.cli.exit import exit_on_error
+from hiera_seg.data import read_image_file
 from hiera_seg.data.datasets.coco import ROOT, SPLITS
 from hiera_seg.data.listing import expand_root
 from hiera_seg.disk import naming
-from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 EPILOG = """

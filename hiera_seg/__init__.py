@@ -1,19 +1,38 @@
 """Hierarchical semantic segmentation for Detectron2."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hiera_seg.hierarchy import Hierarchy, HierarchyError
+from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
+from hiera_seg.hierarchy import Hierarchy
 
-__version__ = "0.1.0"
-__all__ = ["Hierarchy", "HierarchyError", "add_hiera_seg_config"]
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+__version__ = "0.2.0"
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DatasetError",
+    "Hierarchy",
+    "HierarchyError",
+    "add_hiera_seg_config",
+]
 
 
-def __getattr__(name: str) -> Any:
-    # The lower floors (hierarchy, layers, metrics, losses) work without Detectron2, so only
-    # asking for the config function imports it.
-    if name == "add_hiera_seg_config":
-        import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2)
-        from hiera_seg.config import add_hiera_seg_config
+def add_hiera_seg_config(cfg: "CfgNode") -> None:
+    """Add the keys of hiera_seg (and of Detectron2's DeepLab project) to a config.
 
-        return add_hiera_seg_config
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    Call it right after ``get_cfg()``, or after other projects' functions: a key that they have too
+    (SOLVER.OPTIMIZER of Panoptic-DeepLab and Mask2Former) gets the default of the last one. It also
+    registers the package's datasets, backbones, heads and meta-architecture, so that a config may
+    name them. A loss that was registered before has its options in a node of its name.
+
+    Args:
+        cfg: the config to extend in place.
+    """
+    # Imported here, because hierarchy, layers, metrics and losses work without Detectron2.
+    import hiera_seg.data
+    import hiera_seg.modeling  # noqa: F401  (imported to register what configs name)
+    from hiera_seg.config.defaults import add_defaults
+
+    add_defaults(cfg)

@@ -8,18 +8,18 @@ import warnings
 import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
 
 # isort: split
-from hiera_seg.config import ConfigError
+from hiera_seg.cli import add_import, add_opts, exit_on_error, load_config
+from hiera_seg.cli.exit import prepare_file
+from hiera_seg.config.checks import check_crop
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.data.input_keys import check_crop
-from hiera_seg.disk import replace_text
-from hiera_seg.engine import add_import, add_opts, exit_on_error, load_config
-from hiera_seg.engine.analysis import (
+from hiera_seg.diagnostics.cost import (
     NetworkCost,
     compare_with_flat,
     comparison_table,
     module_table,
 )
-from hiera_seg.engine.cli import prepare_file
+from hiera_seg.disk import replace_text
+from hiera_seg.errors import ConfigError
 
 EPILOG = """
 examples:

@@ -4,10 +4,10 @@
 import argparse
 
 from hiera_seg.checkpoint import allow_unsafe_pickle
+from hiera_seg.checkpoint.convert import CONVERTERS, convert_checkpoint, save_checkpoint
+from hiera_seg.cli import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.engine import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
-from hiera_seg.engine.convert import CONVERTERS, convert_checkpoint, save_checkpoint
 
 EPILOG = """
 examples:

@@ -9,10 +9,10 @@ import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warn
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
+from hiera_seg.cli.arguments import add_exif, add_import
+from hiera_seg.cli.exit import exit_on_error, prepare_folder
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.convert import convert_labels
-from hiera_seg.engine.cli import exit_on_error, prepare_folder
-from hiera_seg.engine.options import add_exif, add_import
 
 EPILOG = """
 example: Detectron2's own SemSegEvaluator on CamVid

@@ -19,19 +19,20 @@ from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from hiera_seg.checkpoint import allow_unsafe_pickle
-from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
-from hiera_seg.data import DatasetError, LabelReader
+from hiera_seg.cli import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
+from hiera_seg.cli.exit import prepare_folder
+from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
+from hiera_seg.data import LabelReader
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.files import check_same_size
 from hiera_seg.data.images import ImageReader
-from hiera_seg.engine import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
-from hiera_seg.engine.cli import prepare_folder
-from hiera_seg.engine.reporting import spread_over
+from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.media import VideoFrames, find_media, is_video, output_stems
+from hiera_seg.report.run import spread_over
 
 try:
-    from hiera_seg.engine.predictions import (
+    from hiera_seg.inference.predictions import (
         KINDS,
         PredictionWriter,
         load_predictor,

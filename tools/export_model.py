@@ -11,15 +11,9 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from hiera_seg.checkpoint import allow_unsafe_pickle
+from hiera_seg.cli import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.engine import (
-    HieraTrainer,
-    add_import,
-    add_opts,
-    add_unsafe_pickle,
-    exit_on_error,
-    load_config,
-)
+from hiera_seg.engine import HieraTrainer
 from hiera_seg.inference import build_for_eval
 from hiera_seg.inference.deployed import DeployedSegmentor
 from hiera_seg.inference.export import SUFFIXES, ExportError, export_segmentor

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from hiera_seg.cli import exit_on_error, load_config
+from hiera_seg.cli.exit import prepare_file
+from hiera_seg.diagnostics import fast_dev_run
+from hiera_seg.diagnostics.fast_dev_run import CROP, FastDevRun, repository_configs
 from hiera_seg.disk import replace_text
-from hiera_seg.engine import exit_on_error, fast_dev_run, load_config
-from hiera_seg.engine.cli import prepare_file
-from hiera_seg.engine.fast_dev_run import CROP, FastDevRun, repository_configs
 
 PAGE = """# Every config, tried
 

@@ -11,24 +11,15 @@ import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warn
 from detectron2.config import CfgNode
 
 from hiera_seg.checkpoint import allow_unsafe_pickle
-from hiera_seg.config import ConfigError
-from hiera_seg.data import DatasetError
+from hiera_seg.cli import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.engine import (
-    CheckpointError,
-    add_import,
-    add_opts,
-    add_unsafe_pickle,
-    exit_on_error,
-    load_config,
-)
-from hiera_seg.engine.reporting import read_summary, report_run
+from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
 from hiera_seg.evaluation import evaluation_folder
-from hiera_seg.hierarchy import HierarchyError
+from hiera_seg.report.run import read_summary, report_run
 
 try:
-    from hiera_seg.engine.predictions import load_predictor
-    from hiera_seg.visualization.report import require_plotly
+    from hiera_seg.inference.predictions import load_predictor
+    from hiera_seg.report.page import require_plotly
 except ImportError as missing:  # OpenCV
     sys.exit(f"error: {missing}")
 

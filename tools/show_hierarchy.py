@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from hiera_seg.hierarchy import Hierarchy, HierarchyError, builtin_names
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy import Hierarchy, builtin_names
 
 EPILOG = """
 examples:
@@ -45,8 +46,8 @@ def main(args: argparse.Namespace) -> None:
 def draw(hierarchy: Hierarchy, path: Path) -> None:
     from PIL import Image  # printing a tree needs no picture library
 
+    from hiera_seg.cli.exit import exit_on_error, prepare_file
     from hiera_seg.disk import replace_file
-    from hiera_seg.engine.cli import exit_on_error, prepare_file
     from hiera_seg.visualization import legend
 
     columns = -(-hierarchy.num_nodes // 50)

@@ -3,17 +3,11 @@
 
 import argparse
 
-from hiera_seg.config import ConfigError
+from hiera_seg.cli import argument_parser, launch, load_config, setup
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.engine import (
-    HieraTrainer,
-    argument_parser,
-    dry_run,
-    fast_dev_run,
-    launch,
-    load_config,
-    setup,
-)
+from hiera_seg.diagnostics import dry_run, fast_dev_run
+from hiera_seg.engine import HieraTrainer
+from hiera_seg.errors import ConfigError
 
 EPILOG = """
 examples:

@@ -17,18 +17,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 from PIL import Image
 
-from hiera_seg.config import (
-    WIDE_IGNORE_VALUE,
-    ConfigError,
-    resolve_hierarchy,
-    resolve_ignore_label,
-)
-from hiera_seg.data import DatasetError, LabelReader, build_hiera_train_loader
+from hiera_seg.cli import add_import, add_opts, exit_on_error, load_config
+from hiera_seg.cli.exit import prepare_folder
+from hiera_seg.config import WIDE_IGNORE_VALUE, resolve_hierarchy, resolve_ignore_label
+from hiera_seg.data import LabelReader, build_hiera_train_loader
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.files import check_same_size
 from hiera_seg.data.images import ImageReader
-from hiera_seg.engine import add_import, add_opts, exit_on_error, load_config
-from hiera_seg.engine.cli import prepare_folder
+from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 try:

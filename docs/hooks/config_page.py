@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from hiera_seg.config import add_hiera_seg_config
+from hiera_seg import add_hiera_seg_config
 
 INTRODUCTION = """\
 # Config keys

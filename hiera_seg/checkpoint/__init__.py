@@ -1,16 +1,16 @@
 """Reading checkpoint files: without running what is pickled in them, and under the right tree."""
 
-from hiera_seg.checkpoint.files import read_checkpoint, read_file
-from hiera_seg.checkpoint.loading import SafeCheckpointer
+from hiera_seg.checkpoint.checkpointer import HieraCheckpointer
 from hiera_seg.checkpoint.packages import local_path
+from hiera_seg.checkpoint.read import read_checkpoint, read_file
 from hiera_seg.checkpoint.trees import TREE_KEY, class_layers, tree_entries
 from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle, unsafe_pickle_allowed
-from hiera_seg.config import CheckpointError
+from hiera_seg.errors import CheckpointError
 
 __all__ = [
     "TREE_KEY",
     "CheckpointError",
-    "SafeCheckpointer",
+    "HieraCheckpointer",
     "allow_unsafe_pickle",
     "class_layers",
     "local_path",

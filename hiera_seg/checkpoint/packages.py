@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from detectron2.utils.file_io import PathHandler, PathManager
 
-from hiera_seg.config import CheckpointError
+from hiera_seg.errors import CheckpointError
 
 PREFIX = "package://"
 

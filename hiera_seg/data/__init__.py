@@ -6,7 +6,7 @@ Importing it registers the built-in datasets with Detectron2.
 import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
 from hiera_seg.data import datasets  # noqa: F401  (registers)
 from hiera_seg.data.catalog import register_hierarchical_dataset
-from hiera_seg.data.files import DatasetError, read_label_file
+from hiera_seg.data.files import read_label_file
 from hiera_seg.data.images import read_image_file
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import pair_files
@@ -16,6 +16,7 @@ from hiera_seg.data.loader import (
     build_hiera_train_loader,
 )
 from hiera_seg.data.mapper import HieraDatasetMapper
+from hiera_seg.errors import DatasetError
 
 __all__ = [
     "DatasetError",

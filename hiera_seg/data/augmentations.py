@@ -12,8 +12,9 @@ from fvcore.transforms.transform import (
     VFlipTransform,
 )
 
-from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, ConfigError
-from hiera_seg.data.input_keys import check_input_keys
+from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
+from hiera_seg.config.checks import check_input_keys
+from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 
 # Transforms that uncover nothing, so that nobody has to look whether they did.

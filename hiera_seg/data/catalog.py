@@ -10,11 +10,11 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, ConfigError
-from hiera_seg.data.files import DatasetError
+from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import Listing
-from hiera_seg.hierarchy import Hierarchy, HierarchyError, as_hierarchy, tree_colors
+from hiera_seg.errors import ConfigError, DatasetError, HierarchyError
+from hiera_seg.hierarchy import Hierarchy, as_hierarchy, tree_colors
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ from tqdm import tqdm
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import resolve_unscored
 from hiera_seg.data.files import (
-    DatasetError,
     check_same_size,
     exif_orientation,
     open_image,
@@ -23,6 +22,7 @@ from hiera_seg.data.files import (
 from hiera_seg.data.images import check_exif, read_stored
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import UnpairedFilesError
+from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,11 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data.files import MAX_RAW_ID, DatasetError
+from hiera_seg.data.files import MAX_RAW_ID
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import expand_root
 from hiera_seg.disk import naming
+from hiera_seg.errors import DatasetError
 
 
 def convert_labels(

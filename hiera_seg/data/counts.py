@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hiera_seg.data.check import check_dataset
-from hiera_seg.data.files import DatasetError
+from hiera_seg.errors import DatasetError
 
 
 @dataclass

@@ -10,7 +10,8 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
-from hiera_seg.config import remote_scheme
+from hiera_seg.config.checks import remote_scheme
+from hiera_seg.errors import DatasetError
 
 MAX_RAW_ID = 65535  # of a 16-bit label file
 
@@ -43,10 +44,6 @@ _ADAM7 = (
     (0, 1, 1, 2),
 )
 _BLOCK = 1 << 20  # bytes to decompress at a time
-
-
-class DatasetError(ValueError):
-    """A dataset that can not be used as it is; the message names the file or key and the remedy."""
 
 
 def read_label_file(path: str, *, exif: str = "apply") -> np.ndarray:

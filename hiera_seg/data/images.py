@@ -10,10 +10,8 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
-from hiera_seg.config import ConfigError
 from hiera_seg.data.files import (
     PHOTOMETRIC,
-    DatasetError,
     exif_orientation,
     load_pixels,
     open_image,
@@ -21,6 +19,7 @@ from hiera_seg.data.files import (
     turn,
 )
 from hiera_seg.data.opencv import quiet_opencv
+from hiera_seg.errors import ConfigError, DatasetError
 
 EXIF_CHOICES = ("apply", "ignore")
 _KEY = "INPUT.IMAGE_RANGE"

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from detectron2.data.catalog import Metadata
 
-from hiera_seg.data.files import MAX_RAW_ID, DatasetError, read_label_file
-from hiera_seg.hierarchy import Hierarchy, HierarchyError
+from hiera_seg.data.files import MAX_RAW_ID, read_label_file
+from hiera_seg.errors import DatasetError, HierarchyError
+from hiera_seg.hierarchy import Hierarchy
 
 _UNMAPPED = np.iinfo(np.int64).min
 _AMBIGUOUS = -1  # raw id of a name that several raw classes share

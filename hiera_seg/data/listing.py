@@ -8,7 +8,8 @@ from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
-from hiera_seg.data.files import DatasetError, refuse_download
+from hiera_seg.data.files import refuse_download
+from hiera_seg.errors import DatasetError
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _LOSSY_SUFFIXES = (".jpg", ".jpeg")

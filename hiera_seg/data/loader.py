@@ -16,17 +16,16 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hiera_seg.config import ConfigError
+from hiera_seg.config.checks import ON_ERROR
 from hiera_seg.data.catalog import require_registered
-from hiera_seg.data.files import DatasetError
 from hiera_seg.data.mapper import HieraDatasetMapper
+from hiera_seg.errors import ConfigError, DatasetError
 
 logger = logging.getLogger(__name__)
 
 # What a seed is for: streams of one (seed, number) that must not be the same numbers.
 _ORDER, _SAMPLE, _REPLACEMENT = 0, 1, 2
 
-ON_ERROR = ("raise", "skip")  # values of DATALOADER.ON_ERROR
 SKIPPED = "skipped"  # key of a sample: what could not be read before it, a line each
 _MOST_SKIPPED = 20  # in a row; then it is not single files that are bad
 

@@ -20,9 +20,10 @@ from hiera_seg.config import (
 )
 from hiera_seg.data.augmentations import NodeAugInput, build_augmentations, is_wide
 from hiera_seg.data.catalog import resolve_flip_pairs
-from hiera_seg.data.files import DatasetError, check_same_size, read_label_file
+from hiera_seg.data.files import check_same_size, read_label_file
 from hiera_seg.data.images import ImageReader
 from hiera_seg.data.labels import LabelReader
+from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import os
 from types import ModuleType
 
-from hiera_seg.data.files import DatasetError
+from hiera_seg.errors import DatasetError
 
 
 def quiet_opencv(purpose: str) -> ModuleType:

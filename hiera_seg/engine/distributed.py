@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hiera_seg.compat import without_buffer_sync
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 
 
 def distribute(model: nn.Module) -> nn.Module:

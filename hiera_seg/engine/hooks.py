@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from torch import nn
 
-from hiera_seg.checkpoint import read_file
-from hiera_seg.config import CheckpointError, ConfigError
+from hiera_seg.checkpoint import HieraCheckpointer, read_file
 from hiera_seg.disk import replace_text
-from hiera_seg.engine.checkpoint import HieraCheckpointer
+from hiera_seg.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -303,3 +304,26 @@ def _read_line(text: str) -> dict[str, Any] | None:
 def _of_main_process(value: Any) -> Any:
     """What the main process has, on all of them."""
     return comm.all_gather(value)[0]
+
+
+def check_metrics(cfg: CfgNode, evaluators: dict[str, DatasetEvaluator]) -> None:
+    """Raise ConfigError for a metric to watch that no evaluation can give.
+
+    What evaluators without the attribute ``metric_names`` give is seen at the first evaluation.
+
+    Args:
+        cfg: the config of the run.
+        evaluators: of each test set, by name.
+    """
+    known: list[str] = []
+    for name, evaluator in evaluators.items():
+        if not hasattr(evaluator, "metric_names"):
+            return
+        prefix = f"{name}/" if len(evaluators) > 1 else ""
+        known += [f"{prefix}{evaluator.task}/{metric}" for metric in evaluator.metric_names]
+        if cfg.TEST.VALIDATION_LOSS:
+            known.append(f"{prefix}validation_loss")
+    for keys in (cfg.TEST.BEST_CHECKPOINT, cfg.TEST.EARLY_STOPPING):
+        a_term = cfg.TEST.VALIDATION_LOSS and "validation_loss_" in keys.METRIC
+        if keys.METRIC and keys.METRIC not in known and not a_term:
+            raise ConfigError(unknown_metric(keys.METRIC, known))

@@ -6,7 +6,7 @@ from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_core_lr_scheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 
 
 class PolyParamScheduler(ParamScheduler):

@@ -16,35 +16,41 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
 
-from hiera_seg.config import ConfigError, resolve_hierarchy
-from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
-from hiera_seg.data.catalog import require_registered
-from hiera_seg.data.check import warn_of_absent_leaves
-from hiera_seg.data.input_keys import check_input_keys
-from hiera_seg.data.loader import build_hiera_test_loader
-from hiera_seg.engine.checkpoint import HieraCheckpointer
-from hiera_seg.engine.cli import log_expected_errors
-from hiera_seg.engine.distributed import UnusedParameters, distribute, share_buffers
-from hiera_seg.engine.ema import WeightAverage
-from hiera_seg.engine.hooks import BestWeights, EarlyStopping, Evaluation, WeightsFile
-from hiera_seg.engine.optimizer import build_optimizer
-from hiera_seg.engine.randomness import get_random_state, set_random_state, with_seed
-from hiera_seg.engine.reporting import check_reports, report_evaluation
-from hiera_seg.engine.restart import should_resume
-from hiera_seg.engine.schedule import build_lr_scheduler
-from hiera_seg.engine.step import HieraTrainStep, plain_model
-from hiera_seg.engine.strips import BatchStrips, show_test_images
-from hiera_seg.engine.summary import log_summary
-from hiera_seg.engine.training_keys import (
-    check_metrics,
+from hiera_seg.checkpoint import HieraCheckpointer
+from hiera_seg.config import resolve_hierarchy
+from hiera_seg.config.checks import (
+    check_input_keys,
     check_reference_world_size,
     check_training_keys,
 )
+from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
+from hiera_seg.data.catalog import require_registered
+from hiera_seg.data.check import warn_of_absent_leaves
+from hiera_seg.data.loader import build_hiera_test_loader
+from hiera_seg.engine.distributed import UnusedParameters, distribute, share_buffers
+from hiera_seg.engine.elastic import should_resume
+from hiera_seg.engine.ema import WeightAverage
+from hiera_seg.engine.expected_errors import log_expected_errors
+from hiera_seg.engine.hooks import (
+    BestWeights,
+    EarlyStopping,
+    Evaluation,
+    WeightsFile,
+    check_metrics,
+)
+from hiera_seg.engine.optimizer import build_optimizer
+from hiera_seg.engine.panels import BatchStrips, show_test_images
+from hiera_seg.engine.randomness import get_random_state, set_random_state, with_seed
+from hiera_seg.engine.schedule import build_lr_scheduler
+from hiera_seg.engine.step import HieraTrainStep, plain_model
+from hiera_seg.engine.summary import log_summary
 from hiera_seg.engine.validation import check_can_validate, validation_losses
 from hiera_seg.engine.writers import build_writers
+from hiera_seg.errors import ConfigError
 from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA, build_for_eval
 from hiera_seg.modeling.build import refusals_named
+from hiera_seg.report.run import check_reports, report_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +106,7 @@ class HieraTrainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         """
         Args:
-            cfg: what :func:`hiera_seg.engine.setup` gives. Where SEED is below 0, one is drawn.
+            cfg: what :func:`hiera_seg.cli.setup` gives. Where SEED is below 0, one is drawn.
         """
         require_registered(cfg.DATASETS.TEST, "DATASETS.TEST")  # now, not after hours of training
         check_reports(cfg)

@@ -11,10 +11,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from hiera_seg.config import ConfigError
 from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
+from hiera_seg.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from detectron2.utils.events import (
 )
 
 from hiera_seg.disk import discard_pending, naming
-from hiera_seg.engine.failures import DISK_FAILURES
+from hiera_seg.engine.expected_errors import DISK_FAILURES
 
 logger = logging.getLogger(__name__)
 

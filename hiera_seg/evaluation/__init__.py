@@ -1,10 +1,9 @@
 """The evaluator for Detectron2's ``inference_on_dataset``, and the tables of its report."""
 
 import hiera_seg.compat  # noqa: F401  says how to install Detectron2 where it is missing
-
-from .build import build_hiera_evaluator, evaluation_folder
-from .evaluator import HieraSemSegEvaluator
-from .tables import class_table, report, summary_table
+from hiera_seg.evaluation.build import build_hiera_evaluator, evaluation_folder
+from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
+from hiera_seg.evaluation.tables import class_table, report, summary_table
 
 __all__ = [
     "HieraSemSegEvaluator",

@@ -5,8 +5,7 @@ import os
 from detectron2.config import CfgNode
 
 from hiera_seg.config import resolve_hierarchy
-
-from .evaluator import HieraSemSegEvaluator
+from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:

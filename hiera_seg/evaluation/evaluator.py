@@ -19,10 +19,12 @@ from detectron2.utils.file_io import PathManager
 
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import check_metric_names, resolve_unscored
-from hiera_seg.data.files import DatasetError
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.disk import replace_file, replace_text
+from hiera_seg.errors import DatasetError
+from hiera_seg.evaluation.tables import report
+from hiera_seg.evaluation.trust import ScoreCounts, as_numpy
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
     HierarchyScores,
@@ -32,9 +34,6 @@ from hiera_seg.metrics import (
     hierarchy_scores,
 )
 from hiera_seg.modeling.paths import best_channel
-
-from .tables import report
-from .trust import ScoreCounts, as_numpy
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """The class tree: reading, checking, numbering, lookup tables, colours, drawing as text."""
 
-from .colors import tree_colors
-from .convert import as_hierarchy
-from .errors import HierarchyError
-from .files import builtin_names
-from .tree import Hierarchy
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy.colors import tree_colors
+from hiera_seg.hierarchy.convert import as_hierarchy
+from hiera_seg.hierarchy.files import builtin_names
+from hiera_seg.hierarchy.tree import Hierarchy
 
 __all__ = ["Hierarchy", "HierarchyError", "as_hierarchy", "builtin_names", "tree_colors"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .tree import Hierarchy
+    from hiera_seg.hierarchy.tree import Hierarchy
 
 _FIRST_HUE = 25.0  # degrees; where the first family is centred
 _HUE_GAP = 0.3  # share of a family's part of the hue circle left empty towards its neighbours

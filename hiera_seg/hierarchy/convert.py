@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .files import FILE_KEYS
-from .tree import Hierarchy
+from hiera_seg.hierarchy.files import FILE_KEYS
+from hiera_seg.hierarchy.tree import Hierarchy
 
 
 def as_hierarchy(

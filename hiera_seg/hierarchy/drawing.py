@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .tree import Hierarchy
+    from hiera_seg.hierarchy.tree import Hierarchy
 
 
 def draw(hierarchy: Hierarchy) -> str:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiera_seg.disk import replace_text
-
-from .errors import fail, listing, nearest, suggestion
-from .inputs import (
+from hiera_seg.hierarchy.inputs import (
     SEPARATOR,
     FlatTree,
     ListNode,
@@ -23,11 +21,12 @@ from .inputs import (
     flat_from_tree,
     not_a_string,
 )
-from .markup import read_json, read_yaml
-from .writing import yaml_text
+from hiera_seg.hierarchy.markup import read_json, read_yaml
+from hiera_seg.hierarchy.messages import fail, listing, nearest, suggestion
+from hiera_seg.hierarchy.writing import yaml_text
 
 if TYPE_CHECKING:
-    from .tree import Hierarchy
+    from hiera_seg.hierarchy.tree import Hierarchy
 
 FILE_KEYS = ("tree", "name", "levels", "leaf_order")
 LIBRARY = Path(__file__).with_name("library")

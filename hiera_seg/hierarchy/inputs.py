@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from .errors import HierarchyError, fail, suggestion
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy.messages import fail, suggestion
 
 SEPARATOR = "/"
 MAX_NAME_LENGTH = 255  # far below the 1024 characters that a YAML key may have

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from .errors import fail
-from .inputs import ListNode, MapNode, Scalar
+from hiera_seg.hierarchy.inputs import ListNode, MapNode, Scalar
+from hiera_seg.hierarchy.messages import fail
 
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")} | {"!", None}
 

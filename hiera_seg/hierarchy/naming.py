@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import HierarchyError, listing, suggestion
-from .inputs import SEPARATOR
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy.inputs import SEPARATOR
+from hiera_seg.hierarchy.messages import listing, suggestion
 
 if TYPE_CHECKING:
-    from .tree import Hierarchy
+    from hiera_seg.hierarchy.tree import Hierarchy
 
 
 def walk(index_of: dict[tuple[int, str], int], path: str) -> int | None:

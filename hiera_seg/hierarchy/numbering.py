@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import fail, listing, suggestion
-from .inputs import SEPARATOR, FlatTree, Scalar, not_a_string, view_list
-from .naming import as_full_path, walk
+from hiera_seg.hierarchy.inputs import SEPARATOR, FlatTree, Scalar, not_a_string, view_list
+from hiera_seg.hierarchy.messages import fail, listing, suggestion
+from hiera_seg.hierarchy.naming import as_full_path, walk
 
 _LEVEL_NAME = re.compile(r"[A-Za-z0-9_]+")
 

@@ -9,12 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from . import files, tables
-from .drawing import draw
-from .errors import HierarchyError
-from .inputs import SEPARATOR, FlatTree, flat_from_parents, flat_from_paths, flat_from_tree
-from .naming import NameIndex, as_full_path, display_names, level_index
-from .numbering import check_levels, number_nodes
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy import files, tables
+from hiera_seg.hierarchy.drawing import draw
+from hiera_seg.hierarchy.inputs import (
+    SEPARATOR,
+    FlatTree,
+    flat_from_parents,
+    flat_from_paths,
+    flat_from_tree,
+)
+from hiera_seg.hierarchy.naming import NameIndex, as_full_path, display_names, level_index
+from hiera_seg.hierarchy.numbering import check_levels, number_nodes
 
 
 class Hierarchy:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 if TYPE_CHECKING:
-    from .tree import Hierarchy
+    from hiera_seg.hierarchy.tree import Hierarchy
 
 _WIDTH = 100
 _DEEPEST_BLOCK = 30  # below this, indentation would be most of the file

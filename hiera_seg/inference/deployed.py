@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.layers.scores import NodeOutput, NodeScores, node_scores
 from hiera_seg.modeling import HieraPixelHead, HieraSegmentor
 from hiera_seg.modeling.paths import direct_labels, greedy_walk, path_labels, stop_walk

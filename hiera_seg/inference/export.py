@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hiera_seg.compat import exports_any_size
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy, tree_colors
 from hiera_seg.inference.deployed import DeployedSegmentor
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hiera_seg.data.files import DatasetError
 from hiera_seg.data.listing import walk_folders
 from hiera_seg.data.opencv import quiet_opencv
+from hiera_seg.errors import DatasetError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")

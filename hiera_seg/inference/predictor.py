@@ -12,8 +12,8 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from torch import Tensor
 
-from hiera_seg.config import ConfigError
 from hiera_seg.data.images import ImageReader
+from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.weights import build_for_eval

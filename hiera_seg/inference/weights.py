@@ -8,9 +8,9 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
-from hiera_seg.checkpoint import SafeCheckpointer
-from hiera_seg.checkpoint.loading import check_values
-from hiera_seg.config import CheckpointError, ConfigError
+from hiera_seg.checkpoint import HieraCheckpointer
+from hiera_seg.checkpoint.checkpointer import check_values
+from hiera_seg.errors import CheckpointError, ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.modeling.build import build_model
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 KEY = "MODEL.WEIGHTS"
 
 
-class RequireHeadWeights(SafeCheckpointer):
+class RequireHeadWeights(HieraCheckpointer):
     """A checkpointer that raises if a file has no weights for the segmentation head.
 
     Detectron2 only warns about missing weights; the head would predict noise.
@@ -56,7 +56,7 @@ class RequireHeadWeights(SafeCheckpointer):
 
 def last_checkpoint(folder: str) -> str:
     """Return the checkpoint that ``--resume`` continues from; "" if the folder has none."""
-    checkpointer = SafeCheckpointer(nn.Module(), folder)
+    checkpointer = HieraCheckpointer(nn.Module(), folder)
     path = checkpointer.get_checkpoint_file() if checkpointer.has_checkpoint() else ""
     if path and not os.path.isfile(path):
         raise CheckpointError(

@@ -1,11 +1,20 @@
 """Tensor operations that know a class tree but no config, and others that networks need."""
 
-from .deformable_attention import MultiScaleDeformableAttention, multi_scale_deformable_attention
-from .point_sampling import Points, draw_points, draw_uncertain_points, sample_maps
-from .positions import sine_positions
-from .scores import DECODE_VARIANTS, NodeOutput, mean_scores, node_scores
-from .sibling_adjustment import SiblingAdjustment, sibling_shares
-from .tree_ops import ancestor_min, descendant_max, path_product, path_sum, sum_over_leaves
+from hiera_seg.layers.deformable_attention import (
+    MultiScaleDeformableAttention,
+    multi_scale_deformable_attention,
+)
+from hiera_seg.layers.point_sampling import Points, draw_points, draw_uncertain_points, sample_maps
+from hiera_seg.layers.positions import sine_positions
+from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, mean_scores, node_scores
+from hiera_seg.layers.sibling_adjustment import SiblingAdjustment, sibling_shares
+from hiera_seg.layers.tree_ops import (
+    ancestor_min,
+    descendant_max,
+    path_product,
+    path_sum,
+    sum_over_leaves,
+)
 
 __all__ = [
     "DECODE_VARIANTS",

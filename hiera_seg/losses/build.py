@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
-
-from .checks import describe
-from .registry import HIERA_LOSSES
+from hiera_seg.losses.checks import describe
+from hiera_seg.losses.registry import HIERA_LOSSES
 
 _LOSSES_KEY = "MODEL.HIERA_SEG.LOSSES"
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_ops import take_nodes
-
-from .checks import (
+from hiera_seg.losses.checks import (
     as_node_weights,
     check_logits,
     check_normalize,
@@ -22,11 +21,11 @@ from .checks import (
     register_node_weights,
     tree_text,
 )
-from .compiling import runs_eagerly
-from .label_tables import LevelTable, level_tables, outside_penalty
-from .node_terms import node_loss
-from .registry import HIERA_LOSSES
-from .tiles import TileLoss, excess, loss_dtype, sum_over_pixels
+from hiera_seg.losses.compiling import runs_eagerly
+from hiera_seg.losses.label_tables import LevelTable, level_tables, outside_penalty
+from hiera_seg.losses.node_terms import node_loss
+from hiera_seg.losses.registry import HIERA_LOSSES
+from hiera_seg.losses.tiles import TileLoss, excess, loss_dtype, sum_over_pixels
 
 
 @runs_eagerly

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-
-from .tiles import layout
+from hiera_seg.losses.tiles import layout
 
 # With this set to 0, losses on GPUs run on PyTorch's own kernels.
 TRITON_VARIABLE = "HIERA_SEG_TRITON"

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_ops import descendant_max, take_nodes, tree_tables
-
-from . import node_kernel
-from .checks import (
+from hiera_seg.losses import node_kernel
+from hiera_seg.losses.checks import (
     as_node_weights,
     check_logits,
     check_normalize,
@@ -26,8 +25,8 @@ from .checks import (
     pixel_count,
     reciprocal_or_zero,
 )
-from .label_tables import node_tables
-from .tiles import excess, loss_dtype, sum_over_pixels
+from hiera_seg.losses.label_tables import node_tables
+from hiera_seg.losses.tiles import excess, loss_dtype, sum_over_pixels
 
 
 def node_loss(

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.point_sampling import draw_points, draw_uncertain_points, sample_maps
-
-from .checks import check_labels, label_index
-from .mask_terms import mask_bce, mask_costs, mask_dice, point_targets
-from .query_classes import NO_OBJECT
-from .query_matching import HungarianMatcher
-from .tiles import loss_dtype
+from hiera_seg.losses.checks import check_labels, label_index
+from hiera_seg.losses.mask_terms import mask_bce, mask_costs, mask_dice, point_targets
+from hiera_seg.losses.query_classes import NO_OBJECT
+from hiera_seg.losses.query_matching import HungarianMatcher
+from hiera_seg.losses.tiles import loss_dtype
 
 
 class QueryLoss(nn.Module):

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_ops import ancestor_min, descendant_max, sum_over_leaves
-
-from .tree_min import tree_min_loss
+from hiera_seg.losses.tree_min import tree_min_loss
 
 NO_OBJECT = -1  # the label of a query without a segment
 

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hiera_seg.hierarchy import Hierarchy
-
-from .checks import check_logits, check_number, label_index, pixel_count
-from .compiling import runs_eagerly
-from .registry import HIERA_LOSSES
-from .tiles import loss_dtype
+from hiera_seg.losses.checks import check_logits, check_number, label_index, pixel_count
+from hiera_seg.losses.compiling import runs_eagerly
+from hiera_seg.losses.registry import HIERA_LOSSES
+from hiera_seg.losses.tiles import loss_dtype
 
 _POOL = 3  # side and stride of the max-pooling, padding 1
 _WINDOW = 3  # side of a neighbourhood, so that it has 9 places

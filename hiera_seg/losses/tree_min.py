@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
-
-from .checks import check_normalize, check_number, register_node_weights
-from .compiling import runs_eagerly
-from .node_terms import node_loss
-from .registry import HIERA_LOSSES
+from hiera_seg.losses.checks import check_normalize, check_number, register_node_weights
+from hiera_seg.losses.compiling import runs_eagerly
+from hiera_seg.losses.node_terms import node_loss
+from hiera_seg.losses.registry import HIERA_LOSSES
 
 
 @runs_eagerly

@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
-
-from .checks import check_embeddings, check_number, label_index
-from .compiling import runs_eagerly
-from .registry import HIERA_LOSSES
-from .tiles import loss_dtype
+from hiera_seg.losses.checks import check_embeddings, check_number, label_index
+from hiera_seg.losses.compiling import runs_eagerly
+from hiera_seg.losses.registry import HIERA_LOSSES
+from hiera_seg.losses.tiles import loss_dtype
 
 FINAL_WEIGHT = 0.5
 

@@ -1,9 +1,14 @@
 """Confusion matrices over a class tree, and every number made from them. numpy only."""
 
-from .calibration import CalibrationCounts, LevelCalibration, level_calibrations
-from .confusion import PathCounts, collapse_direct, collapse_nodes, count_image
-from .safe_depth import SafeDepthCounts, SafeDepthCurve, node_information, safe_depth_curve
-from .scores import (
+from hiera_seg.metrics.calibration import CalibrationCounts, LevelCalibration, level_calibrations
+from hiera_seg.metrics.confusion import PathCounts, collapse_direct, collapse_nodes, count_image
+from hiera_seg.metrics.safe_depth import (
+    SafeDepthCounts,
+    SafeDepthCurve,
+    node_information,
+    safe_depth_curve,
+)
+from hiera_seg.metrics.scores import (
     HierarchyScores,
     LevelScores,
     hierarchy_scores,

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
-
-from .checks import check_ids, check_shapes
+from hiera_seg.metrics.checks import check_ids, check_shapes
 
 NUM_BINS = 15
 # Sums of scores are kept as integers of this unit: they add up to the same in any order.

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
-
-from .checks import check_ids, check_shapes
+from hiera_seg.metrics.checks import check_ids, check_shapes
 
 # Dense near 0 and 1, where the scores of a trained network lie; past 1 for heads whose scores may
 # exceed it.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
-
-from .confusion import PathCounts, collapse_direct, collapse_nodes
+from hiera_seg.metrics.confusion import PathCounts, collapse_direct, collapse_nodes
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_any_model
 from torch import nn
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 
 _THEIRS = ("detectron2", "fvcore", "torch")
 # By the last part of a key: what Detectron2 takes there.

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import (
     DECODE_VARIANTS,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from detectron2.layers import ShapeSpec
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 
 
 def pick_features(

@@ -12,7 +12,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from hiera_seg.compat import padding_of
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.modeling.decode import OUTPUTS, NodeView, Size, decode_variant, decode_views

@@ -7,8 +7,9 @@ import pytest
 import torch
 from detectron2.utils.file_io import PathManager
 
-from hiera_seg.checkpoint import CheckpointError, SafeCheckpointer, read_checkpoint
+from hiera_seg.checkpoint import HieraCheckpointer, read_checkpoint
 from hiera_seg.checkpoint.packages import locate
+from hiera_seg.errors import CheckpointError
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
 
@@ -33,7 +34,7 @@ def test_a_file_is_found_and_its_package_is_not_imported(package):
 def test_everything_that_reads_checkpoints_takes_the_path(package):
     path = "package://some_weights/models/net.pth"
     model = torch.nn.Linear(3, 2)
-    SafeCheckpointer(model).load(path)
+    HieraCheckpointer(model).load(path)
     assert torch.equal(model.weight, STATE["weight"])
     assert torch.equal(read_checkpoint(path)["bias"], STATE["bias"])
     with PathManager.open(path, "rb") as file:
@@ -62,7 +63,7 @@ def test_everything_that_reads_checkpoints_takes_the_path(package):
 )
 def test_other_paths_are_refused_with_the_path_and_what_to_do(package, path, named, monkeypatch):
     monkeypatch.setitem(sys.modules, "made_by_hand", types.ModuleType("made_by_hand"))
-    for read in (locate, read_checkpoint, SafeCheckpointer(torch.nn.Linear(3, 2)).load):
+    for read in (locate, read_checkpoint, HieraCheckpointer(torch.nn.Linear(3, 2)).load):
         with pytest.raises(CheckpointError, match=named) as caught:
             read(path)
         assert path in str(caught.value)

@@ -8,10 +8,11 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data import DatasetError, LabelReader, pair_files, register_hierarchical_dataset
+from hiera_seg.data import LabelReader, pair_files, register_hierarchical_dataset
 from hiera_seg.data.catalog import require_registered, resolve_flip_pairs
 from hiera_seg.data.listing import UnpairedFilesError
-from hiera_seg.hierarchy import Hierarchy, HierarchyError, tree_colors
+from hiera_seg.errors import DatasetError, HierarchyError
+from hiera_seg.hierarchy import Hierarchy, tree_colors
 
 
 def touch(*paths):

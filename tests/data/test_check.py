@@ -5,8 +5,9 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from hiera_seg.data import DatasetError, register_hierarchical_dataset
+from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.data.check import check_dataset, format_reports
+from hiera_seg.errors import DatasetError
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from hiera_seg.data import DatasetError, LabelReader, register_hierarchical_dataset
+from hiera_seg.data import LabelReader, register_hierarchical_dataset
 from hiera_seg.data.convert import convert_labels
+from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 

@@ -7,8 +7,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data import DatasetError, LabelReader
+from hiera_seg.data import LabelReader
 from hiera_seg.data.datasets import camvid, cityscapes
+from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 

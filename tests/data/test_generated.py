@@ -10,9 +10,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data import DatasetError, LabelReader
+from hiera_seg.data import LabelReader
 from hiera_seg.data.generated import VOID, cache, draw_scene, list_scenes
 from hiera_seg.data.generated.stream import Stream, hash_grid, noise_tile
+from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 SMALL = (96, 128)

@@ -7,9 +7,7 @@ import pytest
 from detectron2.data import MetadataCatalog
 from PIL import Image, ImageOps
 
-from hiera_seg.config import ConfigError
 from hiera_seg.data import (
-    DatasetError,
     HieraDatasetMapper,
     LabelReader,
     read_image_file,
@@ -19,6 +17,7 @@ from hiera_seg.data import (
 from hiera_seg.data.check import check_dataset, warn_of_absent_leaves
 from hiera_seg.data.convert import convert_labels
 from hiera_seg.data.images import ImageReader
+from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.hierarchy import Hierarchy
 

@@ -9,14 +9,9 @@ from detectron2.config import get_cfg
 from detectron2.utils import comm
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.config import ConfigError
-from hiera_seg.data import (
-    DatasetError,
-    PositionSampler,
-    build_hiera_train_loader,
-    register_hierarchical_dataset,
-)
+from hiera_seg.data import PositionSampler, build_hiera_train_loader, register_hierarchical_dataset
 from hiera_seg.data.loader import seeded
+from hiera_seg.errors import ConfigError, DatasetError
 
 BAD_IDS = {2, 5}
 

@@ -10,9 +10,9 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.config import ConfigError
-from hiera_seg.data import DatasetError, HieraDatasetMapper, register_hierarchical_dataset
+from hiera_seg.data import HieraDatasetMapper, register_hierarchical_dataset
 from hiera_seg.data.mapper import swap_table
+from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 BLUE = np.array([10, 20, 200], np.uint8)

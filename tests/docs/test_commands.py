@@ -12,7 +12,8 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.engine import argument_parser, options
+from hiera_seg.cli import argument_parser
+from hiera_seg.cli import arguments as options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(

@@ -19,8 +19,8 @@ from detectron2.engine import DefaultTrainer
 from PIL import Image
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg.cli import load_config
 from hiera_seg.data import HieraDatasetMapper, LabelReader, register_hierarchical_dataset
-from hiera_seg.engine import load_config
 from hiera_seg.modeling import build_hierarchical_loss
 from hiera_seg.modeling.build import build_model
 

@@ -13,11 +13,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
-from hiera_seg.checkpoint import CheckpointError, SafeCheckpointer, read_checkpoint
-from hiera_seg.config import ConfigError, resolve_hierarchy, resolve_ignore_label
-from hiera_seg.data import DatasetError, LabelReader, register_hierarchical_dataset
+from hiera_seg.checkpoint import HieraCheckpointer, read_checkpoint
+from hiera_seg.cli import load_config
+from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
+from hiera_seg.data import LabelReader, register_hierarchical_dataset
 from hiera_seg.data.catalog import require_registered
-from hiera_seg.engine import load_config
+from hiera_seg.errors import CheckpointError, ConfigError, DatasetError
 from hiera_seg.modeling import decode_variant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def test_error_messages_are_quoted_as_they_are(monkeypatch, tmp_path):
         message_of(DatasetError, LabelReader(TREE).lookup, raw),
         message_of(ConfigError, decode_variant, "auto", ["my_loss"]),
         message_of(CheckpointError, read_checkpoint, tmp_path / "a.pkl"),
-        message_of(CheckpointError, SafeCheckpointer(model).load, str(tmp_path / "a.pth")),
+        message_of(CheckpointError, HieraCheckpointer(model).load, str(tmp_path / "a.pth")),
         message_of(ConfigError, require_registered, ["never_heard_of"], "DATASETS.TEST"),
     ]
     headings = re.findall(r'^### "(.*)"$', PAGE.split("## Errors")[1], flags=re.MULTILINE)

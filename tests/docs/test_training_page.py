@@ -12,9 +12,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from hiera_seg import add_hiera_seg_config
+from hiera_seg.config.checks import check_training_keys
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
-from hiera_seg.engine.training_keys import check_training_keys
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 

@@ -89,9 +89,10 @@ def main(folder: Path) -> None:
     if not hasattr(comm, "create_local_process_group"):
         simulate_main()
 
-    from hiera_seg.engine import HieraTrainer, load_config
-    from hiera_seg.engine.lazy import load_lazy_config, train_lazily
+    from hiera_seg.cli import load_config
+    from hiera_seg.engine import HieraTrainer
     from hiera_seg.inference import HieraPredictor
+    from projects.LazyHSSN.lazy_training import load_lazy_config, train_lazily
 
     make_dataset(folder)
 

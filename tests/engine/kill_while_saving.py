@@ -15,7 +15,7 @@ import time
 import torch
 from torch import nn
 
-from hiera_seg.engine import HieraCheckpointer
+from hiera_seg.checkpoint import HieraCheckpointer
 
 
 class Model(nn.Module):

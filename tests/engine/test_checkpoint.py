@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from hiera_seg.config import CheckpointError
+from hiera_seg.checkpoint import HieraCheckpointer
 from hiera_seg.disk import replace_file
-from hiera_seg.engine import HieraCheckpointer
+from hiera_seg.errors import CheckpointError
 
 KILLER = Path(__file__).with_name("kill_while_saving.py")
 

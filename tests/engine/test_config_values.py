@@ -4,11 +4,13 @@ import pytest
 import torch
 from detectron2.modeling import BACKBONE_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
-from hiera_seg.config import ConfigError
+from hiera_seg.cli import load_config
 from hiera_seg.data import HieraDatasetMapper
-from hiera_seg.engine import HieraTrainer, dry_run, load_config
-from hiera_seg.engine.predictions import load_predictor
+from hiera_seg.diagnostics import dry_run
+from hiera_seg.engine import HieraTrainer
+from hiera_seg.errors import ConfigError
 from hiera_seg.inference import HieraPredictor
+from hiera_seg.inference.predictions import load_predictor
 
 HIERA = "MODEL.HIERA_SEG."
 WRONG = [

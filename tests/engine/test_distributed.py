@@ -13,9 +13,9 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from hiera_seg.config import ConfigError
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.distributed import distribute, share_buffers
+from hiera_seg.errors import ConfigError
 from hiera_seg.layers import point_sampling
 
 VOID = 255

@@ -13,15 +13,15 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 
 from hiera_seg.compat import create_local_process_group
-from hiera_seg.config import ConfigError
 from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.hooks import BestWeights, EarlyStopping, EvaluationRecord
-from hiera_seg.engine.predictions import load_predictor
 from hiera_seg.engine.randomness import get_random_state, seed_everything
 from hiera_seg.engine.step import plain_model
 from hiera_seg.engine.validation import validation_losses
+from hiera_seg.errors import ConfigError
 from hiera_seg.inference import HieraPredictor
+from hiera_seg.inference.predictions import load_predictor
 
 EVERYTHING = [
     "SOLVER.EMA.ENABLED", True,

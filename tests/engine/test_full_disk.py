@@ -138,7 +138,7 @@ def test_tensorboard_names_its_folder_and_its_thread_is_quiet(tmp_path):
     code = """
 import resource, sys
 from detectron2.utils.events import EventStorage
-from hiera_seg.engine.cli import exit_on_error
+from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.engine.writers import TensorboardFile
 
 def main():

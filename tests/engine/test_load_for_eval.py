@@ -8,10 +8,11 @@ import pytest
 import torch
 from detectron2.modeling import BACKBONE_REGISTRY
 
-from hiera_seg.config import CheckpointError, ConfigError
-from hiera_seg.engine import HieraCheckpointer, HieraTrainer
-from hiera_seg.engine.predictions import load_predictor
+from hiera_seg.checkpoint import HieraCheckpointer
+from hiera_seg.engine import HieraTrainer
+from hiera_seg.errors import CheckpointError, ConfigError
 from hiera_seg.inference import HieraPredictor
+from hiera_seg.inference.predictions import load_predictor
 from hiera_seg.inference.weights import find_weights
 
 

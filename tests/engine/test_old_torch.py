@@ -16,7 +16,7 @@ import hiera_seg.engine
 from datetime import timedelta
 from torch.distributed import DistBackendError, HashStore
 from hiera_seg.compat import has_key, lost_contact
-from hiera_seg.engine.rendezvous import meet
+from hiera_seg.cli.rendezvous import meet
 class Store(HashStore):  # without check
     def __getattribute__(self, name):
         if name == "check":

@@ -6,8 +6,8 @@ from detectron2.config import get_cfg
 from torch import nn
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.config import ConfigError
 from hiera_seg.engine import build_optimizer
+from hiera_seg.errors import ConfigError
 
 
 class Net(nn.Module):

@@ -3,8 +3,9 @@
 import pytest
 from torch import nn
 
-from hiera_seg.config import ConfigError
-from hiera_seg.engine import HieraTrainer, load_config
+from hiera_seg.cli import load_config
+from hiera_seg.engine import HieraTrainer
+from hiera_seg.errors import ConfigError
 from hiera_seg.losses import HIERA_LOSSES
 
 

@@ -14,12 +14,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from hiera_seg.config import ConfigError
-from hiera_seg.data import DatasetError, HieraDatasetMapper
+from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.randomness import seed_everything, set_random_state
 from hiera_seg.engine.step import HieraTrainStep
+from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss
 
 WITHOUT_BATCH_STATISTICS = [

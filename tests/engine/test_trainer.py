@@ -13,12 +13,12 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 
-from hiera_seg.config import ConfigError
+from hiera_seg.checkpoint import HieraCheckpointer
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine import HieraCheckpointer, HieraTrainer
-from hiera_seg.engine.checkpoint import CheckpointError
+from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
 from hiera_seg.engine.trainer import autocast_precision
+from hiera_seg.errors import CheckpointError, ConfigError
 
 
 class KillAfter(HookBase):

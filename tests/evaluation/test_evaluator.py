@@ -21,7 +21,8 @@ from detectron2.evaluation import (
 from PIL import Image
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.data import DatasetError, register_hierarchical_dataset
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.errors import DatasetError
 from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import PathCounts, hierarchy_scores

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hiera_seg.hierarchy import Hierarchy, HierarchyError, builtin_names
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy import Hierarchy, builtin_names
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hierarchy.md"
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hiera_seg.hierarchy import Hierarchy, HierarchyError
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy import Hierarchy
 
 STREET = {
     "tree": {"flat": ["road", "pavement"], "sky": None, "vehicle": ["car", "truck"]},

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from hiera_seg.hierarchy import Hierarchy, HierarchyError, as_hierarchy, builtin_names
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy import Hierarchy, as_hierarchy, builtin_names
 
 STREET_YAML = """\
 name: street

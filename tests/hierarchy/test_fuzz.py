@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_trees import NAMES
 
-from hiera_seg.hierarchy import Hierarchy, HierarchyError
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy import Hierarchy
 
 Paths = list[tuple[str, ...]]
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_trees import NAMES, PlainTree, plain_trees
 
-from hiera_seg.hierarchy import Hierarchy, HierarchyError, as_hierarchy, tree_colors
+from hiera_seg.errors import HierarchyError
+from hiera_seg.hierarchy import Hierarchy, as_hierarchy, tree_colors
 
 
 def built(plain: PlainTree) -> Hierarchy:

@@ -10,9 +10,9 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
-from hiera_seg.config import ConfigError
-from hiera_seg.data import DatasetError, register_hierarchical_dataset
+from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.data.images import ImageReader
+from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.inference import HieraSegmentorWithTTA
 from hiera_seg.inference.augmentation import mirrored_nodes
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores

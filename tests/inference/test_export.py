@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hiera_seg import Hierarchy
 from hiera_seg.compat import exports_any_size
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.inference import export
 from hiera_seg.inference.deployed import DeployedSegmentor
 from hiera_seg.inference.export import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hiera_seg.data import DatasetError
+from hiera_seg.errors import DatasetError
 from hiera_seg.inference import VideoFrames, find_media
 from hiera_seg.inference.media import output_stems
 

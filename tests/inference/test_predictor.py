@@ -6,9 +6,8 @@ import torch
 from detectron2.config import get_cfg
 from PIL import Image
 
-from hiera_seg import HierarchyError, add_hiera_seg_config
-from hiera_seg.config import CheckpointError, ConfigError
-from hiera_seg.data import DatasetError
+from hiera_seg import add_hiera_seg_config
+from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
 from hiera_seg.inference import HieraPredictor, HieraSegmentorWithTTA
 from hiera_seg.modeling.build import build_model
 

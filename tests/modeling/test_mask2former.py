@@ -8,7 +8,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.engine.convert import convert_mask2former
+from hiera_seg.checkpoint.convert import convert_mask2former
 from hiera_seg.modeling.transformer_decoder import MaskedAttentionDecoder
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "Cityscapes" / "maskformer_r50.yaml"

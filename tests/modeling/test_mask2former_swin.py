@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="transformers is not installed (the e
 from transformers import SwinConfig  # noqa: E402
 from transformers.models.swin.modeling_swin import SwinBackbone  # noqa: E402
 
-from hiera_seg.engine.convert import convert_mask2former  # noqa: E402
+from hiera_seg.checkpoint.convert import convert_mask2former  # noqa: E402
 from hiera_seg.modeling.backbones.timm import TimmBackbone  # noqa: E402
 
 TO_OFFICIAL = [

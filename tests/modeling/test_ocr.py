@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.losses import HierarchicalLoss, valid_pixels
 from hiera_seg.modeling.pixel_decoders import OCRDecoder
 from hiera_seg.modeling.pixel_decoders.ocr import region_vectors

@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling import build_backbone
 
 from hiera_seg.checkpoint import read_checkpoint
-from hiera_seg.config import CheckpointError
+from hiera_seg.errors import CheckpointError
 from hiera_seg.modeling.backbones.efficientnet_pytorch import foreign_names
 
 timm = pytest.importorskip("timm", reason="needs timm: pip install timm")

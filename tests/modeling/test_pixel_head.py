@@ -6,7 +6,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.layers import SiblingAdjustment
 from hiera_seg.losses import marginal_ce_loss, tree_min_loss, write_node_counts
 from hiera_seg.modeling import HieraPixelHead, build_pixel_decoder

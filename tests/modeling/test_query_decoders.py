@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.layers import sine_positions
 from hiera_seg.modeling import (
     MaskedAttentionDecoder,

@@ -13,7 +13,7 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from torch import nn
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.modeling import HieraSegmentor, decode
 

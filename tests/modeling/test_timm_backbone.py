@@ -8,7 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from torch import nn
 
-from hiera_seg.config import CheckpointError, ConfigError
+from hiera_seg.errors import CheckpointError, ConfigError
 from hiera_seg.modeling import TimmBackbone
 
 KEY = "MODEL.HIERA_SEG.TIMM."

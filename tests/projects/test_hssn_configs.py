@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode
 
-from hiera_seg.engine import load_config
+from hiera_seg.cli import load_config
 from hiera_seg.modeling import decode_variant
 
 CONFIGS = Path(__file__).resolve().parents[2] / "projects/HSSN/configs"

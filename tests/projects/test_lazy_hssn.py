@@ -13,15 +13,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import SimpleTrainer
 
 from hiera_seg import Hierarchy
-from hiera_seg.config import ConfigError
-from hiera_seg.data import DatasetError, register_hierarchical_dataset
-from hiera_seg.engine.lazy import (
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.errors import ConfigError, DatasetError
+from hiera_seg.modeling import HieraSegmentor
+from projects.LazyHSSN.lazy_training import (
     build_lazy_model,
     evaluate_lazily,
     load_lazy_config,
     train_lazily,
 )
-from hiera_seg.modeling import HieraSegmentor
 
 PROJECT = Path(__file__).resolve().parents[2] / "projects" / "LazyHSSN"
 CONFIG = str(PROJECT / "configs" / "generated_deeplab_v3_plus_r18.py")
@@ -178,7 +178,7 @@ def test_bad_input_is_named(tmp_path, monkeypatch, name, text, opts, message):
 def test_the_tool_does_not_take_what_it_can_not_do(option, monkeypatch, capsys):
     tool = PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py"
     monkeypatch.setattr("sys.argv", [str(tool), "--config-file", CONFIG, option])
-    monkeypatch.setattr("hiera_seg.engine.launch", lambda main, args: None)  # it trained
+    monkeypatch.setattr("hiera_seg.cli.launch", lambda main, args: None)  # it trained
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(tool), run_name="__main__")
     assert stop.value.code == 2
@@ -188,7 +188,7 @@ def test_the_tool_does_not_take_what_it_can_not_do(option, monkeypatch, capsys):
 def test_the_tool_evaluates_no_untrained_network(options, tmp_path, monkeypatch, capsys):
     tool = PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py"
     # it would keep a log on the standard output of this test
-    monkeypatch.setattr("hiera_seg.engine.lazy.start_run", lambda *args: None)
+    monkeypatch.setattr("projects.LazyHSSN.lazy_training.start_run", lambda *args: None)
     empty = ["train.init_checkpoint="]
     monkeypatch.setattr(
         "sys.argv", [str(tool), "--config-file", CONFIG, "--eval-only", *options, *empty]

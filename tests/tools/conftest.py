@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hiera_seg.engine import exit_on_error
+from hiera_seg.cli import exit_on_error
 
 
 @pytest.fixture

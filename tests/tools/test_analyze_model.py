@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hiera_seg.engine import load_config
-from hiera_seg.engine.analysis import compare_with_flat
+from hiera_seg.cli import load_config
+from hiera_seg.diagnostics.cost import compare_with_flat
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/analyze_model.py"

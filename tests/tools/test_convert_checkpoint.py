@@ -12,10 +12,10 @@ import torch
 from detectron2.modeling import build_model
 
 from hiera_seg import Hierarchy
-from hiera_seg.checkpoint import allow_unsafe_pickle
-from hiera_seg.engine import load_config
-from hiera_seg.engine.checkpoint import CheckpointError, HieraCheckpointer
-from hiera_seg.engine.convert import CONVERTERS, convert_checkpoint, read_checkpoint
+from hiera_seg.checkpoint import HieraCheckpointer, allow_unsafe_pickle
+from hiera_seg.checkpoint.convert import CONVERTERS, convert_checkpoint, read_checkpoint
+from hiera_seg.cli import load_config
+from hiera_seg.errors import CheckpointError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "convert_checkpoint.py"

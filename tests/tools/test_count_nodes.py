@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "count_nodes.py"
 MODULE = """

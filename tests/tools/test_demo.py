@@ -17,9 +17,9 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
-from hiera_seg.config import ConfigError
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine.predictions import refuse_overwriting
+from hiera_seg.errors import ConfigError
+from hiera_seg.inference.predictions import refuse_overwriting
 
 TOOL = Path(__file__).parents[2] / "tools/demo.py"
 STREET = Hierarchy.from_dict(

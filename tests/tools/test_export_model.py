@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiera_seg.engine import HieraTrainer, exit_on_error, load_config
+from hiera_seg.cli import exit_on_error, load_config
+from hiera_seg.engine import HieraTrainer
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/export_model.py"

@@ -6,7 +6,7 @@ import pytest
 from hiera_seg import Hierarchy
 from hiera_seg.metrics import PathCounts, hierarchy_scores
 from hiera_seg.metrics.confusion import collapse_nodes
-from hiera_seg.visualization.report_images import ReportImage
+from hiera_seg.report.images import ReportImage
 
 # Names that would break out of markup, or be taken for it.
 EVIL = ["<!--<script>", "<b>bold", "R&D \"lab\" 'x'"]

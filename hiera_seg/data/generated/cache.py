@@ -18,9 +18,9 @@ from pathlib import Path
 from PIL import Image
 
 from hiera_seg import hierarchy
-from hiera_seg.data.files import DatasetError
 from hiera_seg.data.generated.scene import SIZE, draw_scene
 from hiera_seg.disk import naming, replace_text
+from hiera_seg.errors import DatasetError
 
 CACHE_VARIABLE = "HIERA_SEG_CACHE"
 SPLITS = {"train": (0, 400), "val": (1, 60)}  # seed, number of scenes

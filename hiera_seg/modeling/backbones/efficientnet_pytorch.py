@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from hiera_seg.config import CheckpointError
+from hiera_seg.errors import CheckpointError
 
 MARK = "_conv_stem.weight"  # only their files hold it
 OUTSIDE_BLOCKS = {

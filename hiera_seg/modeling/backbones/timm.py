@@ -14,7 +14,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.backbones.timm_weights import download_error, load_timm_file
 
 KEY = "MODEL.HIERA_SEG.TIMM"

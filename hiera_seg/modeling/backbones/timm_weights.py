@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hiera_seg.checkpoint import local_path, read_checkpoint
-from hiera_seg.checkpoint.files import misfit
-from hiera_seg.config import CheckpointError
+from hiera_seg.checkpoint.read import misfit
+from hiera_seg.errors import CheckpointError
 from hiera_seg.modeling.backbones import efficientnet_pytorch
 
 KEY = "MODEL.HIERA_SEG.TIMM"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from detectron2.config import CfgNode
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.sibling_adjustment import SiblingAdjustment
 from hiera_seg.losses import read_node_counts

@@ -9,12 +9,8 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import (
-    ConfigError,
-    check_model_numbers,
-    resolve_hierarchy,
-    resolve_ignore_label,
-)
+from hiera_seg.config import check_model_numbers, resolve_hierarchy, resolve_ignore_label
+from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss

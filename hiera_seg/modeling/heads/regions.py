@@ -4,7 +4,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss
 from hiera_seg.modeling.heads.auxiliary import leaf_cross_entropy

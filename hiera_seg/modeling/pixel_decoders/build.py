@@ -5,7 +5,7 @@ from detectron2.layers import ShapeSpec
 from fvcore.common.registry import Registry
 from torch import nn
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 
 HIERA_PIXEL_DECODERS = Registry("HIERA_PIXEL_DECODERS")
 HIERA_PIXEL_DECODERS.__doc__ = """

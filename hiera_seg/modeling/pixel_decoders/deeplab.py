@@ -7,7 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.projects.deeplab import DeepLabV3PlusHead
 from torch import Tensor, nn
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
 

@@ -6,7 +6,7 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
 

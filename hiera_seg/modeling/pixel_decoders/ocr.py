@@ -8,7 +8,8 @@ from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import ConfigError, resolve_hierarchy
+from hiera_seg.config import resolve_hierarchy
+from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
 from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu

@@ -6,7 +6,7 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import ConfigError
+from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
 from hiera_seg.modeling.pixel_decoders.ms_deform_attn import check_feature_keys

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hiera_seg.engine import exit_on_error
+from hiera_seg.cli import exit_on_error
 
 from .compare import BASELINE, Differences, Results, arms_of, of, paired_differences, places_of
 from .plan import (

@@ -19,8 +19,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
-from hiera_seg.config import ConfigError
-from hiera_seg.engine import HieraCheckpointer, HieraTrainer, exit_on_error, load_config
+from hiera_seg.checkpoint import HieraCheckpointer
+from hiera_seg.cli import exit_on_error, load_config
+from hiera_seg.engine import HieraTrainer
+from hiera_seg.errors import ConfigError
 from hiera_seg.losses import read_node_counts
 from hiera_seg.modeling import HieraSegmentor
 

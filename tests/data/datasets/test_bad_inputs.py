@@ -7,8 +7,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data import DatasetError, HieraDatasetMapper
+from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.data.check import check_dataset
+from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 

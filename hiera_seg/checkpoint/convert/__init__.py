@@ -1,0 +1,23 @@
+"""Checkpoints of other projects, made loadable."""
+
+from hiera_seg.checkpoint import read_checkpoint
+from hiera_seg.checkpoint.convert.convert import (
+    CONVERTERS,
+    ConversionReport,
+    Converter,
+    convert_checkpoint,
+    save_checkpoint,
+)
+from hiera_seg.checkpoint.convert.mask2former import convert_mask2former
+from hiera_seg.checkpoint.convert.mmseg import convert_mmseg
+
+__all__ = [
+    "CONVERTERS",
+    "ConversionReport",
+    "Converter",
+    "convert_checkpoint",
+    "convert_mask2former",
+    "convert_mmseg",
+    "read_checkpoint",
+    "save_checkpoint",
+]

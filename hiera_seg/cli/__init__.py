@@ -1,0 +1,19 @@
+"""Start and end command lines: arguments, setup, launching processes, one-line errors."""
+
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
+from hiera_seg.cli.arguments import add_import, add_opts, add_unsafe_pickle
+from hiera_seg.cli.config_files import load_config
+from hiera_seg.cli.exit import exit_on_error
+from hiera_seg.cli.launch import launch
+from hiera_seg.cli.setup import argument_parser, setup
+
+__all__ = [
+    "add_import",
+    "add_opts",
+    "add_unsafe_pickle",
+    "argument_parser",
+    "exit_on_error",
+    "launch",
+    "load_config",
+    "setup",
+]

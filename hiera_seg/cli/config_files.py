@@ -1,0 +1,204 @@
+"""Read config files and KEY VALUE pairs, which may come from strangers, without running code."""
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.utils.file_io import PathManager
+
+from hiera_seg import add_hiera_seg_config
+from hiera_seg.cli.arguments import REMOTE_SWITCH
+from hiera_seg.config.checks import check_addresses, remote_scheme
+from hiera_seg.errors import ConfigError
+from hiera_seg.hierarchy.messages import listing, nearest
+
+MAX_DEPTH = 100  # of brackets in a config file
+MAX_NODES = 100_000  # values of a config file, with every alias written out
+
+
+def load_config(config_file: str, opts: list[str], *, allow_remote: bool = False) -> CfgNode:
+    """Read a config file and the KEY VALUE pairs of a command line, for this machine.
+
+    MODEL.DEVICE becomes "cpu" where it names a GPU and there is none.
+
+    Args:
+        config_file: a yaml file; "" reads none.
+        opts: keys and values in turns.
+        allow_remote: whether ``_BASE_`` may name an address, which is downloaded then.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key, a value of the wrong type, or an
+            address under another key than MODEL.WEIGHTS.
+    """
+    refuse_switches(opts)
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    defaults = cfg.MODEL.HIERA_SEG.clone()
+    if config_file:
+        try:
+            _merge_file(cfg, config_file, allow_remote)
+        except ConfigError as error:
+            raise ConfigError(f"config file {config_file}: {error}") from error
+    try:
+        cfg.merge_from_list(opts)
+    except Exception as error:
+        raise ConfigError(f"options {' '.join(opts)}: {_reason(error, cfg)}") from error
+    _refuse_none(cfg.MODEL.HIERA_SEG, defaults, "MODEL.HIERA_SEG")
+    check_addresses(cfg)
+    _choose_device(cfg)
+    return cfg
+
+
+def refuse_switches(opts: Iterable[object]) -> None:
+    """Check that no switch stands among KEY VALUE pairs, which take all words after them.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for word in opts:
+        if isinstance(word, str) and word.startswith("--"):
+            raise ConfigError(f"{word} stands after KEY VALUE pairs: put switches before them")
+
+
+def _merge_file(cfg: CfgNode, config_file: str, allow_remote: bool) -> None:
+    if remote_scheme(config_file):
+        raise ConfigError("it is an address; download it and name the local copy")
+    if not PathManager.isfile(config_file):
+        raise ConfigError("it does not exist")
+    try:
+        _check_files(config_file, allow_remote)
+    except RecursionError as error:
+        raise ConfigError("its _BASE_ files name each other") from error
+    except Exception as error:
+        raise ConfigError(_file_reason(error, cfg)) from error
+    try:
+        cfg.merge_from_file(config_file, allow_unsafe=False)
+    except (RecursionError, MemoryError) as error:  # of a text that is read as a literal
+        raise ConfigError("the brackets or signs of a value are nested too deeply") from error
+    except Exception as error:
+        raise ConfigError(_file_reason(error, cfg)) from error
+
+
+def _check_files(config_file: str, allow_remote: bool) -> None:
+    """Open a config file and its bases as Detectron2 will, and check each before it is parsed."""
+
+    class CheckedFiles(CfgNode):
+        @classmethod
+        def _open_cfg(cls, filename: str) -> io.StringIO:
+            if remote_scheme(filename) and not allow_remote:
+                raise ConfigError(
+                    f"_BASE_ names the address {filename}; download it and name the local copy, "
+                    f"or pass {REMOTE_SWITCH} if you trust it"
+                )
+            with PathManager.open(filename, "r") as file:
+                stream = io.StringIO(file.read())
+            stream.name = filename  # which PyYAML names in its errors
+            _check_nesting(stream)
+            stream.seek(0)
+            return stream
+
+    CheckedFiles.load_yaml_with_base(config_file, allow_unsafe=False)
+
+
+def _check_nesting(stream: io.StringIO) -> None:
+    """Refuse what would recurse too deeply, or grow out of all bounds by aliases of aliases.
+
+    The events of PyYAML are read one by one, so this stops before the work that it avoids.
+    """
+    stack: list[tuple[str | None, int]] = []  # anchors of open containers, values before them
+    sizes: dict[str, int] = {}  # values below each anchor, aliases written out
+    total = 0
+    for event in yaml.parse(stream, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            stack.append((event.anchor, total))
+            total += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = stack.pop()
+            if anchor:
+                sizes[anchor] = total - before
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in stack):
+                raise ConfigError(f"{_place(event)}: *{event.anchor} contains itself")
+            total += sizes.get(event.anchor, 1)
+        if len(stack) > MAX_DEPTH:
+            raise ConfigError(f"{_place(event)}: brackets are nested more than {MAX_DEPTH} deep")
+        if total > MAX_NODES:
+            raise ConfigError(f"{_place(event)}: more than {MAX_NODES} values, aliases written out")
+
+
+def _place(event: yaml.Event) -> str:
+    return f"{event.start_mark.name}, line {event.start_mark.line + 1}"
+
+
+def _refuse_none(node: CfgNode, defaults: CfgNode, name: str) -> None:
+    """yacs lets any value be None, which keys that need one cannot work with."""
+    for key, default in defaults.items():
+        if isinstance(default, CfgNode):
+            _refuse_none(node[key], default, f"{name}.{key}")
+        elif node[key] is None and default not in (None, ""):
+            raise ConfigError(f"{name}.{key} is None; its default is {default!r}")
+
+
+def _choose_device(cfg: CfgNode) -> None:
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise ConfigError(
+            f'MODEL.DEVICE is {cfg.MODEL.DEVICE!r}: choose "cuda", "cuda:1" or "cpu"'
+        ) from error
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def _file_reason(error: Exception, cfg: CfgNode) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        return _yaml_reason(error)
+    if isinstance(error, TypeError | AttributeError):
+        return (
+            "it, or a _BASE_ of it, does not hold keys with their values, such as "
+            f"MODEL: {{DEVICE: cpu}} ({_reason(error, cfg)})"
+        )
+    return _reason(error, cfg)
+
+
+def _yaml_reason(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong in which file and line; a base may be the file."""
+    mark = error.problem_mark
+    where = f"{mark.name}, line {mark.line + 1}: " if mark is not None else ""
+    tag = re.search(r"tag:yaml\.org,2002:(python/[^\s']+)", error.problem or "")
+    if tag:
+        return (
+            f"{where}the tag !!{tag[1]} is refused, because it could run code; write lists, not "
+            "tuples, and plain values"
+        )
+    return f"{where}{error.problem or error}"
+
+
+def _reason(error: Exception, cfg: CfgNode) -> str:
+    if isinstance(error, OSError | UnicodeError):
+        return str(error)
+    # str(KeyError) is the repr of its message; an AssertionError may have none
+    text = str(error.args[0]) if error.args else type(error).__name__
+    unknown = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
+    return text + _nearest_keys(unknown[1], cfg) if unknown else text
+
+
+def _nearest_keys(unknown: str, cfg: CfgNode) -> str:
+    """Return "; nearest: ..." with keys of that last name, and keys that are spelled alike."""
+    last = unknown.rpartition(".")[2].casefold()
+    keys = list(_keys(cfg))
+    same = [key for key in keys if key.rpartition(".")[2].casefold() == last]
+    close = list(dict.fromkeys([*nearest(unknown, same), *same, *nearest(unknown, keys)]))[:3]
+    return f"; nearest: {listing(close)}" if close else ""
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")

@@ -1,0 +1,190 @@
+"""Starting one process or many: on CPU or GPUs, by --num-gpus or by torchrun."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.engine.launch import DEFAULT_TIMEOUT
+from detectron2.utils import comm
+from torch.distributed.rendezvous import rendezvous
+
+from hiera_seg.cli.exit import exit_on_error
+from hiera_seg.cli.rendezvous import agent_store
+from hiera_seg.cli.setup import load_config
+from hiera_seg.compat import create_local_process_group, lost_contact, make_object_group
+from hiera_seg.data.catalog import import_modules
+from hiera_seg.errors import ConfigError
+
+Main = Callable[[argparse.Namespace], object]
+
+
+def launch(main: Main, args: argparse.Namespace) -> None:
+    """Call ``main(args)`` in every process of the job.
+
+    Under torchrun the processes are there already. Otherwise ``--num-gpus`` of them are started on
+    each of ``--num-machines``, as Detectron2's ``launch`` does: over nccl where there are GPUs, and
+    over gloo on CPU, which that one can not do. A process that fails ends all of them.
+    ``--num-gpus 0`` is one process, this one, as 1 is; MODEL.DEVICE says what it computes on.
+    Processes wait for each other for DIST_TIMEOUT seconds of the config.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        exit_on_error(_run_member, main, args)
+    else:
+        exit_on_error(_start, main, args)
+
+
+def _start(main: Main, args: argparse.Namespace) -> None:
+    if args.num_machines < 1:
+        raise ConfigError(f"--num-machines is {args.num_machines}: 1 or more")
+    if args.num_gpus < 0:
+        raise ConfigError(
+            f"--num-gpus is {args.num_gpus}: the number of processes on a machine, 0 or 1 for this "
+            "one alone"
+        )
+    if args.num_gpus == 0 and args.num_machines > 1:
+        raise ConfigError(
+            f"--num-gpus 0 is one process alone, and --num-machines is {args.num_machines}: each "
+            "machine needs 1 or more"
+        )
+    if args.num_gpus * args.num_machines <= 1:
+        main(args)
+    else:
+        _start_members(main, args)
+
+
+def _run_member(main: Main, args: argparse.Namespace) -> None:
+    """Run one of the processes that torchrun, or whoever set its variables, has started."""
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "RANK and WORLD_SIZE are set in the environment, but not LOCAL_WORLD_SIZE, the number "
+            "of processes on this machine: start by torchrun, which sets them all, or set it too"
+        )
+    processes = int(os.environ["LOCAL_WORLD_SIZE"])
+    _check_gpus(processes, "torchrun --nproc-per-node")
+    _join_group(processes, _timeout(args))
+    main(args)
+    dist.destroy_process_group()
+
+
+def _start_members(main: Main, args: argparse.Namespace) -> None:
+    _check_gpus(args.num_gpus, "--num-gpus")
+    if args.dist_url == "auto":
+        args.dist_url = _free_url(args.num_machines)
+    try:
+        mp.spawn(_worker, nprocs=args.num_gpus, args=(main, args))
+    except mp.ProcessExitedException as error:
+        if error.signal_name is None:  # it has said why
+            sys.exit(error.exit_code)
+        print(
+            f"error: process {error.error_index} of this machine was ended by {error.signal_name}"
+            f"{' (out of memory?)' if error.signal_name == 'SIGKILL' else ''}; the job has ended. "
+            "The same command with --resume goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def _worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
+    _end_with_parent()
+    exit_on_error(_join_and_run, local_rank, main, args)
+
+
+def _end_with_parent() -> None:
+    """Hear the SIGINT that torch has sent to a started process when the one that started it dies.
+
+    A shell without job control lets what it starts in the background ignore SIGINT, and that is
+    inherited: the processes of a job that was ended would go on for ever.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _join_and_run(local_rank: int, main: Main, args: argparse.Namespace) -> None:
+    _join_group(
+        args.num_gpus,
+        _timeout(args),
+        init_method=args.dist_url,
+        world_size=args.num_gpus * args.num_machines,
+        rank=args.machine_rank * args.num_gpus + local_rank,
+    )
+    main(args)
+    dist.destroy_process_group()
+
+
+def _check_gpus(processes: int, option: str) -> None:
+    found = torch.cuda.device_count()
+    if torch.cuda.is_available() and processes > found:
+        raise ConfigError(
+            f"{option} {processes}: this machine has {found} GPU{'s' if found > 1 else ''}, and "
+            'each process needs one of its own (CUDA_VISIBLE_DEVICES="" runs them on the CPU)'
+        )
+
+
+def _free_url(num_machines: int) -> str:
+    if num_machines > 1:
+        raise ConfigError(
+            "--dist-url auto is for one machine; with more, name the first one and a port of it "
+            "on all of them, such as --dist-url tcp://node0:29500"
+        )
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{found.getsockname()[1]}"
+
+
+def _timeout(args: argparse.Namespace) -> timedelta:
+    """Read DIST_TIMEOUT of the config that a command line names.
+
+    Errors of that config are left to the main function, which reads it again.
+    """
+    try:
+        import_modules(getattr(args, "modules", ()))
+        seconds = load_config(args.config_file, args.opts).DIST_TIMEOUT
+    except (ConfigError, AttributeError):
+        return DEFAULT_TIMEOUT
+    if not seconds > 0:
+        raise ConfigError(f"DIST_TIMEOUT is {seconds}: a number of seconds above 0")
+    return timedelta(seconds=seconds)
+
+
+def _join_group(
+    processes_per_machine: int,
+    timeout: timedelta,
+    *,
+    init_method: str = "env://",
+    rank: int = -1,
+    world_size: int = -1,
+) -> None:
+    """Make the process groups; -1 and env:// take what torchrun set in the environment."""
+    try:
+        # Starting takes some processes longer than others, so that only what follows has `timeout`
+        store = agent_store(DEFAULT_TIMEOUT) if init_method == "env://" else None
+        if store is None:
+            found = rendezvous(init_method, rank, world_size, timeout=DEFAULT_TIMEOUT)
+            store, rank, world_size = next(found)
+        else:
+            rank, world_size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(
+            backend, timeout=timeout, store=store, rank=rank, world_size=world_size
+        )
+    except (RuntimeError, TimeoutError) as error:
+        if not lost_contact(error):
+            raise
+        given = init_method != "env://"
+        address = init_method if given else "the address that torchrun gave"
+        raise ConfigError(
+            f"the processes of this job could not meet at {address}: "
+            f"{str(error).splitlines()[0]} (another job may use that port: --dist-url auto takes "
+            "a free one on one machine)"
+        ) from error
+    make_object_group(timeout)
+    create_local_process_group(processes_per_machine)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(comm.get_local_rank())
+    comm.synchronize()

@@ -1,0 +1,19 @@
+"""Config keys of the package, the tree of a config, and checks of its values."""
+
+from hiera_seg.config.checks import check_model_numbers
+from hiera_seg.config.resolve import (
+    STOCK_IGNORE_VALUE,
+    WIDE_IGNORE_VALUE,
+    resolve_hierarchy,
+    resolve_ignore_label,
+)
+from hiera_seg.errors import ConfigError
+
+__all__ = [
+    "STOCK_IGNORE_VALUE",
+    "WIDE_IGNORE_VALUE",
+    "ConfigError",
+    "check_model_numbers",
+    "resolve_hierarchy",
+    "resolve_ignore_label",
+]

@@ -1,0 +1,7 @@
+"""Try a config before training it: dry run, fast dev run, cost analysis."""
+
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
+from hiera_seg.diagnostics.dry_run import dry_run
+from hiera_seg.diagnostics.fast_dev_run import fast_dev_run
+
+__all__ = ["dry_run", "fast_dev_run"]

@@ -1,0 +1,237 @@
+"""What a config's network costs, module by module, and what its hierarchy adds to a flat head."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.export import TracingAdapter
+from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+from fvcore.nn.jit_analysis import JitModelAnalysis
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from hiera_seg.config import resolve_hierarchy
+from hiera_seg.errors import ConfigError
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.modeling import HieraSegmentor
+from hiera_seg.modeling.build import build_model
+
+
+@dataclass(frozen=True)
+class ModuleCost:
+    """What one module costs, with all that is inside it, for one image.
+
+    Attributes:
+        name: as in the state dict; "" is the whole network.
+        parameters: numbers in its weights.
+        flops: multiply-adds at test time, as fvcore counts them; 0 where it is not run.
+        activations: numbers that its convolutions and matrix products put out at test time.
+    """
+
+    name: str
+    parameters: int
+    flops: float
+    activations: float
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """A network's cost for one image.
+
+    Attributes:
+        hierarchy: the tree of its channels.
+        size: (height, width) of the image.
+        modules: the whole, then its modules in the order of the network.
+        training_flops: multiply-adds of a forward pass in training, without the losses.
+    """
+
+    hierarchy: Hierarchy
+    size: tuple[int, int]
+    modules: tuple[ModuleCost, ...]
+    training_flops: float
+
+    @property
+    def whole(self) -> ModuleCost:
+        return self.modules[0]
+
+    @property
+    def test_parameters(self) -> int:
+        """Parameters without the heads that serve training alone."""
+        unused = [m for m in self.modules if m.name.count(".") == 1 and m.flops == 0]
+        return self.whole.parameters - sum(m.parameters for m in unused)
+
+
+def network_cost(cfg: CfgNode, size: tuple[int, int]) -> NetworkCost:
+    """Count parameters, multiply-adds and activations of a config's network, on CPU.
+
+    Weights are random and nothing is downloaded. Resizing, scoring and decoding are not counted:
+    they have no weights, and are linear in the image's size.
+
+    Args:
+        cfg: with a HieraSegmentor; not changed.
+        size: (height, width) of the image.
+
+    Raises:
+        ConfigError: the config has another meta-architecture, or can not work.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.HIERA_SEG.TIMM.PRETRAINED = False
+    cfg.MODEL.HIERA_SEG.TIMM.CHECKPOINT = ""
+    model = build_model(cfg)
+    if not isinstance(model, HieraSegmentor):
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; the cost of a "
+            "HieraSegmentor is counted"
+        )
+    model.eval()
+    step = max(model.size_divisibility, 1)
+    padded = [-(-n // step) * step for n in size]
+    image = torch.zeros(1, len(cfg.MODEL.PIXEL_MEAN), *padded)
+
+    network = _Network(model)
+    flops = _count(FlopCountAnalysis, network, image)
+    activations = _count(ActivationCountAnalysis, network, image)
+    modules = [
+        ModuleCost(
+            name=name.removeprefix("model").removeprefix("."),
+            parameters=sum(p.numel() for p in module.parameters()),
+            flops=flops[name],
+            activations=activations[name],
+        )
+        for name, module in network.named_modules()
+        if name.startswith("model")
+    ]
+    # The head alone: in training mode norms would want several images.
+    model.sem_seg_head.training = True
+    training = _count(FlopCountAnalysis, network, image)["model"]
+    return NetworkCost(model.hierarchy, size, tuple(modules), training)
+
+
+class _Network(nn.Module):
+    """A segmentor without resizing, decoding and losses."""
+
+    def __init__(self, model: HieraSegmentor):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> list:
+        head = self.model.sem_seg_head
+        features = self.model.backbone(image)
+        return [head.layers(features)] if head.training else [head(features)[0].values]
+
+
+def _count(kind: type[JitModelAnalysis], network: _Network, image: Tensor) -> dict[str, float]:
+    """Counts by module; "model" is the whole, as everything happens outside its own forward."""
+    traced = TracingAdapter(network, image, allow_non_tensor=True)
+    analysis = kind(traced, traced.flattened_inputs)
+    analysis.unsupported_ops_warnings(False)
+    analysis.uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    with torch.no_grad(), _quiet():
+        counts = analysis.by_module()
+    prefix = "model."  # the adapter's
+    result = {name.removeprefix(prefix): n for name, n in counts.items() if name}
+    return {**result, "model": counts[""]}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without fvcore's remarks on operators that cost nothing."""
+    logger = logging.getLogger("fvcore")
+    level, logger.disabled = logger.level, True
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.disabled = False
+
+
+def flat_config(cfg: CfgNode, folder: Path) -> CfgNode:
+    """The same network with a flat head: one channel a leaf, trained by a plain cross entropy.
+
+    Args:
+        cfg: a hierarchical config; not changed.
+        folder: an existing folder for the file of the flat tree.
+    """
+    hierarchy = resolve_hierarchy(cfg)
+    flat = cfg.clone()
+    flat.defrost()
+    hiera = flat.MODEL.HIERA_SEG
+    # Paths are unique where names are not.
+    leaves = [path.replace("/", ".") for path in hierarchy.paths[: hierarchy.num_leaves]]
+    Hierarchy.from_dict(leaves, name="flat").to_yaml(folder / "flat.yaml")
+    hiera.HIERARCHY = str(folder / "flat.yaml")
+    if hiera.LOSSES:  # a query head has none there
+        hiera.LOSSES = [["marginal_ce", 1.0]]
+        hiera.MARGINAL_CE.LEVEL_WEIGHTS = []
+    hiera.LEVEL_CE.LEVEL_WEIGHTS = []
+    hiera.TEST.DECODE = "auto"
+    return flat
+
+
+def compare_with_flat(cfg: CfgNode, size: tuple[int, int]) -> tuple[NetworkCost, NetworkCost]:
+    """Costs of a config's network and of the same one with a flat head; see `network_cost`."""
+    with tempfile.TemporaryDirectory(prefix="hiera_seg_") as folder:
+        return network_cost(cfg, size), network_cost(flat_config(cfg, Path(folder)), size)
+
+
+def module_table(cost: NetworkCost, depth: int) -> str:
+    """A row a module down to a depth; those without parameters and multiply-adds are left out."""
+    rows = []
+    for module in cost.modules:
+        level = module.name.count(".") + 1 if module.name else 0
+        if level > depth or not (module.parameters or module.flops):
+            continue
+        name = "  " * level + (module.name.rpartition(".")[2] or "whole network")
+        rows.append([name, *_figures(module)])
+    return tabulate(
+        rows,
+        ["module", "parameters", "multiply-adds", "activations"],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=("left", "right", "right", "right"),
+        preserve_whitespace=True,
+    )
+
+
+def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
+    """What the hierarchy adds to the same network with a flat head."""
+    numbers = [
+        ("channels of the output", ours.hierarchy.num_nodes, flat.hierarchy.num_nodes),
+        ("parameters in training", ours.whole.parameters, flat.whole.parameters),
+        ("parameters at test time", ours.test_parameters, flat.test_parameters),
+        ("multiply-adds in training", ours.training_flops, flat.training_flops),
+        ("multiply-adds at test time", ours.whole.flops, flat.whole.flops),
+        ("activations at test time", ours.whole.activations, flat.whole.activations),
+    ]
+    rows = []
+    for what, a, b in numbers:
+        rows.append([what, _short(a), _short(b), _short(a - b), f"{100 * (a / b - 1):+.2f} %"])
+    return tabulate(
+        rows,
+        ["", "hierarchy", "flat", "more", ""],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=("left", *["right"] * 4),
+    )
+
+
+def _figures(module: ModuleCost) -> list[str]:
+    run = module.flops or module.activations
+    test = [_short(module.flops), _short(module.activations)] if run else ["-", "-"]
+    return [_short(module.parameters), *test]
+
+
+def _short(number: float) -> str:
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= scale:
+            return f"{number / scale:.2f} {unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,216 @@
+"""A few iterations and an evaluation of any config, in seconds, without dataset or download."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicCheckpointer, PeriodicWriter
+from PIL import Image
+
+from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, resolve_hierarchy
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.data.augmentations import is_wide
+from hiera_seg.data.generated import VOID, draw_scene
+from hiera_seg.engine.randomness import seed_everything
+from hiera_seg.engine.trainer import HieraTrainer
+from hiera_seg.errors import ConfigError
+from hiera_seg.hierarchy import Hierarchy
+
+TRAIN, TEST = "hiera_fast_dev_run_train", "hiera_fast_dev_run_val"
+NUM_IMAGES = 4
+NUM_TESTED = 2  # of them
+CROP = 64
+SCENE = (80, 112)  # height, width: larger than a crop, so that cropping has a choice
+BATCH = 2  # the fewest that batch norm takes behind global pooling
+
+
+@dataclass(frozen=True)
+class FastDevRun:
+    """What a fast development run saw.
+
+    Attributes:
+        iterations: of training.
+        total_loss: of the last iteration.
+        metrics: of the evaluation, by name.
+        parameters: of the model.
+        seconds: on the clock, all of it.
+        cpu_seconds: of this process, which other work on the machine changes less.
+    """
+
+    iterations: int
+    total_loss: float
+    metrics: dict[str, float]
+    parameters: int
+    seconds: float
+    cpu_seconds: float
+
+    def __str__(self) -> str:
+        plural = "s" if self.iterations > 1 else ""
+        return (
+            f"{self.iterations} iteration{plural} and an evaluation in {self.seconds:.1f} s, "
+            f"{self.parameters / 1e6:.1f} M parameters, loss {self.total_loss:.3f}, "
+            f"mIoU {self.metrics['mIoU']:.2f}"
+        )
+
+
+def fast_dev_run(cfg: CfgNode, *, iterations: int = 1) -> FastDevRun:
+    """Train a config's model for a few iterations on made-up images and evaluate it, on CPU.
+
+    The network, the losses, the optimizer, the augmentations and the evaluation are the config's
+    own. What is replaced: the datasets, by generated scenes labelled with the config's tree; the
+    sizes of images and crops; the batch; the weights, which are random. Nothing is downloaded,
+    and nothing is left behind.
+
+    Args:
+        cfg: any config of the package; not changed. Its datasets need no files.
+        iterations: of training, 1 or more.
+
+    Raises:
+        ConfigError: the config can not work, or `iterations` is below 1.
+        FloatingPointError: a loss is not finite.
+    """
+    if iterations < 1:
+        raise ConfigError(f"iterations of a fast development run is {iterations}; 1 or more")
+    start, cpu_start = time.perf_counter(), time.process_time()
+    hierarchy = resolve_hierarchy(cfg)
+    with tempfile.TemporaryDirectory(prefix="hiera_seg_") as folder:
+        cfg = _shrunk(cfg, folder, iterations)
+        flip_pairs = _flip_pairs(cfg, hierarchy)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (TRAIN,), (TEST,)
+        records = _draw(Path(folder), hierarchy)
+        with _registered(records, hierarchy, flip_pairs):
+            cfg.freeze()
+            seed_everything(cfg.SEED)
+            trainer = _Trainer(cfg)
+            metrics = trainer.train()["sem_seg"]
+    return FastDevRun(
+        iterations=iterations,
+        total_loss=trainer.storage.latest()["total_loss"][0],
+        metrics=metrics,
+        parameters=sum(p.numel() for p in trainer.model.parameters()),
+        seconds=time.perf_counter() - start,
+        cpu_seconds=time.process_time() - cpu_start,
+    )
+
+
+def repository_configs(folder: Path) -> list[Path]:
+    """The config files of a checkout that can be trained: all but the bases of others.
+
+    Args:
+        folder: the checkout.
+
+    Returns:
+        Paths below ``configs`` and ``projects``, sorted.
+    """
+    found = [*folder.glob("configs/**/*.yaml"), *folder.glob("projects/*/configs/**/*.yaml")]
+    return sorted(path for path in found if not path.name.startswith("Base"))
+
+
+class _Trainer(HieraTrainer):
+    """Writes no checkpoints, which for large networks would take most of the time, and no log."""
+
+    def build_hooks(self) -> list[HookBase]:
+        left_out = PeriodicCheckpointer | PeriodicWriter
+        return [hook for hook in super().build_hooks() if not isinstance(hook, left_out)]
+
+
+def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
+    """The config with random weights, small images, and a short schedule."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = folder
+    cfg.SEED = max(cfg.SEED, 0)
+    cfg.MODEL.DEVICE = "cpu"
+    if cfg.SOLVER.AMP.PRECISION == "float16":  # which needs a GPU
+        cfg.SOLVER.AMP.PRECISION = "auto"
+    cfg.MODEL.WEIGHTS = ""
+    timm = cfg.MODEL.HIERA_SEG.get("TIMM")
+    if timm is not None:
+        timm.PRETRAINED, timm.CHECKPOINT = False, ""
+    queries = cfg.MODEL.HIERA_SEG.MASK_FORMER
+    queries.NUM_POINTS = min(queries.NUM_POINTS, 512)  # of the 256 places of a crop's masks
+    cfg.INPUT.MIN_SIZE_TRAIN = (CROP, SCENE[0], 96)
+    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [CROP, CROP]
+    cfg.INPUT.MIN_SIZE_TEST = CROP
+    cfg.INPUT.MAX_SIZE_TEST = 2 * CROP
+    cfg.SOLVER.IMS_PER_BATCH = BATCH
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
+    cfg.SOLVER.MAX_ITER = iterations
+    cfg.SOLVER.STEPS = ()
+    cfg.SOLVER.WARMUP_ITERS = min(cfg.SOLVER.WARMUP_ITERS, iterations // 2)
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    cfg.TEST.EVAL_PERIOD = 0
+    cfg.TEST.PRECISE_BN.NUM_ITER = 1
+    cfg.TEST.BEST_CHECKPOINT.METRIC = cfg.TEST.EARLY_STOPPING.METRIC = ""
+    cfg.TEST.EXPECTED_RESULTS = []
+    cfg.TEST.REPORT, cfg.TEST.STRIP_IMAGES = False, 0  # nobody would see them
+    cfg.TEST.AUG.MIN_SIZES = cfg.TEST.AUG.MIN_SIZES and (48, CROP)
+    if cfg.TEST.AUG.CROP_SIZE:
+        cfg.TEST.AUG.CROP_SIZE, cfg.TEST.AUG.STRIDE = [CROP, CROP], []
+    return cfg
+
+
+def _draw(folder: Path, hierarchy: Hierarchy) -> list[dict]:
+    """Images with label files of node ids: the scene's classes are dealt to the tree's leaves."""
+    records = []
+    wide = is_wide(hierarchy)
+    void = WIDE_IGNORE_VALUE if wide else STOCK_IGNORE_VALUE
+    for index in range(NUM_IMAGES):
+        image, scene = _scene(index)
+        # Each image begins elsewhere, so that large trees show more of their leaves.
+        leaves = scene.astype(np.int64) + index * hierarchy.num_leaves // NUM_IMAGES
+        labels = np.where(scene == VOID, void, leaves % hierarchy.num_leaves)
+        names = [str(folder / f"{index}_{kind}.png") for kind in ("image", "labels")]
+        Image.fromarray(image).save(names[0])
+        Image.fromarray(labels.astype(np.uint16 if wide else np.uint8)).save(names[1])
+        records.append(
+            {
+                "file_name": names[0],
+                "sem_seg_file_name": names[1],
+                "height": SCENE[0],
+                "width": SCENE[1],
+            }
+        )
+    return records
+
+
+@cache
+def _scene(index: int) -> tuple[np.ndarray, np.ndarray]:
+    return draw_scene(0, index, SCENE)
+
+
+def _flip_pairs(cfg: CfgNode, hierarchy: Hierarchy) -> list:
+    """The pairs that swap in mirrored images, where the config's data have its tree."""
+    for name in cfg.DATASETS.TRAIN:
+        metadata = MetadataCatalog.get(name)
+        own = metadata.get("hierarchy")
+        if own is not None and Hierarchy.from_dict(**own) == hierarchy:
+            return list(metadata.get("flip_pairs") or [])
+    return []
+
+
+@contextlib.contextmanager
+def _registered(records: list[dict], hierarchy: Hierarchy, flip_pairs: Iterable) -> Iterator[None]:
+    sets = {TRAIN: records, TEST: records[:NUM_TESTED]}
+    try:
+        for name, found in sets.items():
+            register_hierarchical_dataset(
+                name, found.copy, hierarchy=hierarchy, flip_pairs=list(flip_pairs)
+            )
+        yield
+    finally:
+        for name in filter(DatasetCatalog.__contains__, sets):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)

@@ -1,0 +1,93 @@
+"""Resume by itself after torchrun has restarted the processes of a job."""
+
+import logging
+import os
+import uuid
+from pathlib import Path
+
+from detectron2.utils import comm
+
+from hiera_seg.checkpoint import HieraCheckpointer, read_file
+from hiera_seg.disk import replace_text
+from hiera_seg.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+MARKER = "torchrun_job"  # in OUTPUT_DIR: the id of the job and of the run that it began there
+
+
+def job_of_torchrun() -> str:
+    """Return the id of this torchrun job: "none" where it was given no id, "" without torchrun."""
+    if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
+        return ""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "none")
+
+
+def should_resume(checkpointer: HieraCheckpointer, resume: bool) -> bool:
+    """Decide whether a run resumes from the last checkpoint of its folder; same on all processes.
+
+    It does where `resume` asks for it, and where torchrun has restarted the processes: after one
+    of them died (``--max-restarts``), or because machines left or joined (``--nnodes MIN:MAX``,
+    where ``--rdzv-id`` tells one job from another). Then the checkpoint has to be of the run that
+    this job began: it holds the id of that run, as the file ``torchrun_job`` does. No clock takes
+    part in that.
+
+    Args:
+        checkpointer: of the folder; under torchrun, a run that begins here gets a new
+            ``run_id`` from it.
+        resume: what the user asked for.
+
+    Raises:
+        CheckpointError: only some processes see the checkpoint.
+    """
+    if job_of_torchrun():
+        checkpointer.run_id = uuid.uuid4().hex
+    if not resume and job_of_torchrun():
+        restarts = comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"]))
+        decisions = comm.all_gather(
+            comm.is_main_process() and _restarted(checkpointer, max(restarts))
+        )
+        resume = decisions[0]
+    if resume:
+        _check_all_see_it(checkpointer)
+    return resume
+
+
+def _restarted(checkpointer: HieraCheckpointer, restarts: int) -> bool:
+    """Return whether this job left a checkpoint here; otherwise note the run that it begins."""
+    marker, job = Path(checkpointer.save_dir) / MARKER, job_of_torchrun()
+    noted_job, _, run_id = marker.read_text().partition("\n") if marker.is_file() else ("",) * 3
+    # All jobs without an id have the same one, but only a restarted one has begun before
+    if noted_job == job and (job != "none" or restarts > 0):
+        if run_id and _is_of_run(checkpointer, run_id):
+            logger.info("torchrun restarted this job; resuming from its last checkpoint")
+            return True
+        logger.info("torchrun restarted this job; it has no checkpoint yet and begins again")
+    replace_text(marker, f"{job}\n{checkpointer.run_id}")
+    return False
+
+
+def _is_of_run(checkpointer: HieraCheckpointer, run_id: str) -> bool:
+    """Return whether the last checkpoint is of a run; also if it cannot be read.
+
+    Loading it raises the error then, on all processes.
+    """
+    if not checkpointer.has_checkpoint():
+        return False
+    try:
+        content = read_file(checkpointer.get_checkpoint_file())
+    except CheckpointError:
+        return True
+    return isinstance(content, dict) and content.get("run_id") == run_id
+
+
+def _check_all_see_it(checkpointer: HieraCheckpointer) -> None:
+    seen = checkpointer.has_checkpoint() and os.path.isfile(checkpointer.get_checkpoint_file())
+    by_process = comm.all_gather(seen)
+    if len(set(by_process)) > 1:
+        blind = ", ".join(str(rank) for rank, seen in enumerate(by_process) if not seen)
+        raise CheckpointError(
+            f"OUTPUT_DIR {checkpointer.save_dir}: processes {blind} of 0..{len(by_process) - 1} do "
+            "not see the last checkpoint there, others do; to resume, all machines need the same "
+            "folder, on storage that they share"
+        )

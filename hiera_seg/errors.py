@@ -1,0 +1,17 @@
+"""Define every error class of the package."""
+
+
+class HierarchyError(ValueError):
+    """Raised for an invalid class tree, or for a name, id or level that a tree does not have."""
+
+
+class ConfigError(ValueError):
+    """Raised for an invalid config value; the message names the key, the value and the remedy."""
+
+
+class DatasetError(ValueError):
+    """Raised for an unusable dataset; the message names the file or key and the remedy."""
+
+
+class CheckpointError(RuntimeError):
+    """Raised for a missing, unreadable or unfitting checkpoint; the message names the file."""

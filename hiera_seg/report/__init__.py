@@ -1,0 +1,1 @@
+"""Write the html report of an evaluation: its data, images, page and assets."""

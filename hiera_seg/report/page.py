@@ -1,0 +1,141 @@
+"""A report of an evaluation as one html file that needs no network."""
+
+import html
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiera_seg.disk import replace_text
+from hiera_seg.errors import ConfigError
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.report.data import curve_data, finite, level_data, tree_data
+from hiera_seg.report.images import ReportImage, image_data
+
+# Larger files are slow to open: images are reduced until they fit into what plotly.js leaves.
+MAX_IMAGE_BYTES = 9_000_000
+_SCRIPTS = ("base.js", "tables.js", "tree.js", "confusion.js", "curves.js", "images.js")
+
+
+def write_report(
+    path: str | os.PathLike,
+    hierarchy: Hierarchy,
+    summary: Mapping[str, Any],
+    matrices: Sequence[np.ndarray],
+    *,
+    images: Sequence[ReportImage] = (),
+    metrics_lines: Sequence[str] = (),
+    max_iter: int | None = None,
+    safe_depth: Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write a report.
+
+    Args:
+        path: of the html file; its folder is made.
+        hierarchy: the tree that was scored.
+        summary: what ``hiera_metrics.json`` holds: "dataset", "images", "metrics".
+        matrices: a level each, int64 (K + 1, K), the ``matrix`` of ``confusion_<level>.npz``.
+        images: to look at.
+        metrics_lines: lines of Detectron2's ``metrics.json``, for the curves.
+        max_iter: iterations of the run.
+        safe_depth: what ``safe_depth.json`` holds.
+        calibration: what ``calibration.json`` holds.
+        notes: sentences to show at the top, such as why there are no images.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: plotly is not installed, or the file can not be written.
+        ValueError: a matrix that does not fit the tree.
+    """
+    if len(matrices) != hierarchy.num_levels:
+        raise ValueError(
+            f"{len(matrices)} confusion matrices for the {hierarchy.num_levels} levels of tree "
+            f"{hierarchy.name!r}"
+        )
+    for level, matrix in enumerate(matrices):
+        size = len(hierarchy.level_nodes(level))
+        if matrix.shape != (size + 1, size):
+            raise ValueError(
+                f"the confusion matrix of level {hierarchy.level_names[level]!r} is "
+                f"{matrix.shape}; tree {hierarchy.name!r} needs {(size + 1, size)}"
+            )
+    data = {
+        "dataset": str(summary.get("dataset", "")),
+        "numImages": summary.get("images"),
+        "created": datetime.now().strftime("%Y-%m-%d %H:%M"),
+        "tree": tree_data(hierarchy),
+        "metrics": summary["metrics"],
+        "levels": [level_data(m, hierarchy, level) for level, m in enumerate(matrices)],
+        "curves": curve_data(metrics_lines, hierarchy.level_names, max_iter),
+        "safeDepth": safe_depth,
+        "calibration": calibration,
+        "images": _images_that_fit(images, hierarchy),
+        "notes": list(notes),
+    }
+    page = _page(finite(data))
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, page)
+    except OSError as error:
+        raise ConfigError(f"report {path} can not be written: {error.strerror}") from error
+    return path
+
+
+def require_plotly() -> str:
+    """The source of plotly.js, from the Python package.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ConfigError(
+            "a report needs plotly, which is not installed: pip install plotly (the extra "
+            '"report" of hiera_seg)'
+        ) from error
+    return get_plotlyjs()
+
+
+def _images_that_fit(images: Sequence[ReportImage], hierarchy: Hierarchy) -> list[dict]:
+    """Images at the largest size at which all of them together fit."""
+    for side in (640, 480, 360, 240, 160):
+        encoded = [image_data(image, hierarchy, side) for image in images]
+        if sum(_size(image) for image in encoded) <= MAX_IMAGE_BYTES:
+            break
+    return encoded
+
+
+def _size(image: dict) -> int:
+    scores = image["scores"]["bytes"] if image["scores"] else ""
+    return len(image["jpeg"]) + len(image["labels"]) + len(image["truth"] or "") + len(scores)
+
+
+def _page(data: dict[str, Any]) -> str:
+    # "<" never appears in the data, so nothing in it can end the script element.
+    payload = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    parts = {
+        "title": html.escape(f"{data['dataset']} · {data['tree']['name']}"),
+        "style": _asset("report.css"),
+        "data": payload.replace("<", "\\u003c"),
+        "plotly": require_plotly(),
+        "scripts": "\n".join(f"<script>\n{_asset(name)}</script>" for name in _SCRIPTS),
+    }
+    # One pass: what is put in is not looked at again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("report.html"))
+
+
+def _asset(name: str) -> str:
+    folder = resources.files("hiera_seg.visualization") / "assets"
+    return (folder / name).read_text(encoding="utf-8")

@@ -1,0 +1,213 @@
+"""Training by a LazyConfig: a Python file whose parts are built by ``instantiate``."""
+
+import argparse
+import copy
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import hooks
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from hiera_seg.checkpoint import HieraCheckpointer, allow_unsafe_pickle
+from hiera_seg.cli.config_files import refuse_switches
+from hiera_seg.cli.setup import start_run
+from hiera_seg.data.catalog import import_modules
+from hiera_seg.engine.distributed import distribute, share_buffers
+from hiera_seg.engine.elastic import should_resume
+from hiera_seg.engine.expected_errors import log_expected_errors
+from hiera_seg.engine.step import HieraTrainStep, plain_model
+from hiera_seg.engine.writers import build_writers
+from hiera_seg.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+WANTED = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
+
+
+def load_lazy_config(config_file: str, opts: list[str]) -> DictConfig:
+    """Run a config file, and change it by ``key=value`` pairs; for this machine.
+
+    The file is a program: run none that you have not read.
+
+    Raises:
+        ConfigError: the file is not there, is no Python, or lacks a part; or a pair does not fit.
+    """
+    if not config_file.endswith(".py"):
+        # Detectron2 would read yaml with tags that run code
+        raise ConfigError(f"--config-file is {config_file!r}; a LazyConfig, a .py file, is wanted")
+    if not os.path.isfile(config_file):
+        raise ConfigError(f"config file {config_file} does not exist")
+    try:
+        cfg = LazyConfig.load(config_file)
+    except (SyntaxError, ImportError, NameError) as error:
+        raise ConfigError(f"config file {config_file}: {error}") from error
+    missing = [key for key in WANTED if key not in cfg]
+    if missing:
+        raise ConfigError(
+            f"config file {config_file} lacks {', '.join(missing)}; projects/LazyHSSN has an "
+            "example"
+        )
+    try:
+        cfg = LazyConfig.apply_overrides(cfg, opts)
+    except Exception as error:  # of hydra's parser, or of OmegaConf
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"options {' '.join(opts)}: {reason}") from error
+    if not isinstance(cfg.train.get("max_iter"), int):
+        raise ConfigError(f"train.max_iter is {cfg.train.get('max_iter')!r}; a number is wanted")
+    if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
+        cfg.train.device = "cpu"
+    return cfg
+
+
+def setup_lazily(args: argparse.Namespace) -> DictConfig:
+    """Make the config of a run, and start its log.
+
+    Args:
+        args: what :func:`~hiera_seg.engine.argument_parser` gives.
+
+    Raises:
+        ConfigError: see :func:`load_lazy_config`; or ``train.output_dir`` can not be written.
+    """
+    import_modules(args.modules)
+    allow_unsafe_pickle(args.unsafe_pickle)
+    refuse_switches(args.opts)
+    cfg = load_lazy_config(args.config_file, args.opts)
+    seed = cfg.train.get("seed", -1)
+    start_run(
+        args,
+        cfg.train.output_dir,
+        str(cfg),
+        lambda path: LazyConfig.save(cfg, path),
+        "train.output_dir",
+    )
+    seed_all_rng(None if seed < 0 else seed + comm.get_rank())
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.train.get("cudnn_benchmark", False)
+    return cfg
+
+
+def build_lazy_model(cfg: DictConfig) -> nn.Module:
+    """The model of a config, on its device.
+
+    Raises:
+        ConfigError: a value that is not there is referred to.
+    """
+    try:
+        return instantiate(cfg.model).to(cfg.train.device)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"model: {str(error).splitlines()[0]}") from error
+
+
+def evaluate_lazily(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
+    """Evaluate a model on ``dataloader.test`` by ``dataloader.evaluator``."""
+    share_buffers(plain_model(model))
+    loader, evaluator = _build(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    results = inference_on_dataset(model, loader, evaluator)
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results
+
+
+def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | None:
+    """Train the parts of a config to ``train.max_iter``.
+
+    Args:
+        cfg: of :func:`load_lazy_config`: ``model``, ``optimizer``, ``lr_multiplier``,
+            ``dataloader.{train, test, evaluator}`` and ``train``, as Detectron2's
+            ``projects/LazyHSSN/lazyconfig_train_net.py`` takes them.
+        resume: go on from the last checkpoint of ``train.output_dir``, at its place in the data
+            where the loader takes a ``start_position``.
+
+    Returns:
+        The results of the last evaluation; None where there was none.
+    """
+    options = cfg.train
+    model = build_lazy_model(cfg)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    model = distribute(model)
+    device_type = torch.device(options.device).type
+    half = torch.float16 if device_type == "cuda" else torch.bfloat16
+    stream = _Stream(cfg.dataloader.train)
+    trainer = HieraTrainStep(
+        model,
+        stream,
+        optimizer,
+        device_type=device_type,
+        precision=half if options.amp.enabled else None,
+        seed=max(options.get("seed", 0), 0),
+        dump_folder=options.output_dir,
+    )
+    checkpointer = HieraCheckpointer(model, options.output_dir, trainer=trainer)
+    results: list[dict] = []
+
+    def evaluate() -> dict | None:
+        if "evaluator" not in cfg.dataloader:
+            return None
+        results.append(evaluate_lazily(cfg, model))
+        return results[-1]
+
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.PeriodicCheckpointer(checkpointer, **options.checkpointer)
+            if comm.is_main_process()
+            else None,
+            _EvalHook(options.eval_period, evaluate),
+            hooks.PeriodicWriter(
+                build_writers(options.output_dir, options.max_iter), period=options.log_period
+            )
+            if comm.is_main_process()
+            else None,
+        ]
+    )
+    resume = should_resume(checkpointer, resume)
+    checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
+    start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
+    stream.start_iter = start
+    with log_expected_errors():
+        trainer.train(start, options.max_iter)
+    return results[-1] if results else None
+
+
+class _EvalHook(hooks.EvalHook):
+    def after_train(self) -> None:
+        # Detectron2's own would also evaluate after the last iteration failed
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
+
+class _Stream:
+    """The training loader, started where training starts: known once a checkpoint is read."""
+
+    def __init__(self, node: DictConfig):
+        self.node = node
+        self.start_iter = 0
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        node = copy.deepcopy(self.node)
+        if self.start_iter and "total_batch_size" in node:
+            OmegaConf.update(
+                node, "start_position", self.start_iter * node.total_batch_size, force_add=True
+            )
+        yield from _build(node)
+
+
+def _build(loader: DictConfig) -> Iterable[list[dict]]:
+    try:
+        return instantiate(loader)
+    except KeyError as error:
+        if "registered" not in str(error):
+            raise
+        reason = str(error.args[0]).split("!")[0]  # Detectron2 lists all datasets behind it
+        raise ConfigError(f"dataloader: {reason}; --import what registers it") from error

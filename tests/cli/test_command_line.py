@@ -1,0 +1,244 @@
+"""tools/train_net.py and what is behind it: one process and two, and errors of one line."""
+
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hiera_seg.cli import load_config, setup
+from hiera_seg.cli.output_folder import LOCK
+from hiera_seg.errors import ConfigError
+
+from .test_output_folder import hold
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TRAIN_NET = REPOSITORY / "tools" / "train_net.py"
+
+# A user's own script: it registers a dataset and calls launch, as tools/train_net.py does.
+SCRIPT = """
+import sys
+from detectron2.engine import default_argument_parser
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.engine import HieraTrainer, launch, setup
+
+register_hierarchical_dataset(
+    "tiny_street_train",
+    hierarchy={{"flat": ["road", "pavement"], "vehicle": ["car", "truck"]}},
+    image_root={folder!r} + "/images",
+    sem_seg_root={folder!r} + "/labels",
+)
+
+def main(args):
+    trainer = HieraTrainer(setup(args))
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser().parse_args())
+"""
+
+
+def run(
+    *command: object, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def script(cfg, tiny_folder, tmp_path) -> list[str]:
+    """Arguments that train two iterations on the tiny dataset."""
+    (tmp_path / "train.py").write_text(SCRIPT.format(folder=str(tiny_folder)))
+    cfg.SOLVER.MAX_ITER = 2
+    cfg.SOLVER.IMS_PER_BATCH = 4  # two a process: BN needs more than one value at stride 32
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    return [str(tmp_path / "train.py"), "--config-file", str(tmp_path / "config.yaml")]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def check_two_processes(done: subprocess.CompletedProcess, folder: Path) -> None:
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (folder / "log.txt.rank1").is_file(), "the second process keeps a log of its own"
+    assert json.loads((folder / "hiera_metrics.json").read_text())
+    assert (folder / "model_final.pth").is_file()
+
+
+def test_two_processes_on_cpu_by_num_gpus(script, tmp_path):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    done = run(sys.executable, *script, "--num-gpus", 2, "--dist-url", url)
+    check_two_processes(done, tmp_path / "run")
+
+
+def test_two_processes_are_refused_a_folder_that_another_run_holds(script, tmp_path):
+    process = hold(tmp_path / "run", 300)
+    done = run(sys.executable, *script, "--num-gpus", 2)
+    process.kill()
+    process.communicate()
+    assert done.returncode == 2
+    (line,) = re.findall("(?m)^error: .*", done.stderr)
+    assert "OUTPUT_DIR" in line and str(process.pid) in line
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path / "run") == [LOCK], "nothing is written before it is refused"
+
+
+def test_two_processes_on_cpu_by_torchrun(script, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2]
+    done = run(*torchrun, "--master-port", free_port(), *script)
+    check_two_processes(done, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["--config-file", "missing.yaml"], 2, "error: config file missing.yaml: .*does not exist"),
+        (["MODEL.NOPE", "1"], 2, "error: options MODEL.NOPE 1: Non-existent.*MODEL.NOPE"),
+        (["SOLVER.MAX_ITER", "soon"], 2, "error: options SOLVER.MAX_ITER soon: .*int"),
+        (["--nope"], 2, "unrecognized arguments: --nope"),
+        (["SOLVER.MAX_ITER", "2", "--resume"], 2, "error: --resume stands after KEY VALUE pairs"),
+        (["MODEL.HIERA_SEG.TEST.SAFE_DEPTH", "None"], 2, "TEST.SAFE_DEPTH is None; .* is -1.0"),
+        (["DATASETS.TRAIN", "('hiera_nope_train',)"], 2, "error: .*hiera_nope_train.*--import"),
+        (["DATASETS.TEST", "('hiera_nope_val',)"], 2, "error: .*hiera_nope_val.*--import"),
+        (["DATASETS.TRAIN", "()"], 2, "error: DATASETS.TRAIN is empty"),
+        (["--config-file", ""], 2, "error: --config-file is missing"),
+        (["MODEL.HIERA_SEG.HIERARCHY", "citiscapes"], 2, "error: .*HIERARCHY: .*'cityscapes'"),
+        (["MODEL.WEIGHTS", "nope.pth"], 1, "error: there is no checkpoint file nope.pth"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_input_is_one_line_and_no_traceback(script, tmp_path, arguments, code, line):
+    if "--config-file" not in arguments:
+        arguments = [*script[1:], *arguments]
+    else:
+        arguments = [*arguments, "OUTPUT_DIR", str(tmp_path)]
+    done = run(sys.executable, script[0], *arguments)
+    assert done.returncode == code, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert re.search(line, done.stderr.strip().splitlines()[-1])
+    assert (done.stdout + done.stderr).count("error: ") == 1
+    if code == 2:  # what was typed is checked before anything else is printed
+        assert done.stdout == ""
+
+
+def test_a_dataset_whose_files_are_missing_says_which_folder_it_wanted(tmp_path):
+    config = REPOSITORY / "configs" / "CamVid" / "flat_deeplab_v3_plus_r18.yaml"
+    done = run(
+        sys.executable,
+        TRAIN_NET,
+        "--config-file",
+        config,
+        "OUTPUT_DIR",
+        tmp_path,
+        DETECTRON2_DATASETS=str(tmp_path / "nothing"),
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert str(tmp_path / "nothing" / "camvid") in last
+    assert "Traceback" not in done.stderr
+
+
+def test_the_console_is_short_and_the_log_whole_and_both_without_colours(script, tmp_path):
+    done = run(sys.executable, *script, "SEED", 5, FORCE_COLOR="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    before, _, after = done.stdout.partition("Starting training from iteration 0")
+    lines = before.splitlines()
+    assert len(lines) <= 20, before
+    for fact in (
+        script[2], "tiny_street_train, 3 images", "cpu", str(tmp_path / "run"), "seed: 5",
+        "4 leaves", "M parameters",
+    ):  # fmt: skip
+        assert fact in before, fact
+    assert after
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "CHECKPOINT_PERIOD: " in log and "(sem_seg_head): HieraPixelHead(" in log
+    assert "CHECKPOINT_PERIOD: " in (tmp_path / "run" / "config.yaml").read_text()
+    assert "CHECKPOINT_PERIOD: " not in done.stdout and "(sem_seg_head)" not in done.stdout
+    assert "\x1b" not in log + done.stdout + done.stderr
+
+
+def test_train_net_is_thin():
+    assert len(TRAIN_NET.read_text().splitlines()) < 60
+
+
+def test_help_exits_with_0():
+    done = run(sys.executable, TRAIN_NET, "--help")
+    assert done.returncode == 0
+    assert "--resume" in done.stdout
+
+
+def test_no_gpu_means_cpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert load_config("", ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert load_config("", ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE == "cuda"
+
+
+def test_an_output_folder_that_can_not_be_written_is_named(tmp_path, monkeypatch):
+    # Detectron2 leaves it off, and other tests would not see what is logged
+    monkeypatch.setattr(logging.getLogger("hiera_seg"), "propagate", True)
+    (tmp_path / "file").write_text("")
+
+    class Args:
+        config_file = str(REPOSITORY / "configs/Generated/maskformer_r18.yaml")
+        opts = ("OUTPUT_DIR", str(tmp_path / "file" / "run"))
+
+    with pytest.raises(ConfigError, match="OUTPUT_DIR .*file/run cannot be written"):
+        setup(Args)
+
+
+def test_a_users_module_registers_a_dataset_for_train_net(script, tiny_folder, tmp_path):
+    module = SCRIPT.format(folder=str(tiny_folder)).split("def main")[0]
+    (tmp_path / "my_datasets.py").write_text(module)
+    train = [TRAIN_NET, "--import", "my_datasets", *script[1:]]
+    done = run(sys.executable, *train, "SOLVER.MAX_ITER", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "model_final.pth").is_file()
+    done = run(sys.executable, TRAIN_NET, "--import", "not_there", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: --import not_there: ")
+
+
+def test_eval_only_scores_a_checkpoint_and_checks_what_was_expected(script, tiny_folder, tmp_path):
+    module = SCRIPT.format(folder=str(tiny_folder)).split("def main")[0]
+    (tmp_path / "my_datasets.py").write_text(module)
+    done = run(sys.executable, *script)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first = json.loads((tmp_path / "run" / "hiera_metrics.json").read_text())
+
+    evaluate = [sys.executable, TRAIN_NET, "--import", "my_datasets", *script[1:], "--eval-only"]
+    weights = ["MODEL.WEIGHTS", tmp_path / "run" / "model_final.pth"]
+    other = ["OUTPUT_DIR", tmp_path / "again"]
+    wrong = ["TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 101.0, 0.5]]"]
+    done = run(*evaluate, *weights, *other, *wrong, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Result verification failed" in done.stdout
+    assert json.loads((tmp_path / "again" / "hiera_metrics.json").read_text()) == first
+    assert "FutureWarning" not in done.stderr
+
+
+def test_a_terminal_that_lacks_the_letters_of_a_tree():
+    code = "from hiera_seg.engine import exit_on_error; exit_on_error(print, '├── caf\\u00e9')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout) == (0, b"??? caf\xe9\n"), done.stderr

@@ -1,0 +1,136 @@
+"""Every config of the repository: an iteration and an evaluation, without datasets or network."""
+
+import math
+import os
+import runpy
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog
+
+from hiera_seg import Hierarchy
+from hiera_seg.cli import exit_on_error, load_config
+from hiera_seg.config import resolve_hierarchy
+from hiera_seg.diagnostics import fast_dev_run
+from hiera_seg.diagnostics.fast_dev_run import repository_configs
+from hiera_seg.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGS = [str(path.relative_to(REPOSITORY)) for path in repository_configs(REPOSITORY)]
+SMALL = "configs/CamVid/hssn_deeplab_v3_plus_r18.yaml"
+
+
+@pytest.fixture(autouse=True)
+def bare_machine(monkeypatch, tmp_path):
+    """No network, no datasets, and a folder for temporary files that has to end empty."""
+
+    def refuse(*args):
+        raise AssertionError("a fast development run must not use the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert os.listdir(tmp_path) == []
+
+
+def read(config, *options):
+    return load_config(str(REPOSITORY / config), list(options))
+
+
+def test_all_configs_are_found():
+    assert SMALL in CONFIGS and len(CONFIGS) >= 12
+    assert not any("Base" in config for config in CONFIGS)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_trains_and_evaluates(config):
+    cfg = read(config)
+    before = cfg.dump()
+    run = fast_dev_run(cfg)
+    assert math.isfinite(run.total_loss)
+    levels = resolve_hierarchy(cfg).level_names
+    assert all(0 <= run.metrics[f"mIoU_{level}"] <= 100 for level in levels)
+    assert cfg.dump() == before
+    assert not any("fast_dev_run" in name for name in DatasetCatalog.list())
+
+
+def test_a_config_for_gpus_in_half_precision_is_tried_on_a_cpu():
+    amp = ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION")
+    assert math.isfinite(fast_dev_run(read(SMALL, *amp, "float16")).total_loss)
+    with pytest.raises(ConfigError, match="PRECISION"):
+        fast_dev_run(read(SMALL, *amp, "float15"))
+
+
+def test_a_run_repeats_itself():
+    first, second = (fast_dev_run(read(SMALL), iterations=2) for _ in range(2))
+    assert first.total_loss == second.total_loss
+    assert first.metrics == pytest.approx(second.metrics, nan_ok=True)
+
+
+def test_any_tree(tmp_path):
+    """Ragged, and with more nodes than 8 bits hold."""
+    leaves = {f"group{i}": [f"leaf{i}_{j}" for j in range(40)] for i in range(8)}
+    tree = Hierarchy.from_dict({"alone": None, "all": leaves}, name="wide")
+    tree.to_yaml(tmp_path / "wide.yaml")
+    options = ("MODEL.HIERA_SEG.HIERARCHY", str(tmp_path / "wide.yaml"))
+    cfg = read(SMALL, *options, "MODEL.HIERA_SEG.AUXILIARY.WEIGHT", 0.4)
+    run = fast_dev_run(cfg)
+    (tmp_path / "wide.yaml").unlink()
+    assert math.isfinite(run.total_loss)
+    # the scenes' classes, dealt to other leaves for each image
+    assert sum(not math.isnan(run.metrics[f"IoU-{name}"]) for name in tree.leaf_names) > 15
+
+
+def test_test_time_augmentation_is_tried_too():
+    options = ("TEST.AUG.ENABLED", True, "TEST.AUG.CROP_SIZE", [512, 1024])
+    assert math.isfinite(fast_dev_run(read(SMALL, *options)).metrics["mIoU"])
+
+
+def test_what_can_not_work():
+    with pytest.raises(ConfigError, match="0; 1 or more"):
+        fast_dev_run(read(SMALL), iterations=0)
+    with pytest.raises(ConfigError, match="no class tree"):
+        fast_dev_run(read("configs/Base-DeepLabV3Plus-R18.yaml"))
+
+
+def run_tool(monkeypatch, capsys, name, *options):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, options)])
+    tool = runpy.run_path(str(REPOSITORY / "tools" / name))
+    code = 0
+    try:
+        if name == "train_net.py":
+            exit_on_error(tool["main"], tool["argument_parser"]().parse_args())
+        else:
+            exit_on_error(tool["main"], tool["parse_args"]())
+    except SystemExit as stop:
+        code = stop.code or 0
+    return code, *capsys.readouterr()
+
+
+def test_train_net_has_it(monkeypatch, capsys):
+    config = ("--config-file", REPOSITORY / SMALL, "--fast-dev-run")
+    code, out, _ = run_tool(monkeypatch, capsys, "train_net.py", *config, "--iterations", 2)
+    assert code == 0 and "2 iterations and an evaluation in" in out and SMALL in out
+    code, _, err = run_tool(monkeypatch, capsys, "train_net.py", *config, "--iterations", 0)
+    assert code == 2 and err.endswith("0; 1 or more\n")
+    code, _, err = run_tool(monkeypatch, capsys, "train_net.py", *config, "--num-gpus", 2)
+    assert code == 2 and "--num-gpus" in err
+
+
+def test_a_page_of_many(monkeypatch, capsys, tmp_path):
+    page = tmp_path / "page.md"
+    good, bad = REPOSITORY / SMALL, REPOSITORY / "configs/Base-DeepLabV3Plus-R18.yaml"
+    code, out, _ = run_tool(monkeypatch, capsys, "fast_dev_run.py", good, "--table", page)
+    assert code == 0 and "1 of 1 configs work" in out
+    assert f"| `{SMALL}` | 12.0 |" in page.read_text()
+    page.unlink()
+    code, out, err = run_tool(monkeypatch, capsys, "fast_dev_run.py", bad, good, "--table", page)
+    assert code == 1 and "1 of 2 configs work" in out
+    assert err.startswith("error: configs/Base-DeepLabV3Plus-R18.yaml: no class tree")
+    assert "1 of 2 configs passed, with 1 iterations" in page.read_text()
+    page.unlink()

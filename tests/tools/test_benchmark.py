@@ -1,0 +1,150 @@
+"""The benchmark's own parts: what it compares does the same work, and its ratios are right."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmark import (
+    GROUPS,
+    Comparison,
+    as_rows,
+    evaluation,
+    inference,
+    losses,
+    measure,
+    sweep,
+    table,
+    training,
+)
+from benchmark.harness import Result, peak_memory
+
+from hiera_seg.metrics import count_image
+
+CPU = torch.device("cpu")
+TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
+
+
+def touch(mebibytes: int):
+    return lambda device: lambda: torch.ones(mebibytes << 18).sum()
+
+
+def test_memory_is_the_peak_of_one_run():
+    peak = peak_memory(touch(256), CPU)
+    if peak is None:
+        pytest.skip("this system does not tell a process its peak memory")
+    assert 220 < peak < 300  # other threads of this process come and go
+
+
+def test_time_ratio_is_ours_over_the_other():
+    def work(times):
+        values = torch.rand(1 << 16)
+        return lambda device: lambda: [values.sort() for _ in range(times)]
+
+    comparison = Comparison("slow", work(20), work(2), "quick", max_time=1.0)
+    result = measure(comparison, "none:0", CPU, rounds=3, memory=False)
+    assert 3 < result.time_ratio < 40
+    assert not result.passed
+    assert result.memory is None
+
+
+def test_targets_are_upper_limits():
+    numbers = {"seconds": 1.0, "other_seconds": 1.0, "other_memory": 10.0}
+    limits = {"max_time": 1.0, "max_memory": 1.0, "max_extra": 10.0}
+    fit = Result("a", "b", time_ratio=1.0, memory=10.0, memory_ratio=1.0, **numbers, **limits)
+    assert fit.passed
+    slow = Result("a", "b", time_ratio=1.1, memory=10.0, memory_ratio=1.0, **numbers, **limits)
+    large = Result("a", "b", time_ratio=1.0, memory=11.0, memory_ratio=1.0, **numbers, **limits)
+    assert not slow.passed and not large.passed
+    shown = table([fit, slow])
+    assert shown.splitlines()[2].endswith("| yes   |")
+    assert shown.splitlines()[3].endswith("| NO    |")
+    assert [row["passed"] for row in as_rows([fit, slow])] == [True, False]
+
+
+def test_every_row_has_a_target_and_a_name_of_its_own():
+    rows = [row for group in GROUPS.values() for row in group]
+    assert len({row.name for row in rows}) == len(rows)
+    assert all(row.max_time or row.max_memory or row.max_extra for row in rows)
+
+
+def test_the_large_tree_has_the_nodes_it_says():
+    assert losses.mapillary_sized().num_nodes == 144
+    assert losses.mapillary_sized().num_levels == 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda device: losses.make_tree_min(losses.cityscapes, (1, 64, 96), False, device),
+        lambda device: losses.make_bce(losses.cityscapes, (1, 64, 96), device),
+        lambda device: losses.make_tree_ce(losses.marginal_ce_loss, (1, 64, 96), device),
+        lambda device: losses.make_flat_ce((1, 64, 96), device),
+    ],
+)
+def test_losses_go_back_to_the_logits(make):
+    gradient = make(CPU)()
+    assert gradient.abs().sum() > 0
+
+
+def test_both_sides_decode_the_same_labels():
+    size = (64, 96)
+    ours = inference.make_bands(losses.cityscapes, size, CPU)()["hiera_labels"]
+    whole = inference.make_whole(losses.cityscapes, size, CPU)()
+    assert len(ours) == len(whole) == 2
+    assert all(torch.equal(a.long(), b) for a, b in zip(ours, whole, strict=True))
+
+
+def test_both_sides_count_the_same_pixels(monkeypatch):
+    monkeypatch.setattr(evaluation, "_SIZE", (64, 96))
+    tree = losses.cityscapes()
+    flat = evaluation.make_bincount(CPU)()
+    truth, paths, direct = evaluation._maps()
+    nodes, _, consistent = count_image(paths[-1], truth, tree, direct=direct)
+    leaves = tree.num_leaves
+    assert np.array_equal(nodes[:leaves, :leaves], flat[:leaves, :leaves])
+    assert 0 < consistent < np.count_nonzero(truth != losses.VOID)
+
+
+@pytest.mark.parametrize("hierarchical", [True, False])
+def test_a_training_step_changes_the_weights(hierarchical):
+    run = training.make_step(hierarchical, 18, 2, (64, 64), CPU)
+    cells = [cell.cell_contents for cell in run.__closure__]
+    (model,) = [value for value in cells if isinstance(value, torch.nn.Module)]
+    before = model.sem_seg_head.predictor.weight.detach().clone()
+    run()
+    assert not torch.equal(before, model.sem_seg_head.predictor.weight)
+
+
+def test_sweeps_vary_one_thing_at_a_time(monkeypatch, tmp_path):
+    small = {name: [(n, d, 16, 16) for n, d, _, _ in rows] for name, rows in sweep.SWEEPS.items()}
+    small["pixels"] = [(None, 2, 16, 16 << i) for i in range(3)]
+    monkeypatch.setattr(sweep, "SWEEPS", small)
+    points = sweep.run_sweeps(CPU, rounds=1, memory=False)
+    found = {name: [p for p in points if p.sweep == name] for name in small}
+    assert [p.nodes for p in found["nodes"]] == [16, 32, 64, 128, 256, 512, 1024]
+    assert {p.depth for p in found["nodes"]} == {2}
+    assert [p.depth for p in found["depth"]] == list(range(2, 9))
+    assert {p.nodes for p in found["depth"]} == {128}
+    assert [p.pixels for p in found["pixels"]] == [256, 512, 1024]
+    assert sweep.chained(128, 5).num_levels == 5
+    sweep.plot(points, str(tmp_path / "sweep.png"))
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+def test_the_command_line_refuses_what_it_does_not_know():
+    done = subprocess.run([sys.executable, TOOL, "speed"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unknown group 'speed': choose of losses, train, eval, inference" in done.stderr
+    options = ["--sweep", "--plot", "sweep.bmp"]
+    done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
+    assert done.returncode == 2 and "ends in .png, .pdf or .svg" in done.stderr
+
+
+def test_a_row_that_is_not_there_is_one_line(tmp_path):
+    options = ["losses", "--only", "zzz", "--json", tmp_path / "a.json"]
+    done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: --only 'zzz': no row has that in its name\n"

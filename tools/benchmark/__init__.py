@@ -1,0 +1,16 @@
+"""What hierarchy costs: cases that time ours against a flat counterpart in one run."""
+
+from benchmark.evaluation import EVALUATION
+from benchmark.harness import Comparison, Result, as_rows, measure, table
+from benchmark.inference import INFERENCE
+from benchmark.losses import LOSSES
+from benchmark.training import TRAINING
+
+GROUPS: dict[str, list[Comparison]] = {
+    "losses": LOSSES,
+    "train": TRAINING,
+    "eval": EVALUATION,
+    "inference": INFERENCE,
+}
+
+__all__ = ["GROUPS", "Comparison", "Result", "as_rows", "measure", "table"]

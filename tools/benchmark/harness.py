@@ -1,0 +1,239 @@
+"""Timing and peak memory of pairs of functions.
+
+Times are medians of rounds in which both sides take turns, so that a machine that slows down slows
+both. Memory is the peak of one run above what was there before it, each side in a process of its
+own, because a process gives little of what it has once used back to the system.
+"""
+
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+
+MIN_ROUNDS = 7
+_MEBI = 1 << 20
+
+# Makes the inputs on a device and returns what is to be measured.
+Maker = Callable[[torch.device], Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two functions that are measured side by side.
+
+    Attributes:
+        name: of the row.
+        ours, other: make what is measured.
+        against: what `other` is, in words.
+        max_time: target for the ratio of the times; None: there is none.
+        max_memory: target for the ratio of the peaks of extra memory; None: there is none.
+        max_extra: target for our own peak of extra memory, MiB; None: there is none.
+        from_start: memory counts what is made beforehand, such as a model and its weights.
+    """
+
+    name: str
+    ours: Maker
+    other: Maker
+    against: str
+    max_time: float | None = None
+    max_memory: float | None = None
+    max_extra: float | None = None
+    from_start: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """Medians in seconds and MiB; a ratio is ours over the other, of the same run."""
+
+    name: str
+    against: str
+    seconds: float
+    other_seconds: float
+    time_ratio: float
+    max_time: float | None
+    memory: float | None
+    other_memory: float | None
+    memory_ratio: float | None
+    max_memory: float | None
+    max_extra: float | None
+
+    @property
+    def passed(self) -> bool:
+        pairs = (
+            (self.time_ratio, self.max_time),
+            (self.memory_ratio, self.max_memory),
+            (self.memory, self.max_extra),
+        )
+        return all(value <= limit for value, limit in pairs if None not in (value, limit))
+
+
+def measure(
+    comparison: Comparison, key: str, device: torch.device, rounds: int, memory: bool
+) -> Result:
+    """Measure one comparison.
+
+    Args:
+        comparison: what to measure.
+        key: "group:index", by which a child process finds the comparison again.
+        device: where to run.
+        rounds: timed runs of each side, after one or more to warm up.
+        memory: whether to measure memory too, in two child processes.
+    """
+    seconds, other_seconds, ratio = _times(comparison, device, rounds)
+    peaks = (None, None)
+    if memory:
+        peaks = tuple(peak_in_child(key, side, device) for side in ("ours", "other"))
+    known = None not in peaks and peaks[1] > 0
+    return Result(
+        comparison.name,
+        comparison.against,
+        seconds,
+        other_seconds,
+        ratio,
+        comparison.max_time,
+        *peaks,
+        peaks[0] / peaks[1] if known else None,
+        comparison.max_memory,
+        comparison.max_extra,
+    )
+
+
+def _times(comparison: Comparison, device, rounds: int) -> tuple[float, float, float]:
+    sides = (comparison.ours(device), comparison.other(device))
+    for run in sides * 2:  # twice: caches, then the allocator
+        _timed(run, device)
+    pairs = []
+    for index in range(rounds):
+        order = (0, 1) if index % 2 == 0 else (1, 0)
+        times = [0.0, 0.0]
+        for side in order:
+            times[side] = _timed(sides[side], device)
+        pairs.append(times)
+    return (
+        statistics.median(ours for ours, _ in pairs),
+        statistics.median(other for _, other in pairs),
+        statistics.median(ours / other for ours, other in pairs),
+    )
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    run()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_in_child(key: str, side: str, device: torch.device) -> float | None:
+    """`peak_memory` of one side of a row, in a process of its own.
+
+    There every larger block of memory goes back to the system when it is freed; a process that
+    keeps blocks to use them again would seem to need none.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", "benchmark.peak"]
+    command += [key, side, str(device), str(torch.get_num_threads())]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"{key} {side}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def peak_memory(make: Maker, device: torch.device, from_start: bool = False) -> float | None:
+    """Peak of a run above what was there before it, MiB; None where the system does not tell.
+
+    Args:
+        make: of what is measured.
+        device: where to run.
+        from_start: count from before `make`. Else the second of two runs counts, from its
+            beginning: the first one also loads libraries.
+    """
+    if device.type == "cuda":
+        torch.zeros(1, device=device)
+    before = _memory(device)
+    run = make(device)
+    run()
+    gc.collect()
+    if not from_start:
+        before = _memory(device)
+    if before is None:
+        return None
+    _begin_peak(device)
+    run()
+    return _peak(device) - before
+
+
+def _begin_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def _memory(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / _MEBI
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        return None
+    return _resident("VmRSS") / 1024
+
+
+def _peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / _MEBI
+    return _resident("VmHWM") / 1024
+
+
+def _resident(name: str) -> int:
+    """A line of /proc/self/status, KiB."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name + ":"))
+
+
+def table(results: list[Result]) -> str:
+    """The results as a table for people."""
+    from tabulate import tabulate
+
+    def number(value: float | None, digits: int) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    rows = [
+        [
+            result.name,
+            result.against,
+            number(1000 * result.seconds, 1),
+            number(1000 * result.other_seconds, 1),
+            number(result.time_ratio, 2),
+            number(result.max_time, 2),
+            number(result.memory, 0),
+            number(result.other_memory, 0),
+            number(result.memory_ratio, 2),
+            number(result.max_memory, 2)
+            or number(result.max_extra, 0) + " MiB" * bool(result.max_extra),
+            "yes" if result.passed else "NO",
+        ]
+        for result in results
+    ]
+    headers = ["ours", "against", "ms", "ms against", "ratio", "at most"]
+    headers += ["MiB", "MiB against", "ratio", "at most", "met"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def as_rows(results: list) -> list[dict]:
+    """Results, or the points of a sweep, as plain data; results say whether targets are met."""
+    met = [{"passed": row.passed} if hasattr(row, "passed") else {} for row in results]
+    return [asdict(row) | more for row, more in zip(results, met, strict=True)]
