@@ -25,7 +25,7 @@ setup(
     packages=find_packages(include=["hiera_seg", "hiera_seg.*"]),
     package_data={
         "hiera_seg.hierarchy": ["library/*.yaml"],
-        "hiera_seg.visualization": ["assets/*"],
+        "hiera_seg.report": ["assets/*"],
     },
     # Two things are missing on purpose. Detectron2 has no release on the registry: see
     # docs/install.md. OpenCV has several distributions that overwrite each other's files, and

@@ -13,6 +13,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+pytest_plugins = ["tests.tiny_street"]
+
 torch.set_num_threads(1)
 
 # Timing on a shared machine says nothing about a property; in CI the same examples every time.

@@ -10,10 +10,10 @@ import json
 import platform
 
 import torch
+
 from benchmark import GROUPS, as_rows, measure, table
 from benchmark.harness import MIN_ROUNDS
 from benchmark.sweep import plot, run_sweeps
-
 from hiera_seg.cli.exit import exit_on_error, prepare_file
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import ConfigError

@@ -8,6 +8,7 @@ from hiera_seg.checkpoint.convert import CONVERTERS, convert_checkpoint, save_ch
 from hiera_seg.cli import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data.catalog import import_modules
+from hiera_seg.modeling.build import build_model
 
 EPILOG = """
 examples:
@@ -51,7 +52,10 @@ def main(args: argparse.Namespace) -> None:
     allow_unsafe_pickle(args.unsafe_pickle)
     import_modules(args.modules)
     cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
-    state, report = convert_checkpoint(args.source, args.project, cfg, classes=args.classes)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.WEIGHTS = args.source  # so that backbones do not download weights of their own
+    model = build_model(cfg)
+    state, report = convert_checkpoint(args.source, args.project, model, classes=args.classes)
     save_checkpoint(state, args.out, resolve_hierarchy(cfg))
     print("\n".join(report.lines()))
     print(f"wrote {args.out}")

@@ -137,5 +137,5 @@ def _page(data: dict[str, Any]) -> str:
 
 
 def _asset(name: str) -> str:
-    folder = resources.files("hiera_seg.visualization") / "assets"
+    folder = resources.files("hiera_seg.report") / "assets"
     return (folder / name).read_text(encoding="utf-8")

@@ -3,14 +3,15 @@
 
 import argparse
 
-from hiera_seg.cli import argument_parser, launch
-from hiera_seg.inference.weights import find_weights, load_for_eval
-from projects.LazyHSSN.lazy_training import (
+from lazy_training import (
     build_lazy_model,
     evaluate_lazily,
     setup_lazily,
     train_lazily,
 )
+
+from hiera_seg.cli import argument_parser, launch
+from hiera_seg.inference.weights import find_weights, load_for_eval
 
 EPILOG = """
 examples:

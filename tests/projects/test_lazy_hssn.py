@@ -149,7 +149,7 @@ def test_a_dataset_that_is_not_there_is_named(options, tmp_path):
 def test_the_readme_names_the_file_and_the_tool():
     text = (PROJECT / "README.md").read_text()
     assert str(Path(CONFIG).relative_to(PROJECT.parents[1])) in text
-    assert (PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py").is_file()
+    assert (PROJECT / "lazyconfig_train_net.py").is_file()
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,8 @@ def test_bad_input_is_named(tmp_path, monkeypatch, name, text, opts, message):
 
 @pytest.mark.parametrize("option", ["--dry-run", "--fast-dev-run"])
 def test_the_tool_does_not_take_what_it_can_not_do(option, monkeypatch, capsys):
-    tool = PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py"
+    tool = PROJECT / "lazyconfig_train_net.py"
+    monkeypatch.syspath_prepend(PROJECT)
     monkeypatch.setattr("sys.argv", [str(tool), "--config-file", CONFIG, option])
     monkeypatch.setattr("hiera_seg.cli.launch", lambda main, args: None)  # it trained
     with pytest.raises(SystemExit) as stop:
@@ -186,9 +187,10 @@ def test_the_tool_does_not_take_what_it_can_not_do(option, monkeypatch, capsys):
 
 
 def test_the_tool_evaluates_no_untrained_network(options, tmp_path, monkeypatch, capsys):
-    tool = PROJECT.parents[1] / "tools" / "lazyconfig_train_net.py"
+    tool = PROJECT / "lazyconfig_train_net.py"
+    monkeypatch.syspath_prepend(PROJECT)
     # it would keep a log on the standard output of this test
-    monkeypatch.setattr("projects.LazyHSSN.lazy_training.start_run", lambda *args: None)
+    monkeypatch.setattr("lazy_training.start_run", lambda *args: None)
     empty = ["train.init_checkpoint="]
     monkeypatch.setattr(
         "sys.argv", [str(tool), "--config-file", CONFIG, "--eval-only", *options, *empty]

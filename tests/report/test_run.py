@@ -11,11 +11,13 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.report import run as reporting
 from hiera_seg.report.run import labels_alone, report_run, spread_over
+from tests.tiny_street import STREET
 
 pytest.importorskip("plotly", reason="needs plotly")
 DATA = re.compile(r'<script type="application/json" id="report-data">(.*?)</script>', re.S)
@@ -109,6 +111,12 @@ def test_a_missing_plotly_is_told_before_training(cfg, monkeypatch):
         HieraTrainer(cfg)
     with pytest.raises(ConfigError, match="pip install plotly"):
         HieraTrainer.evaluate(cfg)
+
+
+@pytest.fixture(scope="session")
+def street() -> Hierarchy:
+    """The tree of the tiny dataset, in place of the one of conftest.py."""
+    return STREET
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from benchmark import (
     GROUPS,
     Comparison,
@@ -20,7 +21,6 @@ from benchmark import (
     training,
 )
 from benchmark.harness import Result, peak_memory
-
 from hiera_seg.metrics import count_image
 
 CPU = torch.device("cpu")

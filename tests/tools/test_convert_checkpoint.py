@@ -135,7 +135,9 @@ def test_every_tensor_finds_its_place_and_is_reported(folder, official, convert)
 def test_class_rows_move_by_name(folder, official):
     cfg = load_config("config.yaml", [])
     torch.manual_seed(0)
-    state, _ = convert_checkpoint("official.pth", "mask2former", cfg, classes="classes.txt")
+    state, _ = convert_checkpoint(
+        "official.pth", "mask2former", build_model(cfg), classes="classes.txt"
+    )
     torch.manual_seed(0)
     fresh = build_model(cfg).state_dict()
     for kind in ("weight", "bias"):
@@ -148,7 +150,9 @@ def test_class_rows_move_by_name(folder, official):
 
 def test_sigmoids_start_from_the_difference_to_no_object(folder, official):
     cfg = load_config("config.yaml", ["MODEL.HIERA_SEG.MASK_FORMER.OPTION", "node_sigmoid"])
-    state, report = convert_checkpoint("official.pth", "mask2former", cfg, classes="classes.txt")
+    state, report = convert_checkpoint(
+        "official.pth", "mask2former", build_model(cfg), classes="classes.txt"
+    )
     theirs = official["sem_seg_head.predictor.class_embed.bias"]
     ours = state[f"{PREDICTOR}.bias"]
     assert ours.shape == (6,)
@@ -160,7 +164,7 @@ def test_sigmoids_start_from_the_difference_to_no_object(folder, official):
 def test_as_many_classes_as_leaves_are_taken_in_order_and_that_is_said(folder, official):
     Hierarchy.from_dict({"ground": ["road"], "thing": ["light", "car"]}).to_yaml("tree.yaml")
     cfg = load_config("config.yaml", [])
-    state, report = convert_checkpoint("official.pth", "mask2former", cfg)
+    state, report = convert_checkpoint("official.pth", "mask2former", build_model(cfg))
     assert torch.equal(
         state[f"{PREDICTOR}.weight"], official["sem_seg_head.predictor.class_embed.weight"]
     )
@@ -174,7 +178,9 @@ def test_the_zoos_pickles_of_arrays_and_old_names_are_read(folder, official):
     with open("model_final.pkl", "wb") as file:
         pickle.dump({"model": arrays, "__author__": "somebody"}, file)
     cfg = load_config("config.yaml", [])
-    state, report = convert_checkpoint("model_final.pkl", "mask2former", cfg, classes="classes.txt")
+    state, report = convert_checkpoint(
+        "model_final.pkl", "mask2former", build_model(cfg), classes="classes.txt"
+    )
     found = state["sem_seg_head.transformer_decoder.query_features.weight"]
     np.testing.assert_array_equal(found.numpy(), queries)
     assert report.initialized == []

@@ -1,5 +1,8 @@
 """What hierarchy costs: cases that time ours against a flat counterpart in one run."""
 
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
+
+# isort: split
 from benchmark.evaluation import EVALUATION
 from benchmark.harness import Comparison, Result, as_rows, measure, table
 from benchmark.inference import INFERENCE

@@ -14,11 +14,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
 MIN_ROUNDS = 7
 _MEBI = 1 << 20
+_TOOLS = str(Path(__file__).resolve().parents[1])  # where the package "benchmark" lies
 
 # Makes the inputs on a device and returns what is to be measured.
 Maker = Callable[[torch.device], Callable[[], object]]
@@ -144,7 +146,12 @@ def peak_in_child(key: str, side: str, device: torch.device) -> float | None:
     """
     command = [sys.executable, "-W", "ignore", "-m", "benchmark.peak"]
     command += [key, side, str(device), str(torch.get_num_threads())]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
+    path = os.pathsep.join(filter(None, [_TOOLS, os.environ.get("PYTHONPATH")]))
+    environment = {
+        **os.environ,
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 17),
+        "PYTHONPATH": path,
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{key} {side}: {done.stderr.strip().splitlines()[-1]}")

@@ -1,4 +1,4 @@
-"""A checkpoint of another project into one of ours, and what became of each tensor."""
+"""Convert a checkpoint of another project, and report what became of each tensor."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from hiera_seg.checkpoint import TREE_KEY, read_checkpoint
@@ -21,7 +20,6 @@ from hiera_seg.checkpoint.convert.mmseg import convert_mmseg
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import CheckpointError, ConfigError
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.modeling.build import build_model
 
 State = dict[str, Tensor]
 
@@ -78,16 +76,16 @@ class ConversionReport:
 
 
 def convert_checkpoint(
-    path: str | Path, project: str, cfg: CfgNode, *, classes: str | None = None
+    path: str | Path, project: str, model: nn.Module, *, classes: str | None = None
 ) -> tuple[State, ConversionReport]:
-    """Make a checkpoint of another project fit the network of a config.
+    """Make a checkpoint of another project fit a network.
 
     Args:
         path: the file.
         project: one of `CONVERTERS`.
-        cfg: builds the network, on a CPU.
+        model: the network, on a CPU, with ``sem_seg_head.hierarchy``; it is not changed.
         classes: names of the checkpoint's classes, see `read_class_names`; None: they are the
-            leaves of the config's tree, in order.
+            leaves of the network's tree, in order.
 
     Returns:
         All tensors of the network by name, and the report.
@@ -103,12 +101,7 @@ def convert_checkpoint(
             "the nodes of the config's tree in order"
         )
     given = converter.rename(read_checkpoint(path))
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.WEIGHTS = str(path)  # so that a backbone does not fetch weights of its own
-    model = build_model(cfg)
-    state = model.state_dict()
+    state = dict(model.state_dict())
     report = ConversionReport()
     _remap_classes(given, state, converter.class_layers, model.sem_seg_head, classes, report)
 

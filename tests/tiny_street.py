@@ -12,15 +12,16 @@ from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
 
 NAME = "tiny_street_train"
+STREET = Hierarchy.from_dict(
+    {"flat": {"road": None, "pavement": None}, "vehicle": {"car": None, "truck": None}},
+    name="street",
+    levels=["group", "class"],
+)
 
 
 @pytest.fixture(scope="session")
 def street() -> Hierarchy:
-    return Hierarchy.from_dict(
-        {"flat": {"road": None, "pavement": None}, "vehicle": {"car": None, "truck": None}},
-        name="street",
-        levels=["group", "class"],
-    )
+    return STREET
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,3 @@
+"""The evaluation and the images that pages are made of."""
+
+from tests.visualization.conftest import evaluation, node_counts, samples, street  # noqa: F401
