@@ -1,9 +1,11 @@
 """Package metadata; the versions that were tested together stand in requirements/."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 
@@ -14,6 +16,19 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
 
 
+class BuildWithConfigs(build_py):
+    """Copy the config files into the package, where hiera_seg.model_zoo finds them."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:  # then they are read where they lie
+            return
+        for file in [*HERE.glob("configs/**/*.yaml"), *HERE.glob("projects/HSSN/configs/**/*.yaml")]:
+            target = Path(self.build_lib) / "hiera_seg" / "model_zoo" / file.relative_to(HERE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+
 setup(
     name="hiera_seg",
     version=read_version(),
@@ -22,7 +37,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["hiera_seg", "hiera_seg.*"]),
+    packages=[*find_packages(include=["hiera_seg", "hiera_seg.*"]), "hiera_seg_tools"],
+    package_dir={"hiera_seg_tools": "tools"},
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={
+        "console_scripts": [
+            "hiera-seg-train = hiera_seg_tools.train_net:run",
+            "hiera-seg-demo = hiera_seg_tools.demo:run",
+        ]
+    },
     package_data={
         "hiera_seg.hierarchy": ["library/*.yaml"],
         "hiera_seg.report": ["assets/*"],

@@ -16,6 +16,7 @@ FLOORS = {
     "compat": 0,
     "disk": 0,
     "hierarchy": 1,
+    "model_zoo": 2,
     "layers": 2,
     "metrics": 2,
     "losses": 3,

@@ -257,5 +257,9 @@ def what_of(samples: Sequence[tuple[str, dict[str, Any]]]) -> str:
     return "videos" if videos == len(names) else "images and videos"
 
 
-if __name__ == "__main__":
+def run() -> None:
     exit_on_error(main, parse_args())
+
+
+if __name__ == "__main__":
+    run()

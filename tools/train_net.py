@@ -49,5 +49,9 @@ def try_config(args: argparse.Namespace) -> None:
     print(run if args.dry_run else f"{args.config_file}: {run}")
 
 
-if __name__ == "__main__":
+def run() -> None:
     launch(main, argument_parser(EPILOG).parse_args())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,4 +1,4 @@
-"""The page of all config keys, made from hiera_seg/config.py: keys, defaults and comments."""
+"""The page of all config keys, made from hiera_seg/config/defaults.py: keys, defaults and comments."""
 
 import ast
 import inspect
@@ -14,12 +14,13 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
 from hiera_seg import add_hiera_seg_config
+from hiera_seg.config.defaults import add_defaults
 
 INTRODUCTION = """\
 # Config keys
 
 Every key that `add_hiera_seg_config` adds to a config, with its default. This page is made from
-`hiera_seg/config.py` when the site is built. All other keys are Detectron2's and keep its meaning.
+`hiera_seg/config/defaults.py` when the site is built. All other keys are Detectron2's and keep its meaning.
 They are set in a yaml file, or on the command line after all other arguments:
 
     python tools/train_net.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml \\
@@ -99,7 +100,7 @@ def hiera_seg_sections() -> list[Section]:
     before, after = get_cfg(), get_cfg()
     add_deeplab_config(before)
     add_hiera_seg_config(after)
-    return sections(before, after, add_hiera_seg_config)
+    return sections(before, after, add_defaults)
 
 
 def deeplab_sections() -> list[Section]:

@@ -26,7 +26,7 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
 }
 CONFIG_PAGE = "reference/config.md"
-CONFIG_SOURCE = "hiera_seg/config.py"  # what it is made of, for who reads the repository
+CONFIG_SOURCE = "hiera_seg/config/defaults.py"  # what it is made of, for who reads the repository
 LINK = re.compile(r"(?P<head>!?\[(?P<text>[^\]]*)\])\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
 NOTES = re.compile(r"\A(?:<!--.*?-->\s*)+", flags=re.DOTALL)  # for who edits the file
 FENCE = re.compile(r"^ *```")

@@ -81,7 +81,7 @@ def test_every_public_package_has_a_reference_page(navigation):
         ("hssn.md", "[a](../../docs/fast_dev_run.md), [b](configs)", "[a](fast_dev_run.md), b"),
         ("losses.md", "[a](metrics.md) [b](../README.md)", "[a](metrics.md) [b](index.md)"),
         ("reference/config.md", "[a](../decoding.md)", "[a](../decoding.md)"),
-        ("training.md", "[a](../hiera_seg/config.py)", "[a](reference/config.md)"),
+        ("training.md", "[a](../hiera_seg/config/defaults.py)", "[a](reference/config.md)"),
         ("index.md", "[a](https://x.org/y) [b](#c)", "[a](https://x.org/y) [b](#c)"),
         ("index.md", "[a](docs/no_such_page.md)", "[a](no_such_page.md)"),  # MkDocs reports it
         ("index.md", "```\n[a](docs/losses.md)\n```", "```\n[a](docs/losses.md)\n```"),
