@@ -1,4 +1,4 @@
-"""Reading checkpoint files: without running what is pickled in them, and under the right tree."""
+"""Read and write checkpoints: no pickled code is executed, and class trees are compared."""
 
 from hiera_seg.checkpoint.checkpointer import HieraCheckpointer
 from hiera_seg.checkpoint.packages import local_path

@@ -1,7 +1,8 @@
-"""Detectron2's checkpointer, which trusts no file and lets no tree pass for another."""
+"""A DetectionCheckpointer that executes no pickled code and checks the checkpoint's class tree."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,13 +29,13 @@ MAP_KEY = "MODEL.HIERA_SEG.MAP_CLASSES"
 
 
 class HieraCheckpointer(DetectionCheckpointer):
-    """Loads what Detectron2's checkpointer loads, without running what is pickled in it.
+    """Load the checkpoints that Detectron2's checkpointer loads, without executing pickled code.
 
-    A checkpoint that stores its tree is refused by a model of another one, or its rows are moved.
-    Stock weights store no tree and are matched by shape, as ever.
+    A checkpoint that stores another class tree than the model's is refused, or the rows of its
+    class layers are moved. Stock weights store no tree and are matched by name and shape.
     """
 
-    run_id = ""  # of the run that it saves, or resumes from; "" is not stored
+    run_id = ""  # of the run that is saved or resumed; "" is not stored
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class HieraCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         map_classes: bool = False,
+        require_head: bool = False,
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ):
@@ -49,29 +51,33 @@ class HieraCheckpointer(DetectionCheckpointer):
         Args:
             model: wrapped for several processes or not.
             save_dir: folder of checkpoints.
-            map_classes: load weights of another tree too, the rows of its class layers by the
-                names of their nodes.
-            save_to_disk: default: in the main process alone.
+            map_classes: also load weights of another tree, and move the rows of its class layers
+                by the names of their nodes.
+            require_head: raise if a file does not fit the model, or has no weights for the
+                segmentation head or some of its classes. Detectron2 only warns, and the head would
+                predict noise.
+            save_to_disk: by default True in the main process only.
             checkpointables: objects with ``state_dict`` and ``load_state_dict``, by name.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.map_classes = map_classes
+        self.require_head = require_head
 
     def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint.
 
         Args:
-            path: a file, ``package://<package>/<file>`` or an address; "" loads nothing. As in
-                Detectron2's main, a last ``?matching_heuristics=True`` matches names that are
-                alike.
+            path: a file, ``package://<package>/<file>`` or a URL; "" loads nothing. As in
+                Detectron2's main branch, the suffix ``?matching_heuristics=True`` matches tensors
+                by similar names.
             checkpointables: names of those to load beside the model; None: all.
 
         Returns:
-            What else the checkpoint holds.
+            The other entries of the checkpoint.
 
         Raises:
-            CheckpointError: there is no such file, or it is not one for this model; the message
-                names file and reason.
+            CheckpointError: there is no such file, or it does not fit this model; the message
+                names the file and the reason.
         """
         if not path:
             self.logger.info("No checkpoint found. Initializing model from scratch")
@@ -86,14 +92,7 @@ class HieraCheckpointer(DetectionCheckpointer):
         self._check_tree(checkpoint, path, resumes=any(name in checkpoint for name in names))
         self._match_names(checkpoint, path)
         incompatible = self._load_model(checkpoint)
-        # Of a file without versions torch does not miss the step counts of batch norms
-        wanted = {key for key, _ in self.model.named_parameters()} or set(self.model.state_dict())
-        unfit = {key for key, *_ in incompatible.incorrect_shapes}
-        if wanted <= unfit | set(incompatible.missing_keys):
-            raise CheckpointError(
-                f"{path} holds weights of something else: none of its tensors has name and shape "
-                "of one of this model; tools/convert_checkpoint.py knows some projects"
-            )
+        self._check_loaded(incompatible, path)
         self._log_incompatible_keys(incompatible)
         for name in names:
             if name in checkpoint:
@@ -102,7 +101,7 @@ class HieraCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _match_names(self, checkpoint: dict[str, Any], path: str) -> None:
-        """Rename tensors by Detectron2's heuristics, where the checkpoint is to be loaded so."""
+        """Rename tensors by Detectron2's heuristics if the checkpoint asks for it."""
         if checkpoint.pop("matching_heuristics", False):
             checkpoint["model"] = align_and_update_state_dicts(
                 self.model.state_dict(),
@@ -111,44 +110,70 @@ class HieraCheckpointer(DetectionCheckpointer):
             )
             check_values(self.model, checkpoint["model"], path)
 
+    def _check_loaded(self, incompatible: Any, path: str) -> None:
+        """Raise if nothing of a file fits the model, or no weights of the head if required."""
+        parameters = {key for key, _ in self.model.named_parameters()}
+        missing = set(incompatible.missing_keys)
+        shapes = {key: (theirs, ours) for key, theirs, ours in incompatible.incorrect_shapes}
+        # Parameters if there are any: torch does not report missing step counts of batch norms
+        # for a file without versions
+        if (parameters or set(self.model.state_dict())) <= missing | shapes.keys():
+            raise CheckpointError(
+                f"{path}: none of its tensors fits this model by name and shape; set MODEL.WEIGHTS "
+                "to weights of this model, or try tools/convert_checkpoint.py"
+            )
+        if not self.require_head:
+            return
+        for key, (theirs, ours) in shapes.items():
+            raise CheckpointError(
+                f"{path}: {key} is {tuple(theirs)} in the file, but {tuple(ours)} in the model; "
+                "use the config that it was trained with (another class tree?)"
+            )
+        head = {key for key in parameters if key.startswith("sem_seg_head.")}
+        if head and head <= missing:
+            raise CheckpointError(
+                f"{path}: no segmentation head among its weights (those of a backbone only?); set "
+                "MODEL.WEIGHTS to a trained model"
+            )
+
     def _local_path(self, path: str) -> str:
         if problem := weights_source_problem(path):
             raise CheckpointError(f"weights {path}: {problem}")
-        if remote_scheme(path):  # a warning is shown without any logging set up
+        if remote_scheme(path):  # warnings are shown even if logging is not set up
             self.logger.warning(f"Loading weights from the network (or its cache): {path}")
         try:
             local = self.path_manager.get_local_path(path)
-        except CheckpointError:  # of a package, which says itself what to do
+        except CheckpointError:  # of a package; the message is complete
             raise
-        except Exception as error:  # whatever the download of a zoo file runs into
+        except Exception as error:  # downloads fail with almost any error
             raise CheckpointError(
-                f"could not get the weights {path} ({error}); "
-                "set MODEL.WEIGHTS to a local copy of that file"
+                f"{path}: download failed ({error}); set MODEL.WEIGHTS to a local copy of the file"
             ) from error
         if not os.path.exists(local):
-            raise CheckpointError(f"there is no checkpoint file {path}; check MODEL.WEIGHTS")
+            raise CheckpointError(f"{path}: no such checkpoint file; check MODEL.WEIGHTS")
         return local
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        """The content of a file, tensors by name under "model"; formats as Detectron2's."""
+        """Return the content of a file in any of Detectron2's formats, its tensors as "model"."""
         content = read_file(filename)
         if not isinstance(content, Mapping):
             raise CheckpointError(
-                f"{filename} holds a {type(content).__name__}, not a dict of tensors by name"
+                f"{filename}: holds a {type(content).__name__}, not a dict of tensors by name; "
+                "save model.state_dict()"
             )
         content = dict(content)
         if "model_state" in content and "model" not in content:  # of pycls
             content = {"model": content["model_state"], "matching_heuristics": True}
             content["model"] = _without(content["model"], "num_batches_tracked")
         elif "blobs" in content or (filename.endswith(".pkl") and "model" not in content):
-            self.logger.info(f"Taking {filename} for a file of Detectron 1, in Caffe2's names")
+            self.logger.info(f"Reading {filename} as a file of Detectron 1, with Caffe2's names")
             state = _without(content.get("blobs", content), "_momentum")
             content = {"model": state, "__author__": "Caffe2", "matching_heuristics": True}
         elif "model" not in content:
             if isinstance(content.get("state_dict"), Mapping):
                 raise CheckpointError(
-                    f'{filename} holds its weights under "state_dict", as other projects do; '
-                    "tools/convert_checkpoint.py converts those it knows"
+                    f'{filename}: its weights are under "state_dict", as in other projects; '
+                    "convert it by tools/convert_checkpoint.py"
                 )
             content = {"model": content}
         content["model"] = _state(content["model"], filename)
@@ -161,18 +186,20 @@ class HieraCheckpointer(DetectionCheckpointer):
         try:
             theirs = Hierarchy.from_dict(**stored)
         except (HierarchyError, TypeError) as error:
-            raise CheckpointError(f"the class tree in {path} can not be read: {error}") from error
+            raise CheckpointError(
+                f'{path}: invalid class tree under "{TREE_KEY}": {error}; use an intact checkpoint'
+            ) from error
         differs = difference(theirs, ours)
         if not differs:
             return
         trees = (
-            f"{path} was trained under tree {theirs.name!r} ({theirs.num_nodes} nodes), this model "
-            f"has tree {ours.name!r} ({ours.num_nodes} nodes): {differs}"
+            f"{path}: trained under tree {theirs.name!r} ({theirs.num_nodes} nodes), but this "
+            f"model has tree {ours.name!r} ({ours.num_nodes} nodes): {differs}"
         )
         if resumes:
             raise CheckpointError(
-                f"{trees}; a run goes on under its own tree: begin another one, in another "
-                f"OUTPUT_DIR, from MODEL.WEIGHTS {path} with {MAP_KEY} True"
+                f"{trees}; a run can only be resumed under its own tree: start another one in a "
+                f"new OUTPUT_DIR, with MODEL.WEIGHTS {path} and {MAP_KEY} True"
             )
         if not self.map_classes:
             raise CheckpointError(
@@ -185,14 +212,15 @@ class HieraCheckpointer(DetectionCheckpointer):
         for name, state in checkpoint.items():  # such as averaged weights
             if name != "model" and isinstance(state, dict) and layers.keys() <= state.keys():
                 move_rows(state, own, layers, theirs, ours)
-        self._report_mapping(path, missing, ours)
-
-    def _report_mapping(self, path: str, missing: list[str], ours: Hierarchy) -> None:
-        """Say which nodes got no weights; `missing` are their paths."""
+        if missing and self.require_head:
+            raise CheckpointError(
+                f"{path}: no weights for {', '.join(missing)} of tree {ours.name!r}, which its own "
+                "tree does not have; train the model first, or use a tree that it covers"
+            )
         found = ours.num_nodes - len(missing)
-        self.logger.info(f"Classes of {path} by name: {found} of {ours.num_nodes} nodes")
+        self.logger.info(f"{path}: weights for {found} of {ours.num_nodes} nodes, matched by name")
         if missing:
-            self.logger.warning(f"Nodes that begin untrained: {', '.join(missing)}")
+            self.logger.warning(f"Randomly initialized nodes: {', '.join(missing)}")
 
     def _load_state(self, name: str, state: Any, path: str) -> None:
         try:
@@ -200,9 +228,9 @@ class HieraCheckpointer(DetectionCheckpointer):
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CheckpointError(
-                f'the state of "{name}" in {path} does not fit this run '
-                f"({type(error).__name__}: {reason}); to begin a new run from its weights, set "
-                "MODEL.WEIGHTS to it and leave --resume away"
+                f'{path}: the state of "{name}" does not fit this run '
+                f"({type(error).__name__}: {reason}); to start a new run from its weights, set "
+                "MODEL.WEIGHTS to it and omit --resume"
             ) from error
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -213,7 +241,7 @@ class HieraCheckpointer(DetectionCheckpointer):
             kwargs: further plain data to store beside the model and the checkpointables.
 
         Raises:
-            CheckpointError: it could not be written; what was there before still is.
+            CheckpointError: it cannot be written; the previous files are unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -224,57 +252,80 @@ class HieraCheckpointer(DetectionCheckpointer):
             data["run_id"] = self.run_id
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        self._replace(path, lambda file: torch.save(data, file))
+        write_checkpoint(path, data)
         self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint from which a run resumes."""
-        path = os.path.join(self.save_dir, "last_checkpoint")
-        self._replace(path, lambda file: file.write(last_filename_basename.encode()))
+        _replace(
+            os.path.join(self.save_dir, "last_checkpoint"),
+            lambda file: file.write(last_filename_basename.encode()),
+        )
 
-    @staticmethod
-    def _replace(path: str, write: Callable[[IO[bytes]], object]) -> None:
-        try:
-            replace_file(path, write)
-        except OSError as error:
+    def last_checkpoint(self) -> str:
+        """Return the checkpoint that ``--resume`` continues from; "" if `save_dir` has none.
+
+        Raises:
+            CheckpointError: ``last_checkpoint`` names a file that does not exist.
+        """
+        if not self.has_checkpoint():
+            return ""
+        last = self.get_checkpoint_file()
+        if not os.path.isfile(last):
+            there = sorted(os.path.basename(path) for path in self.get_all_checkpoint_files())
             raise CheckpointError(
-                f"{path} could not be written: {error.strerror}; the files before it are as they "
-                "were"
-            ) from error
+                f"{os.path.join(self.save_dir, 'last_checkpoint')}: names "
+                f"{os.path.basename(last)!r}, which does not exist; write one of these into it, or "
+                f"set MODEL.WEIGHTS: {', '.join(there) or '(the folder has no checkpoint)'}"
+            )
+        return last
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Load the last checkpoint of ``save_dir`` with all state, or else the weights of a file.
 
         Raises:
-            CheckpointError: see :meth:`load`; or ``last_checkpoint`` names none.
+            CheckpointError: see :meth:`load` and :meth:`last_checkpoint`.
         """
-        resume = resume and self.has_checkpoint()
-        if resume:
-            last = self.get_checkpoint_file()
-            if not os.path.isfile(last):
-                name = os.path.join(self.save_dir, "last_checkpoint")
-                there = sorted(os.path.basename(p) for p in self.get_all_checkpoint_files())
-                raise CheckpointError(
-                    f"{name} names {os.path.basename(last)!r}, which is not there; write one of "
-                    f"these into it: {', '.join(there) or '(no checkpoint is there)'}"
-                )
+        resume = resume and bool(self.last_checkpoint())
         content = super().resume_or_load(path, resume=resume)
         if resume:
             self.run_id = content.get("run_id", self.run_id)
         return content
 
 
+def write_checkpoint(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that there is always a whole one under its name.
+
+    Args:
+        path: the file; it replaces an existing one when all of it is on the disk.
+        data: what torch.save can write.
+
+    Raises:
+        CheckpointError: it cannot be written; a previous file is unchanged.
+    """
+    _replace(path, lambda file: torch.save(data, file))
+
+
+def _replace(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+    try:
+        replace_file(path, write)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written: {error.strerror}; previous checkpoints are unchanged"
+        ) from error
+
+
 def check_values(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    """Raise unless tensors hold values that a model can have.
+    """Raise unless a model can have the values of tensors.
 
     Args:
         model: the model that they are loaded into.
-        state: tensors by name; names and shapes that do not fit are not looked at.
+        state: tensors by name; those whose names the model does not have are ignored.
         path: the file, for messages.
 
     Raises:
         CheckpointError: a tensor of integers or complex numbers for a parameter of floats, or one
-            of NaN alone; the message names file and tensor.
+            of NaN only; the message names the file and the tensor.
     """
     own = model.state_dict()
     for name, value in state.items():
@@ -287,7 +338,7 @@ def check_values(model: nn.Module, state: Mapping[str, Tensor], path: str) -> No
 
 
 def split_query(path: str) -> tuple[str, bool]:
-    """A path without the query that Detectron2's main reads, and whether it asks for heuristics."""
+    """Return a path without the query of Detectron2's main, and whether it asks for heuristics."""
     query = urlsplit(path).query
     if parse_qs(query).get("matching_heuristics") != ["True"] or os.path.exists(path):
         return path, False
@@ -301,7 +352,7 @@ def _without(state: Any, ending: str) -> Any:
 
 
 def _state(state: Any, path: str) -> dict[str, Any]:
-    """Check that these are tensors by name, and make tensors of arrays."""
+    """Return tensors by name, made of tensors or arrays."""
     if not isinstance(state, Mapping):
         raise CheckpointError(
             f'{path}: "model" is a {type(state).__name__}, not a dict of tensors by name; save '
@@ -312,7 +363,6 @@ def _state(state: Any, path: str) -> dict[str, Any]:
     if wrong or not tensors:
         found = ", ".join(f"{name!r} ({type(state[name]).__name__})" for name in wrong[:3])
         raise CheckpointError(
-            f"{path} is no checkpoint of a network: it holds {found or 'nothing'} where tensors by "
-            "name should be"
+            f"{path}: expected tensors by name, found {found or 'nothing'}; save model.state_dict()"
         )
     return tensors

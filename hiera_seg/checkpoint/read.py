@@ -1,4 +1,4 @@
-"""Read checkpoint files of any origin, and name what is wrong with those that cannot be read."""
+"""Read checkpoint files of any origin, and report what is wrong with those that cannot be read."""
 
 import codecs
 import pickle
@@ -12,15 +12,20 @@ import torch
 from torch import Tensor
 
 from hiera_seg.checkpoint.packages import local_path
-from hiera_seg.checkpoint.plain import NUMBERS, RefusedPickle, UnfitPickle
-from hiera_seg.checkpoint.torch_files import LEGACY, read_archive, read_legacy
-from hiera_seg.checkpoint.unpickle import SWITCH, PlainUnpickler, unsafe_pickle_allowed
+from hiera_seg.checkpoint.torch_files import LEGACY, ZIP, check_archive, read_archive, read_legacy
+from hiera_seg.checkpoint.unpickle import (
+    NUMBERS,
+    SWITCH,
+    PlainUnpickler,
+    RefusedPickle,
+    UnfitPickle,
+    unsafe_pickle_allowed,
+)
 from hiera_seg.errors import CheckpointError
 
-ZIP = b"PK"
 EXPECTED = "a file of torch.save, a pickle of numpy arrays, or a safetensors file"
-SAFETENSORS_HEADER = 100_000_000  # the longest that the format allows
-BEGINNINGS = {  # of files that are taken for weights
+SAFETENSORS_HEADER = 100_000_000  # bytes; the longest that the format allows
+BEGINNINGS = {  # of files that are mistaken for weights
     b"\x1f\x8b": "a gzip archive: unpack it",
     b"7z\xbc\xaf": "a 7z archive: unpack it",
     b"version https://git-lfs": "the pointer of a file that git-lfs has not fetched",
@@ -33,16 +38,16 @@ BEGINNINGS = {  # of files that are taken for weights
 def read_file(path: str | Path) -> Any:
     """Read the content of a checkpoint file as plain data.
 
-    The format is that of the content, whatever the file's name: a file of torch.save, a pickle of
-    numpy arrays, or a safetensors file. Nothing that the file names is called. After
-    ``allow_unsafe_pickle()`` anything is unpickled.
+    The format is recognized by the content, not by the name: a file of torch.save, a pickle of
+    numpy arrays, or a safetensors file. Nothing that the file names is called, unless
+    ``allow_unsafe_pickle()`` was called before.
 
     Args:
         path: a local file, or ``package://<package>/<file>``.
 
     Raises:
         CheckpointError: there is no such file, it is damaged or of another format, or it names
-            what could run code; the message names the file.
+            something that could execute code; the message names the file.
     """
     path = Path(local_path(path))
     try:
@@ -55,7 +60,7 @@ def read_file(path: str | Path) -> Any:
         raise CheckpointError(f"{path}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # reading what is no checkpoint ends in almost any error
+    except Exception as error:  # almost any error occurs when other files are read
         reason = _looks_like(path) or "not a checkpoint, or a damaged one"
         raise CheckpointError(f"{path}: {reason}; expected {EXPECTED}") from error
 
@@ -64,15 +69,15 @@ def read_checkpoint(path: str | Path, *, averaged: bool = False) -> dict[str, Te
     """Read the tensors of a checkpoint of any project.
 
     Args:
-        path: a file that holds a dict of tensors or arrays by name, or such a dict under "model"
-            or "state_dict"; see :func:`read_file`.
-        averaged: take averaged weights, under the names that timm has for them, if there are any.
+        path: a file with a dict of tensors or arrays by name, or such a dict under "model" or
+            "state_dict"; see :func:`read_file`.
+        averaged: prefer averaged weights, under timm's names for them.
 
     Returns:
         Tensors by name.
 
     Raises:
-        CheckpointError: no such file, one that can not be read, or no tensors in it.
+        CheckpointError: there is no such file, it cannot be read, or it has no tensors.
     """
     content = read_file(path)
     for key in (*(("state_dict_ema", "model_ema") if averaged else ()), "model", "state_dict"):
@@ -81,26 +86,27 @@ def read_checkpoint(path: str | Path, *, averaged: bool = False) -> dict[str, Te
     state = _tensors(content) if isinstance(content, Mapping) else {}
     if not state:
         raise CheckpointError(
-            f'{path}: no tensors by name, neither at the top nor under "model" or "state_dict"'
+            f'{path}: no tensors by name, neither at the top nor under "model" or "state_dict"; '
+            "save model.state_dict()"
         )
     return state
 
 
 def as_tensor(value: Any) -> Tensor | None:
-    """Return a tensor of a tensor or a numpy array or scalar; None of anything else."""
+    """Convert a tensor, numpy array or numpy scalar to a tensor; return None for anything else."""
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in NUMBERS:
         array = np.asarray(value, value.dtype.newbyteorder("="))
         try:
             return torch.from_numpy(array if array.flags.writeable else array.copy())
-        except TypeError:  # unsigned integers that this torch does not have
+        except TypeError:  # unsigned integers that this version of torch lacks
             return None
     return value if isinstance(value, Tensor) else None
 
 
 def misfit(found: Tensor, own: Tensor) -> str:
-    """Return why the values of a tensor cannot be those of a model's tensor; "" if they can.
+    """Return why a model's tensor cannot take the values of another one; "" if it can.
 
-    Shapes are not compared. ``copy_`` would convert the values without an error.
+    Shapes are not compared. Without this check ``copy_`` would convert any type silently.
     """
     if found.layout != torch.strided or found.is_meta or found.is_quantized:
         return "is a sparse, quantized or meta tensor"
@@ -110,7 +116,7 @@ def misfit(found: Tensor, own: Tensor) -> str:
             return kinds
         first = found[(0,) * found.dim()] if found.numel() else torch.zeros(())
         nothing = bool(first.float().isnan()) and bool(found.float().isnan().all())
-        return "holds nothing but NaN" if nothing else ""
+        return "holds only NaN" if nothing else ""
     if own.is_complex() or not (found.is_complex() or found.is_floating_point()):
         return ""
     whole = not found.is_complex() and torch.equal(found.to(own.dtype).to(found.dtype), found)
@@ -128,16 +134,16 @@ def _tensors(content: Mapping) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Any:
     if path.is_dir():
-        raise CheckpointError(f"{path}: a folder, not a checkpoint file")
+        raise CheckpointError(f"{path}: a folder, not a checkpoint file; name a file in it")
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint file")
     if path.stat().st_size == 0:
-        raise CheckpointError(f"{path}: empty (0 bytes)")
+        raise CheckpointError(f"{path}: empty (0 bytes); copy or download the file again")
     with path.open("rb") as file:
         head = file.read(len(LEGACY))
         file.seek(0)
         if head.startswith(ZIP):
-            _check_archive(path)
+            check_archive(path)
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= SAFETENSORS_HEADER:
             return _read_safetensors(path)
         if unsafe_pickle_allowed():
@@ -147,56 +153,6 @@ def _read(path: Path) -> Any:
         if head.startswith(ZIP):
             return read_archive(path)
         return read_legacy(file) if head == LEGACY else PlainUnpickler(file).load()
-
-
-def _check_archive(path: Path) -> None:
-    """Raise unless a zip archive is whole, and one as torch.save writes them."""
-    size = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            inside = {name.partition("/")[2] for name in names}
-            bad = _bad_size(entries, size)  # before entries are read, for they could be large
-            damaged = archive.testzip() if "data.pkl" in inside and not bad else None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: a zip archive that is cut short or damaged ({size} bytes long; its list of "
-            "contents is missing or wrong); copy or download the file again"
-        ) from error
-    if "constants.pkl" in inside:
-        raise CheckpointError(
-            f"{path}: a TorchScript program, not a checkpoint; expected the weights, as torch.save "
-            "writes a state_dict"
-        )
-    if "data.pkl" not in inside:
-        raise CheckpointError(
-            f"{path}: a zip archive that torch.save did not write; it holds "
-            f"{', '.join(names[:3]) or 'nothing'}{', ...' if len(names) > 3 else ''}"
-        )
-    if bad:
-        raise CheckpointError(f"{path}: {bad}; save the checkpoint again with torch.save")
-    if damaged is not None:
-        raise CheckpointError(f"{path}: damaged, the checksum of {damaged} in it is wrong")
-
-
-def _bad_size(entries: list[zipfile.ZipInfo], size: int) -> str:
-    """Return which entry of an archive holds more than its place in the file; "" if none does."""
-    end, before = 0, ""
-    for entry in sorted(entries, key=lambda entry: entry.header_offset):
-        name = entry.filename
-        if entry.compress_type != zipfile.ZIP_STORED:
-            return f"its entry {name} is compressed, which torch.save never does"
-        if entry.file_size != entry.compress_size:
-            return f"its entry {name} has two sizes, {entry.file_size} and {entry.compress_size}"
-        if entry.header_offset < end:
-            return f"its entries {before} and {name} overlap"
-        end, before = entry.header_offset + entry.compress_size, name
-    if end > size:
-        return f"its entries end at byte {end}, but the file has {size}"
-    if len({entry.filename for entry in entries}) < len(entries):
-        return "it holds entries of the same name"
-    return ""
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -226,7 +182,7 @@ def _refused(path: Path, wanted: str) -> CheckpointError:
 
 
 def _looks_like(path: Path) -> str:
-    """Return what a file that is no checkpoint seems to be; "" where nothing is known."""
+    """Return what a file other than a checkpoint seems to be; "" if unknown."""
     with path.open("rb") as file:
         head = file.read(512)
     for start, kind in BEGINNINGS.items():
@@ -239,12 +195,12 @@ def _looks_like(path: Path) -> str:
     if head[:1] == b"\x80" and head[1] <= pickle.HIGHEST_PROTOCOL:
         return "it is a pickle that is cut short or damaged"
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # may end amid a character
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # it may end within a character
     except UnicodeDecodeError:
         return ""
     if not all(c.isprintable() or c.isspace() for c in text):
         return ""
     if text.lstrip().startswith("<"):
-        return "it is an html page, as a failed download leaves"
+        return "it is an html page (a failed download?)"
     lines = text.strip().splitlines()
     return f"it is a text file that begins with {lines[0][:40]!r}" if lines else ""

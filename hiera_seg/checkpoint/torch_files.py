@@ -1,8 +1,9 @@
-"""Read the files of torch.save as plain data: tensors whose sizes are checked, and containers.
+"""Read the files of torch.save as plain data, with every size checked before it is used.
 
-``torch.load(weights_only=True)`` is not used, because what it refuses and which sizes it checks
-depend on the version of torch (CVE-2025-32434 ran code through it before 2.6), and because it
-inflates compressed entries of any size.
+``torch.load(weights_only=True)`` does not make the same promises: before torch 2.6 it could run
+code (CVE-2025-32434), it inflates compressed entries of any size, the size of a storage is checked
+by recent versions only, and storages that a file from before torch 1.6 does not hold are returned
+uninitialized.
 """
 
 import math
@@ -18,20 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiera_seg.checkpoint.plain import (
+from hiera_seg.checkpoint.unpickle import (
     NUMPY_FUNCTIONS,
     Functions,
     Global,
     Odd,
+    PlainUnpickler,
     UnfitPickle,
     sizes,
 )
-from hiera_seg.checkpoint.unpickle import PlainUnpickler
+from hiera_seg.errors import CheckpointError
 
+ZIP = b"PK"
 # What torch.save began its files with before version 1.6: a pickled number
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-DTYPES = {  # without those of quantized tensors and of less than a byte
+DTYPES = {  # without quantized types and types of less than a byte
     name: getattr(torch, name)
     for name in dir(torch)
     if re.fullmatch(r"u?int(8|16|32|64)|b?float(16|32|64|8_\w+)|bool|complex(32|64|128)", name)
@@ -52,8 +55,9 @@ STORAGE_DTYPES = {
     "torch.storage.UntypedStorage": torch.uint8,
 }
 QUANTIZED = Odd("is a quantized tensor; save its dequantize()")
-QUANTIZED_STORAGES = [f"torch.{kind}Storage" for kind in ("QInt8", "QUInt8", "QInt32")]
-QUANTIZED_STORAGES += ["torch.QUInt4x2Storage", "torch.QUInt2x4Storage"]
+QUANTIZED_STORAGES = [
+    f"torch.{kind}Storage" for kind in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
+]
 
 GetStorage = Callable[[str, int, torch.dtype], Tensor | Odd]
 
@@ -65,7 +69,7 @@ class _Storage(NamedTuple):
 def _tensor(
     storage: Any, offset: int, size: Any, stride: Any, *rest: Any, dtype: Any = None
 ) -> Tensor | Odd:
-    """Return a tensor in a storage; arguments as of ``torch._utils._rebuild_tensor_v2``."""
+    """Return a tensor in a storage; arguments as in ``torch._utils._rebuild_tensor_v2``."""
     if type(storage) is Odd:
         return storage
     size, stride = (tuple(n) if type(n) is torch.Size else n for n in (size, stride))
@@ -75,12 +79,13 @@ def _tensor(
     if len(rest) > 2 and rest[2]:  # requires_grad, backward_hooks, metadata
         return Odd("is a conjugate or negative view; save its resolve_conj().resolve_neg()")
     values = storage.values if dtype is None else storage.values.view(dtype)
+    numel = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if math.prod(size) > len(values) or (math.prod(size) and last >= len(values)):
+    if numel > len(values) or (numel and last >= len(values)):
         return Odd(
             f"has shape {size}, but its storage holds {len(values)} values; save its contiguous()"
         )
-    if not math.prod(size):
+    if not numel:
         return torch.empty(size, dtype=values.dtype)
     return values.as_strided(size, stride, values.storage_offset() + offset)
 
@@ -99,7 +104,7 @@ def _parameter(data: Any, *rest: Any) -> Any:
 
 
 def _of_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
-    """Return a tensor that had attributes in Python, without these."""
+    """Return a tensor that was saved with Python attributes, without them."""
     if type(function) is not Global or function.name not in TORCH_FUNCTIONS:
         raise UnfitPickle("a tensor in it is of another class")
     return TORCH_FUNCTIONS[function.name](*arguments)
@@ -111,14 +116,14 @@ def _device(kind: Any, *index: Any) -> torch.device:
     return torch.device(kind, *index)
 
 
-def _size(numbers: Any) -> tuple:
+def _size(numbers: Any) -> torch.Size:
     if not sizes(numbers):
         raise UnfitPickle("a shape in it is not of integers")
     return torch.Size(numbers)
 
 
 def _counter(counts: Any = ()) -> Counter:
-    return Counter({} if type(counts) is not dict else counts)
+    return Counter(counts if type(counts) is dict else {})
 
 
 TORCH_FUNCTIONS: Functions = {
@@ -146,14 +151,21 @@ TORCH_FUNCTIONS: Functions = {
 
 
 class TorchUnpickler(PlainUnpickler):
-    """Unpickles tensors as well; ``get_storage(key, numel, dtype)`` returns their values."""
+    """Unpickle tensors as well; ``get_storage(key, numel, dtype)`` returns their values."""
 
     functions = TORCH_FUNCTIONS
     constants = {
         **{f"torch.{name}": dtype for name, dtype in DTYPES.items()},
-        **{f"torch.per_{name}": QUANTIZED for name in ("tensor_affine", "tensor_symmetric")},
-        **{f"torch.per_channel_{name}": QUANTIZED for name in ("affine", "symmetric")},
-        "torch.per_channel_affine_float_qparams": QUANTIZED,
+        **{
+            f"torch.per_{name}": QUANTIZED
+            for name in (
+                "tensor_affine",
+                "tensor_symmetric",
+                "channel_affine",
+                "channel_symmetric",
+                "channel_affine_float_qparams",
+            )
+        },
     }
     types = frozenset({Tensor, torch.Size, torch.dtype, torch.device})
 
@@ -180,13 +192,70 @@ class TorchUnpickler(PlainUnpickler):
         return _Storage(values)
 
 
+def check_archive(path: Path) -> None:
+    """Raise unless a zip archive is intact, and laid out as torch.save does since version 1.6.
+
+    Raises:
+        CheckpointError: the message names the file and the entry.
+    """
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            inside = {name.partition("/")[2] for name in names}
+            bad = _bad_size(entries, size)  # before entries are read, for they could be large
+            damaged = archive.testzip() if "data.pkl" in inside and not bad else None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: a zip archive that is cut short or damaged ({size} bytes long; its list of "
+            "contents is missing or wrong); copy or download the file again"
+        ) from error
+    if "constants.pkl" in inside:
+        raise CheckpointError(
+            f"{path}: a TorchScript program, not a checkpoint; save the model's state_dict() with "
+            "torch.save"
+        )
+    if "data.pkl" not in inside:
+        raise CheckpointError(
+            f"{path}: a zip archive that torch.save did not write; it holds "
+            f"{', '.join(names[:3]) or 'nothing'}{', ...' if len(names) > 3 else ''}"
+        )
+    if bad:
+        raise CheckpointError(f"{path}: {bad}; save the checkpoint again with torch.save")
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path}: damaged, the checksum of its entry {damaged} is wrong; copy or download the "
+            "file again"
+        )
+
+
+def _bad_size(entries: list[zipfile.ZipInfo], size: int) -> str:
+    """Return which entry of an archive exceeds its place in the file; "" if none does."""
+    end, before = 0, ""
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        name = entry.filename
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return f"its entry {name} is compressed, which torch.save never does"
+        if entry.file_size != entry.compress_size:
+            return f"its entry {name} has two sizes, {entry.file_size} and {entry.compress_size}"
+        if entry.header_offset < end:
+            return f"its entries {before} and {name} overlap"
+        end, before = entry.header_offset + entry.compress_size, name
+    if end > size:
+        return f"its entries end at byte {end}, but the file has {size}"
+    if len({entry.filename for entry in entries}) < len(entries):
+        return "two of its entries have the same name"
+    return ""
+
+
 def read_archive(path: Path) -> Any:
-    """Read a zip archive, as torch.save writes since version 1.6; see :func:`check_archive`."""
+    """Read a zip archive that :func:`check_archive` accepts."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         root = next(name for name in entries if name.endswith("/data.pkl")).removesuffix("data.pkl")
         if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
-            raise UnfitPickle("it was written on a big-endian machine; save it on another one")
+            raise UnfitPickle("it is in big-endian byte order; save it on a little-endian machine")
         found: dict[str, Tensor] = {}
 
         def get_storage(key: str, numel: int, dtype: torch.dtype) -> Tensor | Odd:
@@ -204,9 +273,9 @@ def read_archive(path: Path) -> Any:
 
 
 def read_legacy(file: IO[bytes]) -> Any:
-    """Read what torch.save wrote before version 1.6: pickles, and then the storages."""
+    """Read what torch.save wrote before version 1.6: pickles, then the storages."""
     left = size = os.fstat(file.fileno()).st_size
-    for _ in range(3):  # magic number, version, and sizes of C's types
+    for _ in range(3):  # magic number, version, and sizes of C types
         PlainUnpickler(file).load()
     found: dict[str, Tensor] = {}
 
@@ -231,9 +300,9 @@ def read_legacy(file: IO[bytes]) -> Any:
     for key in keys:
         numel, values = int.from_bytes(file.read(8), "little"), found[key]
         length = numel * _itemsize(values.dtype)
-        bytes_left = memoryview(values.view(torch.uint8).numpy()) if numel else b""
-        if numel != len(values) or (numel and file.readinto(bytes_left) != length):
-            raise UnfitPickle(f"it is cut short, or storage {key} has another size than named")
+        target = memoryview(values.view(torch.uint8).numpy()) if numel else b""
+        if numel != len(values) or (numel and file.readinto(target) != length):
+            raise UnfitPickle(f"it is cut short, or the size of storage {key} is wrong")
     return content
 
 

@@ -1,6 +1,6 @@
-"""The tree in a checkpoint: which tensors have rows of it, and how rows move between trees.
+"""Compare the class trees of checkpoints and models, and move rows of class layers between them.
 
-A module whose tensors have a row for each node, leaf or class names them in ``class_rows``, such as
+A module whose tensors have one row per node or leaf lists them in ``class_rows``, for example
 ``{"predictor": "nodes"}`` for ``self.predictor``.
 """
 
@@ -17,23 +17,23 @@ TREE_KEY = "hierarchy"  # of a checkpoint
 
 
 def tree_entries(model: nn.Module) -> dict[str, Any]:
-    """What a checkpoint stores beside the weights of a model with a tree, as plain data."""
+    """Return what a checkpoint stores beside the weights of a model with a tree, as plain data."""
     hierarchy = tree_of(model)
     return {} if hierarchy is None else {TREE_KEY: hierarchy.to_dict()}
 
 
 def tree_of(model: nn.Module) -> Hierarchy | None:
-    """The class tree of a model; None for one without."""
+    """Return the class tree of a model, or None if it has none."""
     hierarchy = getattr(model, "hierarchy", None)
     return hierarchy if isinstance(hierarchy, Hierarchy) else None
 
 
 def class_layers(model: nn.Module) -> dict[str, str]:
-    """The tensors of a model that have rows of its tree.
+    """Return the tensors of a model that have rows of its tree.
 
     Returns:
-        "nodes", "leaves" or "leaves_and_none" (a last row for no object) by name in the
-        ``state_dict``.
+        For each name in the ``state_dict``: "nodes", "leaves" or "leaves_and_none" (with a last
+        row for no object).
     """
     layers = {}
     names = model.state_dict().keys()
@@ -45,9 +45,9 @@ def class_layers(model: nn.Module) -> dict[str, str]:
 
 
 def difference(theirs: Hierarchy, ours: Hierarchy) -> str:
-    """How two trees differ in their nodes or the numbering of these; "" where they do not.
+    """Describe how the nodes of two trees, or their numbering, differ; "" if they do not.
 
-    Names of trees and levels do not count: no weight depends on them.
+    Names of trees and levels are ignored, because no weight depends on them.
     """
     if theirs.paths == ours.paths:
         return ""
@@ -63,13 +63,13 @@ def difference(theirs: Hierarchy, ours: Hierarchy) -> str:
 
 
 def match_nodes(theirs: Hierarchy, ours: Hierarchy) -> dict[int, int]:
-    """Find each node of a tree in another one.
+    """Find the nodes of one tree in another.
 
-    A node is found by its path, else by its bare name where one leaf, or one inner node, of each
-    tree has it; case and punctuation of bare names do not count.
+    A node is found by its path, else by its bare name if exactly one leaf, or one inner node, of
+    each tree has it. Case and punctuation of bare names are ignored.
 
     Returns:
-        Ids of `theirs` by ids of `ours`.
+        For each id of `ours` that was found, the id of `theirs`.
     """
     by_path = {path: v for v, path in enumerate(theirs.paths)}
     found = {v: by_path[path] for v, path in enumerate(ours.paths) if path in by_path}
@@ -88,14 +88,14 @@ def move_rows(
     theirs: Hierarchy,
     ours: Hierarchy,
 ) -> list[str]:
-    """Put the rows of class layers where a model's own tree has these nodes.
+    """Reorder the rows of class layers from a checkpoint's tree to a model's.
 
     Args:
         state: the checkpoint's tensors by name; those of `layers` are replaced.
-        own: the model's, whose rows stay where the checkpoint has none.
+        own: the model's tensors, which provide the rows that the checkpoint lacks.
         layers: see :func:`class_layers`.
         theirs: the checkpoint's tree.
-        ours: the model's.
+        ours: the model's tree.
 
     Returns:
         Paths of the nodes whose rows are not in the checkpoint.
@@ -111,7 +111,7 @@ def move_rows(
         extra = int(kind == "leaves_and_none")
         source, target = state[name], own[name].clone()
         if source.shape != (num_theirs + extra, *target.shape[1:]):
-            continue  # of another width: reported as any tensor that does not fit
+            continue  # of another width: reported like any tensor that does not fit
         rows = [(v, u) for v, u in match.items() if v < num_ours and u < num_theirs]
         if rows:
             to, of = torch.tensor(rows).T
@@ -124,12 +124,12 @@ def move_rows(
 
 
 def plain_name(name: str) -> str:
-    """A class name without case and punctuation."""
+    """Return a class name without case and punctuation."""
     return " ".join("".join(c if c.isalnum() else " " for c in name.casefold()).split())
 
 
 def _unique_names(h: Hierarchy) -> dict[tuple[bool, str], int]:
-    """Nodes by (is a leaf, plain name), where no other has it."""
+    """Return the nodes whose (is a leaf, plain name) is unique, by that key."""
     keys = [(v < h.num_leaves, plain_name(name)) for v, name in enumerate(h.node_names)]
     counts = Counter(keys)
     return {key: v for v, key in enumerate(keys) if counts[key] == 1}

@@ -117,5 +117,5 @@ def _find_weights(cfg: CfgNode) -> str:
     if key == "MODEL.WEIGHTS" and "://" in file:
         return f"{path}, downloaded when a training begins"
     if not os.path.isfile(file):
-        raise CheckpointError(f"there is no checkpoint file {path}; check {key}")
+        raise CheckpointError(f"{path}: no such checkpoint file; check {key}")
     return f"{path}{part}, {os.path.getsize(file) / 1e6:.1f} MB"

@@ -1,18 +1,17 @@
-"""Prediction: images in, label maps per level out; test-time augmentation, sliding windows."""
+"""Predict label maps per level for images and videos; test-time augmentation, sliding windows."""
 
-import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.coco import CocoResultWriter
 from hiera_seg.inference.media import VideoFrames, find_media
 from hiera_seg.inference.predictor import HieraPredictor
 from hiera_seg.inference.sliding import slide
-from hiera_seg.inference.weights import RequireHeadWeights, build_for_eval, load_for_eval
+from hiera_seg.inference.weights import build_for_eval, load_for_eval
 
 __all__ = [
     "CocoResultWriter",
     "HieraPredictor",
     "HieraSegmentorWithTTA",
-    "RequireHeadWeights",
     "VideoFrames",
     "build_for_eval",
     "find_media",

@@ -1,4 +1,4 @@
-"""Test-time augmentation: an image seen at several sizes and mirrored, decoded as one."""
+"""Test-time augmentation: average the scores of resized and mirrored copies of an image."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,12 +21,12 @@ KEY = "TEST.AUG"
 
 
 class HieraSegmentorWithTTA(nn.Module):
-    """A segmentor that looks at an image several times before it decides.
+    """Predict on several copies of an image, and decode their average.
 
-    The image is resized to several sizes from the original, each copy also mirrored where asked
-    for, each seen as a whole or in sliding windows. Every view's node outputs are resized to the
-    original size and scored; the probabilities are averaged, and the average is decoded. It takes
-    and gives what the segmentor does in eval, and can not be trained.
+    The original image is resized to several sizes, and each copy is optionally mirrored, and run
+    as a whole or in sliding windows. The node outputs of every copy are resized to the original
+    size and converted to probabilities; their average is decoded. Inputs and outputs are those of
+    the segmentor in eval mode. It cannot be trained.
     """
 
     @configurable
@@ -44,11 +44,11 @@ class HieraSegmentorWithTTA(nn.Module):
         """
         Args:
             model: the segmentor.
-            resizes: one augmentation for each size to look at.
-            flip: also look at the mirrored copy of each.
-            window: (height, width) of sliding windows; None: images are seen as a whole.
-            stride: (down, across) steps between windows; None: two thirds of a window.
-            swap: int64 (N,), the node that each one becomes in a mirrored image; None: itself.
+            resizes: one augmentation per size.
+            flip: also predict on the mirrored copy of each size.
+            window: (height, width) of sliding windows in pixels; None: whole images.
+            stride: (down, across) steps between windows in pixels; None: two thirds of a window.
+            swap: int64 (N,), the node that each node becomes in a mirrored image; None: itself.
             read_image: reads an image file as the model expects it; None reads RGB.
         """
         super().__init__()
@@ -66,8 +66,8 @@ class HieraSegmentorWithTTA(nn.Module):
     def from_config(cls, cfg: CfgNode, model: HieraSegmentor) -> dict[str, Any]:
         if not isinstance(model, HieraSegmentor):
             raise ConfigError(
-                f"{KEY}.ENABLED needs MODEL.META_ARCHITECTURE HieraSegmentor; the model is a "
-                f"{type(model).__name__}"
+                f"{KEY}.ENABLED: the model is a {type(model).__name__}; set "
+                "MODEL.META_ARCHITECTURE to HieraSegmentor"
             )
         keys = cfg.TEST.AUG
         sizes, largest = tuple(keys.MIN_SIZES), keys.MAX_SIZE
@@ -75,11 +75,13 @@ class HieraSegmentorWithTTA(nn.Module):
             sizes, largest = (cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST
         window, stride = _size(keys.CROP_SIZE, "CROP_SIZE"), _size(keys.STRIDE, "STRIDE")
         if stride and not window:
-            raise ConfigError(f"{KEY}.STRIDE is {list(stride)}, but {KEY}.CROP_SIZE is empty")
+            raise ConfigError(
+                f"{KEY}.STRIDE is {list(stride)}, but {KEY}.CROP_SIZE is empty; set it"
+            )
         if stride and (stride[0] > window[0] or stride[1] > window[1]):
             raise ConfigError(
-                f"{KEY}.STRIDE is {list(stride)}, larger than {KEY}.CROP_SIZE {list(window)}: "
-                "pixels between the windows would never be seen"
+                f"{KEY}.STRIDE is {list(stride)}, larger than {KEY}.CROP_SIZE {list(window)}; "
+                "reduce it, so that the windows cover every pixel"
             )
         return {
             "model": model,
@@ -99,19 +101,18 @@ class HieraSegmentorWithTTA(nn.Module):
         """Predict, one image at a time.
 
         Args:
-            batched_inputs: one dict an image: "image" (C, H, W), which has to be the original: its
-                size is "height" and "width" where these are given. Where it is a resized copy or
-                absent, "file_name" is read.
+            batched_inputs: one dict per image: "image" (C, H, W), the original image. If its size
+                differs from "height" and "width", or it is absent, "file_name" is read instead.
 
         Returns:
-            As of :class:`~hiera_seg.modeling.HieraSegmentor` in eval.
+            See :class:`~hiera_seg.modeling.HieraSegmentor` in eval mode.
 
         Raises:
-            DatasetError: the original can not be read; the message names it.
-            RuntimeError: in training.
+            DatasetError: the original cannot be read; the message names it.
+            RuntimeError: in training mode.
         """
         if self.training:
-            raise RuntimeError("test-time augmentation can not be trained: train its .model")
+            raise RuntimeError("test-time augmentation cannot be trained; train its .model instead")
         results = []
         for x in batched_inputs:
             image = self._original(x)
@@ -122,10 +123,13 @@ class HieraSegmentorWithTTA(nn.Module):
 
     @torch.no_grad()
     def views(self, image: np.ndarray) -> list[NodeView]:
-        """Every view of an image, to be decoded as one.
+        """Run the model on every copy of an image.
 
         Args:
             image: (H, W, C) in the channel order of the model, not resized.
+
+        Returns:
+            One view per copy, to be decoded together.
         """
         views = []
         for resize in self.resizes:
@@ -150,25 +154,25 @@ class HieraSegmentorWithTTA(nn.Module):
                 return np.ascontiguousarray(image.cpu().numpy().transpose(1, 2, 0))
         if "file_name" not in x:
             raise DatasetError(
-                "test-time augmentation starts from the original image: give one of height x "
-                'width as "image", or its "file_name"'
+                'test-time augmentation: the original image is missing; pass it as "image" (of '
+                'height x width), or its "file_name"'
             )
         image = self.read_image(x["file_name"])
         return image if image.ndim == 3 else image[:, :, None]
 
 
 def mirrored_nodes(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
-    """The node that each one becomes in a mirrored image, by the ``flip_pairs`` of the datasets.
+    """Return the node that each node becomes in a mirrored image, by the datasets' ``flip_pairs``.
 
     Args:
-        cfg: its DATASETS are asked, those of training first.
+        cfg: a config; ``flip_pairs`` are read from its DATASETS, those of training first.
         hierarchy: the model's tree.
 
     Returns:
-        int64 (N,), its own inverse; None where no node swaps.
+        int64 (N,), its own inverse; None if no nodes are swapped.
 
     Raises:
-        DatasetError: one swaps a node with another than the datasets before it.
+        DatasetError: two datasets swap a node with different nodes.
     """
     nodes = np.arange(hierarchy.num_nodes)
     swap = nodes.copy()
@@ -184,8 +188,8 @@ def mirrored_nodes(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
             node = differs[0]
             a, b, c = (hierarchy.paths[i] for i in (node, swap[node], table[node]))
             raise DatasetError(
-                f"flip_pairs of dataset {name!r} swap {a!r} with {c!r}, those of another dataset "
-                f"with {b!r}: a mirrored image can not be turned back"
+                f"flip_pairs of dataset {name!r}: {a!r} is swapped with {c!r}, but with {b!r} in "
+                "another dataset; make them agree, or set TEST.AUG.FLIP False"
             )
         swap[told] = table[told]
     return None if (swap == nodes).all() else with_inner_nodes(swap, hierarchy)
@@ -195,5 +199,5 @@ def _size(value: Sequence[int], key: str) -> Size | None:
     if not value:
         return None
     if len(value) != 2 or not all(isinstance(n, int) and n > 0 for n in value):
-        raise ConfigError(f"{KEY}.{key} is {value}; it is [] or [height, width] in pixels")
+        raise ConfigError(f"{KEY}.{key} is {value}; expected [] or [height, width] in pixels")
     return tuple(value)

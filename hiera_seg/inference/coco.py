@@ -1,4 +1,4 @@
-"""Predictions as COCO result files, one a level, as pycocotools reads them."""
+"""Write predictions as COCO result files for pycocotools, one file per level."""
 
 import json
 import os
@@ -18,15 +18,15 @@ IMAGES_FILE = "rle-images.json"
 
 
 class CocoResultWriter(AbstractContextManager):
-    """Writes label maps as run-length encoded regions; a context manager.
+    """Write label maps as run-length encoded regions; a context manager.
 
-    ``rle-<level>.json`` holds a list of results, one for each node in each image, and
-    ``rle-images.json`` the images and the categories that they speak of::
+    ``rle-<level>.json`` has a list of results, one per node and image, and ``rle-images.json`` the
+    images and categories that they refer to::
 
         COCO("rle-images.json").loadRes("rle-group.json")
 
-    A category is a node and has its id; at each level the nodes that stand there. Results are
-    written as they come, so that the frames of a long video need no memory.
+    Categories are nodes, with their ids. Results are written immediately, so that memory does not
+    grow with the length of a video.
     """
 
     def __init__(
@@ -36,17 +36,17 @@ class CocoResultWriter(AbstractContextManager):
         Args:
             folder: an existing folder.
             hierarchy: the tree of the labels.
-            levels: names of the levels to write; default all.
+            levels: names of the levels to write; None: all.
 
         Raises:
-            OSError: a file can not be written.
+            OSError: a file cannot be written.
         """
         self._hierarchy = hierarchy
         self._folder = Path(folder)
         names = hierarchy.level_names if levels is None else levels
         self._levels = {hierarchy.level_index(name): f"rle-{name}.json" for name in names}
         self._images: list[dict[str, Any]] = []
-        self._begun: set[int] = set()  # levels whose file holds a result
+        self._begun: set[int] = set()  # levels whose file has a result
         self._files: dict[int, TextIO] = {}
         try:
             for level, name in self._levels.items():
@@ -59,13 +59,13 @@ class CocoResultWriter(AbstractContextManager):
         """Write the regions of one image.
 
         Args:
-            file_name: of the image, or of the video that it is a frame of.
-            result: of the predictor: "hiera_labels", and "hiera_scores" where a region's score is
-                to be the mean of its pixels' (else it is 1).
-            extra: more to say about the image, such as ``frame_index``.
+            file_name: name of the image, or of the video that it is a frame of.
+            result: the predictor's result: "hiera_labels", and "hiera_scores" if the score of a
+                region is to be the mean over its pixels (otherwise it is 1).
+            extra: further entries of the image, such as ``frame_index``.
         """
         image_id = len(self._images) + 1
-        # all of an image before any of it: one that fails leaves nothing behind
+        # Encode all levels before writing any, so that an error leaves no part of an image behind
         entries = {level: self._results(image_id, level, result) for level in self._files}
         height, width = result["hiera_labels"][0].shape
         self._images.append(
@@ -87,7 +87,7 @@ class CocoResultWriter(AbstractContextManager):
             raise
 
     def _results(self, image_id: int, level: int, result: Mapping[str, Any]) -> list[str]:
-        """The results of an image at a level, as json."""
+        """Return the results of an image at a level, as json."""
         labels = _as_numpy(result["hiera_labels"][level])
         scores = result.get("hiera_scores")
         means = {} if scores is None else _means(labels, _as_numpy(scores[level]))
@@ -104,9 +104,9 @@ class CocoResultWriter(AbstractContextManager):
         ]
 
     def close(self) -> list[Path]:
-        """Finish the files; those written. Also to be called where a run is cut short.
+        """Complete the files and return their paths; call it after an error too.
 
-        Calling it again does nothing.
+        Further calls do nothing.
         """
         for level, file in self._files.items():
             if not file.closed:
@@ -132,7 +132,7 @@ class CocoResultWriter(AbstractContextManager):
 
 
 def _means(labels: np.ndarray, scores: np.ndarray) -> dict[int, float]:
-    """The mean score of each label's pixels."""
+    """Return the mean score over the pixels of each label."""
     totals = np.bincount(labels.ravel(), scores.ravel())
     counts = np.bincount(labels.ravel())
     return {node: round(float(totals[node] / counts[node]), 6) for node in np.flatnonzero(counts)}

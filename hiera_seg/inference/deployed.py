@@ -1,4 +1,4 @@
-"""A segmentor as one function of tensors: what an exported file computes."""
+"""Wrap a segmentor as one function of tensors, which can be traced and exported."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ from hiera_seg.modeling.paths import direct_labels, greedy_walk, path_labels, st
 
 
 class Outputs(NamedTuple):
-    """Which maps a file gives, in this order; the names are those of HieraSegmentor's outputs.
+    """Which maps an exported file returns, in this order and with HieraSegmentor's output names.
 
     Attributes:
         sem_seg: (B, L, H, W) float32, leaf scores.
         hiera_labels: (B, levels, H, W) int64, node ids of the decoded path, coarse to fine.
-        hiera_labels_direct: the same, the best node of each level by its own score.
+        hiera_labels_direct: (B, levels, H, W) int64, the best node per level by its own score.
     """
 
     sem_seg: bool
@@ -31,35 +31,34 @@ class Outputs(NamedTuple):
 
 
 class DeployedSegmentor(nn.Module):
-    """Images (B, 3, H, W) uint8 to maps of their size: normalised, padded, segmented, decoded.
+    """Normalize, pad, segment and decode images (B, 3, H, W) uint8 to maps of their size.
 
-    Unlike the model, it takes tensors of one size alone, and nothing in it depends on what they
-    hold, so that it can be traced and exported with any height and width.
+    Unlike the model, it takes images of one size only, and its control flow does not depend on
+    their values, so that it can be traced and exported for any height and width.
 
     Attributes:
-        outputs: what it returns, as a tuple in that order.
+        outputs: the maps that it returns, as a tuple in that order.
     """
 
     def __init__(self, model: HieraSegmentor):
         """
         Args:
-            model: in eval; its settings (MODEL.HIERA_SEG.TEST) decide what is given. The modules
-                are its own, not copies.
+            model: in eval mode. Its settings (MODEL.HIERA_SEG.TEST) select the outputs; its
+                modules are used, not copied.
 
         Raises:
-            ConfigError: it is no HieraSegmentor with a HieraPixelHead.
+            ConfigError: the model is not a HieraSegmentor with a HieraPixelHead.
         """
         super().__init__()
         if not isinstance(model, HieraSegmentor):
             raise ConfigError(
-                f"MODEL.META_ARCHITECTURE builds a {type(model).__name__}; only a HieraSegmentor "
-                "can be exported"
+                f"MODEL.META_ARCHITECTURE: cannot export a {type(model).__name__}; use "
+                "HieraSegmentor"
             )
         if not isinstance(model.sem_seg_head, HieraPixelHead):
             raise ConfigError(
-                f"MODEL.SEM_SEG_HEAD.NAME builds a {type(model.sem_seg_head).__name__}; only "
-                "HieraPixelHead can be exported (a query head's masked attention follows the "
-                "image, which a fixed graph can not)"
+                f"MODEL.SEM_SEG_HEAD.NAME: cannot export a {type(model.sem_seg_head).__name__}, "
+                "because masked attention depends on the image; use HieraPixelHead"
             )
         self.model = model
         self.train(model.training)
@@ -74,8 +73,8 @@ class DeployedSegmentor(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """
         Args:
-            image: (B, 3, H, W) uint8, channels in the order of INPUT.FORMAT; or float of the same
-                range.
+            image: (B, 3, H, W) uint8, or float of the same range 0..255; channels in the order of
+                INPUT.FORMAT.
 
         Returns:
             See `Outputs`.
@@ -99,7 +98,7 @@ class DeployedSegmentor(nn.Module):
         return tuple(maps)
 
     def scores(self, image: Tensor) -> NodeScores:
-        """Scores (1, N, B * H, W) of the pixels of all images, as one image above another."""
+        """Return scores (1, N, B * H, W): all images of a batch stacked vertically."""
         model = self.model
         batch, _, height, width = image.shape
         x = (image.to(model.pixel_mean.dtype) - model.pixel_mean) / model.pixel_std
@@ -108,8 +107,8 @@ class DeployedSegmentor(nn.Module):
         output, _ = model.sem_seg_head(model.backbone(x))
         size = (height + down, width + right)
         values = F.interpolate(output.values.float(), size, mode="bilinear", align_corners=False)
-        # Cropped by negative padding: a slice would be asked whether it is the whole, and tie an
-        # exported file to sizes that are no multiple of the divisibility
+        # Negative padding, because torch.export specializes a slice on whether it crops anything,
+        # which ties the file to sizes that are not multiples of the divisibility
         values = F.pad(values, (0, -right, 0, -down))
         values = values.transpose(0, 1).flatten(1, 2)[None]
         return node_scores(NodeOutput(values, output.kind), model.hierarchy, model.variant)

@@ -1,4 +1,4 @@
-"""Writing a segmentor as a file that runs without this package: TorchScript, torch.export, ONNX."""
+"""Export a segmentor to a file that runs without this package: TorchScript, torch.export, ONNX."""
 
 import contextlib
 import importlib.util
@@ -16,77 +16,79 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy, tree_colors
 from hiera_seg.inference.deployed import DeployedSegmentor
 
-# What a file of each format is called, where the user has no other wish.
+# Default file suffix of each format
 SUFFIXES = {"torchscript": ".pt", "export": ".pt2", "onnx": ".onnx"}
 METADATA = "hiera_seg.json"
 
-# Of maps a file gives and those of the model: what rounding may change.
+# Largest difference between the maps of a file and of the model, which rounding may cause
 TOLERANCE = 1e-4
 
-# A network that can not be exported is met at the size of its example, as any other would be.
+# (B, 3, H, W); an odd size, so that a network that cannot be exported fails while it is written
 _EXAMPLE = (2, 3, 97, 130)
 
 
 class ExportError(RuntimeError):
-    """A network that a format can not hold, or a file that computes something else."""
+    """Raised for a network that cannot be exported, or a file with other results than its model."""
 
 
 def export_segmentor(
     segmentor: DeployedSegmentor, path: str | os.PathLike, format: str, image_format: str = "BGR"
 ) -> float:
-    """Write a segmentor for images (B, 3, H, W) uint8 of any B, H and W, and check the file.
+    """Export a segmentor for images (B, 3, H, W) uint8 of any B, H and W, and check the file.
 
     Args:
-        segmentor: on the CPU, in eval.
-        path: of the file; it appears when it is whole and checked.
-        format: one of `SUFFIXES`.
-        image_format: the order of the channels, for the file's description of itself.
+        segmentor: on the CPU, in eval mode.
+        path: the file; it is created after it has been written and checked completely.
+        format: a key of `SUFFIXES`.
+        image_format: the order of the channels, for the description in the file.
 
     Returns:
-        As :func:`check_exported`.
+        See :func:`check_exported`.
 
     Raises:
-        ConfigError: an unknown format, a package that it needs is missing, or the file can not be
-            written.
-        ExportError: the network can not be exported, or the file computes something else.
-        ValueError: the segmentor is in training.
+        ConfigError: the format is unknown, requires a package that is missing, or the file cannot
+            be written.
+        ExportError: the network cannot be exported, or the file has other results.
+        ValueError: the segmentor is in training mode.
     """
     if segmentor.training:
-        raise ValueError("the segmentor is in training; call eval() on its model first")
+        raise ValueError("segmentor: in training mode; call eval() on its model first")
     writers = {"torchscript": _write_torchscript, "export": _write_export, "onnx": _write_onnx}
     if format not in writers:
-        raise ConfigError(f"format is {format!r}; choose one of {tuple(writers)}")
+        raise ConfigError(f"format: unknown value {format!r}; choose one of {tuple(writers)}")
     _check_packages(format)
     path = Path(path)
     if format == "export" and path.suffix != SUFFIXES[format]:
-        raise ConfigError(f"{path}: torch.export.load reads files that end in .pt2; call it so")
+        raise ConfigError(f"{path}: torch.export.load requires the suffix .pt2; rename the file")
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder; name a file in it")
+        raise ConfigError(f"{path}: a folder; name a file in it")
     part = path.with_name(f"{path.name}.part{SUFFIXES[format]}")
     example = torch.randint(256, _EXAMPLE, generator=torch.Generator().manual_seed(0))
     description = json.dumps(describe(segmentor, image_format))
     try:
         part.touch()  # before minutes of work
         with torch.no_grad(), _known_warnings():
-            # The tables of a tree are made once and kept: they must not be what a tracer makes
+            # Fill the cached tables of the tree before, so that they hold no tensors of a tracer
             segmentor(example.to(torch.uint8))
             writers[format](segmentor, example.to(torch.uint8), part, description)
         worst = check_exported(segmentor, part, format)
         os.replace(part, path)
         return worst
     except OSError as error:
-        raise ConfigError(f"{path} can not be written: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{path}: cannot be written: {error.strerror or error}; choose another path"
+        ) from error
     except ExportError:
         raise
-    except Exception as error:  # what the exporters raise is theirs: anything
+    except Exception as error:  # exporters raise almost any error
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ExportError(f"the network can not be written as {format}: {reason}") from error
+        raise ExportError(f"{path}: cannot export the network as {format}: {reason}") from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def describe(segmentor: DeployedSegmentor, image_format: str) -> dict:
-    """What a file says of itself: plain data, enough to name and colour what it gives."""
+    """Return the description stored in a file: plain data to name and colour its outputs."""
     tree: Hierarchy = segmentor.model.hierarchy
     return {
         "tree": tree.name,
@@ -103,13 +105,13 @@ def describe(segmentor: DeployedSegmentor, image_format: str) -> dict:
 def load_exported(
     path: str | os.PathLike, format: str
 ) -> tuple[Callable[[Tensor], list[Tensor]], dict]:
-    """Read a file that :func:`export_segmentor` wrote.
+    """Load a file that :func:`export_segmentor` wrote.
 
     Returns:
         ``(run, description)``: ``run`` takes images (B, 3, H, W) uint8.
 
     Raises:
-        ConfigError: a package that the format needs is missing.
+        ConfigError: a package that the format requires is missing.
     """
     _check_packages(format)
     path = str(path)
@@ -136,18 +138,19 @@ def check_exported(
     format: str,
     sizes: Sequence[tuple[int, int, int]] = ((1, 128, 160), (1, 75, 101), (2, 66, 93)),
 ) -> float:
-    """Run a file on random images and compare what it gives with the model's own predictions.
+    """Run a file on random images and compare its outputs with the model's predictions.
 
     Args:
-        segmentor: what was written.
-        path, format: the file.
+        segmentor: the segmentor that was exported.
+        path: the file.
+        format: its format.
         sizes: (batch, height, width) of the images.
 
     Returns:
         The largest difference between scores.
 
     Raises:
-        ExportError: scores differ by more than `TOLERANCE`, or labels where no tie explains it.
+        ExportError: scores differ by more than `TOLERANCE`, or labels differ without a tie.
     """
     run, _ = load_exported(path, format)
     generator = torch.Generator().manual_seed(1)
@@ -157,7 +160,7 @@ def check_exported(
         image = image.to(torch.uint8)
         try:
             found = run(image)
-        except Exception as error:  # of whatever runtime
+        except Exception as error:  # runtimes raise almost any error
             reason = str(error).strip().splitlines()[0]
             raise ExportError(
                 f"the {format} file fails on {batch} x {height} x {width}: {reason}"
@@ -168,7 +171,7 @@ def check_exported(
             where = f"the {format} file on {batch} x {height} x {width}: {name}"
             if got.shape != want.shape or got.dtype != want.dtype:
                 raise ExportError(
-                    f"{where} is {got.dtype} {tuple(got.shape)}, the model gives {want.dtype} "
+                    f"{where} is {got.dtype} {tuple(got.shape)}, the model's {want.dtype} "
                     f"{tuple(want.shape)}"
                 )
             if name == "sem_seg":
@@ -184,7 +187,7 @@ def check_exported(
 
 @torch.no_grad()
 def _predict(segmentor: DeployedSegmentor, images: Tensor) -> list[Tensor]:
-    """What the model itself gives for images, as users see it."""
+    """Return the model's own predictions for images, in the layout of an exported file."""
     predictions = segmentor.model([{"image": image} for image in images])
     maps = []
     for name in segmentor.outputs.names:
@@ -197,7 +200,11 @@ def _predict(segmentor: DeployedSegmentor, images: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def _undecided(segmentor: DeployedSegmentor, images: Tensor, name: str) -> Tensor:
-    """Where rounding may decide: bool (B, levels, H, W), the best scores all but tie."""
+    """Return the pixels whose best scores nearly tie, so that rounding may change their labels.
+
+    Returns:
+        bool (B, levels, H, W).
+    """
     scores = segmentor.scores(images)
     tree, threshold = segmentor.model.hierarchy, segmentor.model.safe_depth
     levels = [scores.at_level(level)[0] for level in range(tree.num_levels)]
@@ -205,7 +212,7 @@ def _undecided(segmentor: DeployedSegmentor, images: Tensor, name: str) -> Tenso
     if name == "hiera_labels":
         if threshold is None:
             gaps = _gap(scores.leaf_ranking()[0]).expand_as(gaps)
-        else:  # a walk passes every level, and any score may be the one at the threshold
+        else:  # the path stops at the threshold at any level
             near = torch.stack([(level - threshold).abs().amin(0) for level in levels])
             gaps = torch.minimum(gaps, near).amin(0).expand_as(gaps)
     batch, _, height, width = images.shape
@@ -213,7 +220,7 @@ def _undecided(segmentor: DeployedSegmentor, images: Tensor, name: str) -> Tenso
 
 
 def _gap(scores: Tensor) -> Tensor:
-    """How far the best channel is above the second: (C, H, W) -> (H, W)."""
+    """Return the difference between the best and the second channel: (C, H, W) -> (H, W)."""
     if len(scores) == 1:
         return torch.full_like(scores[0], torch.inf)
     best = scores.topk(2, dim=0).values
@@ -224,14 +231,14 @@ def _write_torchscript(
     segmentor: DeployedSegmentor, example: Tensor, path: Path, description: str
 ) -> None:
     traced = torch.jit.trace(segmentor, example, check_trace=False)  # check_exported does more
-    with path.open("wb") as file:  # given a path, it would not say that a disk is full
+    with path.open("wb") as file:  # torch.jit.save to a path does not report a full disk
         torch.jit.save(traced, file, _extra_files={METADATA: description})
 
 
 def _write_export(
     segmentor: DeployedSegmentor, example: Tensor, path: Path, description: str
 ) -> None:
-    any_size = torch.export.Dim.AUTO  # as far as the network allows
+    any_size = torch.export.Dim.AUTO  # any size that the network allows
     shapes = {0: any_size, 2: any_size, 3: any_size}
     program = torch.export.export(segmentor, (example,), dynamic_shapes=(shapes,))
     with path.open("wb") as file:
@@ -256,25 +263,26 @@ def _write_onnx(
 
 def _check_packages(format: str) -> None:
     if format != "torchscript" and not exports_any_size():
-        raise ConfigError(f"format {format} needs torch 2.6 or newer, not {torch.__version__}")
+        raise ConfigError(
+            f"format {format}: requires torch 2.6 or newer, found {torch.__version__}"
+        )
     wanted = ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ()
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"format onnx needs {', '.join(missing)}: pip install {' '.join(missing)} (the extra "
-            '"export" of hiera_seg)'
+            f"format onnx: {', '.join(missing)} not installed; run pip install "
+            f'{" ".join(missing)} (the extra "export" of hiera_seg)'
         )
 
 
 @contextlib.contextmanager
 def _known_warnings() -> Iterator[None]:
-    """Leave out the warnings that say nothing about the file; whatever else comes is shown.
+    """Suppress warnings that do not concern the file.
 
-    Tracing warns where Python reads a size or walks a tensor. In these modules that is the number
-    of channels against the tree's nodes, whether an input is empty, and the levels of the tree:
-    none of it differs from image to image. TorchScript itself is announced to go, some day.
-    torch.export.save warns of tables that are parts of one larger table, as the levels of a tree
-    are; it is of tensors on a GPU, and here all are on the CPU.
+    Tracing warns if Python reads a size or iterates over a tensor. In these modules that is the
+    number of channels, whether an input is empty, and the levels of the tree, which are the same
+    for every image. TorchScript is deprecated. torch.export.save warns of tables that share
+    memory, as those of the levels of a tree do; that only matters for tensors on a GPU.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No complete tensor found in the group")

@@ -1,4 +1,4 @@
-"""Images, videos and cameras to predict on: which files there are, and the frames of a video."""
+"""Find images and videos to predict on, and read the frames of videos and cameras."""
 
 import glob
 import math
@@ -15,21 +15,21 @@ from hiera_seg.errors import DatasetError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
-# Containers often only estimate how many frames they hold; one that ends this early is damaged.
+# Containers often only estimate their number of frames; a smaller share means damage
 _LEAST_SHARE = 0.9
 
 
 def is_video(path: str | os.PathLike) -> bool:
-    """Whether a file's name is that of a video."""
+    """Return whether a file name has the suffix of a video."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_media(pattern: str) -> list[str]:
-    """The images and videos that a path, a folder or a glob names, sorted; may be none.
+    """Return the images and videos that a path, folder or glob pattern matches, sorted.
 
-    A path or glob takes files of any name, a folder those with the suffix of an image or video.
-    ``**`` stands for a folder and all below it, each of which is taken once, whatever links lead
-    to it.
+    A path or pattern matches files of any name, a folder those in it with the suffix of an image
+    or video. ``**`` matches a folder and all folders below it, each once, even if several links
+    lead to it.
     """
     if os.path.isfile(pattern):
         return [pattern]
@@ -41,7 +41,7 @@ def find_media(pattern: str) -> list[str]:
 
 
 def _expand(pattern: str) -> Iterator[str]:
-    """Yield what a glob matches; glob's own ``**`` runs through loops of links."""
+    """Yield the matches of a pattern; the ``**`` of glob would follow loops of links."""
     parts = pattern.split(os.sep)
     if "**" not in parts:
         yield from glob.iglob(pattern)
@@ -56,10 +56,10 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def output_stems(paths: Sequence[str]) -> list[str]:
-    """A name for each file to write results under: its stem, where no other file has it.
+    """Return the beginning of the output file names for each path: its stem if that is unique.
 
-    Files of one stem keep their suffixes and the folders that tell them apart; a number follows
-    where that is not enough.
+    Paths with the same stem keep their suffixes and the folders in which they differ, and get a
+    number if that is still not unique.
     """
     whole = [Path(os.path.abspath(path)) for path in paths]
     members: dict[str, list[Path]] = {}
@@ -81,7 +81,7 @@ def output_stems(paths: Sequence[str]) -> list[str]:
 
 
 class VideoFrames(AbstractContextManager):
-    """The frames of a video file or a camera, one after the other; a context manager.
+    """Iterate over the frames of a video file or a camera; a context manager.
 
     ::
 
@@ -90,10 +90,10 @@ class VideoFrames(AbstractContextManager):
                 predictor(frame)
 
     Attributes:
-        name: of the file or camera, for people.
-        is_camera: whether it has no end of its own.
-        fps: frames a second; 25 where the source does not say.
-        num_frames: how many it says it has; None for a camera, or where it does not say.
+        name: name of the file or camera, for messages.
+        is_camera: whether the source is a camera, which never ends.
+        fps: frames per second; 25 if unknown.
+        num_frames: number of frames by the file's header; None for a camera or if unknown.
     """
 
     def __init__(self, source: str | os.PathLike | int):
@@ -102,32 +102,31 @@ class VideoFrames(AbstractContextManager):
             source: a file, or the number of a camera.
 
         Raises:
-            DatasetError: no OpenCV, no such file or camera, or nothing that can be read of it.
+            DatasetError: OpenCV is missing, there is no such file or camera, or it cannot be read.
         """
         self.is_camera = isinstance(source, int)
         self.name = f"webcam {source}" if self.is_camera else os.fspath(source)
         if not self.is_camera and not os.path.isfile(source):
-            raise DatasetError(f"video file not found: {self.name}")
+            raise DatasetError(f"{self.name}: no such video file; correct the path")
         cv2 = quiet_opencv("reading videos")
         self._errors = cv2.error
-        # Where FFmpeg can not read a file no other backend can, and some say so on stderr.
+        # No other backend reads files that FFmpeg cannot, and some print errors on stderr
         only_ffmpeg = not self.is_camera and cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
         backend = cv2.CAP_FFMPEG if only_ffmpeg else cv2.CAP_ANY
         self._capture = cv2.VideoCapture(
             source if self.is_camera else os.path.abspath(self.name), backend
         )
         if not self._capture.isOpened():
-            what = "is there one, and may you use it?" if self.is_camera else "damaged, or no video"
-            raise DatasetError(f"cannot open {self._what}: {what}")
+            remedy = "check that it exists and that you may use it"
+            raise DatasetError(
+                f"{self.name}: cannot be opened; "
+                + (remedy if self.is_camera else "expected an intact video file")
+            )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if math.isfinite(fps) and fps > 0 else 25.0
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         known = not self.is_camera and math.isfinite(count) and count > 0
         self.num_frames = round(count) if known else None
-
-    @property
-    def _what(self) -> str:
-        return self.name if self.is_camera else f"video file {self.name}"
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Read the frames.
@@ -136,26 +135,29 @@ class VideoFrames(AbstractContextManager):
             uint8 (H, W, 3), BGR.
 
         Raises:
-            DatasetError: after the last one that can be read, where a file has many less than it
-                says, or none; a camera has stopped; or frames are not of one size.
+            DatasetError: after the last frame that can be read, if a file has none or far fewer
+                than its header says, a camera has stopped, or the size of frames changes.
         """
         read, size = 0, None
         while (frame := self._read()) is not None:
             if size is not None and frame.shape != size:
                 raise DatasetError(
-                    f"{self._what} changes its size after {read} frames, from {size[1]}x{size[0]} "
-                    f"to {frame.shape[1]}x{frame.shape[0]}"
+                    f"{self.name}: the size changes after {read} frames, from {size[1]}x{size[0]} "
+                    f"to {frame.shape[1]}x{frame.shape[0]}; split the video there"
                 )
             size = frame.shape
             yield frame
             read += 1
         if self.is_camera:
-            raise DatasetError(f"{self.name} gives no picture after {read} frames")
+            raise DatasetError(f"{self.name}: no image after {read} frames; check the camera")
         if read == 0:
-            raise DatasetError(f"cannot read {self._what}: it has no frame that can be decoded")
+            raise DatasetError(
+                f"{self.name}: no frame can be decoded; expected an intact video file"
+            )
         if self.num_frames is not None and read < _LEAST_SHARE * self.num_frames:
             raise DatasetError(
-                f"{self._what} ends after {read} of {self.num_frames} frames: it is damaged"
+                f"{self.name}: ends after {read} of {self.num_frames} frames; expected an intact "
+                "video file"
             )
 
     def _read(self) -> np.ndarray | None:
@@ -166,7 +168,7 @@ class VideoFrames(AbstractContextManager):
         return frame if good else None
 
     def close(self) -> None:
-        """Let go of the file or camera."""
+        """Release the file or camera."""
         self._capture.release()
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Predicting on images, videos and cameras, and writing what was asked for."""
+"""Predict on images, videos and cameras, and write overlays, label maps and regions."""
 
 import os
 from collections.abc import Callable, Collection, Iterable
@@ -15,13 +15,13 @@ from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, sav
 from hiera_seg.visualization.save import LABELS, OVERLAY, STRIP
 
 KINDS = ("overlay", "labels", "strip", "rle")
-# A folder of thousands of label maps, one a frame, is for those who ask for it.
+# By default no label maps of a video: they would be thousands of files, one per frame
 _KINDS_OF_VIDEO = ("overlay",)
 _KINDS_OF_IMAGE = ("overlay", "labels", "strip")
 
 
 def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredictor, str]:
-    """Build a predictor by :func:`~hiera_seg.inference.build_for_eval`, whose arguments it takes.
+    """Build a predictor; arguments as of :func:`~hiera_seg.inference.build_for_eval`.
 
     Returns:
         The predictor, and the path of its weights.
@@ -33,16 +33,16 @@ def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredi
 def refuse_overwriting(
     stems: Iterable[str], inputs: Iterable[str], folder: str | os.PathLike, hierarchy: Hierarchy
 ) -> None:
-    """Check that no picture of a prediction would be written over an input or another's picture.
+    """Check that no output file would overwrite an input or the output of another input.
 
     Args:
-        stems: how the names of the written files begin.
+        stems: the beginnings of the output file names, one per input.
         inputs: paths of images and videos.
-        folder: that is written to.
-        hierarchy: the tree, for its levels.
+        folder: the output folder.
+        hierarchy: the tree, whose level names are part of file names.
 
     Raises:
-        ConfigError: one would; the message names it.
+        ConfigError: a file would be overwritten; the message names it.
     """
     ends = [STRIP, *(f"{kind}{x}" for x in hierarchy.level_names for kind in (OVERLAY, LABELS))]
     written: dict[str, str] = {}
@@ -51,18 +51,20 @@ def refuse_overwriting(
             other = written.setdefault(os.path.realpath(os.path.join(folder, name)), stem)
             if other != stem:
                 raise ConfigError(
-                    f"{name} would be a picture of {other!r} and one of {stem!r}: levels of tree "
-                    f"{hierarchy.name!r} have such names; write each to a folder of its own"
+                    f"{name}: an output file of both {other!r} and {stem!r} (by the level names of "
+                    f"tree {hierarchy.name!r}); write them to different folders"
                 )
     for path in inputs:
         if os.path.realpath(path) in written:
-            raise ConfigError(f"{path} would be overwritten by a result; write to another folder")
+            raise ConfigError(
+                f"{path}: would be overwritten by an output file; write to another folder"
+            )
 
 
 class PredictionWriter(AbstractContextManager):
-    """Predicts, and writes overlays, label maps, strips and run-length encoded regions.
+    """Predict, and write overlays, label maps, strips and run-length encoded regions.
 
-    A context manager: files that all images share are finished at its end.
+    A context manager, which completes the files that all images share at its end.
     """
 
     def __init__(
@@ -77,15 +79,15 @@ class PredictionWriter(AbstractContextManager):
     ):
         """
         Args:
-            predictor: one that gives label maps.
+            predictor: a predictor that returns label maps.
             folder: an existing folder.
-            level: write of this level only; the strip shows all.
-            kinds: of `KINDS`; default: all but "rle" of an image, "overlay" of a video.
+            level: name of the only level to write; the strip always shows all. None: all levels.
+            kinds: some of `KINDS`; by default all but "rle" for images, "overlay" for videos.
             alpha: opacity of the colours, 0..1.
-            safe_depth: as of the predictor.
+            safe_depth: see :class:`HieraPredictor`.
 
         Raises:
-            OSError: a file can not be written.
+            OSError: a file cannot be written.
         """
         self._predictor = predictor
         self._hierarchy = predictor.hierarchy
@@ -102,19 +104,19 @@ class PredictionWriter(AbstractContextManager):
     def add_image(
         self, stem: str, file_name: str, image: np.ndarray, truth: np.ndarray | None = None
     ) -> str:
-        """Predict on an image, and write it.
+        """Predict on an image, and write the results.
 
         Args:
-            stem: how the names of its files begin.
-            file_name: of the image.
+            stem: the beginning of the output file names.
+            file_name: path of the image.
             image: (H, W, 3) uint8, BGR.
             truth: (H, W) integer node ids to show in the strip.
 
         Returns:
-            The largest classes of the finest level with their shares, for people.
+            The largest classes of the finest level with their shares, as text.
 
         Raises:
-            OSError: a file can not be written.
+            OSError: a file cannot be written.
         """
         labels = self._predict(file_name, image)
         save_levels(
@@ -129,21 +131,21 @@ class PredictionWriter(AbstractContextManager):
         frames: VideoFrames,
         progress: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] = iter,
     ) -> int:
-        """Predict on the frames of a video or camera, and write videos of what is drawn.
+        """Predict on the frames of a video or camera, and write videos of the drawn results.
 
         Label maps are written as ``<stem>-ids-<level>/<frame>.png``.
 
         Args:
-            stem: how the names of its files begin.
-            frames: the frames; Ctrl-C ends those of a camera.
-            progress: wraps the frames, such as a progress bar does.
+            stem: the beginning of the output file names.
+            frames: the frames; Ctrl-C ends a camera.
+            progress: wraps the frames, for example in a progress bar.
 
         Returns:
-            How many frames were written.
+            The number of frames written.
 
         Raises:
-            DatasetError: the video is damaged; what could be read of it has been written.
-            OSError: a file can not be written.
+            DatasetError: the video is damaged; the frames before the damage have been written.
+            OSError: a file cannot be written.
         """
         done = 0
         with ExitStack() as stack:
@@ -168,10 +170,10 @@ class PredictionWriter(AbstractContextManager):
         return done
 
     def close(self) -> None:
-        """Finish the files that all images share.
+        """Complete the files that all images share.
 
         Raises:
-            OSError: they can not be written.
+            OSError: they cannot be written.
         """
         if self._rle is not None:
             self._rle.close()

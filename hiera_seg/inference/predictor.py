@@ -1,4 +1,4 @@
-"""The predictor: a config and its weights as a function of images."""
+"""Predict on images by a config and its weights."""
 
 import os
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ Image = np.ndarray | str | os.PathLike
 
 
 class HieraPredictor:
-    """Segments images as a config says: INPUT at test time, MODEL.HIERA_SEG.TEST, TEST.AUG.
+    """Segment images by the keys INPUT.*_TEST, MODEL.HIERA_SEG.TEST and TEST.AUG of a config.
 
     ::
 
@@ -32,8 +32,8 @@ class HieraPredictor:
         result["labels"], result["names"]
 
     Attributes:
-        model: the segmentor, in eval.
-        hierarchy: its tree.
+        model: the segmentor, in eval mode.
+        hierarchy: its class tree.
     """
 
     def __init__(self, cfg: CfgNode, model: HieraSegmentor | None = None):
@@ -41,19 +41,19 @@ class HieraPredictor:
         Args:
             cfg: a config with a HieraSegmentor.
             model: a model with its weights; None builds it and loads MODEL.WEIGHTS, or the last
-                checkpoint of OUTPUT_DIR where that is empty. The averaged weights are taken if
-                SOLVER.EMA is enabled and the file has them.
+                checkpoint of OUTPUT_DIR if that is empty; the averaged weights if SOLVER.EMA is
+                enabled and the file has them.
 
         Raises:
-            ConfigError: the model is no HieraSegmentor, or there are no weights.
-            CheckpointError: MODEL.WEIGHTS names no file, or weights of another or untrained head.
+            ConfigError: the model is not a HieraSegmentor, or there are no weights.
+            CheckpointError: the weights do not exist, do not fit, or have no segmentation head.
         """
         if model is None:
             model, _ = build_for_eval(cfg)
         if not isinstance(model, HieraSegmentor):
             raise ConfigError(
-                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; HieraPredictor wants a "
-                "HieraSegmentor"
+                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, but HieraPredictor "
+                "requires HieraSegmentor; change it"
             )
         self.model = model.eval()
         self.image_format = cfg.INPUT.FORMAT
@@ -76,35 +76,35 @@ class HieraPredictor:
         """Segment an image, or a list of images.
 
         Args:
-            images: a path, or an array uint8 (H, W, 3) in BGR, as OpenCV reads it and Detectron2's
-                predictor takes it; or a batch: a list of these, of any sizes, or an array
-                (B, H, W, 3). Images that are padded to one size go through the network at once.
-            level: of "labels": an index or a name; default: the finest.
-            safe_depth: stop at an inner node where the best child scores below this; default: as
-                the config says.
-            scores: also give the score of each label, as the decode variant makes it.
+            images: a path, or a uint8 array (H, W, 3) in BGR, as in OpenCV and in Detectron2's
+                predictor; or a batch: a list of these, of any sizes, or an array (B, H, W, 3).
+                Images that are padded to one size are run as one batch.
+            level: index or name of the level of "labels"; None: the finest.
+            safe_depth: confidence threshold, 0..1, for stopping at an inner node: predict the
+                parent if its best child scores below this. None: the value of the config.
+            scores: also return the score of each label, by the decode variant.
 
         Returns:
-            For an image a dict, for a list a list of them. Tensors are on the model's device:
+            A dict for an image, a list of dicts for a batch. Tensors are on the model's device:
 
             - "labels": int64 (H, W), the node ids at `level`;
             - "names": {node id: display name} of the nodes in "labels", the largest area first;
             - "scores": float (H, W), the score of each pixel's label at `level`, and
-              "hiera_scores", such a map for every level; where `scores` asks for them;
-            - "sem_seg", "hiera_labels", "hiera_labels_direct": what the model gives, see
-              :class:`~hiera_seg.modeling.HieraSegmentor`; which of them, TEST.OUTPUT and
-              TEST.DIRECT decide. With TEST.OUTPUT "scores" there are no labels and no names.
+              "hiera_scores", one such map per level; only with `scores`;
+            - "sem_seg", "hiera_labels", "hiera_labels_direct": the outputs of
+              :class:`~hiera_seg.modeling.HieraSegmentor` that TEST.OUTPUT and TEST.DIRECT select.
+              With TEST.OUTPUT "scores" there are no labels and no names.
 
         Raises:
-            DatasetError: a file can not be read.
+            DatasetError: a file cannot be read.
             HierarchyError: the tree has no such level.
-            ValueError: an array that is no image; or `level`, `safe_depth` or `scores` of a model
-                whose TEST.OUTPUT is "scores".
+            ValueError: an array is not an image; or `level`, `safe_depth` or `scores` are passed
+                for a model whose TEST.OUTPUT is "scores".
         """
         if self.model.output == "scores" and (scores or (level, safe_depth) != (None, None)):
             raise ValueError(
-                "level, safe_depth and scores are of label maps, but MODEL.HIERA_SEG.TEST.OUTPUT "
-                "is 'scores': set it to 'both' or 'labels'"
+                "level, safe_depth and scores require label maps, but MODEL.HIERA_SEG.TEST.OUTPUT "
+                "is 'scores'; set it to 'both' or 'labels'"
             )
         level = -1 if level is None else self.hierarchy.level_index(level)
         changes: dict[str, Any] = {} if safe_depth is None else {"safe_depth": safe_depth}
@@ -125,18 +125,19 @@ class HieraPredictor:
         return results[0] if single else results
 
     def _read(self, image: Image) -> np.ndarray:
-        """(H, W, C) in the model's channel order."""
+        """Return an image (H, W, C) in the model's channel order."""
         if isinstance(image, str | os.PathLike):
             array = self._read_file(os.fspath(image))
             return array if array.ndim == 3 else array[:, :, None]
         if not isinstance(image, np.ndarray):
             raise ValueError(
-                f"an image is a path, or a uint8 array (H, W, 3) in BGR, not {type(image).__name__}"
+                "images: expected a path or a uint8 array (H, W, 3) in BGR, found "
+                f"{type(image).__name__}"
             )
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(
-                f"an image is a path, or a uint8 array (H, W, 3) in BGR, not {image.dtype} of "
-                f"shape {image.shape}"
+                "images: expected a path or a uint8 array (H, W, 3) in BGR, found "
+                f"{image.dtype} of shape {image.shape}"
             )
         if self.image_format == "BGR":
             return image

@@ -1,4 +1,4 @@
-"""Sliding windows: an image seen in overlapping crops of the size that training saw."""
+"""Predict in sliding windows: overlapping crops of the size used in training."""
 
 import torch
 import torch.nn.functional as F
@@ -11,31 +11,31 @@ Size = tuple[int, int]
 
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side: every `stride`, the last one flush with the end.
+    """Return where windows start along one side: every `stride`, the last flush with the end.
 
     Args:
-        size: pixels of the image along the side.
-        window: of a window; one as large as the image or larger begins at 0, alone.
-        stride: 1 or more.
+        size: pixels of the image along that side.
+        window: pixels of a window; if it covers the image, there is one window, at 0.
+        stride: pixels between windows, 1 or more.
     """
     return [*range(0, max(size - window, 0), stride), max(size - window, 0)]
 
 
 def slide(model: HieraSegmentor, image: Tensor, window: Size, stride: Size) -> NodeView:
-    """What a model says about an image that it sees in windows.
+    """Run a model on an image in windows, and average its node outputs where they overlap.
 
-    Each window's node outputs are resized to the window; where windows overlap, their mean is
-    taken. A window that covers the image gives exactly what the whole image gives.
+    The outputs of each window are resized to the window before. A window that covers the image
+    gives exactly the output of the whole image.
 
     Args:
-        model: in eval.
+        model: a segmentor in eval mode.
         image: (C, H, W) uint8 or float.
-        window: (height, width) of a window.
-        stride: (down, across) steps between windows; no larger than `window`, or pixels between
-            them would never be seen.
+        window: (height, width) of a window in pixels.
+        stride: (down, across) steps between windows in pixels, at most `window`, so that every
+            pixel is covered.
 
     Returns:
-        A view of the whole image, values (1, N, H, W) float32.
+        A view of the whole image, with values (1, N, H, W) float32.
     """
     height, width = image.shape[-2:]
     tops = window_starts(height, window[0], stride[0])
@@ -57,7 +57,7 @@ def slide(model: HieraSegmentor, image: Tensor, window: Size, stride: Size) -> N
 
 
 def _at_full_size(view: NodeView) -> Tensor:
-    """Values (1, N, H, W) of a view at the size of its image."""
+    """Resize the values of a view to the size of its image; returns (1, N, H, W) float32."""
     values = F.interpolate(
         view.output.values.float(), view.padded_size, mode="bilinear", align_corners=False
     )

@@ -19,7 +19,7 @@ import zipfile
 import numpy as np
 import torch
 
-from hiera_seg.checkpoint import plain, unpickle
+from hiera_seg.checkpoint import unpickle
 from hiera_seg.checkpoint.torch_files import TorchUnpickler
 from hiera_seg.checkpoint.unpickle import PlainUnpickler
 
@@ -199,7 +199,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))  # no case may fill the memory
     corpus = [opcodes(zoo(protocol)) for protocol in range(6)]
     corpus += [opcodes(PYTHON_2), opcodes(torch_pickle())]
-    names = {**vars(plain), **vars(unpickle)}
+    names = vars(unpickle)
     functions = [value for value in names.values() if hasattr(value, "__defaults__")]
     before = [(f.__defaults__, dict(vars(f))) for f in functions]
     rng, counts = random.Random(args.seed), collections.Counter()

@@ -82,7 +82,9 @@ def test_the_same_tree_under_another_name_loads(trained):
 def test_another_tree_is_refused(trained, tree, reason):
     model = Segmentor(tree)
     before = row(model, "vehicle/car").clone()
-    with pytest.raises(CheckpointError, match=f"street.pth .*{reason}.*MAP_CLASSES True") as caught:
+    with pytest.raises(
+        CheckpointError, match=f"^street.pth: .*{reason}.*MAP_CLASSES True"
+    ) as caught:
         HieraCheckpointer(model).load("street.pth")
     assert "\n" not in str(caught.value)
     assert torch.equal(row(model, "vehicle/car"), before)
@@ -114,7 +116,7 @@ def test_averaged_weights_in_a_checkpoint_move_too(trained):
 
 def test_predicting_wants_weights_of_every_node(trained):
     load_for_eval(Segmentor(REORDERED), "street.pth", map_classes=True)
-    with pytest.raises(CheckpointError, match=r"street\.pth holds no weights of vehicle/bus"):
+    with pytest.raises(CheckpointError, match=r"^street\.pth: .*vehicle/bus"):
         load_for_eval(Segmentor(LARGER), "street.pth", map_classes=True)
 
 
@@ -123,7 +125,7 @@ def test_a_run_is_not_resumed_under_another_tree(trained):
         checkpointer = HieraCheckpointer(
             Segmentor(LARGER), ".", map_classes=map_classes, trainer=State()
         )
-        with pytest.raises(CheckpointError, match="a run goes on under its own tree"):
+        with pytest.raises(CheckpointError, match=r"street\.pth: .*new OUTPUT_DIR.*MAP_CLASSES"):
             checkpointer.resume_or_load("", resume=True)
 
 
@@ -131,7 +133,7 @@ def test_a_tree_that_can_not_be_read(trained):
     content = torch.load("street.pth")
     for tree in ({"tree": {"a": 3}}, {"nope": 1}, "text"):
         torch.save({**content, "hierarchy": tree}, "odd.pth")
-        with pytest.raises(CheckpointError, match=r"the class tree in odd\.pth can not be read"):
+        with pytest.raises(CheckpointError, match=r"^odd\.pth: .*tree under \"hierarchy\""):
             HieraCheckpointer(Segmentor(STREET)).load("odd.pth")
 
 
@@ -182,7 +184,7 @@ def test_stock_backbones_load_by_matching_their_names(content):
 def test_the_query_that_asks_for_matching(folder):
     torch.save({k: torch.from_numpy(v) for k, v in zoo_pickle().items()}, "R-50.pth")
     model = Backbone()
-    with pytest.raises(CheckpointError, match="none of its tensors has name and shape"):
+    with pytest.raises(CheckpointError, match=r"^R-50\.pth: none of its tensors"):
         HieraCheckpointer(model).load("R-50.pth")
     HieraCheckpointer(model).load("R-50.pth?matching_heuristics=True")
     assert (model.backbone["stem"]["conv1"].weight == 0.5).all()
@@ -191,19 +193,19 @@ def test_the_query_that_asks_for_matching(folder):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"epoch": 3}, r"is no checkpoint of a network: it holds 'epoch' \(int\)"),
-        ({"model": {}}, "it holds nothing where tensors"),
+        ({"epoch": 3}, r"found 'epoch' \(int\)"),
+        ({"model": {}}, "found nothing"),
         ({"model": [1]}, '"model" is a list, not a dict of tensors'),
-        ({"model": {"w": torch.ones(1), "n": "x"}}, r"it holds 'n' \(str\)"),
+        ({"model": {"w": torch.ones(1), "n": "x"}}, r"found 'n' \(str\)"),
         ({"state_dict": {"w": torch.ones(1)}}, 'under "state_dict", .* tools/convert_checkpoint'),
         ([1, 2], "holds a list, not a dict"),
         (torch.ones(2), "holds a Tensor, not a dict"),
-        ({"layer.weight": torch.ones(2)}, "holds weights of something else"),
+        ({"layer.weight": torch.ones(2)}, "none of its tensors"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_named(content, reason):
     torch.save(content, "x.pth")
-    with pytest.raises(CheckpointError, match=rf"^\S*x\.pth:? ?.*{reason}") as caught:
+    with pytest.raises(CheckpointError, match=rf"^x\.pth: .*{reason}") as caught:
         HieraCheckpointer(Segmentor(STREET)).load("x.pth")
     assert "\n" not in str(caught.value)
 
@@ -218,8 +220,8 @@ NAN, WEIGHT = float("nan"), "sem_seg_head.hidden.weight"
         (torch.ones(4, 3, dtype=torch.int64), "is int64 in the file, but float32 in the model"),
         (torch.ones(4, 3, dtype=torch.bool), "is bool in the file"),
         (torch.ones(4, 3, dtype=torch.complex64), "is complex64 in the file"),
-        (torch.full((4, 3), NAN), "holds nothing but NaN"),
-        (torch.full((4, 3), NAN).half(), "holds nothing but NaN"),
+        (torch.full((4, 3), NAN), "holds only NaN"),
+        (torch.full((4, 3), NAN).half(), "holds only NaN"),
     ],
 )
 def test_values_that_a_model_cannot_have_are_named(trained, value, reason, wrapped):
@@ -266,7 +268,7 @@ def test_counters_may_be_of_other_integers_and_whole_floats_alone():
 def test_weights_of_something_else_are_named_under_batch_norms_too():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     torch.save({"model": {"layer.weight": torch.ones(2)}}, "x.pth")
-    with pytest.raises(CheckpointError, match="holds weights of something else"):
+    with pytest.raises(CheckpointError, match=r"^x\.pth: none of its tensors"):
         HieraCheckpointer(model).load("x.pth")
 
 
@@ -276,7 +278,7 @@ def test_state_that_does_not_fit_the_run(trained):
             raise ValueError("loaded state dict has a different number of parameter groups")
 
     checkpointer = HieraCheckpointer(Segmentor(STREET), trainer=Other())
-    with pytest.raises(CheckpointError, match='state of "trainer" in street.pth .*different numb'):
+    with pytest.raises(CheckpointError, match=r'^street\.pth: .*"trainer".*different numb'):
         checkpointer.load("street.pth")
     checkpointer.load("street.pth", checkpointables=[])
 
@@ -284,7 +286,7 @@ def test_state_that_does_not_fit_the_run(trained):
 @pytest.mark.parametrize("content", ["gone.pth", ""])
 def test_a_last_checkpoint_that_is_gone(trained, content, folder):
     (folder / "last_checkpoint").write_text(content)
-    with pytest.raises(CheckpointError, match=r"last_checkpoint names .* not there; .*street\.pth"):
+    with pytest.raises(CheckpointError, match=r"last_checkpoint: names .*street\.pth"):
         HieraCheckpointer(Segmentor(STREET), ".").resume_or_load("", resume=True)
 
 

@@ -118,7 +118,7 @@ def safetensors() -> bytes:
     ("content", "reason"),
     [
         (lambda: b"", r"empty \(0 bytes\)"),
-        (html, "it is an html page"),
+        (html, "an html page"),
         (lambda: "schön\n".encode() * 200, "it is a text file that begins with 'schön'"),
         (lambda: b"version https://git-lfs.github.com/spec/v1\noid", "git-lfs has not fetched"),
         (lambda: b"\x1f\x8b\x08\x00 whatever", "it is a gzip archive"),

@@ -12,8 +12,7 @@ import struct
 import numpy as np
 import pytest
 
-from hiera_seg.checkpoint.plain import RefusedPickle
-from hiera_seg.checkpoint.unpickle import PlainUnpickler
+from hiera_seg.checkpoint.unpickle import PlainUnpickler, RefusedPickle
 
 PLAIN = {
     "array": np.arange(6, dtype=np.float32).reshape(2, 3),

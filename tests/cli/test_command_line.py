@@ -119,7 +119,7 @@ def test_two_processes_on_cpu_by_torchrun(script, tmp_path):
         (["DATASETS.TRAIN", "()"], 2, "error: DATASETS.TRAIN is empty"),
         (["--config-file", ""], 2, "error: --config-file is missing"),
         (["MODEL.HIERA_SEG.HIERARCHY", "citiscapes"], 2, "error: .*HIERARCHY: .*'cityscapes'"),
-        (["MODEL.WEIGHTS", "nope.pth"], 1, "error: there is no checkpoint file nope.pth"),
+        (["MODEL.WEIGHTS", "nope.pth"], 1, "error: nope.pth: no such checkpoint file"),
     ],
     ids=lambda value: str(value)[:40],
 )

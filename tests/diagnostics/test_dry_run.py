@@ -62,7 +62,7 @@ def test_shares_of_coarse_labels_void_and_absent_classes():
 @pytest.mark.parametrize(
     ("key", "value", "error", "message"),
     [
-        ("MODEL.WEIGHTS", "nope.pth", CheckpointError, "no checkpoint file nope.pth"),
+        ("MODEL.WEIGHTS", "nope.pth", CheckpointError, "nope.pth: no such checkpoint file"),
         ("SOLVER.OPTIMIZER", "ADAM", ConfigError, "SOLVER.OPTIMIZER"),
         ("TEST.BEST_CHECKPOINT.METRIC", "miou", ConfigError, "'miou'"),
     ],

@@ -21,7 +21,7 @@ def test_an_average_that_does_not_fit_is_named(cfg, tmp_path):
     cfg.MODEL.WEIGHTS = str(tmp_path / "other.pth")
     torch.save({"model": model.state_dict(), "ema": {"x": torch.ones(1)}}, cfg.MODEL.WEIGHTS)
     cfg.SOLVER.EMA.ENABLED = True
-    message = r'averaged weights \("ema"\) in .*other\.pth do not fit .*SOLVER.EMA.ENABLED False'
+    message = r'other\.pth: .*"ema".*SOLVER\.EMA\.ENABLED False'
     for load in (HieraTrainer.evaluate, load_predictor, HieraPredictor):
         with pytest.raises(CheckpointError, match=message):
             load(cfg)
@@ -78,7 +78,7 @@ def test_the_rule(tmp_path, weights, typed, resume, has_last, expected):
 
 def test_a_last_checkpoint_that_is_gone_is_named(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_final.pth")
-    with pytest.raises(CheckpointError, match=r"last_checkpoint names 'model_final\.pth'"):
+    with pytest.raises(CheckpointError, match=r"last_checkpoint: .*'model_final\.pth'"):
         find_weights("", str(tmp_path))
 
 

@@ -229,7 +229,7 @@ def test_saving_leaves_the_old_file_until_the_new_one_is_whole(tmp_path, monkeyp
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", half_a_file)
-    with pytest.raises(CheckpointError, match=r"model\.pth could not be written: No space left"):
+    with pytest.raises(CheckpointError, match=r"model\.pth: .*No space left"):
         checkpointer.save("model", iteration=2)
     monkeypatch.undo()
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model.pth"]

@@ -120,7 +120,7 @@ def test_the_original_is_read_where_the_input_is_a_resized_copy(make_model, imag
     expected = augmented([as_input(np.repeat(image[..., :1], 3, -1))])[0]
     found = augmented([{**copy, "file_name": str(tmp_path / "floats.tif")}])[0]
     assert_same(found, expected, rtol=0, atol=0)
-    with pytest.raises(DatasetError, match="starts from the original image"):
+    with pytest.raises(DatasetError, match='original image .*"file_name"'):
         augmented([copy])
     with pytest.raises(DatasetError, match=r"nowhere\.png"):
         augmented([{**copy, "file_name": str(tmp_path / "nowhere.png")}])
@@ -192,7 +192,7 @@ def test_pairs_of_all_datasets_are_turned_back(cfg):
             assert (swap[left], swap[right]) == (right, left)
         assert swap[both["left"]] == both["right"]  # which neither dataset says alone
         cfg.DATASETS.TEST = ("crossed",)
-        message = "'crossed' swap '.*left-arm' with '.*right-leg', .* with '.*right-arm'"
+        message = "'crossed': '.*left-arm' .* with '.*right-leg', .* with '.*right-arm'"
         with pytest.raises(DatasetError, match=message):
             mirrored_nodes(cfg, both)
     finally:
@@ -202,7 +202,7 @@ def test_pairs_of_all_datasets_are_turned_back(cfg):
 
 
 def test_a_stock_model_is_refused(cfg):
-    with pytest.raises(ConfigError, match="TEST.AUG.ENABLED needs .*; the model is a Linear"):
+    with pytest.raises(ConfigError, match=r"TEST\.AUG\.ENABLED: .*Linear"):
         HieraSegmentorWithTTA(cfg, torch.nn.Linear(1, 1))
 
 
@@ -212,7 +212,7 @@ def test_sizes_that_can_not_work(cfg, make_model):
         ([24], [], r"TEST\.AUG\.CROP_SIZE is \[24\]; .*\[height, width\]"),
         ([24, 0], [], r"CROP_SIZE is \[24, 0\]"),
         ([], [8, 8], r"TEST\.AUG\.STRIDE is \[8, 8\], but TEST\.AUG\.CROP_SIZE is empty"),
-        ([24, 24], [8, 25], r"STRIDE is \[8, 25\], larger than .*never be seen"),
+        ([24, 24], [8, 25], r"STRIDE is \[8, 25\], larger than .*CROP_SIZE"),
     ):
         cfg.TEST.AUG.CROP_SIZE, cfg.TEST.AUG.STRIDE = crop, stride
         with pytest.raises(ConfigError, match=message):

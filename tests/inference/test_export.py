@@ -225,7 +225,7 @@ def test_a_network_that_can_not_be_exported_is_one_line_and_leaves_no_file(tmp_p
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return super().forward(x + 1 if x.mean() > 0 else x)
 
-    with pytest.raises(ExportError, match=r"can not be written as export: [^\n]+$"):
+    with pytest.raises(ExportError, match=r"as export: [^\n]+$"):
         export_segmentor(DeployedSegmentor(build(Asks())), tmp_path / "model.pt2", "export")
     assert list(tmp_path.iterdir()) == []
 
@@ -264,23 +264,23 @@ def test_the_check_lets_ties_go(tmp_path):
 
 def test_what_can_not_be_exported_is_said_before_anything_is_done(tmp_path, monkeypatch):
     model = build()
-    with pytest.raises(ConfigError, match="META_ARCHITECTURE builds a Linear"):
+    with pytest.raises(ConfigError, match=r"META_ARCHITECTURE: .*Linear"):
         DeployedSegmentor(nn.Linear(1, 1))
     model.sem_seg_head = nn.Identity()
-    with pytest.raises(ConfigError, match="SEM_SEG_HEAD.NAME builds a Identity; only HieraPixelH"):
+    with pytest.raises(ConfigError, match=r"SEM_SEG_HEAD\.NAME: .*Identity.*HieraPixelHead"):
         DeployedSegmentor(model)
     segmentor = DeployedSegmentor(build())
-    with pytest.raises(ConfigError, match="format is 'tflite'; choose one of"):
+    with pytest.raises(ConfigError, match="format: .*'tflite'; choose one of"):
         export_segmentor(segmentor, tmp_path / "model", "tflite")
     monkeypatch.setattr(export, "exports_any_size", lambda: True)
-    with pytest.raises(ConfigError, match=r"model\.bin: torch.export.load reads files that end in"):
+    with pytest.raises(ConfigError, match=r"model\.bin: .*\.pt2"):
         export_segmentor(segmentor, tmp_path / "model.bin", "export")
-    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+    with pytest.raises(ConfigError, match=": a folder; name a file in it"):
         export_segmentor(segmentor, tmp_path, "torchscript")
-    with pytest.raises(ConfigError, match=r"nowhere/model\.pt can not be written"):
+    with pytest.raises(ConfigError, match=r"nowhere/model\.pt: cannot be written"):
         export_segmentor(segmentor, tmp_path / "nowhere" / "model.pt", "torchscript")
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="needs onnx, onnxscript, onnxruntime: pip install"):
+    with pytest.raises(ConfigError, match="onnx, onnxscript, onnxruntime .*pip install"):
         export_segmentor(segmentor, tmp_path / "model.onnx", "onnx")
 
 

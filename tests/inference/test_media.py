@@ -61,12 +61,12 @@ def test_frames_of_a_clip(write_video, tmp_path, suffix):
 
 
 def test_files_that_are_no_videos(write_video, tmp_path, capfd):
-    with pytest.raises(DatasetError, match=r"video file not found: .*none\.mp4"):
+    with pytest.raises(DatasetError, match=r"none\.mp4: no such"):
         VideoFrames(tmp_path / "none.mp4")
     whole = write_video(tmp_path / "whole.avi").read_bytes()
     for name, content in (("text.mp4", b"no video"), ("empty.avi", b""), ("cut.avi", whole[:2000])):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DatasetError, match=f"cannot (open|read) video file .*{name}"):
+        with pytest.raises(DatasetError, match=f"{name}: (cannot be opened|no frame)"):
             list(VideoFrames(tmp_path / name))
     assert capfd.readouterr().err == ""  # the error says it all
 
@@ -123,24 +123,24 @@ def test_a_camera(camera):
     frames = VideoFrames(0)
     assert (frames.name, frames.fps, frames.num_frames) == ("webcam 0", 25, None)
     found = []
-    with pytest.raises(DatasetError, match="webcam 0 gives no picture after 3 frames"):
+    with pytest.raises(DatasetError, match="webcam 0: .*after 3 frames"):
         for frame in frames:
             found.append(frame[0, 0, 0])
     assert found == [0, 1, 2]
-    with pytest.raises(DatasetError, match="cannot open webcam 7"):
+    with pytest.raises(DatasetError, match="webcam 7: cannot be opened"):
         VideoFrames(7)
 
 
 def test_frames_of_two_sizes(camera, monkeypatch):
     monkeypatch.setattr(camera, "sizes", [(4, 6), (4, 6), (6, 4)])
-    with pytest.raises(DatasetError, match="changes its size after 2 frames, from 6x4 to 4x6"):
+    with pytest.raises(DatasetError, match="after 2 frames, from 6x4 to 4x6"):
         list(VideoFrames(0))
 
 
 def test_a_file_without_a_frame_and_one_whose_decoder_throws(camera, monkeypatch, tmp_path):
     (tmp_path / "a.mp4").touch()
     monkeypatch.setattr(camera, "isOpened", lambda self: True)
-    with pytest.raises(DatasetError, match=r"cannot read video file .*a\.mp4: it has no frame"):
+    with pytest.raises(DatasetError, match=r"a\.mp4: no frame"):
         list(VideoFrames(tmp_path / "a.mp4"))
     import cv2
 

@@ -168,13 +168,13 @@ def test_what_is_no_image(cfg, make_model, image, tmp_path):
         image.astype(np.float32), image[:, :, 0], image[:0], None, 3, torch.as_tensor(image),
         Image.fromarray(image), [image, None], np.zeros((2, 4, 6, 1), np.uint8),
     ):  # fmt: skip
-        with pytest.raises(ValueError, match=r"a uint8 array \(H, W, 3\) in BGR, not"):
+        with pytest.raises(ValueError, match=r"a uint8 array \(H, W, 3\) in BGR, found"):
             predictor(wrong)
     with pytest.raises(ValueError, match=r"safe_depth is -1"):
         predictor(image, safe_depth=-1)
     with pytest.raises(DatasetError, match=r"none\.png"):
         predictor(tmp_path / "none.png")
-    with pytest.raises(ConfigError, match="wants a HieraSegmentor"):
+    with pytest.raises(ConfigError, match=r"MODEL\.META_ARCHITECTURE is .*HieraSegmentor"):
         HieraPredictor(cfg, torch.nn.Identity())
 
 
@@ -220,7 +220,7 @@ def test_weights_of_the_config(cfg, image, tree, tmp_path):
     random = HieraPredictor(cfg, build_model(cfg))
     state = random.model.state_dict()
     cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match=r"no checkpoint file .*weights\.pth"):
+    with pytest.raises(CheckpointError, match=r"weights\.pth: no such"):
         HieraPredictor(cfg)
     torch.save({"model": state}, cfg.MODEL.WEIGHTS)
     assert torch.equal(HieraPredictor(cfg)(image)["sem_seg"], random(image)["sem_seg"])
@@ -230,7 +230,7 @@ def test_weights_of_the_config(cfg, image, tree, tmp_path):
         HieraPredictor(cfg)
     torch.save({"model": state}, cfg.MODEL.WEIGHTS)
     cfg.MODEL.HIERA_SEG.HIERARCHY = "lip"
-    with pytest.raises(CheckpointError, match=r"do not fit the config: sem_seg_head\.predictor"):
+    with pytest.raises(CheckpointError, match=r": sem_seg_head\.predictor"):
         HieraPredictor(cfg)
 
 
@@ -238,5 +238,5 @@ def test_weights_of_the_config(cfg, image, tree, tmp_path):
 def test_what_is_of_labels_is_refused_where_there_are_none(cfg, make_model, image, wish):
     predictor = HieraPredictor(cfg, make_model(stride=4, output="scores"))
     assert "sem_seg" in predictor(image)
-    with pytest.raises(ValueError, match="OUTPUT is 'scores': set it to 'both' or 'labels'"):
+    with pytest.raises(ValueError, match="OUTPUT is 'scores'.*'both' or 'labels'"):
         predictor(image, **wish)

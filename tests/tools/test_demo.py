@@ -256,10 +256,10 @@ def test_webcams(demo, tmp_path, monkeypatch):
     assert (code, err) == (0, "") and "webcam 0: 6 frames" in out  # Ctrl-C is its usual end
     code, out, _ = demo("--webcam", 0, "--level", "kind", "--max-frames", 2)
     assert code == 0 and "webcam 0: 2 frames" in out
-    one_error(*demo("--webcam", 3), 1, "cannot open webcam 3")
+    one_error(*demo("--webcam", 3), 1, "webcam 3: cannot be opened")
     monkeypatch.setattr(Webcam, "ctrl_c", False)
     stopped = demo("--webcam", "--level", "class")
-    one_error(*stopped, 1, "webcam 0 gives no picture after 6 frames")
+    one_error(*stopped, 1, "webcam 0: no image after 6 frames")
     monkeypatch.setattr(cv2, "VideoCapture", real)
     for level, count in (("group", 6), ("kind", 2), ("class", 6)):
         (path,) = (tmp_path / "out").glob(f"webcam_{level}.*")
@@ -344,7 +344,7 @@ def test_no_input_is_written_over(demo, project, tmp_path):
     for name in ("a.png", "a_kind.png"):
         Image.new("RGB", (20, 16)).save(tmp_path / name)
     options = ("--input", tmp_path, "--output", tmp_path)
-    one_error(*demo(*options), 2, "a_kind.png would be overwritten by a result")
+    one_error(*demo(*options), 2, "a_kind.png: would be overwritten")
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a.png", "a_kind.png"]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects, made loadable."""
+"""Convert checkpoints of other projects."""
 
 from hiera_seg.checkpoint import read_checkpoint
 from hiera_seg.checkpoint.convert.convert import (

@@ -1,4 +1,4 @@
-"""Class layers between label sets: rows move by name."""
+"""Move the rows of class layers between label sets by class name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +13,12 @@ from hiera_seg.hierarchy import Hierarchy
 
 
 class ClassRows(NamedTuple):
-    """Which row of a class layer goes where.
+    """The rows of a checkpoint's class layer that belong to leaves of a tree.
 
     Attributes:
         source: int64 (K,), rows of the checkpoint's layer.
-        target: int64 (K,), the leaves that they become.
-        missing: names of the leaves that the checkpoint does not know.
+        target: int64 (K,), the ids of their leaves.
+        missing: names of the leaves that the checkpoint lacks.
     """
 
     source: Tensor
@@ -27,14 +27,14 @@ class ClassRows(NamedTuple):
 
 
 def read_class_names(source: str) -> list[str]:
-    """Class names in the order of a checkpoint's rows.
+    """Return class names in the order of a checkpoint's rows.
 
     Args:
-        source: a built-in tree or a file of one, whose leaves they are; or a .txt file with a name
-            a line.
+        source: a built-in tree or the file of a tree, whose leaves are the classes; or a .txt file
+            with one name per line.
 
     Raises:
-        ConfigError: neither can be read.
+        ConfigError: the file or tree cannot be read.
     """
     try:
         if source.endswith(".txt"):
@@ -42,41 +42,41 @@ def read_class_names(source: str) -> list[str]:
             return [line.strip() for line in lines if line.strip()]
         tree = Hierarchy.load(source)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"class names {source}: the file is not UTF-8 text") from error
+        raise ConfigError(f"class names {source}: not UTF-8 text; save it as UTF-8") from error
     except (OSError, HierarchyError) as error:
         raise ConfigError(f"class names {source}: {error}") from error
     return list(tree.display_names[: tree.num_leaves])
 
 
 def match_classes(names: Sequence[str], hierarchy: Hierarchy) -> ClassRows:
-    """Find the leaf of each class name; case and punctuation do not count.
+    """Find the leaves with given names; case and punctuation are ignored.
 
     Args:
-        names: of the checkpoint's rows.
-        hierarchy: whose leaves are wanted.
+        names: class names of the checkpoint's rows.
+        hierarchy: the tree of the leaves.
     """
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
         rows.setdefault(plain_name(name), row)
     leaves = hierarchy.display_names[: hierarchy.num_leaves]
-    found = [
-        next((rows[plain_name(x)] for x in (shown, path) if plain_name(x) in rows), None)
-        for shown, path in zip(leaves, hierarchy.paths, strict=False)
-    ]
-    target = [leaf for leaf, row in enumerate(found) if row is not None]
+    found = {}
+    for leaf, spellings in enumerate(zip(leaves, hierarchy.paths, strict=False)):
+        matches = [rows[plain_name(x)] for x in spellings if plain_name(x) in rows]
+        if matches:
+            found[leaf] = matches[0]
     return ClassRows(
-        torch.tensor([found[leaf] for leaf in target], dtype=torch.long),
-        torch.tensor(target, dtype=torch.long),
-        [leaves[leaf] for leaf, row in enumerate(found) if row is None],
+        torch.tensor(list(found.values()), dtype=torch.long),
+        torch.tensor(list(found), dtype=torch.long),
+        [name for leaf, name in enumerate(leaves) if leaf not in found],
     )
 
 
 def remap_leaf_softmax(source: Tensor, own: Tensor, rows: ClassRows) -> Tensor:
-    """Rows of classes and "no object" (last) into a layer of leaves and "no object".
+    """Move the rows of classes and "no object" (last) to those of leaves and "no object".
 
     Args:
-        source: (S + 1, ...) of the checkpoint.
-        own: (L + 1, ...) whose rows stay where the checkpoint has none.
+        source: (S + 1, ...), the checkpoint's layer.
+        own: (L + 1, ...), which provides the rows that the checkpoint lacks.
     """
     result = own.clone()
     result[rows.target] = source[rows.source].to(own.dtype)
@@ -85,13 +85,13 @@ def remap_leaf_softmax(source: Tensor, own: Tensor, rows: ClassRows) -> Tensor:
 
 
 def remap_node_sigmoid(source: Tensor, own: Tensor, rows: ClassRows) -> Tensor:
-    """Rows of a softmax over classes and "no object" into a layer of one sigmoid a node.
+    """Move the rows of a softmax over classes and "no object" to a layer of one sigmoid per node.
 
-    A leaf gets the difference to "no object": its sigmoid then is the softmax between these two.
-    Inner nodes have no such row and stay.
+    A leaf gets the difference to "no object", so that its sigmoid equals the softmax over the two.
+    Inner nodes keep the rows of `own`.
 
     Args:
-        source: (S + 1, ...) of the checkpoint.
+        source: (S + 1, ...), the checkpoint's layer.
         own: (N, ...).
     """
     result = own.clone()

@@ -1,13 +1,13 @@
-"""From the names of the official Mask2Former release to ours."""
+"""Map the tensor names of the official Mask2Former release to those of this package."""
 
 import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
-# (pattern of a whole name, ours); the first that fits is taken
 _DECODER = "sem_seg_head.transformer_decoder"
 _ENCODER = "sem_seg_head.pixel_decoder"
+# (pattern of a whole name, our name); the first match is used
 _RULES = [
     (pattern.replace(".", r"\.").replace("#", r"(\d+)").replace("*", "(weight|bias)"), ours)
     for pattern, ours in [
@@ -71,16 +71,16 @@ _RULES = [
         ("sem_seg_head.predictor.mask_embed.layers.2.*", rf"{_DECODER}.mask_embedding.4.\1"),
     ]
 ]
-# A row for each class, then one for "no object"
+# One row per class, then one for "no object"
 CLASS_LAYERS = (f"{_DECODER}.class_predictor.weight", f"{_DECODER}.class_predictor.bias")
-# The release's own Swin, as timm builds it below TimmBackbone
+# The release's own Swin, as TimmBackbone names timm's
 _BACKBONE = [
     (r"backbone\.patch_embed\.(.+)", r"backbone.body.patch_embed.\1"),
     (r"backbone\.layers\.(\d+)\.blocks\.(.+)", r"backbone.body.layers_\1.blocks.\2"),
 ]
 _SWIN_DOWNSAMPLE = re.compile(r"backbone\.layers\.(\d+)\.downsample\.(.+)")
 _SWIN_NORM = re.compile(r"backbone\.norm(\d)\.(weight|bias)")
-# PyTorch's attention keeps the weights of query, key and value in one tensor
+# PyTorch's attention has the weights of query, key and value in one tensor
 _IN_PROJECTION = re.compile(
     r"sem_seg_head\.predictor\.transformer_(self|cross)_attention_layers\.(\d+)\."
     r"(?:self_attn|multihead_attn)\.in_proj_(weight|bias)"
@@ -91,12 +91,13 @@ def convert_mask2former(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of an official Mask2Former checkpoint.
 
     Args:
-        state: by their names, such as "sem_seg_head.predictor.class_embed.weight".
+        state: tensors by the release's names, such as
+            "sem_seg_head.predictor.class_embed.weight".
 
     Returns:
-        By ours. A ResNet's names are Detectron2's in both; those of the release's Swin become the
-        names of :class:`~hiera_seg.modeling.backbones.TimmBackbone`. Names that mean nothing here
-        are left as they are.
+        Tensors by the names of this package. Both use Detectron2's names for a ResNet; those of
+        the release's Swin become the names of
+        :class:`~hiera_seg.modeling.backbones.TimmBackbone`. Unknown names are unchanged.
     """
     converted: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -112,7 +113,8 @@ def convert_mask2former(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(name: str) -> str:
-    # timm begins a stage with the merging of patches, the release ends the stage before with it
+    # Patch merging is the first layer of a stage in timm, and the last one of the stage before in
+    # the release
     found = _SWIN_DOWNSAMPLE.fullmatch(name)
     if found:
         return f"backbone.body.layers_{int(found[1]) + 1}.downsample.{found[2]}"

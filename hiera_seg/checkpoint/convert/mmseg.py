@@ -1,7 +1,8 @@
-"""From the names of HSSN's public PyTorch release (those of mmsegmentation) to ours.
+"""Map the tensor names of HSSN's public PyTorch release to those of this package.
 
-The release's network is a ResNet-V1d under separable ASPP with a projection head and an FCN
-auxiliary head. Its channels are leaves, middle level, top level: ours, by the numbering of trees.
+The names are those of mmsegmentation. The network is a ResNet-V1d with separable ASPP, a projection
+head and an FCN auxiliary head. Its channels are leaves, middle level, top level, which is the order
+of node ids here.
 """
 
 import re
@@ -15,9 +16,9 @@ _EMBEDDING = "sem_seg_head.embedding_head"
 _AUXILIARY = "sem_seg_head.auxiliary_head"
 _KEYS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 
-# (pattern of a whole name, ours)
+# (pattern of a whole name, our name)
 _RULES = [
-    # timm's resnet101d calls the stem's first convolutions and norms conv1, its last norm bn1
+    # In timm's resnet101d, the stem's first convolutions and norms are conv1, its last norm is bn1
     (rf"backbone\.stem\.([0-6])\.{_KEYS}", rf"{_BODY}.conv1.\1.\2"),
     (rf"backbone\.stem\.7\.{_KEYS}", rf"{_BODY}.bn1.\1"),
     (rf"backbone\.(layer\d\.\d+\.\w+(?:\.\d)?)\.{_KEYS}", rf"{_BODY}.\1.\2"),
@@ -43,10 +44,10 @@ for _theirs, _ours in {
     ]
 _COMPILED = [(re.compile(pattern), ours) for pattern, ours in _RULES]
 
-# The bias before the projection head's norm: the norm takes it out again
+# The bias before the projection head's norm has no effect: the norm subtracts it again
 _HIDDEN_BIAS = "decode_head.proj_head.proj.0.bias"
 _HIDDEN_MEAN = "decode_head.proj_head.proj.1.running_mean"
-# State of the release's losses, no part of its network
+# State of the release's losses, which is not part of the network
 _NO_NETWORK = re.compile(r"criterion\..*|decode_head\.(step|criterion\..*|loss_decode\..*)")
 
 
@@ -54,12 +55,12 @@ def convert_mmseg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of a checkpoint of HSSN's public release.
 
     Args:
-        state: tensors by the release's names, with or without the "module." of parallel training.
+        state: tensors by the release's names, with or without the prefix "module." of
+            ``DataParallel``.
 
     Returns:
-        Tensors by our names, for a ``TimmBackbone`` of resnet101d under the pixel decoder
-        "sep_aspp". Names that the release's network does not have stay as they are. Nothing of
-        ``state`` is changed.
+        Tensors by the names of this package, for a ``TimmBackbone`` of resnet101d with the pixel
+        decoder "sep_aspp". Unknown names are unchanged, and so is ``state``.
     """
     given = {name.removeprefix("module."): value for name, value in state.items()}
     if _HIDDEN_BIAS in given and _HIDDEN_MEAN in given:

@@ -1,8 +1,8 @@
 """Translate the tensor names of efficientnet-pytorch (github.com/lukemelas) to those of timm.
 
-Both build the EfficientNets of Tan and Le (ICML 2019) from the same layers. timm counts blocks
-within stages, efficientnet-pytorch over the whole network; timm counts the batch norms of a block
-from 1, also in a block without expansion.
+Both build the EfficientNets of Tan and Le (ICML 2019) from the same layers. timm numbers blocks
+within stages, efficientnet-pytorch over the whole network; timm numbers the batch norms of every
+block from 1, even without expansion.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hiera_seg.errors import CheckpointError
 
-MARK = "_conv_stem.weight"  # only their files hold it
+MARK = "_conv_stem.weight"  # only in their files
 OUTSIDE_BLOCKS = {
     "conv_stem": "_conv_stem",
     "bn1": "_bn0",
@@ -37,15 +37,15 @@ WITHOUT_EXPANSION = SQUEEZE | {
 
 
 def translate(state: Mapping[str, Tensor], names: Iterable[str], path: str) -> dict[str, Tensor]:
-    """Give the tensors of an efficientnet-pytorch file their names in timm.
+    """Rename the tensors of an efficientnet-pytorch file to timm's names.
 
     Args:
         state: tensors by efficientnet-pytorch's names.
-        names: those of the whole timm model, its classifier included.
-        path: the file, for the message.
+        names: the tensor names of the whole timm model, including its classifier.
+        path: the file, for messages.
 
     Returns:
-        The tensors by timm's names, one for each of ``names``.
+        The tensors by timm's names, one per name in ``names``.
 
     Raises:
         CheckpointError: the file lacks a tensor of the model, or has one that the model lacks.
@@ -54,17 +54,16 @@ def translate(state: Mapping[str, Tensor], names: Iterable[str], path: str) -> d
     missing = [name for name in theirs.values() if name not in state]
     left_over = sorted(state.keys() - theirs.values())
     if missing or left_over:
-        found = f"it lacks {len(missing)} tensors of the model" + _first(missing)
+        found = f"{len(missing)} tensors of the model are missing" + _first(missing)
         raise CheckpointError(
-            f"{path}: the file has efficientnet-pytorch's names, but {found}, and has "
-            f"{len(left_over)} that the model lacks{_first(left_over)}; set "
-            "MODEL.HIERA_SEG.TIMM.NAME to the model of the file"
+            f"{path}: a file of efficientnet-pytorch, but {found}, and {len(left_over)} others are "
+            f"left over{_first(left_over)}; set MODEL.HIERA_SEG.TIMM.NAME to the model of the file"
         )
     return {name: state[foreign] for name, foreign in theirs.items()}
 
 
 def foreign_names(names: Iterable[str]) -> dict[str, str]:
-    """The efficientnet-pytorch name of each tensor of a timm EfficientNet, by timm's name."""
+    """Return the efficientnet-pytorch name for each tensor name of a timm EfficientNet."""
     names = list(names)
     blocks = dict.fromkeys(_split(name)[0] for name in names if name.startswith("blocks."))
     number = {block: i for i, block in enumerate(sorted(blocks, key=_place))}
@@ -82,7 +81,7 @@ def foreign_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def _split(name: str) -> tuple[str, str, str]:
-    """Block ("" outside of blocks), layer, and tensor of a timm name."""
+    """Split a timm name into block ("" outside of blocks), layer and tensor."""
     layer, _, tensor = name.rpartition(".")
     if not name.startswith("blocks."):
         return "", layer, tensor

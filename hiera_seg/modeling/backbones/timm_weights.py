@@ -1,4 +1,4 @@
-"""Weights for timm's models: from a file with every tensor accounted for, or why there are none."""
+"""Load weights into timm's models from a file, and explain why a download failed."""
 
 import importlib
 import os
@@ -22,23 +22,23 @@ def load_timm_file(
 ) -> None:
     """Load a classifier's weights into timm's feature network of the same model, in place.
 
-    Every parameter and buffer of the network has to be in the file; what the file has besides (the
-    classifier, a stage that is not used) is left. Names of efficientnet-pytorch are translated;
-    where others differ, timm's own filter for foreign files of that model is tried.
+    Every parameter and buffer of the network must be in the file; its other tensors (those of the
+    classifier or of unused stages) are ignored. Names of efficientnet-pytorch are translated; for
+    other foreign names, timm's own filter for files of that model is tried.
 
     Args:
         timm: the package.
-        net: what ``timm.create_model(name, features_only=True)`` gave.
-        name: of the model.
+        net: the result of ``timm.create_model(name, features_only=True)``.
+        name: the model's name in timm.
         path: a file, ``.pth`` or ``.safetensors``, local or ``package://<package>/<file>``.
-        in_channels: of ``net``.
+        in_channels: number of input channels of ``net``.
 
     Raises:
-        CheckpointError: the file is not there, can not be read, or does not fit.
+        CheckpointError: the file does not exist, cannot be read, or does not fit.
     """
     path = local_path(path)
     if not os.path.isfile(path):
-        raise CheckpointError(f"{KEY}.CHECKPOINT is {path}; there is no such file")
+        raise CheckpointError(f"{KEY}.CHECKPOINT: {path}: no such file; correct the path")
     try:
         state = timm.models.clean_state_dict(read_checkpoint(path, averaged=True))
     except CheckpointError as error:
@@ -55,19 +55,19 @@ def load_timm_file(
             missing, misfits = _compare(net, native, state)
     if missing or misfits:
         raise CheckpointError(
-            f"{KEY}.CHECKPOINT is {path}, which does not fit {name}: "
+            f"{KEY}.CHECKPOINT: {path} does not fit {name}: "
             + "; ".join(filter(None, [_listed("missing", missing), _listed("", misfits)]))
         )
     net.load_state_dict({key: state[native[key]] for key in net.state_dict()}, strict=True)
 
 
 def download_error(source: dict[str, Any], name: str, error: Exception) -> CheckpointError:
-    """Say which file of weights timm wanted, why it did not come, and what to do.
+    """Return an error that names the file that timm failed to download, the reason, and a remedy.
 
     Args:
         source: timm's ``pretrained_cfg`` of the model.
-        name: of the model.
-        error: what timm raised.
+        name: the model's name in timm.
+        error: the error that timm raised.
     """
     remedy = f"set {KEY}.CHECKPOINT to a local copy, or {KEY}.PRETRAINED to False"
     if source.get("hf_hub_id"):
@@ -78,15 +78,15 @@ def download_error(source: dict[str, Any], name: str, error: Exception) -> Check
     else:
         return CheckpointError(f"timm has no weights for {name}; {remedy}")
     return CheckpointError(
-        f"could not get timm's weights for {name}: {wanted} ({_first_line(error)}); {remedy}"
+        f"timm's weights for {name}: download of {wanted} failed ({_first_line(error)}); {remedy}"
     )
 
 
 def _native_names(net: nn.Module, full: nn.Module) -> dict[str, str]:
-    """The name in the whole model of each entry of its feature network.
+    """Return the name in the whole model for each entry of its feature network.
 
-    timm's feature networks put a model's stages side by side ("stages.0" becomes "stages_0") or
-    the whole model below "model".
+    timm's feature networks flatten a model's stages ("stages.0" becomes "stages_0"), or put the
+    whole model into "model" or "body".
     """
     known = set(full.state_dict())
     renamed = {}
@@ -128,7 +128,7 @@ def _filter_foreign(
         with torch.no_grad():
             return filter_fn(dict(state), full)
     except (KeyError, IndexError, ValueError, AttributeError, RuntimeError):
-        return None  # not a file it knows: the comparison says what is missing
+        return None  # an unknown file: the comparison reports what is missing
 
 
 def _listed(what: str, names: list[str]) -> str:
