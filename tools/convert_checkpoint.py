@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     allow_unsafe_pickle(args.unsafe_pickle)
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     cfg = load_config(args.config_file, args.opts)
     state, report = convert_checkpoint(args.source, args.project, cfg, classes=args.classes)
     save_checkpoint(state, args.out, resolve_hierarchy(cfg))

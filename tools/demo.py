@@ -103,7 +103,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     allow_unsafe_pickle(args.unsafe_pickle)
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     cfg = load_config(args.config_file, args.opts)
     cfg.MODEL.HIERA_SEG.TEST.OUTPUT = "labels"
     cfg.MODEL.HIERA_SEG.TEST.DIRECT = False

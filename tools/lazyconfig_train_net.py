@@ -3,6 +3,7 @@
 
 import argparse
 
+from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine import argument_parser, launch
 from hiera_seg.engine.lazy import (
     build_lazy_model,
@@ -23,6 +24,7 @@ examples:
 
 
 def main(args: argparse.Namespace) -> None:
+    import_modules(args.modules, tool=__file__)
     cfg = setup_lazily(args)
     if not args.eval_only:
         train_lazily(cfg, resume=args.resume)

@@ -9,6 +9,8 @@ from hiera_seg.data.catalog import register_builtin_dataset
 
 from .files import SPLITS, TREE, list_scenes
 
+__all__ = ["TREE", "list_scenes"]
+
 for _split in SPLITS:
     _source = partial(list_scenes, _split)
     register_builtin_dataset(f"hiera_generated_{_split}", _source, hierarchy=TREE)
