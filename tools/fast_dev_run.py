@@ -19,7 +19,8 @@ PAGE = """# Every config, tried
 network, losses, optimizer, augmentations and evaluation are its own, and everything else is small.
 It draws four images of random patches, labelled with leaves, inner nodes and void of the config's
 tree, and trains from random weights on {crop}x{crop} crops, on CPU. It reads no dataset, downloads
-nothing and keeps nothing. A test does it for every config of the repository, with one iteration each.
+nothing and keeps nothing. A test does it for every config of the repository, with one iteration
+each.
 
 What it can not see: whether a dataset is there, whether weights can be loaded, whether a network
 learns.

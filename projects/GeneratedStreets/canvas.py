@@ -9,8 +9,8 @@ roots, which IEEE 754 rounds exactly, and OpenCV fills, resizes and blurs with i
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,19 +26,21 @@ Point = tuple[float, float, float]
 SHAPES = yaml.safe_load(Path(__file__).with_name("shapes.yaml").read_text(encoding="utf-8"))
 COLOURS: dict[str, Colour] = SHAPES["colours"]
 SUBPIXEL = 4  # bits of a coordinate behind the point
+VOID = 255
+RIM = 128  # the void rim is one pixel wide per this many pixels of height
+SCALE = 2  # scenes are painted this many times larger and averaged: smooth edges
+GROUND = 4  # the first objects, sky, road, sidewalk and grass, have no rim between them
 NEAR = 40  # points closer than this many centimetres are projected as if they were there
 _QUARTER = [(1024, 0), (946, 392), (724, 724), (392, 946)]  # of a circle with radius 1024
 _HALF = _QUARTER + [(-y, x) for x, y in _QUARTER]
+NOISE = np.frombuffer(np.random.RandomState(0).bytes(1 << 16), np.uint8) / 128 - 1
 CIRCLE = np.array(_HALF + [(-x, -y) for x, y in _HALF]) / 1024
 
 
 class Dice:
-    """Random choices that depend on the keys alone.
+    """Random choices that depend on the keys, some integers, alone.
 
     ``Random.random`` is the method whose stream Python promises to keep in every version.
-
-    Args:
-        *keys: integers, for example a seed, an index and the number of a part of the scene.
     """
 
     def __init__(self, *keys: int):
@@ -61,19 +63,13 @@ class Dice:
         return self.pick(SHAPES["palettes"][palette])
 
     def noise(self, *shape: int) -> np.ndarray:
-        """Return an array of numbers in [-1, 1), from a common pool of 65536."""
-        size = int(np.prod(shape))
-        start = self.between(0, (1 << 16) - size)
-        return _noise_pool()[start : start + size].reshape(shape)
+        """Return an array of numbers in [-1, 1), from a common pool."""
+        start, size = self.between(0, 1 << 15), int(np.prod(shape))
+        return NOISE[start : start + size].reshape(shape)
 
     def fork(self) -> "Dice":
         """Return dice of their own for a part that is drawn later, in another order."""
         return Dice(self.between(0, 1 << 40))
-
-
-@cache
-def _noise_pool() -> np.ndarray:
-    return np.frombuffer(np.random.RandomState(0).bytes(1 << 16), np.uint8) / 128 - 1
 
 
 def smooth_noise(height: int, width: int, cell: tuple[int, int], seed: int) -> np.ndarray:
@@ -87,18 +83,8 @@ def smooth_noise(height: int, width: int, cell: tuple[int, int], seed: int) -> n
     return noise[:height, :width].astype(np.int16) - 128
 
 
-@dataclass(frozen=True)
-class Light:
-    """The time of day, see shapes.yaml."""
-
-    zenith: Colour
-    horizon: Colour
-    gain: Colour
-    ambient: float
-    sun: Point
-    shadow: int
-    cloud: int  # cover, 0..255
-    lit_windows: int  # percent
+class Light(SimpleNamespace):
+    """The time of day, with the keys of `lights` in shapes.yaml."""
 
     def on(self, nx: float, ny: float, nz: float) -> float:
         """Return the brightness of a surface with this unit normal."""
@@ -132,8 +118,6 @@ class Canvas:
     """The image being painted.
 
     Args:
-        height, width: in pixels.
-        camera, light: of the scene.
         reach: distance at which the haze hides half of a colour, cm.
         ids: {leaf name: label}.
 
@@ -150,13 +134,56 @@ class Canvas:
         self.haze = mixed(light.horizon, (200, 206, 212), 0.35)
         self.labels: list[int] = []
         self.grains: list[tuple[int, int]] = []
+        self.shadows: list[tuple[int, list]] = []
+
+    def finish(self, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image, uint8 (H / 2, W / 2, 3), and its labels, uint8 (H / 2, W / 2)."""
+        owner = np.ascontiguousarray(self.pixels[1::SCALE, 1::SCALE, 3])
+        return self._image(owner, dice), self._label_map(owner)
+
+    def _image(self, owner: np.ndarray, dice: Dice) -> np.ndarray:
+        """Average to the final size; add texture, shadows, haze, the colour of the light, noise."""
+        (h, w), seed, camera = owner.shape, dice.between(0, 1 << 30), self.camera
+        fine, coarse = np.array(self.grains, np.int16).T
+        cell = max(h // 48, 1)
+        grain = smooth_noise(h, w, (1, 1), seed) * (fine + 2)[owner]
+        grain += smooth_noise(h, w, (cell, 2 * cell), seed + 1) * coarse[owner]
+        grain >>= 7
+
+        shade = np.zeros((h, w), np.uint8)
+        for depth, corners in sorted(self.shadows, key=lambda shadow: shadow[0]):
+            polygon = np.array([camera.point(x, 0, z) for x, z in corners], np.int32)
+            cv2.fillPoly(shade, [polygon // SCALE], depth, shift=SUBPIXEL)
+        on_ground = (owner > 0) & (owner < GROUND)
+        lit = 128 - (cv2.GaussianBlur(shade, (0, 0), h / 170) >> 1) * on_ground
+        below = np.maximum(np.arange(h) * SCALE - camera.horizon, 1)
+        z = camera.focal * camera.height // below
+        air = (z * 128 // (z + self.reach)).astype(np.int16)[:, None] * on_ground
+
+        image = np.empty((h, w, 3), np.uint8)
+        averaged = cv2.split(cv2.resize(self.pixels, (w, h), interpolation=cv2.INTER_AREA))
+        for channel, plane in enumerate(averaged[:3]):
+            plane = (plane + grain).clip(0, 255) * lit >> 7
+            plane += (self.haze[channel] - plane) * air >> 7
+            plane = plane.astype(np.int32) * self.light.gain[channel] >> 8
+            image[:, :, channel] = plane.clip(0, 255)
+        return image
+
+    def _label_map(self, owner: np.ndarray) -> np.ndarray:
+        """The labels with a void rim, on the far side of each edge: what is in front is whole."""
+        labels, width = np.array(self.labels, np.uint8), max(len(owner) // RIM, 1)
+        cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+        grown = cv2.dilate(owner, cross, iterations=width)
+        rim = (grown >= GROUND) & (labels[grown] != labels[owner])
+        framed, inner = np.full(owner.shape, VOID, np.uint8), np.s_[width:-width, width:-width]
+        framed[inner] = np.where(rim, VOID, labels[owner])[inner]
+        return framed
 
 
 class Pen:
     """Fills the surfaces of one object on a canvas.
 
     Args:
-        canvas: to draw on.
         leaf: name of the object's class.
         z: its distance, for the haze; 0 for no haze.
         grain: amplitudes of its fine and coarse texture in grey values.
@@ -182,13 +209,7 @@ class Pen:
 
 
 class Plane:
-    """A plane with coordinates (u, v) in cm, where many rectangles go.
-
-    Args:
-        pen: draws on it.
-        origin: (x, y, z) of u = v = 0.
-        u, v: directions of the two axes.
-    """
+    """A plane with coordinates (u, v) in cm: u = v = 0 at `origin`, axes along `u` and `v`."""
 
     def __init__(self, pen: Pen, origin: Point, u: Point, v: Point = (0, 1, 0)):
         self.pen, self.origin, self.u, self.v = pen, origin, u, v
@@ -211,10 +232,7 @@ class Plane:
     def leaves(
         self, box, count: int, radius, colour, light, dice: Dice, sun=0.0, oval=False
     ) -> None:
-        """Fill `count` clusters of leaves, in cm, in the box (u0, v0, u1, v1) or the oval in it.
-
-        They are dark below and bright above, and to the right brighter by `sun`.
-        """
+        """Fill `count` clusters of leaves in the box (u0, v0, u1, v1) or the oval in it, in cm."""
         a, b, size, tone = dice.noise(4, count)[:, :, None]
         if oval:
             a = a * np.sqrt(1 - 0.8 * b * b)
@@ -224,6 +242,7 @@ class Plane:
             (u0 + u1 + a * (u1 - u0)) / 2 + ragged * CIRCLE[:, 0],
             (v0 + v1 + b * (v1 - v0)) / 2 + ragged * CIRCLE[:, 1],
         )
+        # Dark below and bright above, and brighter on the side of the sun.
         tones = light * (0.92 + 0.2 * b + 0.14 * tone + sun * a)
         for k in np.argsort((b + size / 2)[:, 0], kind="stable"):
             self.pen.flat([outlines[k]], colour, tones[k, 0])

@@ -2,8 +2,6 @@
 
 from math import sqrt
 
-import numpy as np
-
 from .canvas import CIRCLE, COLOURS, SHAPES, Canvas, Colour, Dice, Pen, shaded
 
 
@@ -11,7 +9,6 @@ class Figure:
     """An upright plane at one distance; (u, v) in cm from where the figure stands, v upwards.
 
     Args:
-        canvas: to draw on.
         leaf: name of its class.
         x, z: where it stands, cm.
         v: how far above the ground its origin lies.
@@ -41,11 +38,6 @@ class Figure:
     def disc(self, colour: Colour, u: float, v: float, ru: float, rv: float) -> None:
         """Fill an ellipse."""
         self.area(colour, *(CIRCLE * (ru, rv) + (u, v)).tolist())
-
-    def ring(self, colour: Colour, u: float, v: float, outer: float, inner: float) -> None:
-        """Fill a ring; what was drawn before shows through it."""
-        circle = np.append(CIRCLE, CIRCLE[:1], 0)
-        self.area(colour, *(np.append(circle * outer, circle[::-1] * inner, 0) + (u, v)).tolist())
 
     def limb(self, colour: Colour, u0, v0, u1, v1, wide: float, thin: float) -> None:
         """Fill a bar between two points, `wide` at the first and `thin` at the second."""

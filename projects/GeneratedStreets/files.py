@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 
@@ -43,9 +42,7 @@ def fingerprint() -> str:
     return hashlib.sha256(text).hexdigest()[:12]
 
 
-def list_scenes(
-    split: str, *, count: int | None = None, size: tuple[int, int] = SIZE
-) -> list[dict]:
+def list_scenes(split: str, *, count: int | None = None, size=SIZE) -> list[dict]:
     """List the scenes of a split in Detectron2's format; draw them if the cache lacks them.
 
     Several processes may ask at once: each draws into a folder of its own, and the first to finish
@@ -96,7 +93,6 @@ def _draw_split(folder: Path, manifest: dict) -> None:
     """Draw into a temporary folder beside `folder`, then move it there in one step."""
     from .scene import draw_scene  # needs OpenCV, which listing and registering do not
 
-    start = time.perf_counter()
     logger.info("Drawing %d scenes into %s (once)", manifest["count"], folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
@@ -121,4 +117,3 @@ def _draw_split(folder: Path, manifest: dict) -> None:
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    logger.info("Drew %d scenes in %.0f s", manifest["count"], time.perf_counter() - start)

@@ -1,52 +1,24 @@
 """Draw a street scene from a seed: what stands where, in which light."""
 
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
 
-from .canvas import (
-    SHAPES,
-    SUBPIXEL,
-    Camera,
-    Canvas,
-    Dice,
-    Light,
-    Pen,
-    Plane,
-    cv2,
-    mixed,
-    smooth_noise,
-)
+from .canvas import SCALE, SHAPES, Camera, Canvas, Dice, Light, Pen, Plane, mixed, smooth_noise
 from .figures import draw_pedestrian, draw_pole, draw_two_wheeler
 from .files import SIZE, TREE
 from .lots import draw_barrier, draw_building, draw_tree
 from .vehicles import Vehicle
 
-VOID = 255
-RIM = 128  # the void rim is one pixel wide per this many pixels of height
-SCALE = 2  # scenes are painted this many times larger and averaged: smooth edges
 FAR = 9000  # cm; where the street ends in a backdrop
-GROUND = ("sky", "road", "sidewalk", "grass")  # objects 0..3: no rim between them
 LANE = 330  # cm
-MOODS = {  # neighbours are of a kind
-    "town": ["office", "office", "house", "barrier", "barrier"],
-    "suburb": ["house", "garden", "garden", "barrier", "barrier"],
-    "park": ["barrier", "barrier", "barrier", "garden"],
-}
+IDS = {name: node for node, name in enumerate(Hierarchy.load(TREE).leaf_names)}
+MOODS = list(SHAPES["moods"].values())  # of a neighbourhood
 
 
-@cache
-def leaf_ids() -> dict[str, int]:
-    """Return {leaf name: label} of the scenes' tree."""
-    return {name: index for index, name in enumerate(Hierarchy.load(TREE).leaf_names)}
-
-
-def draw_scene(
-    seed: int, index: int, size: tuple[int, int] = SIZE
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_scene(seed: int, index: int, size=SIZE) -> tuple[np.ndarray, np.ndarray]:
     """Draw one street scene. The same arguments give the same pixels on every machine.
 
     Args:
@@ -68,26 +40,20 @@ def draw_scene(
 
 
 class Street:
-    """A street and everything in it; each part has dice of its own.
-
-    Args:
-        seed, index: of the scene.
-        height, width: of the image in pixels.
-    """
+    """A street and everything in it; each part has dice of its own."""
 
     def __init__(self, seed: int, index: int, height: int, width: int):
         self.dice = [Dice(seed, index, part) for part in range(8)]
         dice = self.dice[0]
-        light, h, w = dict(dice.pick(SHAPES["lights"])), height * SCALE, width * SCALE
-        light["cloud"] += dice.between(0, 70)
-        light["sun"] = (light["sun"][0] * dice.pick([-1, 1]), *light["sun"][1:])
-        self.light = Light(**light)
+        self.light, h, w = Light(**dice.pick(SHAPES["lights"])), height * SCALE, width * SCALE
+        self.light.cloud += dice.between(0, 70)
+        self.light.sun = (self.light.sun[0] * dice.pick([-1, 1]), *self.light.sun[1:])
         camera = Camera(
             w * dice.between(96, 116) // 100, w * dice.between(36, 64) // 100,
             h * dice.between(42, 54) // 100, dice.between(150, 190),
         )  # fmt: skip
         reach = dice.pick([9000, 14000, 22000])
-        self.canvas = Canvas(h, w, camera, self.light, reach, leaf_ids())
+        self.canvas = Canvas(h, w, camera, self.light, reach, IDS)
         parking = [dice.pick([0, 0, 210]) for _ in range(2)]
         self.lanes = dice.pick([1, 1, 2]), dice.pick([1, 1, 2])  # against us, and our way
         self.kerbs = [-LANE * self.lanes[0] - parking[0], LANE * self.lanes[1] + parking[1]]
@@ -97,48 +63,48 @@ class Street:
         self.walk = [dice.between(220, 400) for _ in range(2)]
         start = dice.between(1000, 2100)
         self.crossing = (start, start + 700) if dice.chance(45) else None
-        self.items: list[tuple[float, Callable[[], None]]] = []  # distance, and what draws it
-        self.shadows: list[tuple[int, list]] = []  # depth in 1/256, corners (x, z) on the ground
+        self.items: list[tuple[float, Callable]] = []  # distance, and what draws it
         self.taken: list[tuple[float, ...]] = []  # of the ground: x from, to, z from, to
 
     def draw(self) -> tuple[np.ndarray, np.ndarray]:
         """Return image and labels."""
         for side in (-1, 1):
             self._line_with_lots(side, self.dice[1])
+        lots, self.items = self.items, []
+        for side in (-1, 1):
             self._line_with_furniture(side, self.dice[2])
         self._fill_with_traffic(self.dice[3])
         self._fill_with_people(self.dice[4])
         self._draw_sky(self.dice[5])
         self._draw_ground(self.dice[5])
         self._draw_backdrop(self.dice[6])
-        for _, draw in sorted(self.items, key=lambda item: -item[0]):
-            draw()
-        owner = np.ascontiguousarray(self.canvas.pixels[1::SCALE, 1::SCALE, 3])
-        return self._image(owner, self.dice[7]), self._label_map(owner)
+        for items in (lots, self.items):
+            for _, draw in sorted(items, key=lambda item: -item[0]):
+                draw()
+        return self.canvas.finish(self.dice[7])
 
-    def _near_crossing(self, z0: float, z1: float, margin: int = 240) -> bool:
-        c = self.crossing
-        return c is not None and z0 < c[1] + margin and z1 > c[0] - margin
+    def _near_crossing(self, z0: float, z1: float) -> bool:
+        return bool(self.crossing) and z0 < self.crossing[1] + 240 and z1 > self.crossing[0] - 240
 
     def _line_with_lots(self, side: int, dice: Dice) -> None:
         """Buildings, gardens and parks."""
-        z, mood = dice.between(-800, 0), dice.pick(list(MOODS))
+        z, mood = dice.between(-800, 0), dice.pick(MOODS)
         while z < FAR - 600:
             length = dice.between(800, 1900)
             if self._near_crossing(z, z + length):
                 if z < self.crossing[0] - 700:
                     length = self.crossing[0] - 240 - z
                 else:
-                    z, mood = self.crossing[1] + 240, dice.pick(list(MOODS))
+                    z, mood = self.crossing[1] + 240, dice.pick(MOODS)
                     continue
             if z + length > 300:
                 self._add_lot(mood, side, max(z, 180), z + length, dice)
-            z += length + (dice.between(0, 300) if mood == "suburb" else 0)
+            z += length + (dice.between(0, 300) if "garden" in mood else 0)
 
-    def _add_lot(self, mood: str, side: int, z0: int, z1: int, dice: Dice) -> None:
+    def _add_lot(self, mood: list[str], side: int, z0: int, z1: int, dice: Dice) -> None:
         s = side > 0
         front, look = self.kerbs[s] + side * (self.verge[s] + self.walk[s]), dice.fork()
-        kind, reach = dice.pick(MOODS[mood]), 240
+        kind, reach = dice.pick(mood), 240
         if kind in ("office", "house"):
             depth, reach = dice.between(1200, 2400), 460
             self._add(z0 + 1, draw_building, kind, side, front, z0, z1, depth, look)
@@ -155,7 +121,7 @@ class Street:
                       dice.between(190, 320), look)  # fmt: skip
         if side * self.light.sun[0] > 0:
             a, b = front, front - side * reach
-            self.shadows.append((self.light.shadow, [(a, z0), (b, z0), (b, z1), (a, z1)]))
+            self.canvas.shadows.append((self.light.shadow, [(a, z0), (b, z0), (b, z1), (a, z1)]))
 
     def _add(self, z: float, draw: Callable, *args) -> None:
         self.items.append((z, lambda: draw(self.canvas, *args)))
@@ -198,10 +164,12 @@ class Street:
     def _cast(self, x: float, z: float, half_x: float, half_z: float, depth: int = 120) -> None:
         """Darken the ground under a thing, and beside it where the sun shines."""
         x0, x1, z0, z1 = x - half_x, x + half_x, z - half_z, z + half_z
-        self.shadows.append((depth, [(x0, z0), (x1, z0), (x1, z1), (x0, z1)]))
+        self.canvas.shadows.append((depth, [(x0, z0), (x1, z0), (x1, z1), (x0, z1)]))
         if self.light.sun[0]:
             a, b = (x0, x0 - 1.2 * half_x) if self.light.sun[0] > 0 else (x1, x1 + 1.2 * half_x)
-            self.shadows.append((self.light.shadow, [(a, z1), (b, z1 + 20), (b, z0), (a, z0)]))
+            self.canvas.shadows.append(
+                (self.light.shadow, [(a, z1), (b, z1 + 20), (b, z0), (a, z0)])
+            )
 
     def _add_vehicle(self, kinds: list[str], x: float, z: int, view: str, dice: Dice) -> None:
         vehicle = Vehicle(dice.pick(kinds), x, z, view, dice.fork())
@@ -270,7 +238,7 @@ class Street:
 
     def _draw_ground(self, dice: Dice) -> None:
         """Road with its markings, sidewalks and grass."""
-        pens = [Pen(self.canvas, leaf, 0, (6, 12)) for leaf in GROUND[1:]]
+        pens = [Pen(self.canvas, leaf, 0, (6, 12)) for leaf in ("road", "sidewalk", "grass")]
         road, walk, grass = (Plane(pen, (0, 0, 0), (1, 0, 0), (0, 0, 1)) for pen in pens)
         far, tone, (left, right) = 20 * FAR, dice.between(94, 116), self.kerbs
         asphalt, white, tile = (tone - 2, tone, tone + 4), (222, 222, 216), dice.between(60, 110)
@@ -320,41 +288,3 @@ class Street:
                 width, kind = dice.between(1200, 3000), dice.pick(["house", "office"])
                 draw_building(canvas, kind, 1, x, FAR, FAR + 900, width, dice.fork())
                 x += width
-
-    def _image(self, owner: np.ndarray, dice: Dice) -> np.ndarray:
-        """Average to the final size; add texture, shadows, haze, the colour of the light, noise."""
-        (h, w), seed, canvas = owner.shape, dice.between(0, 1 << 30), self.canvas
-        fine, coarse = np.array(canvas.grains, np.int16).T
-        cell = max(h // 48, 1)
-        grain = smooth_noise(h, w, (1, 1), seed) * (fine + 2)[owner]
-        grain += smooth_noise(h, w, (cell, 2 * cell), seed + 1) * coarse[owner]
-        grain >>= 7
-
-        shade = np.zeros((h, w), np.uint8)
-        for depth, corners in sorted(self.shadows, key=lambda shadow: shadow[0]):
-            points = [canvas.camera.point(x, 0, z) for x, z in corners]
-            cv2.fillPoly(shade, [np.array(points, np.int32) // SCALE], depth, shift=SUBPIXEL)
-        on_ground = (owner > 0) & (owner < len(GROUND))
-        lit = 128 - (cv2.GaussianBlur(shade, (0, 0), h / 170) >> 1) * on_ground
-        below = np.maximum(np.arange(h) * SCALE - canvas.camera.horizon, 1)
-        z = canvas.camera.focal * canvas.camera.height // below
-        air = (z * 128 // (z + canvas.reach)).astype(np.int16)[:, None] * on_ground
-
-        image = np.empty((h, w, 3), np.uint8)
-        averaged = cv2.split(cv2.resize(canvas.pixels, (w, h), interpolation=cv2.INTER_AREA))
-        for channel, plane in enumerate(averaged[:3]):
-            plane = (plane + grain).clip(0, 255) * lit >> 7
-            plane += (canvas.haze[channel] - plane) * air >> 7
-            plane = plane.astype(np.int32) * self.light.gain[channel] >> 8
-            image[:, :, channel] = plane.clip(0, 255)
-        return image
-
-    def _label_map(self, owner: np.ndarray) -> np.ndarray:
-        """The labels with a void rim, on the far side of each edge: what is in front is whole."""
-        labels, width = np.array(self.canvas.labels, np.uint8), max(len(owner) // RIM, 1)
-        cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-        grown = cv2.dilate(owner, cross, iterations=width)
-        rim = (grown >= len(GROUND)) & (labels[grown] != labels[owner])
-        framed, inner = np.full(owner.shape, VOID, np.uint8), np.s_[width:-width, width:-width]
-        framed[inner] = np.where(rim, VOID, labels[owner])[inner]
-        return framed

@@ -25,8 +25,7 @@ class Vehicle:
         width, length, height = self.shape["size"]
         self.stretch, self.rise = dice.between(94, 107) / 100, dice.between(95, 105) / 100
         self.length, self.half, self.height = length * self.stretch, width / 2, height
-        # in x and z
-        self.size = (self.length, width) if self.along[0] else (width, self.length)
+        self.size = (self.length, width) if self.along[0] else (width, self.length)  # x, z
         self.middle = (x, z + self.size[1] / 2)
         paint = shaded(dice.colour("paint"), dice.between(88, 108) / 100)
         if kind in SHAPES["palettes"] and dice.chance(85):
