@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog
 
+import projects.GeneratedStreets  # noqa: F401  (registers what configs/Generated trains on)
 from hiera_seg import Hierarchy
 from hiera_seg.config import ConfigError, resolve_hierarchy
 from hiera_seg.engine import exit_on_error, fast_dev_run, load_config
@@ -80,7 +81,7 @@ def test_any_tree(tmp_path):
     run = fast_dev_run(cfg)
     (tmp_path / "wide.yaml").unlink()
     assert math.isfinite(run.total_loss)
-    # the scenes' classes, dealt to other leaves for each image
+    # random patches show many leaves, and inner nodes, which are no class of their own
     assert sum(not math.isnan(run.metrics[f"IoU-{name}"]) for name in tree.leaf_names) > 15
 
 
