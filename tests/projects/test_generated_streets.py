@@ -19,8 +19,8 @@ from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.engine import load_config
 from hiera_seg.hierarchy import Hierarchy
 from projects.GeneratedStreets import TREE, files, list_scenes, scene
-from projects.GeneratedStreets.canvas import Camera, Canvas, Dice, Light, smooth_noise
-from projects.GeneratedStreets.scene import VOID, draw_scene
+from projects.GeneratedStreets.canvas import VOID, Camera, Canvas, Dice, Light, smooth_noise
+from projects.GeneratedStreets.scene import draw_scene
 from projects.GeneratedStreets.vehicles import Vehicle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -127,7 +127,7 @@ def test_void_frames_the_picture_and_parts_the_things(scenes, tree):
 
 
 def test_near_vehicles_are_larger_than_far_ones():
-    light = Light((0, 0, 0), (0, 0, 0), (256, 256, 256), 1.0, (0, 0, 0), 0, 0, 0)
+    light = Light(horizon=(0, 0, 0), ambient=1.0, sun=(0, 0, 0))
     areas = []
     for z in (800, 1600, 3200):
         canvas = Canvas(200, 300, Camera(280, 150, 90, 160), light, 9000, {"car": 5})
