@@ -52,7 +52,8 @@ def check_one_line(done: subprocess.CompletedProcess, file: str) -> None:
     ("limit", "file"),
     [
         (20, r"run\.lock: File too large"),
-        (1000, r"log\.txt: File too large"),
+        (1000, r"File too large: .*config\.yaml"),
+        (25_000, r"log\.txt: File too large"),
         (1_000_000, r"model_final\.pth could not be written: File too large"),
     ],
 )
