@@ -45,8 +45,8 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={
         "console_scripts": [
-            "hiera-seg-train = hiera_seg_tools.train_net:run",
-            "hiera-seg-demo = hiera_seg_tools.demo:run",
+            "hiera-seg-train = hiera_seg_tools.train_net:command_line",
+            "hiera-seg-demo = hiera_seg_tools.demo:command_line",
         ]
     },
     package_data={
