@@ -68,7 +68,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     try:
         checkpointer = HieraCheckpointer(nn.Linear(300, 300), str(tmp_path))
         checkpointer.save("model_0", iteration=1)
-        with pytest.raises(CheckpointError, match=r"model_1\.pth could not .* No space left on"):
+        with pytest.raises(CheckpointError, match=r"model_1\.pth: .* No space left on"):
             checkpointer.save("model_1", iteration=2)
         assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0.pth"]
         assert checkpointer.resume_or_load("", resume=True)["iteration"] == 1
@@ -78,7 +78,7 @@ def test_a_disk_that_is_really_full(tmp_path):
 
 def test_a_folder_that_is_not_there(tmp_path):
     checkpointer = HieraCheckpointer(nn.Linear(1, 1), str(tmp_path / "gone"))
-    with pytest.raises(CheckpointError, match=r"gone/model\.pth could not .* No such file or dir"):
+    with pytest.raises(CheckpointError, match=r"gone/model\.pth: .* No such file or dir"):
         checkpointer.save("model")
 
 

@@ -148,7 +148,7 @@ def test_a_file_without_a_frame_and_one_whose_decoder_throws(camera, monkeypatch
         raise cv2.error("no such codec")
 
     monkeypatch.setattr(camera, "read", throw)
-    with pytest.raises(DatasetError, match=r"a\.mp4: it has no frame"):
+    with pytest.raises(DatasetError, match=r"a\.mp4: no frame"):
         list(VideoFrames(tmp_path / "a.mp4"))
 
 

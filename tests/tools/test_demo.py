@@ -351,7 +351,7 @@ def test_no_input_is_written_over(demo, project, tmp_path):
 def test_no_picture_is_written_over_another():
     tree = Hierarchy.from_dict({"a": {"b": ["c"]}}, levels=["super_group", "group", "class"])
     refuse_overwriting(["street", "road_super"], [], "out", tree)
-    with pytest.raises(ConfigError, match="street_super_group.png .*'street' and .*'street_super'"):
+    with pytest.raises(ConfigError, match="street_super_group.png: .*'street' and .*'street_super'"):
         refuse_overwriting(["street", "street_super"], [], "out", tree)
 
 
@@ -360,7 +360,7 @@ def test_weights_that_can_not_be_used(demo, project, tmp_path):
     one_error(*demo(*image, weights=None), 2, "no weights", "MODEL.WEIGHTS", "run")
     one_error(*demo(*image, weights="none.pth"), 1, "none.pth")
     tree = ("--opts", "MODEL.HIERA_SEG.HIERARCHY", "lip")
-    one_error(*demo(*image, *tree), 1, "do not fit", "sem_seg_head.predictor")
+    one_error(*demo(*image, *tree), 1, "weights.pth", "sem_seg_head.predictor")
     one_error(*demo(*image, weights="backbone.pth"), 1, "no segmentation head")
 
 
