@@ -1,4 +1,4 @@
-"""Read checkpoint files of any origin, and report what is wrong with those that cannot be read."""
+"""Read checkpoint files of any origin, and report why other files cannot be read."""
 
 import codecs
 import pickle
@@ -182,7 +182,7 @@ def _refused(path: Path, wanted: str) -> CheckpointError:
 
 
 def _looks_like(path: Path) -> str:
-    """Return what a file other than a checkpoint seems to be; "" if unknown."""
+    """Guess the type of a file that is not a checkpoint; "" if unknown."""
     with path.open("rb") as file:
         head = file.read(512)
     for start, kind in BEGINNINGS.items():

@@ -17,7 +17,7 @@ TREE_KEY = "hierarchy"  # of a checkpoint
 
 
 def tree_entries(model: nn.Module) -> dict[str, Any]:
-    """Return what a checkpoint stores beside the weights of a model with a tree, as plain data."""
+    """Return the entries of a checkpoint for the tree of a model, as plain data."""
     hierarchy = tree_of(model)
     return {} if hierarchy is None else {TREE_KEY: hierarchy.to_dict()}
 

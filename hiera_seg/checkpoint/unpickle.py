@@ -212,7 +212,7 @@ _LITERALS = (
 )
 _STACK = (
     "PROTO STOP MARK POP POP_MARK DUP PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET "
-    "GLOBAL BINPERSID"
+    "GLOBAL BINPERSID APPEND APPENDS"
 )
 
 
@@ -276,7 +276,7 @@ class PlainUnpickler(pickle._Unpickler):
         self.append(self.find_class(module, name))
 
     def _frame(self) -> None:
-        self.read(8)  # its size, which only says how much to read ahead
+        self.read(8)  # its size, which only matters for reading ahead
 
     def _bytearray(self) -> None:
         size = int.from_bytes(self.read(8), "little")
@@ -284,14 +284,6 @@ class PlainUnpickler(pickle._Unpickler):
         if len(content) < size:
             raise pickle.UnpicklingError("bytes that are cut short")
         self.append(bytearray(content))
-
-    def _append(self) -> None:
-        item = self.stack.pop()
-        self._top({list}).append(item)
-
-    def _appends(self) -> None:
-        items = self.pop_mark()
-        self._top({list}).extend(items)
 
     def _set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -347,8 +339,6 @@ class PlainUnpickler(pickle._Unpickler):
         },
         pickle.FRAME[0]: _frame,
         pickle.BYTEARRAY8[0]: _bytearray,
-        pickle.APPEND[0]: _append,
-        pickle.APPENDS[0]: _appends,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
         pickle.DICT[0]: _dict,

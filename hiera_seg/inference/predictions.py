@@ -158,12 +158,12 @@ class PredictionWriter(AbstractContextManager):
                     _rgb(frame), labels, self._hierarchy, levels=self._levels, alpha=self._alpha,
                     kinds=self._video_kinds,
                 )  # fmt: skip
-                for end, picture in drawn.items():
+                for end, image in drawn.items():
                     if done == 0:
                         path = self._folder / f"{stem}{end}"
-                        writer = VideoWriter(path, frames.fps, picture.shape[:2])
+                        writer = VideoWriter(path, frames.fps, image.shape[:2])
                         writers[end] = stack.enter_context(writer)
-                    writers[end].write(picture)
+                    writers[end].write(image)
                 if "labels" in self._video_kinds:
                     self._save_label_maps(stem, done, labels)
                 done += 1

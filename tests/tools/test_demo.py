@@ -351,7 +351,9 @@ def test_no_input_is_written_over(demo, project, tmp_path):
 def test_no_picture_is_written_over_another():
     tree = Hierarchy.from_dict({"a": {"b": ["c"]}}, levels=["super_group", "group", "class"])
     refuse_overwriting(["street", "road_super"], [], "out", tree)
-    with pytest.raises(ConfigError, match="street_super_group.png: .*'street' and .*'street_super'"):
+    with pytest.raises(
+        ConfigError, match="street_super_group.png: .*'street' and .*'street_super'"
+    ):
         refuse_overwriting(["street", "street_super"], [], "out", tree)
 
 

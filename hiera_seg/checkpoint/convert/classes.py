@@ -71,29 +71,20 @@ def match_classes(names: Sequence[str], hierarchy: Hierarchy) -> ClassRows:
     )
 
 
-def remap_leaf_softmax(source: Tensor, own: Tensor, rows: ClassRows) -> Tensor:
-    """Move the rows of classes and "no object" (last) to those of leaves and "no object".
+def remap_rows(source: Tensor, own: Tensor, rows: ClassRows, *, softmax: bool) -> Tensor:
+    """Move the rows of a softmax over classes and "no object" (last) to a network's class layer.
 
     Args:
         source: (S + 1, ...), the checkpoint's layer.
-        own: (L + 1, ...), which provides the rows that the checkpoint lacks.
+        own: the network's layer, which provides the rows that the checkpoint lacks.
+        rows: see :func:`match_classes`.
+        softmax: True: `own` (L + 1, ...) is a softmax over leaves and "no object". False: `own`
+            (N, ...) has one sigmoid per node; a leaf gets the difference to "no object", so that
+            its sigmoid equals the softmax over the two.
     """
     result = own.clone()
-    result[rows.target] = source[rows.source].to(own.dtype)
-    result[-1] = source[-1].to(own.dtype)
-    return result
-
-
-def remap_node_sigmoid(source: Tensor, own: Tensor, rows: ClassRows) -> Tensor:
-    """Move the rows of a softmax over classes and "no object" to a layer of one sigmoid per node.
-
-    A leaf gets the difference to "no object", so that its sigmoid equals the softmax over the two.
-    Inner nodes keep the rows of `own`.
-
-    Args:
-        source: (S + 1, ...), the checkpoint's layer.
-        own: (N, ...).
-    """
-    result = own.clone()
-    result[rows.target] = (source[rows.source] - source[-1]).to(own.dtype)
+    moved = source[rows.source] if softmax else source[rows.source] - source[-1]
+    result[rows.target] = moved.to(own.dtype)
+    if softmax:
+        result[-1] = source[-1].to(own.dtype)
     return result

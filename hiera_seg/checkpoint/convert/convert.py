@@ -9,12 +9,7 @@ from torch import Tensor, nn
 
 from hiera_seg.checkpoint import TREE_KEY, read_checkpoint
 from hiera_seg.checkpoint.checkpointer import check_values, write_checkpoint
-from hiera_seg.checkpoint.convert.classes import (
-    match_classes,
-    read_class_names,
-    remap_leaf_softmax,
-    remap_node_sigmoid,
-)
+from hiera_seg.checkpoint.convert.classes import match_classes, read_class_names, remap_rows
 from hiera_seg.checkpoint.convert.mask2former import CLASS_LAYERS, convert_mask2former
 from hiera_seg.checkpoint.convert.mmseg import convert_mmseg
 from hiera_seg.errors import CheckpointError, ConfigError
@@ -188,12 +183,11 @@ def _remap_classes(
         )
     rows = match_classes(names, hierarchy)
     softmax = state[layers[0]].shape[0] == hierarchy.num_leaves + 1
-    remap = remap_leaf_softmax if softmax else remap_node_sigmoid
     for name in layers:
         if given[name].shape[1:] != state[name].shape[1:]:
             return  # of another width: reported like any tensor that does not fit
     for name in layers:
-        state[name] = remap(given[name], state[name], rows)
+        state[name] = remap_rows(given[name], state[name], rows, softmax=softmax)
         report.loaded.append(name)
     report.notes.append(
         f"class layer: {len(rows.target)} of {hierarchy.num_leaves} leaves by name"
