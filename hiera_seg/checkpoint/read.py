@@ -136,7 +136,7 @@ def _read(path: Path) -> Any:
     if path.is_dir():
         raise CheckpointError(f"{path}: a folder, not a checkpoint file; name a file in it")
     if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint file")
+        raise CheckpointError(f"{path}: no such checkpoint file; check the path")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: empty (0 bytes); copy or download the file again")
     with path.open("rb") as file:

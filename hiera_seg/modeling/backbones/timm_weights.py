@@ -1,14 +1,13 @@
 """Load weights into timm's models from a file, and explain why a download failed."""
 
 import importlib
-import os
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hiera_seg.checkpoint import local_path, read_checkpoint
+from hiera_seg.checkpoint import read_checkpoint
 from hiera_seg.checkpoint.read import misfit
 from hiera_seg.errors import CheckpointError
 from hiera_seg.modeling.backbones import efficientnet_pytorch
@@ -36,9 +35,6 @@ def load_timm_file(
     Raises:
         CheckpointError: the file does not exist, cannot be read, or does not fit.
     """
-    path = local_path(path)
-    if not os.path.isfile(path):
-        raise CheckpointError(f"{KEY}.CHECKPOINT: {path}: no such file; correct the path")
     try:
         state = timm.models.clean_state_dict(read_checkpoint(path, averaged=True))
     except CheckpointError as error:
