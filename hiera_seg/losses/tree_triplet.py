@@ -1,27 +1,29 @@
-"""The tree-triplet loss: embeddings as far apart as their classes are in the tree."""
+"""Define the tree-triplet loss: embeddings as far apart as their classes are in the tree."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses.checks import check_embeddings, check_number, label_index
+from hiera_seg.layers.tree_index import TreeIndex
+from hiera_seg.losses.checks import check_embeddings, check_number
 from hiera_seg.losses.compiling import runs_eagerly
+from hiera_seg.losses.fused.tiles import loss_dtype
+from hiera_seg.losses.labels import label_index
 from hiera_seg.losses.registry import HIERA_LOSSES
-from hiera_seg.losses.tiles import loss_dtype
+from hiera_seg.losses.term import LossTerm
 
 FINAL_WEIGHT = 0.5
 
 
 class Triplets(NamedTuple):
-    """Drawn triplets, S of them; those with `weight` 0 stand for nothing.
+    """S drawn triplets; those with `weight` 0 are placeholders.
 
     Attributes:
         anchor, positive, negative: int64 (S,), pixels as positions in labels.flatten().
@@ -35,30 +37,6 @@ class Triplets(NamedTuple):
     negative: Tensor
     weight: Tensor
     gap: Tensor
-
-
-class _LeafOrder(NamedTuple):
-    """For each leaf (row) all leaves from near to far, all (L, L).
-
-    Attributes:
-        leaf: int64, the leaf in each place; itself in the first.
-        first: int64, the first place that is as far as this one.
-        distance: float32, psi to the leaf in each place.
-    """
-
-    leaf: Tensor
-    first: Tensor
-    distance: Tensor
-
-
-@lru_cache(maxsize=64)
-def _leaf_order(hierarchy: Hierarchy, device: torch.device) -> _LeafOrder:
-    leaves = hierarchy.num_leaves
-    with torch.inference_mode(False):
-        distance = torch.tensor(hierarchy.distance_matrix[:leaves, :leaves], dtype=torch.int64)
-        distance, leaf = distance.sort(dim=1, stable=True)
-        first = torch.searchsorted(distance, distance)
-        return _LeafOrder(leaf.to(device), first.to(device), distance.float().to(device))
 
 
 def sample_triplets(
@@ -119,7 +97,7 @@ def sample_triplets(
 
     # All pairs of an anchor are numbered; one random number picks one. Classes stand in order of
     # their distance from the anchor's; the anchor itself is left out of its own class.
-    table = _leaf_order(hierarchy, device)
+    table = TreeIndex.of(hierarchy, device).nearest_leaves
     others = counts[table.leaf]
     others[:, 0] = (others[:, 0] - 1).clamp(min=0)
     nearer = (others.cumsum(1) - others).gather(1, table.first)  # positives of each negative
@@ -190,35 +168,39 @@ def tree_triplet_loss(
     generator: torch.Generator | None = None,
     ignore_label: int = 255,
 ) -> Tensor:
-    """Tree-triplet loss (HSSN, arXiv 2203.14335, eq. 7 and 8) on L2-normalised embeddings.
+    """Compute the tree-triplet loss (HSSN, arXiv 2203.14335, eq. 7 and 8) of embeddings.
 
-    With ``<i, j> = (1 - cos(i, j)) / 2`` and psi the edges between two classes in the tree, a
-    triplet with ``psi(i, i+) < psi(i, i-)`` costs::
+    Embeddings are L2-normalised. With ``<i, j> = (1 - cos(i, j)) / 2`` and psi the number of edges
+    between two classes in the tree, a triplet with ``psi(i, i+) < psi(i, i-)`` costs::
 
         max(<i, i+> - <i, i-> + m, 0),   m = margin_eps + 0.5 (psi(i, i-) - psi(i, i+)) / (2 D)
 
-    where D is ``hierarchy.height``. Mean over the anchors of each class, then over the classes
-    that have a triplet. `sample_triplets` says what is drawn.
+    where D is ``hierarchy.height``. The loss is the mean over the anchors of each class, then over
+    the classes that have a triplet. See `sample_triplets` for how triplets are drawn.
 
     Args:
         embeddings: (B, D, h, w) float, any scale. Half precision is computed in float32.
         labels: (B, H, W) int64 node ids of any size, read at the embeddings' grid by nearest
             neighbour; only pixels labelled with a leaf take part.
         hierarchy: the tree.
-        margin_eps: the part of the margin that all triplets share.
-        margin: a constant that replaces m; None for m.
-        samples_per_class: at most so many anchors of each leaf present.
+        margin_eps: constant part of the margin.
+        margin: a constant that replaces m; None or below 0 (yaml files have no None) for m.
+        samples_per_class: maximum number of anchors of each leaf present.
         generator: source of the random values; None for PyTorch's own.
         ignore_label: the value of void in `labels`.
 
     Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient path where there is no
-        triplet. The schedule's weight (`triplet_weight`) is not part of it.
+        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient path if there is no
+        triplet. The weight of the schedule (`triplet_weight`) is not applied.
 
     Raises:
-        ValueError: shapes or types that do not fit, or a label that is neither a node id nor
-            `ignore_label` (on CUDA a device assertion; see `label_index`).
+        ValueError: options, shapes or dtypes that do not fit, or a label that is neither a node id
+            nor `ignore_label` (on CUDA a device assertion; see `label_index`).
     """
+    check_number("margin_eps", margin_eps)
+    if margin is not None:
+        check_number("margin", margin)
+    _check_samples_per_class(samples_per_class)
     check_embeddings(embeddings, labels)
     if embeddings.numel() == 0 or labels.numel() == 0:
         return embeddings[:0].to(loss_dtype(embeddings)).sum()
@@ -245,7 +227,7 @@ def tree_triplet_loss(
     anchor, positive, negative = vectors.chunk(3)
     # <i, i+> - <i, i-> in one product
     difference = (anchor * (negative - positive)).sum(1) / 2
-    if margin is None:
+    if margin is None or margin < 0:
         needed = margin_eps + 0.5 * triplets.gap / (2 * hierarchy.height)
     else:
         needed = margin
@@ -300,61 +282,22 @@ def triplet_weight(iteration: int | None, total: int) -> float:
 
 
 @HIERA_LOSSES.register(name="tree_triplet")
-class TreeTripletLoss(nn.Module):
-    """`tree_triplet_loss` as a module; `HierarchicalLoss` applies its schedule."""
+class TreeTripletLoss(LossTerm, function=tree_triplet_loss, schedule_iters=0):
+    """`tree_triplet_loss` as a module; `HierarchicalLoss` applies its schedule.
+
+    The option `schedule_iters` is the number of iterations over which the weight grows from 0 to
+    1/2; 0 for a weight of 1/2 from the start.
+    """
 
     needs = "embeddings"
-    counts = None
+    normalizer = None
     samples = True
+    decoding = None
 
-    def __init__(
-        self,
-        hierarchy: Hierarchy,
-        *,
-        ignore_label: int = 255,
-        margin_eps: float = 0.1,
-        margin: float | None = None,
-        samples_per_class: int = 64,
-        schedule_iters: int = 0,
-    ):
-        """
-        Args:
-            hierarchy, ignore_label, margin_eps, samples_per_class: as in `tree_triplet_loss`.
-            margin: a constant margin; None or below 0 (yaml files hold no None) for the tree's.
-            schedule_iters: iterations over which the weight grows from 0 to 1/2; 0: 1/2 at once.
-        """
-        super().__init__()
-        _check_samples_per_class(samples_per_class)
-        check_number("margin_eps", margin_eps)
-        check_number("schedule_iters", schedule_iters)
-        if margin is not None:
-            check_number("margin", margin)
-        self.hierarchy = hierarchy
-        self.schedule_iters = schedule_iters
-        self.options = {
-            "ignore_label": ignore_label,
-            "margin_eps": margin_eps,
-            "margin": None if margin is None or margin < 0 else margin,
-            "samples_per_class": samples_per_class,
-        }
+    def check_options(self) -> None:
+        check_number("schedule_iters", self.schedule_iters)
+        super().check_options()
 
     def weight_at(self, iteration: int | None) -> float:
-        """The schedule's weight; None for the final one."""
+        """Return the weight of the schedule; None for the final one."""
         return triplet_weight(iteration, self.schedule_iters)
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        *,
-        valid_count: float | Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """See `tree_triplet_loss`; a mean over classes has no use for `valid_count`."""
-        return tree_triplet_loss(
-            embeddings, labels, self.hierarchy, generator=generator, **self.options
-        )
-
-    def extra_repr(self) -> str:
-        options = {**self.options, "schedule_iters": self.schedule_iters}
-        return ", ".join(f"{name}={value!r}" for name, value in options.items())
