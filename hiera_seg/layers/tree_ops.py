@@ -7,6 +7,8 @@ with its square.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ def _check_dim(x: Tensor, dim: int, size: int, hierarchy: Hierarchy, what: str) 
     dim = dim % x.dim()
     if x.shape[dim] != size:
         raise ValueError(
-            f"dimension {dim} of shape {tuple(x.shape)} should hold the {size} {what} of tree "
+            f"dimension {dim} of shape {tuple(x.shape)} must have size {size}, the {what} of tree "
             f"{hierarchy.name!r}"
         )
     return dim
@@ -125,14 +127,7 @@ def path_sum(node_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Tensor:
     Returns:
         (..., L, ...).
     """
-    dim = _check_dim(node_values, dim, hierarchy.num_nodes, hierarchy, "nodes")
-    index = TreeIndex.of(hierarchy, node_values.device)
-    total = node_values.narrow(dim, 0, hierarchy.num_leaves)
-    if hierarchy.num_levels == 1:
-        return total.clone()
-    for nodes in index.leaf_levels[:-1]:
-        total = total + node_values.index_select(dim, nodes)
-    return total
+    return _along_paths(torch.add, node_values, hierarchy, dim)
 
 
 def path_product(node_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Tensor:
@@ -146,11 +141,14 @@ def path_product(node_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Ten
     Returns:
         (..., L, ...).
     """
-    dim = _check_dim(node_values, dim, hierarchy.num_nodes, hierarchy, "nodes")
-    index = TreeIndex.of(hierarchy, node_values.device)
-    total = node_values.narrow(dim, 0, hierarchy.num_leaves)
+    return _along_paths(torch.mul, node_values, hierarchy, dim)
+
+
+def _along_paths(combine: Callable, values: Tensor, hierarchy: Hierarchy, dim: int) -> Tensor:
+    dim = _check_dim(values, dim, hierarchy.num_nodes, hierarchy, "nodes")
+    total = values.narrow(dim, 0, hierarchy.num_leaves)
     if hierarchy.num_levels == 1:
         return total.clone()
-    for nodes in index.leaf_levels[:-1]:
-        total = total * node_values.index_select(dim, nodes)
+    for nodes in TreeIndex.of(hierarchy, values.device).leaf_levels[:-1]:
+        total = combine(total, values.index_select(dim, nodes))
     return total
