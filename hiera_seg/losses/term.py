@@ -36,9 +36,9 @@ class LossTerm(nn.Module):
         normalizer: what the loss divides by, and gets as `valid_count`: "pixels", "levels" (one
             number per level) or None, if it needs neither.
         samples: whether it draws random values, and is called with ``generator=`` too.
-        decoding: the member of `DECODE_VARIANTS` that says what logits trained by it mean;
-            MODEL.HIERA_SEG.TEST.DECODE "auto" uses it. None for a loss that does not decide this,
-            such as one on embeddings. Without a default: every loss has to declare it.
+        decoding: one of `DECODE_VARIANTS`, the meaning of the logits that the loss trains; used by
+            MODEL.HIERA_SEG.TEST.DECODE "auto". None for a loss that does not determine it, such as
+            one on embeddings. There is no default: each loss has to declare it.
     """
 
     needs: ClassVar[str] = "logits"
@@ -110,7 +110,7 @@ class LossTerm(nn.Module):
         """Compute the loss.
 
         Args:
-            values: what `needs` says.
+            values: logits or embeddings, as declared by `needs`.
             labels: (B, H, W) int64 node ids or the ignore label.
             valid_count: the normalizer; None for that of this batch.
             generator: source of random values of a loss that `samples`; None for PyTorch's own.
