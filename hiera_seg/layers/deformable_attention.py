@@ -138,25 +138,16 @@ class MultiScaleDeformableAttention(nn.Module):
 def _check_shapes(
     values: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor
 ) -> None:
-    if values.dim() != 4 or locations.dim() != 6 or weights.dim() != 5:
-        raise ValueError(
-            f"values, locations, weights have shapes {tuple(values.shape)}, "
-            f"{tuple(locations.shape)}, {tuple(weights.shape)}; needed are (B, S, M, D), "
-            "(B, Q, M, L, P, 2) and (B, Q, M, L, P)"
-        )
-    if locations.shape[:-1] != weights.shape or locations.shape[-1] != 2:
-        raise ValueError(
-            f"locations {tuple(locations.shape)} need the shape of the weights "
-            f"{tuple(weights.shape)} and a last dimension of 2"
-        )
-    if values.shape[0] != locations.shape[0] or values.shape[2] != locations.shape[2]:
-        raise ValueError(
-            f"values {tuple(values.shape)} and locations {tuple(locations.shape)} differ in batch "
-            "size or number of heads"
-        )
     positions = sum(height * width for height, width in sizes)
-    if len(sizes) != locations.shape[3] or positions != values.shape[1]:
+    fits = values.dim() == 4 and locations.dim() == 6 and locations.shape == (*weights.shape, 2)
+    if not fits or (values.shape[0], positions, values.shape[2], len(sizes)) != (
+        locations.shape[0],
+        values.shape[1],
+        *locations.shape[2:4],
+    ):
         raise ValueError(
-            f"sizes {list(sizes)} are {len(sizes)} levels of {positions} positions; locations have "
-            f"{locations.shape[3]} levels, values {values.shape[1]} positions"
+            f"values {tuple(values.shape)}, sizes {list(sizes)} of {positions} positions, "
+            f"locations {tuple(locations.shape)} and weights {tuple(weights.shape)} do not fit; "
+            "needed are values (B, S, M, D), L sizes of S positions, locations (B, Q, M, L, P, 2) "
+            "and weights (B, Q, M, L, P)"
         )
