@@ -13,7 +13,7 @@ from hiera_seg.losses import HIERA_LOSSES
 def own_loss():
     @HIERA_LOSSES.register(name="own_loss")
     class OwnLoss(nn.Module):
-        needs, counts = "logits", None
+        needs, normalizer = "logits", None
 
         def __init__(
             self, hierarchy, *, ignore_label, node_weights=None, power=2.0, at=(1, 2), table

@@ -211,12 +211,12 @@ class HieraMaskFormerHead(nn.Module):
         return total
 
     def label_counts(self, targets: Tensor) -> Tensor:
-        """What losses divide by, of (B, H, W) targets alone: see ``QueryLoss.counts``."""
+        """What losses divide by, of (B, H, W) targets alone: see ``QueryLoss.normalizers``."""
         return self._label_counts(targets, self.loss.segments(targets))
 
     def _label_counts(self, targets: Tensor, segments: list[Tensor]) -> Tensor:
         num_queries = self.transformer_decoder.query_features.num_embeddings
-        return self.loss.counts(segments, num_queries).to(targets.device)
+        return self.loss.normalizers(segments, num_queries).to(targets.device)
 
     def losses(
         self,
@@ -243,7 +243,7 @@ class HieraMaskFormerHead(nn.Module):
             [x.class_logits for x in predictions],
             [x.mask_logits for x in predictions],
             targets,
-            counts=counts,
+            normalizers=counts,
             segments=segments,
             generator=sampling_generator(self.seed, training_iteration(), targets.device),
         )
