@@ -90,8 +90,7 @@ def unpack(release: Path, out: Path) -> None:
     except FileNotFoundError as error:
         raise DatasetError(f"no such zip or folder: {release}") from error
     except (OSError, zipfile.BadZipFile) as error:
-        file = getattr(error, "filename", None) or release
-        raise DatasetError(f"cannot unpack {release}: {file}: {error}") from error
+        raise DatasetError(f"cannot unpack {release}: {error}") from error
 
 
 def check_classes(path: Path) -> None:

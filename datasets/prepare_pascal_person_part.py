@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data import read_image_file
 from hiera_seg.data.datasets.pascal_person_part import PARTS, ROOT, SPLIT_SIZES
-from hiera_seg.data.files import check_same_size
+from hiera_seg.data.image_files import check_same_size
 from hiera_seg.data.listing import expand_root, read_list
 from hiera_seg.disk import naming, replace_text
 from hiera_seg.errors import ConfigError, DatasetError

@@ -6,7 +6,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.data.check import check_dataset, format_reports
+from hiera_seg.data.dataset_check import check_dataset, format_reports
 from hiera_seg.errors import DatasetError
 
 
