@@ -67,14 +67,14 @@ def main(args: argparse.Namespace) -> None:
         if size is not None:
             image = image.resize(size, Image.Resampling.LANCZOS)
             label = label.resize(size, Image.Resampling.NEAREST)
-        for folder, picture, suffix in (("images", image, "jpg"), ("labels", label, "png")):
+        for folder, written, suffix in (("images", image, "jpg"), ("labels", label, "png")):
             target = out / folder / split / f"{image_path.stem}.{suffix}"
             target.parent.mkdir(parents=True, exist_ok=True)
             with naming(target):
-                picture.save(target, quality=args.quality)
+                written.save(target, quality=args.quality)
         counts[split] = counts.get(split, 0) + 1
-    told = ", ".join(f"{counts[split]} {split}" for split in sorted(counts))
-    print(f"wrote {len(pairs)} frames ({told}) to {out}")
+    summary = ", ".join(f"{counts[split]} {split}" for split in sorted(counts))
+    print(f"wrote {len(pairs)} frames ({summary}) to {out}")
 
 
 def parse_size(text: str) -> tuple[int, int] | None:
@@ -126,15 +126,15 @@ def decode_colors(rgb: np.ndarray, path: os.PathLike, unknown_as_void: bool = Fa
     unknown = known[ids] != packed
     if unknown.any() and not unknown_as_void:
         colors, first, count = np.unique(packed[unknown], return_index=True, return_counts=True)
-        told = []
+        found = []
         for color, index, number in list(zip(colors.tolist(), first, count, strict=True))[:5]:
             y, x = np.argwhere(unknown)[index]
-            told.append(
+            found.append(
                 f"({color >> 16}, {color >> 8 & 255}, {color & 255}) {number}x, at x={x} y={y}"
             )
         raise DatasetError(
-            f"{path}: {len(colors)} unknown colour(s): {'; '.join(told)}; --unknown-as-void writes "
-            "void for them"
+            f"{path}: {len(colors)} unknown colour(s): {'; '.join(found)}; --unknown-as-void "
+            "writes void for them"
         )
     return np.where(unknown, VOID, ids).astype(np.uint8)
 

@@ -121,8 +121,8 @@ def read_parts(path: Path) -> np.ndarray | None:
     except Exception as error:  # SciPy raises errors of many types for damaged files
         reason = " ".join(str(error).split())
         raise DatasetError(
-            f"{path} is not a part annotation (a struct 'anno' with 'objects' that have 'class' and "
-            f"'parts'): {type(error).__name__}: {reason}"
+            f"{path} is not a part annotation (a struct 'anno' with 'objects' that have 'class' "
+            f"and 'parts'): {type(error).__name__}: {reason}"
         ) from error
 
 
@@ -140,11 +140,11 @@ def write_pair(
     if label is None:
         label = np.zeros(size, np.uint8)
     check_same_size(str(image_path), size, str(annotation), label.shape)
-    target, picture = out / "images" / image_path.name, Image.fromarray(label)
+    target, pixels = out / "images" / image_path.name, Image.fromarray(label)
     scale = 1.0 if long_side is None else long_side / max(size)
     if scale < 1:
         small = tuple(max(1, round(side * scale)) for side in reversed(size))
-        picture = picture.resize(small, Image.Resampling.NEAREST)
+        pixels = pixels.resize(small, Image.Resampling.NEAREST)
         image = Image.fromarray(read_image_file(str(image_path)))
         with naming(target):
             image.resize(small, Image.Resampling.LANCZOS).save(target, quality=90)
@@ -152,7 +152,7 @@ def write_pair(
         shutil.copyfile(image_path, target)
     target = out / "labels" / f"{image_path.stem}.png"
     with naming(target):
-        picture.save(target)
+        pixels.save(target)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def check_listed_size(path: str, size: tuple[int, int], record: dict) -> None:
     listed = (record.get("height", size[0]), record.get("width", size[1]))
     if listed != size:
         raise DatasetError(
-            f"size differs: image {path} is {size[1]}x{size[0]}, its dataset says "
+            f"size differs: image {path} is {size[1]}x{size[0]}, its dataset lists "
             f"{listed[1]}x{listed[0]} (width x height)"
         )
 

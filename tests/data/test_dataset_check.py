@@ -86,7 +86,7 @@ def test_told_sizes_are_compared(tree, toy):
     register_hierarchical_dataset(
         "told", lambda: [{**r, "height": 9} for r in DatasetCatalog.get("toy")], hierarchy=tree
     )
-    assert "its dataset says 10x9 (width x height)" in check_dataset("told").problems[0]
+    assert "its dataset lists 10x9 (width x height)" in check_dataset("told").problems[0]
 
 
 def test_quick_knows_turned_photos(tree, toy):

