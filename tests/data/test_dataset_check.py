@@ -6,7 +6,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.data.check import check_dataset, format_reports
+from hiera_seg.data.dataset_check import check_dataset, format_reports
 from hiera_seg.errors import DatasetError
 
 
@@ -86,7 +86,7 @@ def test_told_sizes_are_compared(tree, toy):
     register_hierarchical_dataset(
         "told", lambda: [{**r, "height": 9} for r in DatasetCatalog.get("toy")], hierarchy=tree
     )
-    assert "its dataset says 10x9 (width x height)" in check_dataset("told").problems[0]
+    assert "its dataset lists 10x9 (width x height)" in check_dataset("told").problems[0]
 
 
 def test_quick_knows_turned_photos(tree, toy):
