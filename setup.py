@@ -23,7 +23,10 @@ class BuildWithConfigs(build_py):
         super().run()
         if self.editable_mode:  # then they are read where they lie
             return
-        for file in [*HERE.glob("configs/**/*.yaml"), *HERE.glob("projects/HSSN/configs/**/*.yaml")]:
+        for file in [
+            *HERE.glob("configs/**/*.yaml"),
+            *HERE.glob("projects/HSSN/configs/**/*.yaml"),
+        ]:
             target = Path(self.build_lib) / "hiera_seg" / "model_zoo" / file.relative_to(HERE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)

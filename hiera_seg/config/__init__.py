@@ -4,6 +4,7 @@ from hiera_seg.config.checks import check_model_numbers
 from hiera_seg.config.resolve import (
     STOCK_IGNORE_VALUE,
     WIDE_IGNORE_VALUE,
+    map_old_keys,
     resolve_hierarchy,
     resolve_ignore_label,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "WIDE_IGNORE_VALUE",
     "ConfigError",
     "check_model_numbers",
+    "map_old_keys",
     "resolve_hierarchy",
     "resolve_ignore_label",
 ]
