@@ -153,7 +153,9 @@ def _choose_device(cfg: CfgNode) -> None:
         torch.device(cfg.MODEL.DEVICE)
     except RuntimeError as error:
         raise ConfigError(
-            f'MODEL.DEVICE is {cfg.MODEL.DEVICE!r}: choose "cuda", "cuda:1" or "cpu"'
+            f'MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; choose "cuda", "cuda:1" or "cpu"',
+            key="MODEL.DEVICE",
+            value=cfg.MODEL.DEVICE,
         ) from error
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"

@@ -4,13 +4,13 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
 
-import functools
 import warnings
 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 
+from hiera_seg.config.checks import value_of
 from hiera_seg.config.defaults import OLD_KEYS, add_defaults
 from hiera_seg.errors import ConfigError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
@@ -77,7 +77,7 @@ def map_old_keys(cfg: CN, before: CN | None = None) -> CN:
     Returns:
         `cfg` itself if it sets no old key, otherwise a copy in which all old keys are None.
     """
-    found = {old: new for old, new in OLD_KEYS.items() if _get(cfg, old) is not None}
+    found = {old: new for old, new in OLD_KEYS.items() if value_of(cfg, old) is not None}
     if not found:
         return cfg
     if before is None:
@@ -92,14 +92,10 @@ def map_old_keys(cfg: CN, before: CN | None = None) -> CN:
             FutureWarning,
             stacklevel=2,
         )
-        value = _get(cfg, new)
-        if value == _get(before, new):
-            value = _get(cfg, old)
+        value = value_of(cfg, new)
+        if value == value_of(before, new):
+            value = value_of(cfg, old)
         cfg.merge_from_list([old, None, new, value])
     if frozen:
         cfg.freeze()
     return cfg
-
-
-def _get(cfg: CN, key: str) -> object:
-    return functools.reduce(getattr, key.split("."), cfg)

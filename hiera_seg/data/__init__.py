@@ -3,7 +3,7 @@
 Importing it registers the built-in datasets with Detectron2.
 """
 
-import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.data import datasets  # noqa: F401  (registers)
 from hiera_seg.data.catalog import register_hierarchical_dataset
 from hiera_seg.data.files import read_label_file

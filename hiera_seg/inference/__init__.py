@@ -1,6 +1,6 @@
 """Prediction: images in, label maps per level out; test-time augmentation, sliding windows."""
 
-import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.coco import CocoResultWriter
 from hiera_seg.inference.media import VideoFrames, find_media
