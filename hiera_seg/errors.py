@@ -6,7 +6,16 @@ class HierarchyError(ValueError):
 
 
 class ConfigError(ValueError):
-    """Raised for an invalid config value; the message names the key, the value and the remedy."""
+    """Raised for an invalid config value; the message names the key, the value and the remedy.
+
+    Attributes:
+        key: the key in full, such as ``"SOLVER.EMA.DECAY"``; "" if the error is not about one key.
+        value: its value; None if the error is not about one key.
+    """
+
+    def __init__(self, message: str, *, key: str = "", value: object = None):
+        super().__init__(message)
+        self.key, self.value = key, value
 
 
 class DatasetError(ValueError):

@@ -5,12 +5,12 @@ import argparse
 import json
 import warnings
 
-import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
 from hiera_seg.cli import add_import, add_opts, exit_on_error, load_config
 from hiera_seg.cli.exit import prepare_file
-from hiera_seg.config.checks import check_crop
+from hiera_seg.config import check_config
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.diagnostics.cost import (
     NetworkCost,
@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
         )
     size, crop = args.size or (512, 512), cfg.INPUT.CROP
     if args.size is None and crop.ENABLED and crop.TYPE == "absolute":
-        check_crop(crop.TYPE, list(crop.SIZE))
+        check_config(cfg, "INPUT.CROP.")
         size = crop.SIZE
     if args.json:
         prepare_file(args.json, "--json")

@@ -4,7 +4,7 @@
 import argparse
 import sys
 
-import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
 from detectron2.data import DatasetCatalog

@@ -5,7 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
 from detectron2.config import CfgNode

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-import hiera_seg.compat  # noqa: F401  (first: loads Detectron2 without its warnings)
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
 from detectron2.config import CfgNode

@@ -14,15 +14,14 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.config.defaults import add_defaults
+from hiera_seg.config.defaults import OLD_KEYS, add_defaults
 
 INTRODUCTION = """\
 # Config keys
 
 Every key that `add_hiera_seg_config` adds to a config, with its default. This page is made from
 `hiera_seg/config/defaults.py` when the site is built. All other keys are Detectron2's and keep its
-meaning.
-They are set in a yaml file, or on the command line after all other arguments:
+meaning. They are set in a yaml file, or on the command line after all other arguments:
 
     python tools/train_net.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml \\
         SOLVER.MAX_ITER 1000 MODEL.HIERA_SEG.TEST.DECODE leaf
@@ -72,6 +71,10 @@ def config_page() -> str:
     ]
     for section in deeplab_sections():
         lines += [f"### {section.name}", "", *table(section)]
+    if OLD_KEYS:
+        lines += ["## Old keys", "", "Keys of version 0.1, which are read with a warning.", ""]
+        lines += ["| old key | new key |", "|---|---|"]
+        lines += [f"| `{old}` | `{new}` |" for old, new in OLD_KEYS.items()]
     return "\n".join(lines) + FUNCTIONS
 
 
@@ -116,6 +119,8 @@ def sections(before: CfgNode, after: CfgNode, function: Callable[[CfgNode], None
     stock, comments = dict(flat(before)), comments_of(function)
     found: dict[str, Section] = {}
     for key, value in flat(after):
+        if key in OLD_KEYS:
+            continue
         if key not in stock or stock[key] != value:
             node, _, name = key.rpartition(".")
             section = found.setdefault(node, Section(node, comments.get(node, "")))

@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 
 from hiera_seg import add_hiera_seg_config
 from hiera_seg.cli.arguments import REMOTE_SWITCH
+from hiera_seg.config import map_old_keys
 from hiera_seg.config.checks import check_addresses, remote_scheme
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy.messages import listing, nearest
@@ -42,10 +43,13 @@ def load_config(config_file: str, opts: list[str], *, allow_remote: bool = False
             _merge_file(cfg, config_file, allow_remote)
         except ConfigError as error:
             raise ConfigError(f"config file {config_file}: {error}") from error
+        cfg = map_old_keys(cfg)  # before the options, which have priority over the file
+    before = cfg.clone()
     try:
         cfg.merge_from_list(opts)
     except Exception as error:
         raise ConfigError(f"options {' '.join(opts)}: {_reason(error, cfg)}") from error
+    cfg = map_old_keys(cfg, before)
     _refuse_none(cfg.MODEL.HIERA_SEG, defaults, "MODEL.HIERA_SEG")
     check_addresses(cfg)
     _choose_device(cfg)
@@ -149,7 +153,9 @@ def _choose_device(cfg: CfgNode) -> None:
         torch.device(cfg.MODEL.DEVICE)
     except RuntimeError as error:
         raise ConfigError(
-            f'MODEL.DEVICE is {cfg.MODEL.DEVICE!r}: choose "cuda", "cuda:1" or "cpu"'
+            f'MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; choose "cuda", "cuda:1" or "cpu"',
+            key="MODEL.DEVICE",
+            value=cfg.MODEL.DEVICE,
         ) from error
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"

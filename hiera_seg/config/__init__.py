@@ -1,19 +1,22 @@
 """Config keys of the package, the tree of a config, and checks of its values."""
 
-from hiera_seg.config.checks import check_model_numbers
+from hiera_seg.config.checks import RULES, check_config
 from hiera_seg.config.resolve import (
     STOCK_IGNORE_VALUE,
     WIDE_IGNORE_VALUE,
+    map_old_keys,
     resolve_hierarchy,
     resolve_ignore_label,
 )
 from hiera_seg.errors import ConfigError
 
 __all__ = [
+    "RULES",
     "STOCK_IGNORE_VALUE",
     "WIDE_IGNORE_VALUE",
     "ConfigError",
-    "check_model_numbers",
+    "check_config",
+    "map_old_keys",
     "resolve_hierarchy",
     "resolve_ignore_label",
 ]

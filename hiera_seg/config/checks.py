@@ -1,4 +1,4 @@
-"""Check the values of a config: one rule per key."""
+"""Check config values against one table of rules, `RULES`: key -> what its value must be."""
 
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
@@ -6,42 +6,162 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from detectron2.config import CfgNode
 from detectron2.config import CfgNode as CN
-from detectron2.solver.build import GradientClipType
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.utils import comm
+from fvcore.common.registry import Registry
 
 from hiera_seg.errors import ConfigError
+from hiera_seg.hierarchy.messages import suggestion
 
+# Takes a value and its config; returns what to choose instead, "" for a valid value.
+Rule = Callable[[Any, CN], str]
+
+ON_ERROR = ("raise", "skip")  # values of DATALOADER.ON_ERROR
 WEIGHTS_SCHEMES = ("detectron2", "catalog", "https")  # addresses that MODEL.WEIGHTS may name
 
 
-# Numbers of a model that can not be smaller.
-_MODEL_AT_LEAST = {
-    "MODEL.SEM_SEG_HEAD": {"CONVS_DIM": 1},
-    "MODEL.HIERA_SEG.TREE_TRIPLET": {"SCHEDULE_ITERS": 0},
-    "MODEL.HIERA_SEG.EMBEDDING": {"HIDDEN_CHANNELS": 0, "DIM": 1},
-    "MODEL.HIERA_SEG.AUXILIARY": {"WEIGHT": 0, "CHANNELS": 1},
-    "MODEL.HIERA_SEG.OCR": {"WEIGHT": 0, "KEY_CHANNELS": 1},
-    "MODEL.HIERA_SEG.MASK_FORMER": {
-        "NUM_QUERIES": 1,
-        "HIDDEN_DIM": 1,
-        "NUM_HEADS": 1,
-        "DIM_FEEDFORWARD": 1,
-        "DECODER_LAYERS": 1,
-        "ENCODER_LAYERS": 1,
-        "ENCODER_DIM_FEEDFORWARD": 1,
-        "CLASS_WEIGHT": 0,
-        "MASK_WEIGHT": 0,
-        "DICE_WEIGHT": 0,
-        "NO_OBJECT_WEIGHT": 0,
-        "NUM_POINTS": 1,
-        "OVERSAMPLE_RATIO": 1,
-    },
+def at_least(minimum: float) -> Rule:
+    """Require a number that is `minimum` or more."""
+    return lambda value, _: "" if value >= minimum else f"choose {minimum} or more"
+
+
+def between(low: float, high: float) -> Rule:
+    """Require a number in [low, high)."""
+    return lambda value, _: "" if low <= value < high else f"choose a number in [{low}, {high})"
+
+
+def one_of(*allowed: str) -> Rule:
+    """Require one of some texts."""
+    listed = ", ".join(f'"{text}"' for text in allowed)
+    return lambda value, _: "" if value in allowed else f"choose one of {listed}"
+
+
+def registered(registry: Registry) -> Rule:
+    """Require a name in one of Detectron2's registries."""
+
+    def rule(value: str, _: CN) -> str:
+        if value in registry:
+            return ""
+        nearest = suggestion(value, [name for name, _ in registry])
+        return f"no such name is registered{nearest}; import the module that registers it"
+
+    return rule
+
+
+def _splits_into_parts(images: int, cfg: CN) -> str:
+    steps, processes = cfg.SOLVER.ACCUMULATION_STEPS, comm.get_world_size()
+    if images > 0 and images % (steps * processes) == 0:
+        return ""
+    return (
+        f"choose a multiple of {steps * processes}, which is SOLVER.ACCUMULATION_STEPS ({steps}) "
+        f"times the number of processes ({processes})"
+    )
+
+
+def _without_precise_bn(enabled: bool, cfg: CN) -> str:
+    if not (enabled and cfg.TEST.PRECISE_BN.ENABLED):
+        return ""
+    return (
+        "disable it or TEST.PRECISE_BN.ENABLED, which computes the statistics of the trained "
+        "weights and not of their average"
+    )
+
+
+def _is_in_pixels(size: list[float], cfg: CN) -> str:
+    # The Base configs set TYPE "absolute" and leave SIZE to each dataset, which may forget it.
+    crop = cfg.INPUT.CROP
+    if not crop.ENABLED or crop.TYPE != "absolute":
+        return ""
+    if len(size) == 2 and all(side >= 1 and side == int(side) for side in size):
+        return ""
+    return 'with INPUT.CROP.TYPE "absolute" choose [height, width] in pixels, such as [384, 384]'
+
+
+def _has_test_set(needed: object, cfg: CN) -> str:
+    return "name a dataset in DATASETS.TEST" if needed and not cfg.DATASETS.TEST else ""
+
+
+def _is_computed(metric: str, cfg: CN) -> str:
+    if "validation_loss" in metric and not cfg.TEST.VALIDATION_LOSS:
+        return "set TEST.VALIDATION_LOSS True to compute it"
+    return _has_test_set(metric, cfg)
+
+
+def _is_computed_before_the_end(metric: str, cfg: CN) -> str:
+    period, end = cfg.TEST.EVAL_PERIOD, cfg.SOLVER.MAX_ITER
+    if metric and not 0 < period < end:
+        return (
+            f"set TEST.EVAL_PERIOD, which is {period}, to 1 or more and less than "
+            f"SOLVER.MAX_ITER, which is {end}"
+        )
+    return _is_computed(metric, cfg)
+
+
+RULES: dict[str, Rule] = {
+    # The model
+    "MODEL.META_ARCHITECTURE": registered(META_ARCH_REGISTRY),
+    "MODEL.BACKBONE.NAME": registered(BACKBONE_REGISTRY),
+    "MODEL.SEM_SEG_HEAD.NAME": registered(SEM_SEG_HEADS_REGISTRY),
+    "MODEL.HIERA_SEG.TREE_TRIPLET.SCHEDULE_ITERS": at_least(0),
+    "MODEL.HIERA_SEG.EMBEDDING.HIDDEN_CHANNELS": at_least(0),
+    "MODEL.HIERA_SEG.EMBEDDING.DIM": at_least(1),
+    "MODEL.HIERA_SEG.AUXILIARY.WEIGHT": at_least(0),
+    "MODEL.HIERA_SEG.AUXILIARY.CHANNELS": at_least(1),
+    "MODEL.HIERA_SEG.OCR.WEIGHT": at_least(0),
+    "MODEL.HIERA_SEG.OCR.KEY_CHANNELS": at_least(1),
+    "MODEL.HIERA_SEG.MASK_FORMER.NUM_QUERIES": at_least(1),
+    "MODEL.HIERA_SEG.MASK_FORMER.HIDDEN_DIM": at_least(1),
+    "MODEL.HIERA_SEG.MASK_FORMER.NUM_HEADS": at_least(1),
+    "MODEL.HIERA_SEG.MASK_FORMER.DIM_FEEDFORWARD": at_least(1),
+    "MODEL.HIERA_SEG.MASK_FORMER.DECODER_LAYERS": at_least(1),
+    "MODEL.HIERA_SEG.MASK_FORMER.ENCODER_LAYERS": at_least(1),
+    "MODEL.HIERA_SEG.MASK_FORMER.ENCODER_DIM_FEEDFORWARD": at_least(1),
+    "MODEL.HIERA_SEG.MASK_FORMER.CLASS_WEIGHT": at_least(0),
+    "MODEL.HIERA_SEG.MASK_FORMER.MASK_WEIGHT": at_least(0),
+    "MODEL.HIERA_SEG.MASK_FORMER.DICE_WEIGHT": at_least(0),
+    "MODEL.HIERA_SEG.MASK_FORMER.NO_OBJECT_WEIGHT": at_least(0),
+    "MODEL.HIERA_SEG.MASK_FORMER.NUM_POINTS": at_least(1),
+    "MODEL.HIERA_SEG.MASK_FORMER.OVERSAMPLE_RATIO": at_least(1),
+    # The training
+    "SOLVER.ACCUMULATION_STEPS": at_least(1),
+    "SOLVER.IMS_PER_BATCH": _splits_into_parts,
+    "SOLVER.EMA.DECAY": between(0, 1),
+    "SOLVER.EMA.ENABLED": _without_precise_bn,
+    "INPUT.CROP.SIZE": _is_in_pixels,
+    "DATALOADER.ON_ERROR": one_of(*ON_ERROR),
+    # The evaluations during training
+    "TEST.VALIDATION_LOSS": _has_test_set,
+    "TEST.BEST_CHECKPOINT.MODE": one_of("max", "min"),
+    "TEST.BEST_CHECKPOINT.METRIC": _is_computed,
+    "TEST.EARLY_STOPPING.MODE": one_of("max", "min"),
+    "TEST.EARLY_STOPPING.PATIENCE": at_least(1),
+    "TEST.EARLY_STOPPING.METRIC": _is_computed_before_the_end,
 }
+
+
+def check_config(cfg: CN, under: str = "") -> None:
+    """Check a config against `RULES`.
+
+    Args:
+        cfg: a config with the keys of the package.
+        under: check only keys that begin with this, such as ``"MODEL."``; "" checks all.
+
+    Raises:
+        ConfigError: the first value that breaks a rule, with its key.
+    """
+    for key, rule in RULES.items():
+        if key.startswith(under) and (expected := rule(value_of(cfg, key), cfg)):
+            value = value_of(cfg, key)
+            raise ConfigError(f"{key} is {value!r}; {expected}", key=key, value=value)
+
+
+def value_of(cfg: CN, key: str) -> Any:
+    """Return the value of a key such as ``"SOLVER.MAX_ITER"``."""
+    return functools.reduce(getattr, key.split("."), cfg)
 
 
 def remote_scheme(path: object) -> str:
@@ -57,8 +177,8 @@ def remote_scheme(path: object) -> str:
 def weights_source_problem(path: str) -> str:
     """Return why weights must not be loaded from a path or address; "" if they may be.
 
-    Files are allowed, Detectron2's own catalogs, and https. ".." in an address is refused because
-    iopath derives the path of its cached copy from it, which would lie outside of the cache.
+    Local files, Detectron2's catalogs and https are allowed. ".." in an address is refused because
+    iopath derives the path of its cached copy from it, which would be outside of the cache.
     """
     scheme = remote_scheme(path)
     if scheme and scheme not in WEIGHTS_SCHEMES:
@@ -70,24 +190,23 @@ def weights_source_problem(path: str) -> str:
 
 
 def check_addresses(cfg: CN) -> None:
-    """Check that MODEL.WEIGHTS is the only key that names an address, and an allowed one.
+    """Check that MODEL.WEIGHTS is the only key with an address, and that it is an allowed one.
 
     Raises:
-        ConfigError: another key holds an address; the message names key and value.
+        ConfigError: with key and value.
     """
     for key, value in _texts(cfg, ""):
+        problem = ""
         if key == "MODEL.WEIGHTS":
-            if problem := weights_source_problem(value):
-                raise ConfigError(f"{key} is {value!r}: {problem}")
+            problem = weights_source_problem(value)
         elif remote_scheme(value):
-            raise ConfigError(
-                f"{key} is {value!r}: only MODEL.WEIGHTS may name an address; download the file "
-                "and name the local copy"
-            )
+            problem = "only MODEL.WEIGHTS may be an address; download it and name the local copy"
+        if problem:
+            raise ConfigError(f"{key} is {value!r}: {problem}", key=key, value=value)
 
 
 def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Yield (key, text) for every text in a config, also inside of lists."""
+    """Yield (key, text) for every text in a config, also inside lists."""
     if isinstance(value, str):
         yield name, value
     elif isinstance(value, Mapping):
@@ -96,190 +215,3 @@ def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _texts(inner, name)
-
-
-def check_model_numbers(cfg: CN) -> None:
-    """Raise ConfigError for the first number of a model that is too small."""
-    require_at_least(cfg, _MODEL_AT_LEAST)
-
-
-def require_at_least(cfg: CN, least: Mapping[str, Mapping[str, float]]) -> None:
-    """Raise ConfigError for the first number of a config below what it has to be.
-
-    Args:
-        cfg: a config.
-        least: for nodes of it, in full: the smallest value that each key may have.
-    """
-    for name, keys in least.items():
-        node = functools.reduce(getattr, name.split("."), cfg)
-        for key, minimum in keys.items():
-            if not node[key] >= minimum:
-                raise ConfigError(f"{name}.{key} is {node[key]}: {minimum} or more")
-
-
-ON_ERROR = ("raise", "skip")  # values of DATALOADER.ON_ERROR
-
-
-_CROP_TYPES = ("absolute", "absolute_range", "relative", "relative_range")
-
-
-_FLIPS = ("none", "horizontal", "vertical")
-
-
-_SAMPLINGS = ("choice", "range")
-
-
-def check_input_keys(cfg: CfgNode) -> None:
-    """Raise ConfigError for the first key of the augmentations in training that can not work."""
-    keys = cfg.INPUT
-    if keys.MIN_SIZE_TRAIN_SAMPLING not in _SAMPLINGS:
-        raise _none_of("MIN_SIZE_TRAIN_SAMPLING", keys.MIN_SIZE_TRAIN_SAMPLING, _SAMPLINGS)
-    sizes = keys.MIN_SIZE_TRAIN
-    sizes = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
-    in_order = len(sizes) == 2 and sizes[0] <= sizes[1]
-    if keys.MIN_SIZE_TRAIN_SAMPLING == "range" and not in_order:
-        raise ConfigError(
-            f'INPUT.MIN_SIZE_TRAIN is {sizes}: with MIN_SIZE_TRAIN_SAMPLING "range" it is two '
-            "numbers, the smaller one first, such as (480, 960)"
-        )
-    if not sizes or min(sizes) < 0:
-        raise ConfigError(
-            f"INPUT.MIN_SIZE_TRAIN is {sizes}: one size or more, such as (480, 640); 0 leaves "
-            "images as they are"
-        )
-    if keys.RANDOM_FLIP not in _FLIPS:
-        raise _none_of("RANDOM_FLIP", keys.RANDOM_FLIP, _FLIPS)
-    if keys.CROP.ENABLED:
-        check_crop(keys.CROP.TYPE, list(keys.CROP.SIZE))
-
-
-def check_crop(kind: str, size: list[float]) -> None:
-    """Raise ConfigError where INPUT.CROP.TYPE or SIZE is none, or one does not fit the other."""
-    if kind not in _CROP_TYPES:
-        raise _none_of("CROP.TYPE", kind, _CROP_TYPES)
-    absolute = kind.startswith("absolute")
-    fits = all(x >= 1 and x == int(x) if absolute else 0 < x <= 1 for x in size)
-    if len(size) != 2 or not fits:
-        wanted = "whole numbers of pixels, such as [384, 384]"
-        if not absolute:
-            wanted = "shares above 0 and at most 1, such as [0.5, 0.5]"
-        raise ConfigError(f'INPUT.CROP.SIZE is {size}: with CROP.TYPE "{kind}" it is two {wanted}')
-    if kind == "absolute_range" and size[0] > size[1]:
-        raise ConfigError(
-            f'INPUT.CROP.SIZE is {size}: with CROP.TYPE "{kind}" it is the smallest and the '
-            "largest side, such as [256, 512]"
-        )
-
-
-def _none_of(key: str, value: object, allowed: tuple[str, ...]) -> ConfigError:
-    listed = ", ".join(f'"{one}"' for one in allowed)
-    return ConfigError(f"INPUT.{key} is {value!r}: choose one of {listed}")
-
-
-FULL_MODEL = "full_model"  # a CLIP_TYPE beside Detectron2's own
-
-
-# Numbers that have to be so large.
-_AT_LEAST = {
-    "SOLVER": {
-        "MAX_ITER": 1,
-        "CHECKPOINT_PERIOD": 1,
-        "BASE_LR": 0,
-        "MOMENTUM": 0,
-        "WEIGHT_DECAY": 0,
-        "WARMUP_ITERS": 0,
-    },
-    "DATALOADER": {"NUM_WORKERS": 0},
-}
-
-
-_WARMUPS = ("constant", "linear")
-
-
-def check_training_keys(cfg: CfgNode) -> None:
-    """Raise ConfigError for the first key of a training whose value can not work."""
-    require_at_least(cfg, _AT_LEAST)
-    _check_batch(cfg)
-    _check_solver(cfg)
-    if cfg.DATALOADER.ON_ERROR not in ON_ERROR:
-        raise ConfigError(
-            f"DATALOADER.ON_ERROR is {cfg.DATALOADER.ON_ERROR!r}: {_one_of(ON_ERROR)}"
-        )
-    if cfg.TEST.VALIDATION_LOSS and not cfg.DATASETS.TEST:
-        raise ConfigError("TEST.VALIDATION_LOSS is True, but DATASETS.TEST is empty: name a set")
-    _check_watched(cfg, "TEST.BEST_CHECKPOINT", cfg.TEST.BEST_CHECKPOINT)
-    stopping = cfg.TEST.EARLY_STOPPING
-    _check_watched(cfg, "TEST.EARLY_STOPPING", stopping)
-    if stopping.PATIENCE < 1:
-        raise ConfigError(f"TEST.EARLY_STOPPING.PATIENCE is {stopping.PATIENCE}: 1 or more")
-    if stopping.METRIC and not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
-        raise ConfigError(
-            "TEST.EARLY_STOPPING.METRIC is set, but there is no evaluation before the end: "
-            f"TEST.EVAL_PERIOD is {cfg.TEST.EVAL_PERIOD}; choose 1 or more, and less than "
-            f"SOLVER.MAX_ITER, {cfg.SOLVER.MAX_ITER}"
-        )
-
-
-def check_reference_world_size(cfg: CfgNode) -> None:
-    """Raise ConfigError where Detectron2 can not scale a config to the number of processes."""
-    images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference < 0 or (reference and images % reference):
-        raise ConfigError(
-            f"SOLVER.REFERENCE_WORLD_SIZE is {reference}: the number of processes that "
-            f"SOLVER.IMS_PER_BATCH, {images}, was chosen for, which divides it; 0 scales nothing"
-        )
-
-
-def _check_batch(cfg: CfgNode) -> None:
-    steps, images = cfg.SOLVER.ACCUMULATION_STEPS, cfg.SOLVER.IMS_PER_BATCH
-    if steps < 1:
-        raise ConfigError(f"SOLVER.ACCUMULATION_STEPS is {steps}: 1 or more")
-    processes = comm.get_world_size()
-    if images < 1 or images % (steps * processes):
-        shared = f" in each of {processes} processes" if processes > 1 else ""
-        raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH is {images}, which SOLVER.ACCUMULATION_STEPS {steps}{shared} "
-            f"can not divide: choose a multiple of {steps * processes}"
-        )
-
-
-def _check_solver(cfg: CfgNode) -> None:
-    if cfg.SOLVER.WARMUP_METHOD not in _WARMUPS:
-        raise ConfigError(
-            f"SOLVER.WARMUP_METHOD is {cfg.SOLVER.WARMUP_METHOD!r}: {_one_of(_WARMUPS)}"
-        )
-    average = cfg.SOLVER.EMA
-    if not 0 <= average.DECAY < 1:
-        raise ConfigError(
-            f"SOLVER.EMA.DECAY is {average.DECAY}: 0 or more and less than 1, such as 0.999"
-        )
-    if average.ENABLED and cfg.TEST.PRECISE_BN.ENABLED:
-        raise ConfigError(
-            "SOLVER.EMA.ENABLED and TEST.PRECISE_BN.ENABLED are both set: precise statistics are "
-            "those of the weights, and not of their average; choose one"
-        )
-    clip = cfg.SOLVER.CLIP_GRADIENTS
-    types = (*(kind.value for kind in GradientClipType), FULL_MODEL)
-    if clip.ENABLED and clip.CLIP_TYPE not in types:
-        raise ConfigError(
-            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}: {_one_of(types)}"
-        )
-    if clip.ENABLED and not clip.CLIP_VALUE > 0:
-        raise ConfigError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {clip.CLIP_VALUE}: more than 0")
-
-
-def _check_watched(cfg: CfgNode, key: str, keys: CfgNode) -> None:
-    if keys.MODE not in ("max", "min"):
-        raise ConfigError(f'{key}.MODE is {keys.MODE!r}: choose "max" or "min"')
-    if not keys.METRIC:
-        return
-    if not cfg.DATASETS.TEST:
-        raise ConfigError(f"{key}.METRIC is set, but DATASETS.TEST is empty: name a set")
-    if "validation_loss" in keys.METRIC and not cfg.TEST.VALIDATION_LOSS:
-        raise ConfigError(
-            f"{key}.METRIC is {keys.METRIC!r}: set TEST.VALIDATION_LOSS True to compute it"
-        )
-
-
-def _one_of(values: tuple[str, ...]) -> str:
-    return "choose " + ", ".join(f'"{value}"' for value in values)

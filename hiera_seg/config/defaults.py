@@ -4,12 +4,16 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
 import copy
+import functools
 import inspect
 
 from detectron2.config import CfgNode as CN
 from detectron2.projects.deeplab import add_deeplab_config
 
 from hiera_seg.losses import HIERA_LOSSES
+
+# Keys of version 0.1 and their new names. `config.map_old_keys` moves their values, with a warning.
+OLD_KEYS: dict[str, str] = {}
 
 
 def add_defaults(cfg: CN) -> None:
@@ -193,6 +197,11 @@ def add_defaults(cfg: CN) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Exponential moving average of the weights, which is then what is evaluated.
     cfg.SOLVER.EMA = CN({"ENABLED": False, "DECAY": 0.999})
+
+    # Old keys: None unless a config file or command line of version 0.1 sets them.
+    for key in OLD_KEYS:
+        node, _, name = key.rpartition(".")
+        functools.reduce(getattr, node.split("."), cfg)[name] = None
 
 
 def _add_nodes_of_other_losses(hiera: CN) -> None:

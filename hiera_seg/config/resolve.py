@@ -1,15 +1,18 @@
-"""Resolve the class tree and the ignore label of a config."""
+"""Resolve the class tree, the ignore label and the renamed keys of a config."""
 
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
 
-
+import warnings
 from collections.abc import Iterable
 
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 
+from hiera_seg.config.checks import value_of
+from hiera_seg.config.defaults import OLD_KEYS, add_defaults
 from hiera_seg.errors import ConfigError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
 
@@ -71,3 +74,39 @@ def resolve_ignore_label(cfg: CN, hierarchy: Hierarchy) -> int:
         f"{hierarchy.paths[value]!r} of tree {hierarchy.name!r}; choose a value outside "
         f"[0, {hierarchy.num_nodes}), such as {WIDE_IGNORE_VALUE}"
     )
+
+
+def map_old_keys(cfg: CN, before: CN | None = None) -> CN:
+    """Move the values of renamed keys to their new names, with a warning.
+
+    Where both names were set, the new one has priority.
+
+    Args:
+        cfg: a config, which may be frozen; it is not changed.
+        before: the config before a file or options were merged into it; None means the defaults.
+
+    Returns:
+        `cfg` itself if it sets no old key, otherwise a copy in which all old keys are None.
+    """
+    found = {old: new for old, new in OLD_KEYS.items() if value_of(cfg, old) is not None}
+    if not found:
+        return cfg
+    if before is None:
+        before = get_cfg()
+        add_defaults(before)
+    frozen, cfg = cfg.is_frozen(), cfg.clone()
+    cfg.defrost()
+    for old, new in found.items():
+        warnings.warn(
+            f"config key {old} was renamed to {new}; please change it, because the old name will "
+            "be removed in the next version",
+            FutureWarning,
+            stacklevel=2,
+        )
+        value = value_of(cfg, new)
+        if value == value_of(before, new):
+            value = value_of(cfg, old)
+        cfg.merge_from_list([old, None, new, value])
+    if frozen:
+        cfg.freeze()
+    return cfg

@@ -12,7 +12,6 @@ from fvcore.transforms.transform import (
 )
 
 from hiera_seg.config import STOCK_IGNORE_VALUE
-from hiera_seg.config.checks import check_input_keys
 from hiera_seg.data.flips import mirrors
 from hiera_seg.data.labels import default_void
 from hiera_seg.errors import ConfigError
@@ -133,13 +132,11 @@ def build_augmentations(
         hierarchy: the tree of the labels.
 
     Raises:
-        ConfigError: a key of INPUT is invalid, such as COLOR_AUG_SSD with an image format without
-            colours.
+        ConfigError: COLOR_AUG_SSD with an image format that has no colours.
     """
     options = cfg.INPUT
     if not is_train:
         return [T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")]
-    check_input_keys(cfg)
     augmentations: list[T.Augmentation | Transform] = [
         T.ResizeShortestEdge(
             options.MIN_SIZE_TRAIN, options.MAX_SIZE_TRAIN, options.MIN_SIZE_TRAIN_SAMPLING
@@ -153,8 +150,8 @@ def build_augmentations(
     if options.COLOR_AUG_SSD:
         augmentations.append(_color_augmentation(options.FORMAT))
     if options.RANDOM_FLIP != "none":
-        vertical = options.RANDOM_FLIP == "vertical"
-        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+        directions = {name: options.RANDOM_FLIP == name for name in ("horizontal", "vertical")}
+        augmentations.append(T.RandomFlip(**directions))
     return augmentations
 
 

@@ -17,12 +17,7 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from hiera_seg.checkpoint import HieraCheckpointer
-from hiera_seg.config import resolve_hierarchy
-from hiera_seg.config.checks import (
-    check_input_keys,
-    check_reference_world_size,
-    check_training_keys,
-)
+from hiera_seg.config import check_config, resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.dataset_check import warn_of_absent_leaves
@@ -49,7 +44,6 @@ from hiera_seg.engine.writers import build_writers
 from hiera_seg.errors import ConfigError
 from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA, build_for_eval
-from hiera_seg.modeling.build import refusals_named
 from hiera_seg.report.run import check_reports, report_evaluation
 
 logger = logging.getLogger(__name__)
@@ -79,11 +73,6 @@ class ResumableLoader:
     """
 
     def __init__(self, cfg: CfgNode):
-        """
-        Raises:
-            ConfigError: a key of INPUT can not work.
-        """
-        check_input_keys(cfg)
         self.cfg = cfg
         self.seed = cfg.SEED
         self.start_position = 0
@@ -111,9 +100,8 @@ class HieraTrainer(DefaultTrainer):
         require_registered(cfg.DATASETS.TEST, "DATASETS.TEST")  # now, not after hours of training
         check_reports(cfg)
         TrainerBase.__init__(self)  # DefaultTrainer's own would build DDP for GPUs only
-        check_reference_world_size(cfg)
         cfg = with_seed(self.auto_scale_workers(cfg, comm.get_world_size()))
-        check_training_keys(cfg)
+        check_config(cfg)
         evaluators = self._check_test_sets(cfg)
         if cfg.TEST.BEST_CHECKPOINT.METRIC or cfg.TEST.EARLY_STOPPING.METRIC:
             check_metrics(cfg, evaluators)
@@ -349,20 +337,18 @@ class HieraTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        with refusals_named(cfg, "the model can not be built"):
-            return super().build_model(cfg)
+        check_config(cfg, "MODEL.")
+        return super().build_model(cfg)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        with refusals_named(cfg, "the optimizer can not be built"):
-            return build_optimizer(cfg, model)
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(
         cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        with refusals_named(cfg, "the schedule can not be built"):
-            return build_lr_scheduler(cfg, optimizer)
+        return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:

@@ -3,7 +3,7 @@
 Importing this package registers everything in Detectron2's registries.
 """
 
-import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.modeling.backbones import TimmBackbone, build_hiera_timm_backbone
 from hiera_seg.modeling.decode import NodeView, decode, decode_variant, decode_views
 from hiera_seg.modeling.heads import (

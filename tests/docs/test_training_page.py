@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.config.checks import check_training_keys
+from hiera_seg.config import check_config
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 
@@ -32,7 +32,7 @@ def test_the_keys_of_the_page_can_be_set_together():
     for block in blocks:
         cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(block)))
     cfg.DATASETS.TEST = ("hiera_camvid_val",)
-    check_training_keys(cfg)
+    check_config(cfg)
     assert cfg.SOLVER.EMA.ENABLED and cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.MAX == 10
 
 

@@ -9,7 +9,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import check_model_numbers, resolve_hierarchy, resolve_ignore_label
+from hiera_seg.config import check_config, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
@@ -91,7 +91,7 @@ class HieraMaskFormerHead(nn.Module):
         keys = cfg.MODEL.HIERA_SEG.MASK_FORMER
         hierarchy = resolve_hierarchy(cfg)
         ignore_value = resolve_ignore_label(cfg, hierarchy)
-        check_model_numbers(cfg)
+        check_config(cfg, "MODEL.")
         _check_keys(keys)
         if cfg.MODEL.HIERA_SEG.LOSSES:  # or a config would name losses that nothing computes
             raise ConfigError(

@@ -9,7 +9,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import check_model_numbers, resolve_hierarchy, resolve_ignore_label
+from hiera_seg.config import check_config, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.layers.sibling_adjustment import SiblingAdjustment
@@ -112,7 +112,7 @@ class HieraPixelHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        check_model_numbers(cfg)
+        check_config(cfg, "MODEL.")
         hierarchy = resolve_hierarchy(cfg)
         ignore_value = resolve_ignore_label(cfg, hierarchy)
         loss = build_hierarchical_loss(cfg, hierarchy, ignore_value)
