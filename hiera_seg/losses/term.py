@@ -55,6 +55,8 @@ class LossTerm(nn.Module):
     ):
         super().__init_subclass__()
         if function is None:
+            if without or defaults:
+                raise TypeError(f"{cls.__name__}: {[*without, *defaults]} need a `function`")
             return
         options = {
             name: parameter
@@ -94,7 +96,7 @@ class LossTerm(nn.Module):
     def check_options(self) -> None:
         """Raise what the function raises for the options, by calling it with an empty batch."""
         channels = self.hierarchy.num_nodes if self.needs == "logits" else 1
-        device = None if self.node_weights is None else self.node_weights.device
+        device = "cpu" if self.node_weights is None else self.node_weights.device
         labels = torch.zeros(0, 1, 1, dtype=torch.long, device=device)
         with torch.no_grad():
             self(torch.zeros(0, channels, 1, 1, device=device), labels)

@@ -242,6 +242,11 @@ def test_options_of_a_term_made_from_a_function(cityscapes, registry):
         HierarchicalLoss(cityscapes, [("scaled", 1.0, {"ramps": 1})])
 
 
+def test_options_without_a_function_are_an_error():
+    with pytest.raises(TypeError, match="Own: .*'gamma'.*`function`"):
+        type("Own", (LossTerm,), {}, gamma=2.0)
+
+
 def test_missing_inputs(cityscapes):
     logits, labels, _ = _batch()
     with pytest.raises(ValueError, match="'tree_triplet' needs embeddings"):

@@ -1,4 +1,4 @@
-"""What holds for every loss on node logits: checks, void, precision, layout, denominators."""
+"""What holds for every loss on node logits: checks, void, precision, strides, normalizers."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses import (
-    bce_loss,
+    HIERA_LOSSES,
     level_ce_loss,
     marginal_ce_loss,
     tree_min_loss,
@@ -20,7 +20,9 @@ def focal_tree_min_loss(*arguments, **options):
     return tree_min_loss(*arguments, gamma=2.0, **options)
 
 
-LOSSES = [tree_min_loss, focal_tree_min_loss, bce_loss, level_ce_loss, marginal_ce_loss]
+# All losses that average over pixels
+REGISTERED = {loss.function for _, loss in HIERA_LOSSES if loss.normalizer is not None}
+LOSSES = [focal_tree_min_loss, *sorted(REGISTERED, key=lambda function: function.__name__)]
 pytestmark = pytest.mark.parametrize("function", LOSSES, ids=lambda f: f.__name__)
 
 
