@@ -6,10 +6,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from hiera_seg.config.resolve import DATASET_PROJECTS, how_to_register
 from hiera_seg.data.flips import resolve_flip_pairs
 from hiera_seg.data.labels import LabelReader, default_void
 from hiera_seg.data.sources import DatasetSource
@@ -174,18 +176,25 @@ def require_registered(names: Iterable[str], where: str) -> None:
             raise ConfigError(
                 f"{where} names the dataset {name!r}, which is not registered"
                 + (f" (nearest: {', '.join(near)})" if near else "")
-                + "; import the module that registers it (tools: --import MODULE)"
+                + f"; {how_to_register([name])}"
             )
 
 
-def import_modules(modules: Iterable[str]) -> None:
+def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = None) -> None:
     """Import modules that register datasets, from the current folder too.
+
+    Args:
+        modules: names of modules.
+        tool: path of the script, if it is one of the repository's tools. The projects that lie
+            beside it and register datasets are imported as well.
 
     Raises:
         ConfigError: a module is not found.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if tool is not None:
+        modules = [*_projects_beside(tool), *modules]
     for module in modules:
         try:
             importlib.import_module(module)
@@ -194,6 +203,17 @@ def import_modules(modules: Iterable[str]) -> None:
                 f"--import {module}: {error.msg}; specify a module, without .py, that is in "
                 f"{os.getcwd()} or is installed"
             ) from error
+
+
+def _projects_beside(tool: str | os.PathLike) -> list[str]:
+    for repository in Path(tool).resolve().parents[1:3]:  # of tools/x.py, projects/NAME/x.py
+        names = DATASET_PROJECTS.values()
+        found = [name for name in names if (repository / name.replace(".", "/")).is_dir()]
+        if found:
+            if str(repository) not in sys.path:
+                sys.path.append(str(repository))
+            return found
+    return []
 
 
 def resolve_unscored(leaves: Iterable[str | int], hierarchy: Hierarchy) -> list[int]:
