@@ -127,7 +127,7 @@ def pair_files(
     if label_dir is None:
         records, no_label, no_image = [{"file_name": images[key]} for key in chosen], [], []
     else:
-        pairs = _match(chosen if split_file is None else images, labels)
+        pairs = _match(images, labels)
         records = [
             {"file_name": images[key], "sem_seg_file_name": labels[pairs[key]]}
             for key in chosen
@@ -147,10 +147,11 @@ def pair_files(
         if paths
     ]
     if parts:
-        hint = _suffix_question(no_label, labels.values()) if no_label else ""
+        where = f"images below {image_dir}"
+        if label_dir:
+            where += f", labels below {label_dir}, paired by name without file type"
         raise UnpairedFilesError(
-            f"{'; '.join(parts)} (images below {image_dir}, labels below {label_dir}, paired by "
-            f"name without file type){hint}",
+            f"{'; '.join(parts)} ({where}){_suffix_question(no_label, labels.values())}",
             records,
             missing + no_label + no_image,
         )

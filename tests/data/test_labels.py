@@ -318,3 +318,17 @@ def test_only_nodes_that_occur_must_be_in_the_other_tree(tree):
         LabelReader(tree, {1: "road", 2: "grass"}, name="mine").to_hierarchy(small, 255)
     for word in ("'mine'", "'ground/grass'", "tree 'toy'", "tree 'small'", "'ground/gras'"):
         assert word in str(error.value)
+
+
+def test_a_translated_reader_names_the_ids_of_its_own_files(tree):
+    larger = Hierarchy.from_dict({**tree.to_dict()["tree"], "more": ["x"]}, name="larger")
+    reader = LabelReader(tree, name="mine", exif="ignore").to_hierarchy(larger, 200)
+    assert (reader.name, reader.exif, reader.default_void) == ("mine", "ignore", 255)
+    assert reader.lookup(np.array([[0, 255]], np.uint8)).tolist() == [[larger["road"], 200]]
+    assert reader.unmapped(np.array([[0, 10, 255]])) == [10]
+    with pytest.raises(DatasetError, match=r"a\.png: ids \[10\] .* tree 'toy' .* \(0\.\.9"):
+        reader.lookup(np.array([[0, 10]], np.uint8), "a.png")
+    with pytest.raises(DatasetError, match="ignore_label 3"):
+        reader.to_hierarchy(larger, 3)
+    again = reader.to_hierarchy(tree, 255)
+    assert again.lookup(np.array([[0, 4, 255]], np.uint8)).tolist() == [[0, 4, 255]]
