@@ -16,9 +16,9 @@ from torch import nn
 from hiera_seg.engine.step import plain_model
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.modeling import HieraSegmentor
+from hiera_seg.modeling import HieraSegmentor, evaluation_mode
 from hiera_seg.modeling.heads.loss import training_iteration
-from hiera_seg.report.run import SamplePredictor, labels_alone, spread_over
+from hiera_seg.report.run import SamplePredictor, spread_over
 
 if TYPE_CHECKING:  # drawing needs OpenCV, which training does without
     from hiera_seg.report.images import ReportImage
@@ -107,8 +107,9 @@ class BatchStrips(HookBase):
         from hiera_seg.report.images import ReportImage
 
         image = convert_image_to_rgb(sample["image"].permute(1, 2, 0).cpu().numpy(), self._format)
-        with labels_alone(model):
-            result = model([{"image": sample["image"]}])[0]
+        with evaluation_mode(model):
+            options = model.decode_options.labels_only()
+            result = model.predict([sample["image"]], options)[0]
         return ReportImage(
             name=Path(sample.get("file_name", "image")).stem,
             image=image.astype(np.uint8),

@@ -15,6 +15,7 @@ from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
 from hiera_seg.errors import ConfigError
+from hiera_seg.modeling import evaluation_mode
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +45,12 @@ def validation_losses(
     loader = build_hiera_test_loader(records, mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
     logger.info(f"Losses on {dataset_name}, {len(records)} images")
     found = []
-    with _untouched_random_state(), _gives_losses(model), torch.no_grad():
+    with _untouched_random_state(), evaluation_mode(model):
         # A storage of its own: schedules and seeds of losses would read the training's iteration
         with EventStorage(start_iter=None):
             for index, batch in zip(loader.sampler, loader, strict=True):
                 seed_everything(seed, index)
-                losses = model(batch, counts=model.label_counts(batch))
+                losses = model.losses(batch, model.label_counts(batch))
                 found.append((index, {name: float(x) for name, x in losses.items()}))
     every = comm.gather(found)
     if not comm.is_main_process():
@@ -69,19 +70,6 @@ def check_can_validate(model: nn.Module) -> None:
             "TEST.VALIDATION_LOSS needs MODEL.META_ARCHITECTURE HieraSegmentor with a head of this "
             f"package; the model is a {type(model).__name__}"
         )
-
-
-@contextlib.contextmanager
-def _gives_losses(model: nn.Module) -> Iterator[None]:
-    """In it the model computes losses, while all that it is made of is in eval mode."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    model.training = model.sem_seg_head.training = True  # they alone choose losses or predictions
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextlib.contextmanager

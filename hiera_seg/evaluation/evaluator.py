@@ -23,8 +23,13 @@ from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.disk import replace_file, replace_text
 from hiera_seg.errors import DatasetError
+from hiera_seg.evaluation.selective import (
+    Calibration,
+    SelectivePrediction,
+    as_numpy,
+    is_complete,
+)
 from hiera_seg.evaluation.tables import report
-from hiera_seg.evaluation.trust import ScoreCounts, as_numpy
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
     HierarchyScores,
@@ -32,6 +37,7 @@ from hiera_seg.metrics import (
     collapse_direct,
     collapse_nodes,
     hierarchy_scores,
+    score_names,
 )
 from hiera_seg.modeling.paths import best_channel
 
@@ -98,16 +104,11 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
     @property
     def metric_names(self) -> list[str]:
-        """Names of all metrics, also of those that only some models and configs give."""
-        hierarchy = self._read_truth.hierarchy
-        counts = PathCounts(hierarchy, self._read_truth.ignore_label)
-        pixel = np.zeros((1, 1), np.int64)
-        levels = range(hierarchy.num_levels)
-        counts.add(pixel, pixel, [pixel + hierarchy.level_nodes(level)[0] for level in levels])
-        scores = hierarchy_scores(
-            counts, unscored=self._unscored, num_void_classes=self._num_void_classes
-        )
-        return [*scores.as_dict(), *self._score_counts.metric_names]
+        """Names of all metrics, including those that only some models and configs produce."""
+        names = score_names(self._read_truth.hierarchy)
+        if not self._unscored and not self._num_void_classes:
+            names.remove("mIoU_all")
+        return names + [name for part in self._confidence for name in part.metric_names]
 
     def check_files(self, *, images: bool = True, num_read: int = 8) -> None:
         """Check that an evaluation will find its files, before hours of training.
@@ -141,7 +142,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         """Forget all images, for a new round of evaluation."""
         hierarchy = self._read_truth.hierarchy
         self._counts = PathCounts(hierarchy, self._read_truth.ignore_label)
-        self._score_counts = ScoreCounts(hierarchy)
+        self._confidence = [SelectivePrediction(hierarchy), Calibration(hierarchy)]
         self._predictions: list[dict] = []
         self._nan_images = 0
 
@@ -176,7 +177,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             try:
                 labels, direct = self._read_output(output)
                 self._counts.add(labels, truth, direct)
-                self._score_counts.add(output, labels, truth)
+                for part in self._confidence:
+                    part.add(output, labels, truth)
                 self._nan_images += "hiera_nan_count" in output
             except ValueError as error:
                 raise ValueError(
@@ -214,8 +216,14 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 self._counts.num_direct_images,
                 self._counts.num_images,
             )
-        of_scores = self._score_counts.results(self._counts.num_images)
-        metrics = scores.as_dict() | of_scores.metrics
+        of_confidence: dict[str, float] = {}
+        files: dict[str, Any] = {}
+        for part in self._confidence:
+            files[part.file_name] = None
+            if is_complete(part, self._counts.num_images):
+                found, files[part.file_name] = part.results()
+                of_confidence |= found
+        metrics = scores.as_dict() | of_confidence
         # A training script of somebody else's sets up Detectron2's logger, and not ours.
         shown = logger if logger.hasHandlers() else logging.getLogger("detectron2.evaluation")
         shown.info(
@@ -225,17 +233,18 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             scores.hierarchy.name,
             self._counts.num_images,
             report(scores),
-            f"\n\n{of_scores}" if of_scores.metrics else "",
+            "\n\n" * bool(of_confidence)
+            + ", ".join(f"{name} {value:.2f} %" for name, value in of_confidence.items()),
         )
         if self._output_dir:
             self._write(scores, metrics)
-            saved = predictions if self._save_predictions else None
-            self._write_files({**of_scores.files, "hiera_predictions.json": saved})
+            files["hiera_predictions.json"] = predictions if self._save_predictions else None
+            self._write_files(files)
         return OrderedDict({self.task: metrics})
 
     def _sum_counts(self) -> None:
         """Replace this process's counts by those of all processes, by one reduction."""
-        vectors = [self._counts.vector, *self._score_counts.vectors]
+        vectors = [self._counts.vector, *(part.counts.vector for part in self._confidence)]
         total = _sum_over_processes(np.concatenate(vectors))
         ends = np.cumsum([len(vector) for vector in vectors])
         for vector, part in zip(vectors, np.split(total, ends[:-1]), strict=True):

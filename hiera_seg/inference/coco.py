@@ -60,7 +60,7 @@ class CocoResultWriter(AbstractContextManager):
 
         Args:
             file_name: of the image, or of the video that it is a frame of.
-            result: of the predictor: "hiera_labels", and "hiera_scores" where a region's score is
+            result: of the predictor: "hiera_labels", and "hiera_confidence" where a region's score is
                 to be the mean of its pixels' (else it is 1).
             extra: more to say about the image, such as ``frame_index``.
         """
@@ -89,7 +89,7 @@ class CocoResultWriter(AbstractContextManager):
     def _results(self, image_id: int, level: int, result: Mapping[str, Any]) -> list[str]:
         """The results of an image at a level, as json."""
         labels = _as_numpy(result["hiera_labels"][level])
-        scores = result.get("hiera_scores")
+        scores = result.get("hiera_confidence")
         means = {} if scores is None else _means(labels, _as_numpy(scores[level]))
         return [
             json.dumps(

@@ -92,7 +92,7 @@ def describe(segmentor: DeployedSegmentor, image_format: str) -> dict:
         "tree": tree.name,
         "image": f"uint8 (batch, 3, height, width), {image_format}",
         "outputs": segmentor.outputs.names,
-        "decode": segmentor.model.variant,
+        "decode": segmentor.options.variant,
         "levels": list(tree.level_names),
         "leaves": tree.num_leaves,
         "nodes": list(tree.paths),
@@ -199,7 +199,7 @@ def _predict(segmentor: DeployedSegmentor, images: Tensor) -> list[Tensor]:
 def _undecided(segmentor: DeployedSegmentor, images: Tensor, name: str) -> Tensor:
     """Where rounding may decide: bool (B, levels, H, W), the best scores all but tie."""
     scores = segmentor.scores(images)
-    tree, threshold = segmentor.model.hierarchy, segmentor.model.safe_depth
+    tree, threshold = segmentor.model.hierarchy, segmentor.options.min_confidence
     levels = [scores.at_level(level)[0] for level in range(tree.num_levels)]
     gaps = torch.stack([_gap(level) for level in levels])
     if name == "hiera_labels":

@@ -1,5 +1,6 @@
 """The predictor: a config and its weights as a function of images."""
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +18,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.weights import build_for_eval
-from hiera_seg.modeling import HieraSegmentor, NodeView
+from hiera_seg.modeling import DecodeOptions, HieraSegmentor, NodeView
 
 Image = np.ndarray | str | os.PathLike
 
@@ -72,6 +73,7 @@ class HieraPredictor:
         level: int | str | None = None,
         safe_depth: float | None = None,
         scores: bool = False,
+        options: DecodeOptions | None = None,
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Segment an image, or a list of images.
 
@@ -80,9 +82,10 @@ class HieraPredictor:
                 predictor takes it; or a batch: a list of these, of any sizes, or an array
                 (B, H, W, 3). Images that are padded to one size go through the network at once.
             level: of "labels": an index or a name; default: the finest.
-            safe_depth: stop at an inner node where the best child scores below this; default: as
-                the config says.
-            scores: also give the score of each label, as the decode variant makes it.
+            safe_depth: the minimum confidence: predict an inner node if its best child scores below
+                this; default: that of `options`.
+            scores: also return the score of each label, as defined by the decode variant.
+            options: how to decode; default: as configured.
 
         Returns:
             For an image a dict, for a list a list of them. Tensors are on the model's device:
@@ -90,7 +93,7 @@ class HieraPredictor:
             - "labels": int64 (H, W), the node ids at `level`;
             - "names": {node id: display name} of the nodes in "labels", the largest area first;
             - "scores": float (H, W), the score of each pixel's label at `level`, and
-              "hiera_scores", such a map for every level; where `scores` asks for them;
+              "hiera_confidence", such a map per level; with `scores`;
             - "sem_seg", "hiera_labels", "hiera_labels_direct": what the model gives, see
               :class:`~hiera_seg.modeling.HieraSegmentor`; which of them, TEST.OUTPUT and
               TEST.DIRECT decide. With TEST.OUTPUT "scores" there are no labels and no names.
@@ -101,26 +104,29 @@ class HieraPredictor:
             ValueError: an array that is no image; or `level`, `safe_depth` or `scores` of a model
                 whose TEST.OUTPUT is "scores".
         """
-        if self.model.output == "scores" and (scores or (level, safe_depth) != (None, None)):
+        options = options or self.model.decode_options
+        if options.output == "scores" and (scores or (level, safe_depth) != (None, None)):
             raise ValueError(
                 "level, safe_depth and scores are of label maps, but MODEL.HIERA_SEG.TEST.OUTPUT "
                 "is 'scores': set it to 'both' or 'labels'"
             )
         level = -1 if level is None else self.hierarchy.level_index(level)
-        changes: dict[str, Any] = {} if safe_depth is None else {"safe_depth": safe_depth}
+        if safe_depth is not None:
+            options = dataclasses.replace(options, min_confidence=safe_depth)
         if scores:
-            changes["path_scores"] = True
+            options = dataclasses.replace(options, confidence=True)
         single = isinstance(images, str | os.PathLike) or not isinstance(images, Iterable)
         single = single or (isinstance(images, np.ndarray) and images.ndim != 4)
         arrays = [self._read(image) for image in ([images] if single else images)]
         results = []
         for image, views in zip(arrays, self._views(arrays), strict=True):
-            result = self.model.decode(views, image.shape[:2], **changes)
+            result = self.model.decode(views, image.shape[:2], options)
             if "hiera_labels" in result:
                 result["labels"] = result["hiera_labels"][level].long()
                 result["names"] = self._names(result["labels"])
-            if "hiera_scores" in result:
-                result["scores"] = result["hiera_scores"][level]
+            if "hiera_confidence" in result:
+                result["scores"] = result["hiera_confidence"][level]
+                result["hiera_scores"] = result["hiera_confidence"]  # its name in 0.1, until 0.3
             results.append(result)
         return results[0] if single else results
 

@@ -3,8 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from hiera_seg.errors import ConfigError, DatasetError, HierarchyError
 from hiera_seg.evaluation import evaluation_folder
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import HieraPredictor
-from hiera_seg.modeling import HieraSegmentor
+from hiera_seg.modeling import HieraSegmentor, evaluation_mode
 from hiera_seg.modeling.heads.loss import training_iteration
 
 if TYPE_CHECKING:  # drawing needs OpenCV, which training does without
@@ -61,6 +60,7 @@ class SamplePredictor:
         was_training = model.training
         self._predict = HieraPredictor(cfg, model)
         model.train(was_training)  # it goes on with training afterwards
+        self._options = model.decode_options.labels_only()
         self._read_image = ImageReader.from_config(cfg, "RGB")
         self._read_truth = None
         meta = MetadataCatalog.get(dataset_name)
@@ -85,9 +85,11 @@ class SamplePredictor:
             truth_file = record["sem_seg_file_name"]
             truth = self._read_truth(truth_file)
             check_same_size(file_name, image.shape[:2], truth_file, truth.shape)
-        with labels_alone(self._predict.model):
-            result = self._predict(np.ascontiguousarray(image[:, :, ::-1]), scores=True)
-        scores = result["hiera_scores"]
+        with evaluation_mode(self._predict.model):
+            result = self._predict(
+                np.ascontiguousarray(image[:, :, ::-1]), options=self._options, scores=True
+            )
+        scores = result["hiera_confidence"]
         return ReportImage(
             name=Path(file_name).name,
             image=image,
@@ -95,26 +97,6 @@ class SamplePredictor:
             truth=truth,
             scores=torch.stack(list(scores)).float().cpu().numpy(),
         )
-
-
-@contextmanager
-def labels_alone(model: HieraSegmentor) -> Iterator[None]:
-    """Let a model predict, in eval, the labels of paths and nothing that costs more."""
-    wanted = {"output": "labels", "direct": False, "path_scores": False, "walk": False}
-    before = {name: getattr(model, name) for name in wanted}
-    was_training = model.training
-    try:
-        for name, value in wanted.items():
-            setattr(model, name, value)
-        model.eval()
-        # In full precision, as in a test; and in older versions of torch what autocast keeps of a
-        # prediction without gradients would cost a step around it those of all weights
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            yield
-    finally:
-        for name, value in before.items():
-            setattr(model, name, value)
-        model.train(was_training)
 
 
 def check_reports(cfg: CfgNode) -> None:

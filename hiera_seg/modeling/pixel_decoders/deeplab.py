@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS, PixelFeatures
 
 GROUPS = 32  # of Detectron2's "GN"
 
@@ -78,18 +78,17 @@ class DeepLabV3PlusDecoder(nn.Module):
             "use_depthwise_separable_conv": keys.USE_DEPTHWISE_SEPARABLE_CONV,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode backbone features.
 
         Args:
             features: (B, C, h, w) float by name, one for each of ``in_features``.
 
         Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
-            read, coarse to fine.
+            The multi-scale features are the features read.
         """
         multi_scale = [features[name] for name in reversed(self.in_features)]
-        return self.head.layers(features), None, multi_scale
+        return PixelFeatures(self.head.layers(features), multi_scale[0], multi_scale)
 
 
 def _check_deeplab_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:

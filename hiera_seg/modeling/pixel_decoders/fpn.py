@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS, PixelFeatures
 
 
 class FPNDecoder(nn.Module):
@@ -71,15 +71,14 @@ class FPNDecoder(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode backbone features.
 
         Args:
             features: (B, C, h, w) float by name, one for each of ``in_features``.
 
         Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
-            read, coarse to fine.
+            The multi-scale features are the features read.
         """
         total = None
         for name, layers in zip(self.in_features, self.head.scale_heads, strict=True):
@@ -90,7 +89,8 @@ class FPNDecoder(nn.Module):
             # A copy where the sizes agree; asking first would tie an exported file to sizes
             x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=False)
             total = total + x
-        return total, None, [features[name] for name in reversed(self.in_features)]
+        multi_scale = [features[name] for name in reversed(self.in_features)]
+        return PixelFeatures(total, multi_scale[0], multi_scale)
 
 
 @HIERA_PIXEL_DECODERS.register()

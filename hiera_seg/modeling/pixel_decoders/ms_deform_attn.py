@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from hiera_seg.errors import ConfigError
 from hiera_seg.layers import MultiScaleDeformableAttention, sine_positions
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS, PixelFeatures
 
 GROUPS = 32  # of the group norms
 
@@ -143,15 +143,14 @@ class MSDeformAttnDecoder(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode backbone features.
 
         Args:
             features: (B, C, h, w) float by name, one for each of ``in_features``.
 
         Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the encoder's maps,
-            coarse to fine.
+            The multi-scale features are the encoder's maps.
         """
         finest, *coarse = self.in_features
         maps = [
@@ -163,7 +162,7 @@ class MSDeformAttnDecoder(nn.Module):
         above = F.interpolate(
             maps[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False
         )
-        return self.mask_features(self.smooth(lateral + above)), None, maps
+        return PixelFeatures(self.mask_features(self.smooth(lateral + above)), maps[0], maps)
 
     def _encode(self, maps: list[Tensor]) -> list[Tensor]:
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS, PixelFeatures
 from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu
 
 REGIONS = ("node", "leaf")
@@ -97,18 +97,18 @@ class OCRDecoder(nn.Module):
             "norm": head.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode backbone features.
 
         Args:
             features: (B, C, h, w) float by name, one for each of ``in_features``.
 
         Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
-            read, coarse to fine.
+            The multi-scale features are the features read.
         """
         pixels, _ = self.forward_with_regions(features)
-        return pixels, None, [features[name] for name in reversed(self.in_features)]
+        multi_scale = [features[name] for name in reversed(self.in_features)]
+        return PixelFeatures(pixels, multi_scale[0], multi_scale)
 
     def forward_with_regions(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Decode backbone features, and give the logits of soft regions beside.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS, PixelFeatures
 from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu, separable_conv
 
 
@@ -85,15 +85,14 @@ class SeparableASPPDecoder(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode backbone features.
 
         Args:
             features: (B, C, h, w) float by name, one for each of ``in_features``.
 
         Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
-            read, coarse to fine.
+            The multi-scale features are the features read.
         """
         fine, coarse = (features[name] for name in self.in_features)
         pooled = _pooled(self.pool, coarse).expand(-1, -1, *coarse.shape[-2:])
@@ -101,7 +100,7 @@ class SeparableASPPDecoder(nn.Module):
         projected = self.project(fine)
         x = F.interpolate(x, projected.shape[-2:], mode="bilinear", align_corners=False)
         x = self.fuse(torch.cat([x, projected], dim=1))
-        return self.dropout(x), None, [coarse, fine]
+        return PixelFeatures(self.dropout(x), coarse, [coarse, fine])
 
 
 @HIERA_PIXEL_DECODERS.register()

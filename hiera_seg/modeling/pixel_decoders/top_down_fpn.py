@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS, PixelFeatures
 from hiera_seg.modeling.pixel_decoders.ms_deform_attn import check_feature_keys
 
 
@@ -66,15 +66,14 @@ class TopDownFPNDecoder(nn.Module):
             )
         return {"input_shape": shapes, "conv_dims": keys.CONVS_DIM, "norm": keys.NORM}
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
         """Decode backbone features.
 
         Args:
             features: (B, C, h, w) float by name, one for each of ``in_features``.
 
         Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the smoothed maps
-            of all features but the finest, coarse to fine.
+            The multi-scale features are the smoothed maps of all features but the finest.
         """
         maps: list[Tensor] = []
         for name in reversed(self.in_features):
@@ -84,7 +83,7 @@ class TopDownFPNDecoder(nn.Module):
                     maps[-1], size=x.shape[-2:], mode="bilinear", align_corners=False
                 )
             maps.append(self.smooths[name](x))
-        return self.mask_features(maps[-1]), None, maps[:-1]
+        return PixelFeatures(self.mask_features(maps[-1]), maps[0], maps[:-1])
 
 
 @HIERA_PIXEL_DECODERS.register()
