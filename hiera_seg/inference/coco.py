@@ -60,8 +60,8 @@ class CocoResultWriter(AbstractContextManager):
 
         Args:
             file_name: of the image, or of the video that it is a frame of.
-            result: of the predictor: "hiera_labels", and "hiera_confidence" where a region's score is
-                to be the mean of its pixels' (else it is 1).
+            result: of the predictor: "hiera_labels", and optionally "hiera_confidence", whose mean
+                over a region is its score (default 1).
             extra: more to say about the image, such as ``frame_index``.
         """
         image_id = len(self._images) + 1

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from hiera_seg.errors import ConfigError
 
+GROUPS = 32  # of Detectron2's "GN"
+
 HIERA_PIXEL_DECODERS = Registry("HIERA_PIXEL_DECODERS")
 HIERA_PIXEL_DECODERS.__doc__ = """
 Builders ``(cfg, input_shape) -> nn.Module`` of pixel decoders. A pixel decoder has
@@ -66,3 +68,29 @@ def build_pixel_decoder(
         known = ", ".join(sorted(known for known, _ in HIERA_PIXEL_DECODERS))
         raise ConfigError(f"{key} is {name!r}; choose one of: {known}")
     return HIERA_PIXEL_DECODERS.get(name)(cfg, input_shape)
+
+
+def check_common_stride(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
+    """Raise ConfigError unless MODEL.SEM_SEG_HEAD.COMMON_STRIDE is the finest feature's stride."""
+    stride = min(shape.stride for shape in shapes.values())
+    if keys.COMMON_STRIDE != stride:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; set it to the stride of "
+            f"the finest of the features {list(shapes)}, which is {stride}"
+        )
+
+
+def check_group_norm(keys: CfgNode, channels: dict[str, int] | None = None) -> None:
+    """Raise ConfigError if MODEL.SEM_SEG_HEAD.NORM is "GN" and a layer has unsuitable channels.
+
+    Args:
+        keys: the node MODEL.SEM_SEG_HEAD.
+        channels: of each layer with a norm, by config key; None: never suitable.
+    """
+    if keys.NORM != "GN" or channels is not None and not any(n % GROUPS for n in channels.values()):
+        return
+    found = "".join(f"; {key} is {value}" for key, value in (channels or {}).items())
+    raise ConfigError(
+        f"MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs multiples of {GROUPS} channels in every "
+        f"layer{found}; set NORM to BN or SyncBN"
+    )
