@@ -1,4 +1,4 @@
-"""Tensor operations that know a class tree but no config, and others that networks need."""
+"""Tensor operations on class trees, and layers of networks; nothing here reads a config."""
 
 from hiera_seg.layers.deformable_attention import (
     MultiScaleDeformableAttention,
@@ -8,6 +8,7 @@ from hiera_seg.layers.point_sampling import Points, draw_points, draw_uncertain_
 from hiera_seg.layers.positions import sine_positions
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, mean_scores, node_scores
 from hiera_seg.layers.sibling_adjustment import SiblingAdjustment, sibling_shares
+from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.layers.tree_ops import (
     ancestor_min,
     descendant_max,
@@ -22,6 +23,7 @@ __all__ = [
     "NodeOutput",
     "Points",
     "SiblingAdjustment",
+    "TreeIndex",
     "ancestor_min",
     "descendant_max",
     "draw_points",

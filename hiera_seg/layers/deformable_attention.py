@@ -1,7 +1,7 @@
-"""Multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021) in plain PyTorch.
+"""Implement multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021) in PyTorch.
 
-A query reads a few points of each of several feature maps instead of all their positions. Written
-with ``grid_sample``, it needs no compiled operator and runs wherever PyTorch does.
+Each query reads a few points of each of several feature maps instead of all positions. It uses
+``grid_sample`` and needs no compiled operator.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Size = tuple[int, int]
 def multi_scale_deformable_attention(
     values: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Weighted sum, for each query and head, of feature maps read at that query's own points.
+    """Sum feature maps at the points of each query and head, with weights.
 
     With maps ``V_l``, points ``x_lp`` and weights ``a_lp`` the result of a query is the sum over
     levels l and points p of ``a_lp V_l(x_lp)``, where ``V_l(x)`` interpolates bilinearly between
-    the centres of pixels and what lies outside of the map is 0.
+    the centres of pixels and is 0 outside of the map.
 
     Args:
         values: (B, S, M, D) float, the maps of all levels, each row by row, one after the other,
             for M heads of D channels.
-        sizes: (height, width) of each level; plain integers, so that a trace holds no data
-            dependent shape. Their products sum to S.
+        sizes: (height, width) of each level, plain integers, so that a trace has no
+            data-dependent shape. Their products sum to S.
         locations: (B, Q, M, L, P, 2) float, (x, y) of the points: (0, 0) is the top left corner of
             a map, (1, 1) the bottom right one. Points may lie outside.
         weights: (B, Q, M, L, P) float.
@@ -38,14 +38,14 @@ def multi_scale_deformable_attention(
         (B, Q, M * D) of the dtype of ``values``. Half precision is interpolated in float32.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: the shapes do not fit together.
     """
-    if not torch.jit.is_tracing():  # where comparing sizes would write this batch's into the trace
+    if not torch.jit.is_tracing():  # tracing would record the comparison of this batch's sizes
         _check_shapes(values, sizes, locations, weights)
     batch, _, heads, channels = values.shape
     queries = locations.shape[1]
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    # To grid_sample's coordinates, where -1 and 1 are the borders of the map
+    # In grid_sample's coordinates, -1 and 1 are the borders of the map
     grids = (2 * locations.to(dtype) - 1).transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P, 2)
     weights = weights.to(dtype).transpose(1, 2).reshape(batch * heads, 1, queries, -1)
 
@@ -71,19 +71,19 @@ def multi_scale_deformable_attention(
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Queries read feature maps at points and with weights that they choose themselves."""
+    """Attention whose points and weights are linear functions of the queries."""
 
     def __init__(self, dim: int, *, num_heads: int = 8, num_levels: int = 3, num_points: int = 4):
         """
         Args:
-            dim: channels of queries, maps and result.
-            num_heads: divides ``dim``.
-            num_levels: feature maps to read.
-            num_points: points a head reads of each of them.
+            dim: channels of queries, maps and output.
+            num_heads: number of heads, a divisor of ``dim``.
+            num_levels: number of feature maps.
+            num_points: points per head and feature map.
         """
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"dim {dim} is no multiple of num_heads {num_heads}")
+            raise ValueError(f"dim is {dim}; it must be a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
         self.num_levels = num_levels
         self.num_points = num_points
@@ -95,7 +95,7 @@ class MultiScaleDeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Head m looks in the direction of angle 2 pi m / M, its p-th point p pixels away."""
+        """Initialize: the p-th point of head m lies p pixels away at the angle 2 pi m / M."""
         angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         directions = torch.stack([angles.cos(), angles.sin()], -1)
         directions = directions / directions.abs().amax(-1, keepdim=True)  # onto a square
@@ -117,7 +117,7 @@ class MultiScaleDeformableAttention(nn.Module):
         """
         Args:
             queries: (B, Q, dim) float.
-            reference: (Q, 2) float, (x, y) in [0, 1], from where the offsets of a query count.
+            reference: (Q, 2) float, (x, y) in [0, 1], the origin of the offsets of each query.
             values: (B, S, dim) float, the maps of all levels, each row by row.
             sizes: (height, width) of each level.
 
@@ -126,7 +126,7 @@ class MultiScaleDeformableAttention(nn.Module):
         """
         batch, num_queries, _ = queries.shape
         grouped = (batch, num_queries, self.num_heads, self.num_levels, self.num_points)
-        # Offsets are pixels of their level
+        # Offsets are in pixels of their level
         extent = reference.new_tensor([[width, height] for height, width in sizes])
         offsets = self.offsets(queries).view(*grouped, 2) / extent[:, None]
         locations = reference[:, None, None, None] + offsets

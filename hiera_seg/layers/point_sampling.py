@@ -1,7 +1,7 @@
-"""Points of label maps and masks: drawn where labels are valid and where a mask is undecided.
+"""Sample points where labels are valid and where masks are uncertain.
 
-A loss on a few thousand points costs a fraction of one on all pixels and learns as much (Kirillov
-et al., PointRend, CVPR 2020; Cheng et al., Mask2Former, CVPR 2022).
+A loss on a few thousand points costs a fraction of a loss on all pixels and trains as well
+(Kirillov et al., PointRend, CVPR 2020; Cheng et al., Mask2Former, CVPR 2022).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Points(NamedTuple):
     Attributes:
         xy: (..., P, 2) float32; (0, 0) is the top left corner of the image, (1, 1) the bottom
             right one.
-        pixel: int64 (..., P), the pixel that each lies in, counted row by row.
+        pixel: int64 (..., P), the index of the pixel of each point, row by row.
     """
 
     xy: Tensor
@@ -33,7 +33,7 @@ def draw_points(
 
     Args:
         valid: bool (H, W), at least one True.
-        shape: how many to draw.
+        shape: shape of the result, without coordinates.
         generator: on the device of ``valid``; None for PyTorch's own.
 
     Returns:
@@ -55,7 +55,7 @@ def draw_points(
 
 
 def sample_maps(maps: Tensor, xy: Tensor) -> Tensor:
-    """Read maps at points, bilinearly between the centres of pixels, constant beyond the outermost.
+    """Interpolate maps at points, bilinearly between pixel centres and constant at the border.
 
     Args:
         maps: (B, C, h, w) float. Half precision is interpolated in float32.
@@ -67,7 +67,7 @@ def sample_maps(maps: Tensor, xy: Tensor) -> Tensor:
     dtype = torch.float64 if maps.dtype == torch.float64 else torch.float32
     with torch.autocast(maps.device.type, enabled=False):
         grid = (2 * xy.to(dtype) - 1)[:, None]
-        # Zeros beyond the border would halve the logits of points along it
+        # Zero padding would halve the logits of points at the border
         found = F.grid_sample(maps.to(dtype), grid, padding_mode="border", align_corners=False)
     return found[:, :, 0]
 
@@ -82,15 +82,15 @@ def draw_uncertain_points(
     importance_ratio: float = 0.75,
     generator: torch.Generator | None = None,
 ) -> Points:
-    """Draw points for each of some masks of one image, more of them where its logit is near 0.
+    """Draw points for each mask of one image, more of them where the logit is near 0.
 
     ``oversample_ratio * num_points`` candidates are drawn uniformly over the valid area; the share
     ``importance_ratio`` of the result are those of lowest absolute logit, the rest is uniform.
 
     Args:
-        mask_logits: (K, h, w) float, of any size that covers the image.
+        mask_logits: (K, h, w) float, of any size, covering the image.
         valid: bool (H, W), at least one True.
-        num_points: P.
+        num_points: P, points per mask.
         oversample_ratio: 1 or more.
         importance_ratio: in [0, 1].
         generator: on the device of ``valid``; None for PyTorch's own.
@@ -100,8 +100,8 @@ def draw_uncertain_points(
     """
     if oversample_ratio < 1 or not 0 <= importance_ratio <= 1:
         raise ValueError(
-            f"oversample_ratio is {oversample_ratio}, importance_ratio {importance_ratio}; needed "
-            "are 1 or more and a number from 0 to 1"
+            f"oversample_ratio is {oversample_ratio} and importance_ratio {importance_ratio}; they "
+            "must be 1 or more and between 0 and 1"
         )
     masks = len(mask_logits)
     important = int(importance_ratio * num_points)

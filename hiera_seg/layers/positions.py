@@ -1,4 +1,4 @@
-"""Where a feature is, as a vector that attention can compare."""
+"""Encode the positions of a feature map as vectors for attention."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor
 def sine_positions(
     height: int, width: int, channels: int, *, device: torch.device | str | None = None
 ) -> Tensor:
-    """Sines and cosines of the row, then of the column, of each position of a map.
+    """Return sines and cosines of the row, then of the column, of each position of a map.
 
     Rows and columns are counted from 1 and scaled to (0, 2 pi] (Carion et al., DETR, ECCV 2020,
     with its normalised positions). For one coordinate the channels 2k and 2k + 1 are the sine and
     cosine at wavelength ``10000^(4k / channels)``.
 
     Args:
-        height: of the map.
-        width: of the map.
-        channels: a multiple of 4.
+        height: rows of the map.
+        width: columns of the map.
+        channels: length of a vector, a multiple of 4.
 
     Returns:
         float32 (height * width, channels), row by row.
 
     Raises:
-        ValueError: ``channels`` is no multiple of 4.
+        ValueError: ``channels`` is not a multiple of 4.
     """
     if channels % 4:
-        raise ValueError(f"channels is {channels}; sine positions need a multiple of 4")
+        raise ValueError(f"channels is {channels}; it must be a multiple of 4")
     pairs = torch.arange(channels // 4, dtype=torch.float32, device=device)
     wavelength = 10000 ** (pairs * (4 / channels))
 

@@ -1,10 +1,10 @@
-"""From what a head puts out per node to scores: the only place that makes scores of node outputs.
+"""Convert head outputs (logits or query scores) to per-node and per-leaf scores.
 
-A *variant* says what the outputs mean. It fixes three things at once: the score of a node standing
-at a level (which direct labels and the safe depth read), and the score of a leaf (whose best one
-gives a pixel its path). With logit ``z_v``, ``s_v = sigmoid(z_v)`` and ``a_l(v)`` the node that
-stands for leaf ``v`` at level ``l`` (its ancestor of depth ``l``; ``v`` itself below its depth, so
-that deep leaves have no advantage):
+This is the only module that does so. A *variant* names what the outputs mean. It fixes the score of
+a node standing at a level, which direct labels and the safe depth read, and the score of a leaf:
+the best leaf gives a pixel its path. With logit ``z_v``, ``s_v = sigmoid(z_v)`` and ``a_l(v)`` the
+node that stands for leaf ``v`` at level ``l`` (its ancestor of depth ``l``; ``v`` itself below its
+depth, so that deep leaves have no advantage):
 
 ============== ================================================ ==============================
 variant        score of node v standing at level l              score of leaf v
@@ -19,7 +19,7 @@ marginal       sum over the leaves below v of the softmax of z  softmax of z ove
 ============== ================================================ ==============================
 
 marginal_path_sum scores nodes as marginal does, and a leaf by the sum over levels of that at
-``a_l(v)``: where no part of a person is probable by itself but a person is, it says a part.
+``a_l(v)``: if no part of a person is probable by itself but a person is, it predicts a part.
 
 In level_softmax a shallow leaf takes part in the softmax of every deeper level, so it has a score
 of its own at each of them.
@@ -28,14 +28,14 @@ of its own at each of them.
 import copy
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.layers.tree_ops import NodeIds, node_ids, path_sum, sum_over_leaves, take_nodes
+from hiera_seg.layers.tree_index import TreeIndex, take_nodes
+from hiera_seg.layers.tree_ops import path_sum, sum_over_leaves
 
 DECODE_VARIANTS = (
     "path_sum",
@@ -46,17 +46,17 @@ DECODE_VARIANTS = (
     "marginal",
     "marginal_path_sum",
 )
-# What query heads allow: their scores may exceed 1 and are no logits, so that neither a softmax
-# over them nor a product of them means anything.
+# Scores of query heads may exceed 1 and are no logits: neither a softmax over them nor a product of
+# them has a meaning.
 SCORE_VARIANTS = ("path_sum", "leaf")
 _KINDS = {"logits": DECODE_VARIANTS, "scores": SCORE_VARIANTS}
 
 
 class NodeOutput(NamedTuple):
-    """What a head says about every node at every position.
+    """The output of a head: one value per node and position.
 
     Attributes:
-        values: (B, N, h, w) float, one channel a node in the tree's numbering.
+        values: (B, N, h, w) float, one channel per node in the tree's numbering.
         kind: "logits" (pixel heads) or "scores" (query heads; not negative, may exceed 1).
     """
 
@@ -65,7 +65,7 @@ class NodeOutput(NamedTuple):
 
 
 def check_variant(variant: str, kind: str) -> None:
-    """Check that outputs of a kind can be decoded by a variant.
+    """Check that a variant can decode outputs of a kind.
 
     Raises:
         ValueError: unknown kind, unknown variant, or a variant that the kind does not allow.
@@ -76,22 +76,22 @@ def check_variant(variant: str, kind: str) -> None:
         raise ValueError(f"unknown decode variant {variant!r}; it must be one of {DECODE_VARIANTS}")
     if variant not in _KINDS[kind]:
         raise ValueError(
-            f"decode variant {variant!r} needs logits, but the head puts out kind {kind!r} (query "
-            f"heads do; such scores may exceed 1): choose one of {_KINDS[kind]}"
+            f"decode variant {variant!r} needs logits, but the output of the head is of kind "
+            f"{kind!r} (query heads; such scores may exceed 1); choose one of {_KINDS[kind]}"
         )
 
 
 class NodeScores:
-    """Scores of nodes at their levels and of leaves; made by `node_scores`."""
+    """The scores of nodes at their levels and of leaves; made by `node_scores`."""
 
     def __init__(self, values: Tensor, hierarchy: Hierarchy, variant: str):
         self._hierarchy = hierarchy
-        self._tables = _levels(hierarchy, values.device)
+        self._tables = TreeIndex.of(hierarchy, values.device).levels
         self._variant = variant
-        self._nodes: Tensor | None = None  # (B, N, H, W), but for level_softmax
-        self._levels: list[Tensor] | None = None  # of level_softmax alone
-        self._log_nodes: Tensor | None = None  # of path_product alone
-        self._leaves: Tensor | None = None  # of marginal alone
+        self._nodes: Tensor | None = None  # (B, N, H, W); None for level_softmax
+        self._levels: list[Tensor] | None = None  # for level_softmax only
+        self._log_nodes: Tensor | None = None  # for path_product only
+        self._leaves: Tensor | None = None  # for marginal only
         if variant == "level_softmax":
             self._levels = [take_nodes(values, t.nodes, 1).softmax(1) for t in self._tables]
         elif variant == "joint_softmax":
@@ -107,7 +107,7 @@ class NodeScores:
             self._nodes = values
 
     def at_level(self, level: int) -> Tensor:
-        """Scores of the nodes standing at a level.
+        """Return the scores of the nodes standing at a level.
 
         Args:
             level: index of the level, 0 = coarsest.
@@ -117,7 +117,7 @@ class NodeScores:
         """
         if self._levels is not None:
             return self._levels[level]
-        if self._nodes is None:  # summed or exponentiated only when somebody asks
+        if self._nodes is None:  # computed only when needed
             if self._leaves is not None:
                 self._nodes = sum_over_leaves(self._leaves, self._hierarchy, dim=1)
             else:
@@ -125,9 +125,9 @@ class NodeScores:
         return take_nodes(self._nodes, self._tables[level].nodes, 1)
 
     def leaf_ranking(self) -> Tensor:
-        """(B, L, H, W) values that order the leaves as their scores do.
+        """Return (B, L, H, W) values that order the leaves as their scores do.
 
-        They are the scores themselves, but for path_product: their logarithms, which do not
+        These are the scores themselves, except for path_product: their logarithms, which do not
         underflow where every node of every path is improbable.
         """
         if self._levels is not None:
@@ -143,20 +143,20 @@ class NodeScores:
         return path_sum(values, self._hierarchy, dim=1)
 
     def leaves(self) -> Tensor:
-        """(B, L, H, W) scores of the leaves; their maximum picks a pixel's path."""
+        """Return the scores (B, L, H, W) of the leaves; the best leaf gives a pixel its path."""
         ranking = self.leaf_ranking()
         return ranking if self._log_nodes is None else ranking.exp()
 
 
 def mean_scores(scores: Sequence[NodeScores]) -> NodeScores:
-    """The mean of what several outputs say about the same pixels: of probabilities, not logits.
+    """Average several outputs for the same pixels: their probabilities, not their logits.
 
     Args:
         scores: of one tree and one variant, all of one size; not changed.
 
     Returns:
-        `NodeScores` in which every node has the mean of its scores. A leaf's score is made of
-        these means as the variant makes it of scores.
+        `NodeScores` in which every node has the mean of its scores. The score of a leaf is
+        computed from these means as the variant computes it from scores.
     """
     first = scores[0]
     if len(scores) == 1:
@@ -178,18 +178,18 @@ def mean_scores(scores: Sequence[NodeScores]) -> NodeScores:
 
 
 def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeScores:
-    """Make the scores of all nodes and leaves of a head's output.
+    """Compute the scores of all nodes and leaves from the output of a head.
 
     Args:
-        output: values (B, N, H, W); half precision is computed in float32, float64 stays.
+        output: values (B, N, H, W); half precision is computed in float32, float64 in float64.
         hierarchy: the tree whose numbering the channels follow.
-        variant: one of `DECODE_VARIANTS`, see the head of this module.
+        variant: one of `DECODE_VARIANTS`, see the docstring of this module.
 
     Returns:
         `NodeScores`: ``at_level(level)`` and ``leaves()``.
 
     Raises:
-        ValueError: a variant unknown or not allowed for the kind, or channels that are not the
+        ValueError: the variant is unknown or not allowed for the kind, or the channels are not the
             nodes of the tree.
     """
     check_variant(variant, output.kind)
@@ -197,28 +197,10 @@ def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeS
     if values.dim() != 4 or values.shape[1] != hierarchy.num_nodes:
         raise ValueError(
             f"node values have shape {tuple(values.shape)}; tree {hierarchy.name!r} needs "
-            f"(B, {hierarchy.num_nodes}, H, W), one channel a node"
+            f"(B, {hierarchy.num_nodes}, H, W), one channel per node"
         )
     if values.dtype != torch.float64:
         values = values.float()
     if output.kind == "logits" and variant in SCORE_VARIANTS:
         values = values.sigmoid()
     return NodeScores(values, hierarchy, variant)
-
-
-class _Level(NamedTuple):
-    nodes: NodeIds  # of the nodes standing at the level
-    leaf_position: Tensor  # int64 (L,), which of them stands for each leaf
-
-
-@lru_cache(maxsize=64)
-def _levels(hierarchy: Hierarchy, device: torch.device) -> tuple[_Level, ...]:
-    # Tables made in inference mode could not be saved for a later backward.
-    with torch.inference_mode(False):
-        return tuple(
-            _Level(
-                node_ids(hierarchy.level_nodes(level), device),
-                torch.tensor(hierarchy.leaf_to_level(level), device=device),
-            )
-            for level in range(hierarchy.num_levels)
-        )

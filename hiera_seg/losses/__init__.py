@@ -1,18 +1,20 @@
-"""Losses on node logits and embeddings: functions, their modules, and the weighted sum of them."""
+"""Losses on node logits and embeddings: functions, their modules, and weighted sums of them."""
 
+from hiera_seg.losses.bce import bce_loss
 from hiera_seg.losses.build import HierarchicalLoss
-from hiera_seg.losses.checks import valid_pixels
-from hiera_seg.losses.cross_entropy import bce_loss, level_ce_loss, marginal_ce_loss
+from hiera_seg.losses.level_ce import level_ce_loss
+from hiera_seg.losses.marginal_ce import marginal_ce_loss
 from hiera_seg.losses.node_weights import (
     NODE_WEIGHT_METHODS,
     node_weights_from_counts,
     read_node_counts,
     write_node_counts,
 )
-from hiera_seg.losses.queries import QueryLoss
-from hiera_seg.losses.query_classes import QUERY_OPTIONS
-from hiera_seg.losses.registry import HIERA_LOSSES
+from hiera_seg.losses.normalizers import valid_pixels
+from hiera_seg.losses.queries import QUERY_OPTIONS, QueryLoss
+from hiera_seg.losses.registry import HIERA_LOSSES, declared_decoding
 from hiera_seg.losses.rmi import rmi_loss
+from hiera_seg.losses.term import LossTerm
 from hiera_seg.losses.tree_min import tree_min_loss
 from hiera_seg.losses.tree_triplet import tree_triplet_loss, triplet_weight
 
@@ -21,8 +23,10 @@ __all__ = [
     "NODE_WEIGHT_METHODS",
     "QUERY_OPTIONS",
     "HierarchicalLoss",
+    "LossTerm",
     "QueryLoss",
     "bce_loss",
+    "declared_decoding",
     "level_ce_loss",
     "marginal_ce_loss",
     "node_weights_from_counts",

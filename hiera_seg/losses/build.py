@@ -1,4 +1,4 @@
-"""The weighted sum of losses that a config names; what heads call."""
+"""Build the weighted sum of losses that a config names, for heads to call."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses.checks import describe
 from hiera_seg.losses.registry import HIERA_LOSSES
+from hiera_seg.losses.term import LossTerm
 
 _LOSSES_KEY = "MODEL.HIERA_SEG.LOSSES"
 
@@ -21,8 +22,8 @@ class HierarchicalLoss(nn.Module):
     """Weighted losses of `HIERA_LOSSES` on one set of labels.
 
     Attributes:
-        names: tuple of the losses' names, in order.
-        needs: set of what they read: "logits", "embeddings".
+        names: tuple of the names of the losses, in order.
+        needs: set of what they need: "logits", "embeddings".
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class HierarchicalLoss(nn.Module):
 
         Raises:
             ValueError: no loss, an unknown or repeated name, a bad weight or an unknown option,
-                naming the config key.
+                with the config key.
         """
         super().__init__()
         self.hierarchy = hierarchy
@@ -49,7 +50,7 @@ class HierarchicalLoss(nn.Module):
         modules: list[nn.Module] = []
         for name, weight, options in terms:
             if name in names:
-                raise ValueError(f"{_LOSSES_KEY} names {name!r} twice; give it one weight")
+                raise ValueError(f"{_LOSSES_KEY} names {name!r} twice; list it once")
             names.append(name)
             self.weights.append(_check_weight(name, weight))
             modules.append(_build(name, hierarchy, ignore_label, options))
@@ -74,13 +75,15 @@ class HierarchicalLoss(nn.Module):
         Args:
             logits: (B, N, H, W) float.
             labels: (B, H, W) int64 node ids or the ignore label.
-            embeddings: (B, D, h, w) float, where a loss needs them.
-            valid_count: (1 + num_levels,) as from `valid_pixels`; None to count this batch.
-            iteration: for schedules; None for their final weights.
-            generator: for losses that sample pixels; None for PyTorch's own.
+            embeddings: (B, D, h, w) float, if a loss needs them.
+            valid_count: (1 + num_levels,) as from `valid_pixels`; None for the counts of this
+                batch.
+            iteration: the iteration of schedules; None for their final weights.
+            generator: source of random values of losses that sample pixels; None for PyTorch's
+                own.
 
         Returns:
-            {"loss_<name>": scalar}, weights and schedules applied.
+            {"loss_<name>": scalar}, with weights and schedules applied.
         """
         shape = (1 + self.hierarchy.num_levels,)
         if valid_count is not None and getattr(valid_count, "shape", None) != shape:
@@ -93,7 +96,7 @@ class HierarchicalLoss(nn.Module):
         for name, weight, loss in zip(self.names, self.weights, self.losses, strict=True):
             if values[loss.needs] is None:
                 raise ValueError(f"loss {name!r} needs {loss.needs}, but none were given")
-            arguments: dict[str, Any] = {"valid_count": _part(loss, valid_count)}
+            arguments: dict[str, Any] = {"valid_count": _normalizer_of(loss, valid_count)}
             if getattr(loss, "samples", False):
                 arguments["generator"] = generator
             if hasattr(loss, "weight_at"):
@@ -105,12 +108,12 @@ class HierarchicalLoss(nn.Module):
         return ", ".join(f"{name}: {w:g}" for name, w in zip(self.names, self.weights, strict=True))
 
 
-def _part(loss: nn.Module, valid_count: Tensor | None) -> Tensor | None:
-    """The part of `valid_pixels` that a loss averages over."""
-    counts = getattr(loss, "counts", "pixels")
-    if valid_count is None or counts is None:
+def _normalizer_of(loss: nn.Module, valid_count: Tensor | None) -> Tensor | None:
+    """Return the part of `valid_pixels` that a loss divides by."""
+    normalizer = getattr(loss, "normalizer", LossTerm.normalizer)
+    if valid_count is None or normalizer is None:
         return None
-    return valid_count[0] if counts == "pixels" else valid_count[1:]
+    return valid_count[0] if normalizer == "pixels" else valid_count[1:]
 
 
 def _check_weight(name: str, weight: float) -> float:

@@ -1,4 +1,4 @@
-"""How losses stand to torch.compile."""
+"""Exclude the losses from torch.compile."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def runs_eagerly(function: Function) -> Function:
-    """Let torch.compile step over a function instead of tracing it.
+    """Run a function eagerly inside of compiled code.
 
-    The losses compute value and gradient in one pass over tiles that fit the cache, and look up
-    tables of the tree made with numpy. A trace of that is large, and the code made from it is no
-    faster; stepping over it leaves what lies before and after the loss compiled.
+    The losses compute value and gradient in one pass over tiles that fit the cache, and read tables
+    of the tree that are made with numpy. A trace of that is large, and the compiled code is no
+    faster. The code before and after the loss stays compiled.
     """
     if not hasattr(torch, "compiler"):  # torch 2.0
         return function
-    stepped_over = torch.compiler.disable(function)
+    eager = torch.compiler.disable(function)
 
     @wraps(function)
-    def call(*args, **kwargs):  # torch.compile(stepped_over) itself would compile `function`
-        return stepped_over(*args, **kwargs)
+    def call(*args, **kwargs):  # torch.compile(eager) itself would compile `function`
+        return eager(*args, **kwargs)
 
     return call

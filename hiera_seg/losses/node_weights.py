@@ -1,4 +1,4 @@
-"""Weights of nodes against rare classes, from the number of their pixels."""
+"""Compute node weights against class imbalance from pixel counts, and read and write the counts."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ NODE_WEIGHT_METHODS = ("inverse", "inverse_sqrt", "median")
 def node_weights_from_counts(
     pixels: np.ndarray, hierarchy: Hierarchy, method: str, *, maximum: float = math.inf
 ) -> np.ndarray:
-    """One weight a node: the rarer among the nodes that count at its level, the larger.
+    """Compute one weight per node: the rarer the node at its level, the larger.
 
-    A node's frequency f is its share, descendants included, of the pixels of all nodes that count
-    at its level: the leaves at the last one, an inner node at its depth. Then
+    The frequency f of a node is its share, with its descendants, in the pixels of all nodes that
+    count at its level: leaves count at the last level, an inner node at its depth. Then
 
         inverse: 1 / f      inverse_sqrt: 1 / sqrt(f)      median: (median of f) / f
 
-    where the first two are scaled to a mean of 1 over the nodes of a level. A node without a pixel
-    weighs 1, and is left out of mean and median.
+    where the first two are scaled to a mean of 1 over the nodes of a level. The weight of a node
+    without pixels is 1; it is excluded from mean and median.
 
     Args:
-        pixels: (N,), labelled with each node itself, 0 or more.
+        pixels: (N,), number of pixels labelled with each node itself, 0 or more.
         hierarchy: the tree.
         method: one of `NODE_WEIGHT_METHODS`.
-        maximum: weights above it become it; one class of a few pixels would rule the training.
+        maximum: upper bound of the weights, so that a class of a few pixels does not dominate.
 
     Returns:
         float64 (N,), all above 0.
 
     Raises:
-        ValueError: another method or shape, negative counts, no pixel at all, or a maximum that is
-            not above 0.
+        ValueError: an unknown method, a wrong shape, negative counts, no pixel at all, or a maximum
+            that is not above 0.
     """
     pixels = np.asarray(pixels, dtype=np.float64)
     if method not in NODE_WEIGHT_METHODS:
         raise ValueError(f"method is {method!r}; it must be one of {NODE_WEIGHT_METHODS}")
     if pixels.shape != (hierarchy.num_nodes,) or not (pixels >= 0).all():
         raise ValueError(
-            f"pixels are numbers of 0 or more, one for each of the {hierarchy.num_nodes} nodes of "
-            f"tree {hierarchy.name!r}; found {pixels.shape}, the smallest {pixels.min(initial=0)}"
+            f"pixels must be numbers of 0 or more, one for each of the {hierarchy.num_nodes} nodes "
+            f"of tree {hierarchy.name!r}; found shape {pixels.shape}, minimum "
+            f"{pixels.min(initial=0)}"
         )
     if not maximum > 0:
-        raise ValueError(f"the maximum of weights is {maximum}; it must be above 0")
+        raise ValueError(f"maximum is {maximum}; it must be above 0")
     if not pixels.any():
-        raise ValueError("not one pixel was counted; weights need counts of a labelled dataset")
+        raise ValueError("pixels are all 0; node weights need the counts of a labelled dataset")
     subtree = pixels @ hierarchy.ancestor_matrix
     weights = np.ones(hierarchy.num_nodes)
     for start, stop in hierarchy.level_slices:
@@ -71,29 +72,29 @@ def write_node_counts(path: str | Path, pixels: dict[str, int], **about: object)
     """Write counts as json, for :func:`read_node_counts`.
 
     Args:
-        path: of the file.
-        pixels: by path of the node, labelled with the node itself.
-        about: what else the file shall say, plain data.
+        path: the file.
+        pixels: number of pixels labelled with each node itself, by its path in the tree.
+        about: further entries of the file, plain data.
     """
     text = json.dumps({**about, "pixels": pixels}, indent=1)
     replace_text(path, f"{text}\n")
 
 
 def read_node_counts(path: str | Path, hierarchy: Hierarchy) -> np.ndarray:
-    """Read what :func:`write_node_counts` wrote, for a tree that has all of its nodes.
+    """Read a file of :func:`write_node_counts` for a tree that has all of its nodes.
 
     Returns:
-        int64 (N,), pixels labelled with each node itself; 0 for nodes that the file lacks.
+        int64 (N,), pixels labelled with each node itself; 0 for nodes that are not in the file.
 
     Raises:
-        ValueError: no such file, not of that form, a node that is not in the tree, or a count
-            below 0 or above what int64 holds.
+        ValueError: the file cannot be read, has another format, or holds a node that is not in the
+            tree or a count outside of 0 to 2^63 - 1.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         counts = {str(name): int(count) for name, count in found["pixels"].items()}
     except OSError as error:
-        raise ValueError(f"{path} can not be read: {error.strerror or error}") from error
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except (
         ValueError,
         OverflowError,

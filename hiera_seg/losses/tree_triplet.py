@@ -1,27 +1,29 @@
-"""The tree-triplet loss: embeddings as far apart as their classes are in the tree."""
+"""Define the tree-triplet loss: embeddings as far apart as their classes are in the tree."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses.checks import check_embeddings, check_number, label_index
+from hiera_seg.layers.tree_index import TreeIndex
+from hiera_seg.losses.checks import check_embeddings, check_number
 from hiera_seg.losses.compiling import runs_eagerly
+from hiera_seg.losses.fused.tiles import loss_dtype
+from hiera_seg.losses.labels import label_index
 from hiera_seg.losses.registry import HIERA_LOSSES
-from hiera_seg.losses.tiles import loss_dtype
+from hiera_seg.losses.term import LossTerm
 
 FINAL_WEIGHT = 0.5
 
 
 class Triplets(NamedTuple):
-    """Drawn triplets, S of them; those with `weight` 0 stand for nothing.
+    """S drawn triplets; those with `weight` 0 are placeholders.
 
     Attributes:
         anchor, positive, negative: int64 (S,), pixels as positions in labels.flatten().
@@ -37,30 +39,6 @@ class Triplets(NamedTuple):
     gap: Tensor
 
 
-class _LeafOrder(NamedTuple):
-    """For each leaf (row) all leaves from near to far, all (L, L).
-
-    Attributes:
-        leaf: int64, the leaf in each place; itself in the first.
-        first: int64, the first place that is as far as this one.
-        distance: float32, psi to the leaf in each place.
-    """
-
-    leaf: Tensor
-    first: Tensor
-    distance: Tensor
-
-
-@lru_cache(maxsize=64)
-def _leaf_order(hierarchy: Hierarchy, device: torch.device) -> _LeafOrder:
-    leaves = hierarchy.num_leaves
-    with torch.inference_mode(False):
-        distance = torch.tensor(hierarchy.distance_matrix[:leaves, :leaves], dtype=torch.int64)
-        distance, leaf = distance.sort(dim=1, stable=True)
-        first = torch.searchsorted(distance, distance)
-        return _LeafOrder(leaf.to(device), first.to(device), distance.float().to(device))
-
-
 def sample_triplets(
     labels: Tensor,
     hierarchy: Hierarchy,
@@ -72,19 +50,19 @@ def sample_triplets(
     """Draw anchors, and for each anchor one positive and one negative.
 
     Up to K = `samples_per_class` pixels of each leaf present are drawn without replacement (two
-    where K is 1): the pool. The first K of a class are its anchors. An anchor's triplet is drawn
-    uniformly from all pairs (i+, i-) of other pixels in the pool with psi(i, i+) < psi(i, i-), so
-    an anchor finds one whenever the labels hold one; positives may be of the anchor's own class.
+    if K is 1): the pool. The first K of a class are its anchors. The triplet of an anchor is drawn
+    uniformly from all pairs (i+, i-) of other pixels in the pool with psi(i, i+) < psi(i, i-). If
+    the labels hold a triplet for an anchor, one is found; positives may be of the anchor's class.
 
-    The number of random values drawn and the shapes of all tensors depend on the shape of the
-    labels alone, and nothing waits for the device. With a generator on the CPU the triplets are
-    the same on any device.
+    The number of random values and the shapes of all tensors depend only on the shape of the
+    labels, and nothing waits for the device. With a generator on the CPU the triplets are the same
+    on any device.
 
     Args:
-        labels: (B, h, w) int64 node ids; only leaves are drawn.
+        labels: (B, h, w) int64 node ids; only pixels of leaves are drawn.
         hierarchy: the tree.
         samples_per_class: K, 1 or more.
-        generator: source of the random values; None for PyTorch's own of the labels' device.
+        generator: source of random values; None for PyTorch's own on the device of the labels.
         ignore_label: the value of void in `labels`.
 
     Returns:
@@ -93,12 +71,12 @@ def sample_triplets(
     _check_samples_per_class(samples_per_class)
     leaves, device = hierarchy.num_leaves, labels.device
     label = label_index(labels, hierarchy, ignore_label).flatten().clamp(max=leaves)
-    # float64: equal values, which would tie an order to the device, practically never occur.
+    # In float64 values are practically never equal; the order of equal ones depends on the device.
     source = device if generator is None else generator.device
     draws = torch.rand(2, len(label), dtype=torch.float64, generator=generator, device=source)
     keys, picks = draws.to(device, non_blocking=True)
 
-    # The pool: pixels sorted by class and, within it, at random; of each class the first few.
+    # The pool: pixels sorted by class, within a class at random; the first few of each class.
     order = (label + keys).argsort()
     label = label[order]
     counts = torch.zeros(leaves + 1, dtype=torch.int64, device=device)
@@ -117,9 +95,9 @@ def sample_triplets(
     counts = counts[:leaves].clamp(max=per_class)
     starts = counts.cumsum(0) - counts
 
-    # All pairs of an anchor are numbered; one random number picks one. Classes stand in order of
-    # their distance from the anchor's; the anchor itself is left out of its own class.
-    table = _leaf_order(hierarchy, device)
+    # The pairs of each anchor are numbered, and a random number selects one. Classes are ordered by
+    # distance from the anchor's class; the anchor itself is excluded from its class.
+    table = TreeIndex.of(hierarchy, device).nearest_leaves
     others = counts[table.leaf]
     others[:, 0] = (others[:, 0] - 1).clamp(min=0)
     nearer = (others.cumsum(1) - others).gather(1, table.first)  # positives of each negative
@@ -137,7 +115,7 @@ def sample_triplets(
     reach = others.cumsum(1)
     positive_place = _place_of(positive_number, reach, row)
     positive_rank = positive_number - (reach - others)[row, positive_place]
-    positive_rank += (positive_place == 0) & (positive_rank >= rank)  # steps over the anchor
+    positive_rank += (positive_place == 0) & (positive_rank >= rank)  # skip the anchor
 
     def member(where: Tensor, number: Tensor) -> Tensor:
         return pixel[torch.where(valid, starts[table.leaf[row, where]] + number, 0)]
@@ -162,14 +140,14 @@ def _check_samples_per_class(samples_per_class: int) -> None:
 
 
 def _place_of(number: Tensor, cumulative: Tensor, row: Tensor) -> Tensor:
-    """First column of `cumulative` above a number, each number in the row of its own.
+    """Return the first column of `cumulative` above each number, in the row of that number.
 
     Args:
-        number: int64 (S,), below the last of its row.
+        number: int64 (S,), below the last value of its row.
         cumulative: int64 (L, L), not decreasing along rows.
         row: int64 (S,).
     """
-    # One search in all rows end to end: a row of L per number would be too much for large trees.
+    # One search in all rows joined end to end; (S, L) copies of rows would be too large.
     leaves = len(cumulative)
     stride = cumulative[:, -1].max() + 1
     offsets = torch.arange(leaves, device=row.device) * stride
@@ -190,40 +168,44 @@ def tree_triplet_loss(
     generator: torch.Generator | None = None,
     ignore_label: int = 255,
 ) -> Tensor:
-    """Tree-triplet loss (HSSN, arXiv 2203.14335, eq. 7 and 8) on L2-normalised embeddings.
+    """Compute the tree-triplet loss (HSSN, arXiv 2203.14335, eq. 7 and 8) of embeddings.
 
-    With ``<i, j> = (1 - cos(i, j)) / 2`` and psi the edges between two classes in the tree, a
-    triplet with ``psi(i, i+) < psi(i, i-)`` costs::
+    Embeddings are L2-normalised. With ``<i, j> = (1 - cos(i, j)) / 2`` and psi the number of edges
+    between two classes in the tree, a triplet with ``psi(i, i+) < psi(i, i-)`` costs::
 
         max(<i, i+> - <i, i-> + m, 0),   m = margin_eps + 0.5 (psi(i, i-) - psi(i, i+)) / (2 D)
 
-    where D is ``hierarchy.height``. Mean over the anchors of each class, then over the classes
-    that have a triplet. `sample_triplets` says what is drawn.
+    where D is ``hierarchy.height``. The loss is the mean over the anchors of each class, then over
+    the classes that have a triplet. See `sample_triplets` for how triplets are drawn.
 
     Args:
         embeddings: (B, D, h, w) float, any scale. Half precision is computed in float32.
         labels: (B, H, W) int64 node ids of any size, read at the embeddings' grid by nearest
             neighbour; only pixels labelled with a leaf take part.
         hierarchy: the tree.
-        margin_eps: the part of the margin that all triplets share.
-        margin: a constant that replaces m; None for m.
-        samples_per_class: at most so many anchors of each leaf present.
+        margin_eps: constant part of the margin.
+        margin: a constant that replaces m; None or below 0 (yaml files have no None) for m.
+        samples_per_class: maximum number of anchors of each leaf present.
         generator: source of the random values; None for PyTorch's own.
         ignore_label: the value of void in `labels`.
 
     Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient path where there is no
-        triplet. The schedule's weight (`triplet_weight`) is not part of it.
+        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient path if there is no
+        triplet. The weight of the schedule (`triplet_weight`) is not applied.
 
     Raises:
-        ValueError: shapes or types that do not fit, or a label that is neither a node id nor
-            `ignore_label` (on CUDA a device assertion; see `label_index`).
+        ValueError: options, shapes or dtypes that do not fit, or a label that is neither a node id
+            nor `ignore_label` (on CUDA a device assertion; see `label_index`).
     """
+    check_number("margin_eps", margin_eps)
+    if margin is not None:
+        check_number("margin", margin)
+    _check_samples_per_class(samples_per_class)
     check_embeddings(embeddings, labels)
     if embeddings.numel() == 0 or labels.numel() == 0:
         return embeddings[:0].to(loss_dtype(embeddings)).sum()
     if labels.shape[1:] != embeddings.shape[2:]:
-        label_index(labels, hierarchy, ignore_label)  # also the labels that are not read
+        label_index(labels, hierarchy, ignore_label)  # checks the labels that are not read too
         labels = _resize_labels(labels, embeddings.shape[2:])
     triplets = sample_triplets(
         labels,
@@ -232,12 +214,12 @@ def tree_triplet_loss(
         generator=generator,
         ignore_label=ignore_label,
     )
-    # All at once: the backward of each reading fills a gradient of the size of the whole map.
+    # Read all at once: the backward of each read fills a gradient of the size of the whole map.
     pixels = torch.cat([triplets.anchor, triplets.positive, triplets.negative])
     leaves = hierarchy.num_leaves
     if pixels.device.type == "cpu":
-        # Each pixel once: where many readings of a pixel add up their gradients in several threads
-        # at a time, the last bits depend on which comes first, and no run could be repeated.
+        # Each pixel once: if several threads add gradients of the same pixel, the last bits depend
+        # on their order, and runs would not be reproducible.
         pixels, reading = pixels.unique(return_inverse=True)
         vectors = _unit_vectors(embeddings, labels, pixels, leaves).index_select(0, reading)
     else:
@@ -245,7 +227,7 @@ def tree_triplet_loss(
     anchor, positive, negative = vectors.chunk(3)
     # <i, i+> - <i, i-> in one product
     difference = (anchor * (negative - positive)).sum(1) / 2
-    if margin is None:
+    if margin is None or margin < 0:
         needed = margin_eps + 0.5 * triplets.gap / (2 * hierarchy.height)
     else:
         needed = margin
@@ -253,9 +235,9 @@ def tree_triplet_loss(
 
 
 def _resize_labels(labels: Tensor, size: torch.Size) -> Tensor:
-    """Nearest neighbour as F.interpolate defines it, which takes no integers.
+    """Resize labels by nearest neighbour as F.interpolate does, which has no integer version.
 
-    It finds the rows and columns to read: as a float, a large ignore label would be another number.
+    F.interpolate gets the row and column indices: as floats, large ignore labels would be rounded.
     """
 
     def places(old: int, new: int) -> Tensor:
@@ -267,10 +249,11 @@ def _resize_labels(labels: Tensor, size: torch.Size) -> Tensor:
 
 
 def _unit_vectors(embeddings: Tensor, labels: Tensor, pixel: Tensor, num_leaves: int) -> Tensor:
-    """L2-normalised embeddings (S, D) of some pixels, in float32 or float64.
+    """Return the L2-normalised embeddings (S, D) of some pixels, in float32 or float64.
 
     Only these are normalised, not the whole map. A zero vector stays zero and gets no gradient.
-    So does that of a pixel without a leaf, which only triplets of weight 0 read, NaN or not.
+    The embedding of a pixel without a leaf, which may be NaN, is replaced by zeros: only triplets
+    of weight 0 read it.
     """
     image_size = embeddings.shape[2] * embeddings.shape[3]
     image, position = pixel // image_size, pixel % image_size
@@ -280,7 +263,7 @@ def _unit_vectors(embeddings: Tensor, labels: Tensor, pixel: Tensor, num_leaves:
         vectors = vectors.float()
     label = labels.flatten()[pixel]
     vectors = torch.where(((label >= 0) & (label < num_leaves))[:, None], vectors, 0.0)
-    # By the largest component first: squares of very small or large ones leave float32's range.
+    # Divided by the largest component first: its square may be out of the range of float32.
     largest = vectors.detach().abs().amax(1, keepdim=True)
     vectors = vectors / torch.where(largest > 0, largest, 1.0)
     square = vectors.square().sum(1, keepdim=True)
@@ -288,11 +271,11 @@ def _unit_vectors(embeddings: Tensor, labels: Tensor, pixel: Tensor, num_leaves:
 
 
 def triplet_weight(iteration: int | None, total: int) -> float:
-    """beta(t) = 1/4 (1 + cos(pi (t - T) / T)) for t < T, then 1/2.
+    """Return beta(t) = 1/4 (1 + cos(pi (t - T) / T)) for t < T, then 1/2.
 
     Args:
         iteration: t; None for the final weight.
-        total: T; 0 or less for the final weight at once.
+        total: T; 0 or less for the final weight from the start.
     """
     if iteration is None or iteration >= total:
         return FINAL_WEIGHT
@@ -300,61 +283,22 @@ def triplet_weight(iteration: int | None, total: int) -> float:
 
 
 @HIERA_LOSSES.register(name="tree_triplet")
-class TreeTripletLoss(nn.Module):
-    """`tree_triplet_loss` as a module; `HierarchicalLoss` applies its schedule."""
+class TreeTripletLoss(LossTerm, function=tree_triplet_loss, schedule_iters=0):
+    """`tree_triplet_loss` as a module; `HierarchicalLoss` applies its schedule.
+
+    The option `schedule_iters` is the number of iterations over which the weight grows from 0 to
+    1/2; 0 for a weight of 1/2 from the start.
+    """
 
     needs = "embeddings"
-    counts = None
+    normalizer = None
     samples = True
+    decoding = None
 
-    def __init__(
-        self,
-        hierarchy: Hierarchy,
-        *,
-        ignore_label: int = 255,
-        margin_eps: float = 0.1,
-        margin: float | None = None,
-        samples_per_class: int = 64,
-        schedule_iters: int = 0,
-    ):
-        """
-        Args:
-            hierarchy, ignore_label, margin_eps, samples_per_class: as in `tree_triplet_loss`.
-            margin: a constant margin; None or below 0 (yaml files hold no None) for the tree's.
-            schedule_iters: iterations over which the weight grows from 0 to 1/2; 0: 1/2 at once.
-        """
-        super().__init__()
-        _check_samples_per_class(samples_per_class)
-        check_number("margin_eps", margin_eps)
-        check_number("schedule_iters", schedule_iters)
-        if margin is not None:
-            check_number("margin", margin)
-        self.hierarchy = hierarchy
-        self.schedule_iters = schedule_iters
-        self.options = {
-            "ignore_label": ignore_label,
-            "margin_eps": margin_eps,
-            "margin": None if margin is None or margin < 0 else margin,
-            "samples_per_class": samples_per_class,
-        }
+    def check_options(self) -> None:
+        check_number("schedule_iters", self.schedule_iters)
+        super().check_options()
 
     def weight_at(self, iteration: int | None) -> float:
-        """The schedule's weight; None for the final one."""
+        """Return the weight of the schedule; None for the final one."""
         return triplet_weight(iteration, self.schedule_iters)
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        *,
-        valid_count: float | Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """See `tree_triplet_loss`; a mean over classes has no use for `valid_count`."""
-        return tree_triplet_loss(
-            embeddings, labels, self.hierarchy, generator=generator, **self.options
-        )
-
-    def extra_repr(self) -> str:
-        options = {**self.options, "schedule_iters": self.schedule_iters}
-        return ", ".join(f"{name}={value!r}" for name, value in options.items())

@@ -1,4 +1,4 @@
-"""Confusion matrices over a class tree, and every number made from them. numpy only."""
+"""Count predictions over a class tree and compute scores from the counts, with numpy only."""
 
 from hiera_seg.metrics.calibration import CalibrationCounts, LevelCalibration, level_calibrations
 from hiera_seg.metrics.confusion import PathCounts, collapse_direct, collapse_nodes, count_image

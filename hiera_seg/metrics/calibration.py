@@ -1,4 +1,4 @@
-"""Calibration: whether pixels with a score of 0.8 are right eight times in ten, per level.
+"""Compute calibration per level: whether pixels with a score of 0.8 are right 8 times in 10.
 
 Definitions: docs/metrics.md.
 """
@@ -13,18 +13,18 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics.checks import check_ids, check_shapes
 
 NUM_BINS = 15
-# Sums of scores are kept as integers of this unit: they add up to the same in any order.
+# Sums of scores are kept as integers of this unit, so that their order does not matter.
 _UNIT = 2.0**-24
 
 
 class CalibrationCounts:
-    """Counts of one evaluation: one int64 vector, so that processes add up by one reduction.
+    """Counts of one evaluation in one int64 vector, which one reduction sums over processes.
 
     Attributes:
         hierarchy: the tree with N nodes.
         num_bins: B, bins of equal width over scores 0 to 1.
-        vector: int64 (size,), all counts; the properties are views of it. Its size depends on the
-            number of levels and B alone.
+        vector: int64 (size,), all counts; the properties are views of it. Its size depends only on
+            the number of levels and B.
     """
 
     def __init__(self, hierarchy: Hierarchy, num_bins: int = NUM_BINS) -> None:
@@ -37,33 +37,33 @@ class CalibrationCounts:
 
     @property
     def bins(self) -> np.ndarray:
-        """int64 (levels, 3, B): pixels, right ones, and the sum of scores in units of 2^-24."""
+        """int64 (levels, 3, B): pixels, correct pixels, and sum of scores in units of 2^-24."""
         return self.vector[:-1].reshape(self._shape)
 
     @property
     def num_images(self) -> int:
-        """Images counted."""
+        """Number of images counted."""
         return int(self.vector[-1])
 
     def add(self, labels: np.ndarray, scores: Sequence[np.ndarray], truth: np.ndarray) -> None:
-        """Count one image: at each level the pixels whose true and predicted label reach it.
+        """Count one image: per level, the pixels whose true and predicted label reach it.
 
         Args:
             labels: integers (H, W), the predicted node of each pixel; its ancestors are the labels
-                of the coarser levels.
-            scores: one (H, W) float map a level, coarse to fine: the score of the label there,
-                clipped to [0, 1]; NaN counts as 0.
+                at coarser levels.
+            scores: one (H, W) float map per level, coarse to fine: the score of the label at the
+                level, clipped to [0, 1]; NaN counts as 0.
             truth: integers (H, W), the true node; void is any value outside [0, N).
 
         Raises:
-            ValueError: a map has another shape than `truth`, there is not one map of scores a
-                level, or `labels` holds what is no node.
+            ValueError: a map has another shape than `truth`, there is not one map of scores per
+                level, or `labels` holds a value that is not a node id.
         """
         h = self.hierarchy
         if len(scores) != h.num_levels:
             raise ValueError(
-                f"{len(scores)} maps of scores for the {h.num_levels} levels of the tree "
-                f"{h.name!r}: pass one a level, coarse to fine"
+                f"{len(scores)} maps of scores for the {h.num_levels} levels of tree {h.name!r}; "
+                "pass one per level, coarse to fine"
             )
         check_shapes((labels, *scores), truth, "a map of labels or scores")
         known = (truth >= 0) & (truth < h.num_nodes)
@@ -91,8 +91,8 @@ class LevelCalibration:
 
     Attributes:
         count: int64 (B,), pixels of each bin of scores.
-        confidence: float64 (B,), their mean score; NaN in an empty bin.
-        accuracy: float64 (B,), share of them that is right; NaN in an empty bin.
+        confidence: float64 (B,), mean score of these pixels; NaN in an empty bin.
+        accuracy: float64 (B,), share of them that is correct; NaN in an empty bin.
         ece: expected calibration error: the mean over pixels of |accuracy - confidence| of their
             bin; NaN without pixels.
     """
@@ -103,7 +103,7 @@ class LevelCalibration:
     ece: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The form of a level in ``calibration.json`` (docs/metrics.md); None for NaN."""
+        """Return the entry of a level in ``calibration.json`` (docs/metrics.md); None for NaN."""
         edges = np.linspace(0, 1, len(self.count) + 1)
         bins = [
             {
@@ -119,7 +119,7 @@ class LevelCalibration:
 
 
 def level_calibrations(counts: CalibrationCounts) -> list[LevelCalibration]:
-    """Make the calibration of each level, coarse to fine, of the counts.
+    """Compute the calibration of each level, coarse to fine, from the counts.
 
     The error is that of Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), eq. 3.
     """

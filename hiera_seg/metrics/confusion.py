@@ -1,9 +1,9 @@
-"""Counting pixels: predicted paths against true paths, once per image.
+"""Count pixels by predicted and true path, once per image.
 
-Every level's merged matrix, and every distance in the tree, follows from one matrix of (predicted
-node, true node). The direct labels add one matrix a level and a count of the pixels whose levels
-agree. So an image is counted by one histogram over all its label maps together where the trees are
-small enough, by several where they are not, and the levels are told apart at the end.
+The merged matrices of all levels and all distances in the tree follow from one matrix of (predicted
+node, true node). Direct labels add one matrix per level and a count of the pixels whose levels are
+consistent. An image is therefore counted by one histogram over all its label maps together if the
+tree is small enough, by several histograms otherwise; levels are separated at the end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,23 +12,23 @@ import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
 
-# Label maps are counted together while their joint histogram has no more cells than this. Past it
-# the histogram leaves the cache and costs more than counting the maps one after the other.
+# Label maps are counted together if their joint histogram has at most this many cells. A larger
+# histogram does not fit the cache and costs more than counting the maps separately.
 _MAX_JOINT_CELLS = 1 << 17
-# Pixels whose cell numbers are computed at a time, so that the temporaries stay in the cache.
+# Pixels whose cell numbers are computed at a time, so that temporaries fit the cache.
 _PIXELS_AT_A_TIME = 1 << 18
-# Void has a place in the table that ids are looked up in; a value past this one is replaced.
+# Void has an entry in the lookup table of ids; a larger ignore label is replaced.
 _MAX_TABLE_ID = 65535
 
 
 class PathCounts:
-    """Counts of one evaluation: one int64 vector, so that processes add up by one reduction.
+    """Counts of one evaluation in one int64 vector, which one reduction sums over processes.
 
     Attributes:
         hierarchy: the tree with N nodes and L leaves.
         ignore_label: the value of void pixels in the ground truth, outside [0, N).
-        vector: int64 (size,), all counts; the properties are views of it. Its size depends on the
-            tree alone. The sum over processes may be written into it.
+        vector: int64 (size,), all counts; the properties are views of it. Its size depends only on
+            the tree. The sum over processes may be written into it.
     """
 
     def __init__(self, hierarchy: Hierarchy, ignore_label: int = 255) -> None:
@@ -48,27 +48,27 @@ class PathCounts:
 
     @property
     def nodes(self) -> np.ndarray:
-        """int64 (N, N), pixels by [predicted node, true node]; void pixels are left out."""
+        """int64 (N, N), pixels by [predicted node, true node], without void pixels."""
         return self._matrix(0)
 
     @property
     def direct(self) -> tuple[np.ndarray, ...]:
-        """A level each: int64 (K, N), pixels by [index into level_nodes(level), true node]."""
+        """For each level int64 (K, N), pixels by [index into level_nodes(level), true node]."""
         return tuple(self._matrix(1 + level) for level in range(self.hierarchy.num_levels))
 
     @property
     def consistent(self) -> int:
-        """Non-void pixels whose direct labels form one path."""
+        """Number of non-void pixels whose direct labels form one path."""
         return int(self.vector[-3])
 
     @property
     def num_images(self) -> int:
-        """Images counted."""
+        """Number of images counted."""
         return int(self.vector[-2])
 
     @property
     def num_direct_images(self) -> int:
-        """Images counted that had direct labels."""
+        """Number of images counted that had direct labels."""
         return int(self.vector[-1])
 
     def add(
@@ -91,31 +91,31 @@ def count_image(
     ignore_label: int = 255,
     direct: Sequence[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray], int]:
-    """Count the pixels of one image by what was predicted and what is true.
+    """Count the pixels of one image by predicted and true node.
 
     Args:
-        labels: integers (H, W), the predicted node of each pixel: a leaf, or an inner node where
-            the prediction stops early (safe depth).
-        truth: integers (H, W), the true node, an inner node where only that is known, or
+        labels: integers (H, W), the predicted node of each pixel: a leaf, or an inner node if the
+            prediction stops early (safe depth).
+        truth: integers (H, W), the true node, an inner node if no more is known, or
             ``ignore_label`` for void.
         hierarchy: the tree with N nodes.
         ignore_label: the value of void, outside [0, N).
-        direct: one (H, W) map a level, coarse to fine, of node ids among ``level_nodes(level)``.
+        direct: one (H, W) map per level, coarse to fine, of node ids among ``level_nodes(level)``.
 
     Returns:
         ``(nodes, direct, consistent)``: int64 (N, N) by [predicted node, true node]; a list over
         levels of int64 (K, N) by [index into level_nodes(level), true node], empty without
-        ``direct``; and the number of pixels whose direct labels form one path. Void counts nowhere.
+        ``direct``; and the number of pixels whose direct labels form one path. Void is not counted.
 
     Raises:
         ValueError: a map has another shape than ``truth``, is not of integers, or holds an id that
-            has no place in it; or there is not one direct map a level.
+            is not allowed in it; or there is not one direct map per level.
     """
     _check_ignore_label(hierarchy, ignore_label)
     if direct is not None and len(direct) != hierarchy.num_levels:
         raise ValueError(
-            f"{len(direct)} maps of direct labels for the {hierarchy.num_levels} levels of the "
-            f"tree {hierarchy.name!r}: pass one a level, coarse to fine"
+            f"{len(direct)} maps of direct labels for the {hierarchy.num_levels} levels of tree "
+            f"{hierarchy.name!r}; pass one per level, coarse to fine"
         )
     num_nodes = hierarchy.num_nodes
     if not 0 <= ignore_label <= _MAX_TABLE_ID:
@@ -128,8 +128,8 @@ def count_image(
     for label_map in maps:
         if label_map.shape != truth_map.shape:
             raise ValueError(
-                f"the {label_map.name} has the size {_size(label_map.shape)}, "
-                f"the ground truth {_size(truth_map.shape)}"
+                f"the {label_map.name} has size {_size(label_map.shape)}, but the ground truth "
+                f"{_size(truth_map.shape)}"
             )
 
     matrices, consistent = [], None
@@ -146,7 +146,7 @@ def count_image(
 
 
 def collapse_nodes(nodes: np.ndarray, hierarchy: Hierarchy, level: int | str) -> np.ndarray:
-    """Make one level's merged matrix from the matrix of nodes.
+    """Compute the merged matrix of a level from the matrix of nodes.
 
     Args:
         nodes: int64 (N, N) by [predicted node, true node].
@@ -155,9 +155,9 @@ def collapse_nodes(nodes: np.ndarray, hierarchy: Hierarchy, level: int | str) ->
 
     Returns:
         int64 (K + 1, K) by [predicted, true class of the level], in the order of
-        ``level_nodes(level)``. The last row counts predictions that stop above the level: missed
-        pixels of their true class, and no class's false alarm. Pixels whose label does not reach
-        the level are left out.
+        ``level_nodes(level)``. The last row counts predictions that stop above the level: false
+        negatives of their true class and no false positives. Pixels whose label does not reach the
+        level are not counted.
     """
     index = _index_at_level(hierarchy, level)
     size = len(hierarchy.level_nodes(level))
@@ -167,7 +167,7 @@ def collapse_nodes(nodes: np.ndarray, hierarchy: Hierarchy, level: int | str) ->
 
 
 def collapse_direct(direct: np.ndarray, hierarchy: Hierarchy, level: int | str) -> np.ndarray:
-    """Make one level's direct matrix from the counts of its direct labels.
+    """Compute the direct matrix of a level from the counts of its direct labels.
 
     Args:
         direct: int64 (K, N) by [index into level_nodes(level), true node].
@@ -184,11 +184,11 @@ def collapse_direct(direct: np.ndarray, hierarchy: Hierarchy, level: int | str) 
 
 
 def _index_at_level(hierarchy: Hierarchy, level: int | str) -> np.ndarray:
-    """For each node the index in level_nodes(level) of the node that stands for it, or K."""
+    """Return for each node the index in level_nodes(level) of its node there; K if none."""
     nodes = hierarchy.level_nodes(level)
     index = np.full(hierarchy.num_nodes + 1, len(nodes))
     index[nodes] = np.arange(len(nodes))
-    # -1, where a label does not reach the level, reads the last entry: K
+    # -1, for labels that do not reach the level, reads the last entry: K
     return index[hierarchy.level_ancestor[hierarchy.level_index(level)]]
 
 
@@ -199,7 +199,7 @@ def _collapse_columns(by_row: np.ndarray, index: np.ndarray, size: int) -> np.nd
 
 
 class _LabelMap:
-    """A label map and the numbers 0 .. size-1 that its ids get along its axis of a histogram."""
+    """A label map and the bins 0 .. size-1 of its ids along one axis of a histogram."""
 
     def __init__(
         self, name: str, values: np.ndarray, ids: np.ndarray, void: int | None = None
@@ -207,19 +207,19 @@ class _LabelMap:
         self.name, self.ids, self.void = name, np.asarray(ids), void
         values = np.asarray(values)
         if values.dtype.kind not in "iu":
-            raise ValueError(f"the {name} is of {values.dtype}, not of integers")
+            raise ValueError(f"the {name} has dtype {values.dtype}; it must be of integers")
         if values.dtype == np.uint64:
-            values = values.view(np.int64)  # numpy 1 refuses uint64 as indices
+            values = values.view(np.int64)  # numpy 1 does not index with uint64
         self.shape, self.values = values.shape, np.ascontiguousarray(values).reshape(-1)
         self.size = len(self.ids) + (void is not None)
         self.low = int(self.ids.min())
         self.high = max(int(self.ids.max()), -1 if void is None else void)
-        self.is_range = self.high - self.low + 1 == self.size  # so number = id - low
+        self.is_range = self.high - self.low + 1 == self.size  # then bin = id - low
 
     def cells(self, part: slice, stride: int, table: np.ndarray | None) -> np.ndarray | None:
-        """``table[id]``, or ``id * stride`` without a table; None where an id is out of range."""
+        """Return ``table[id]``, or ``id * stride`` without a table; None if an id is unknown."""
         values = self.values[part]
-        if self.low == 0:  # seen as unsigned, a negative id is a large one: one pass instead of two
+        if self.low == 0:  # one pass: read as unsigned, a negative id is a large one
             in_range = values.view(f"u{values.itemsize}").max() <= self.high
         else:
             in_range = self.low <= values.min() and values.max() <= self.high
@@ -230,7 +230,7 @@ class _LabelMap:
         return np.multiply(values, stride, dtype=np.int64)
 
     def table(self, stride: int, beyond: int) -> np.ndarray:
-        """Table from id to number times ``stride``; ids without a number lead to ``beyond``."""
+        """Return the table from id to bin times ``stride``; ``beyond`` for ids without a bin."""
         table = np.full(self.high + 1, beyond)
         table[self.ids] = np.arange(len(self.ids)) * stride
         if self.void is not None:
@@ -238,7 +238,7 @@ class _LabelMap:
         return table
 
     def check(self) -> None:
-        """Raise the ValueError that names the ids without a number, if there are any."""
+        """Raise ValueError with the ids that have no bin, if there are any."""
         allowed = self.ids if self.void is None else np.append(self.ids, self.void)
         found = np.setdiff1d(self.values, allowed)
         if len(found) == 0:
@@ -254,7 +254,7 @@ class _LabelMap:
 
 
 def _groups(maps: Sequence[_LabelMap], truth_size: int) -> Iterator[list[_LabelMap]]:
-    """Split maps into runs that are counted together; the direct ones stay together if they can."""
+    """Split maps into groups that are counted together, the direct ones in one if possible."""
     cells = np.cumprod([label_map.size for label_map in maps], dtype=float) * truth_size
     if cells[-1] <= _MAX_JOINT_CELLS:
         yield list(maps)
@@ -267,16 +267,16 @@ def _groups(maps: Sequence[_LabelMap], truth_size: int) -> Iterator[list[_LabelM
 
 
 def _joint_histogram(maps: Sequence[_LabelMap]) -> np.ndarray:
-    """Count pixels by the numbers of all maps: int64, one axis a map.
+    """Count pixels by the bins of all maps: int64, one axis per map.
 
     Raises:
-        ValueError: a map holds an id without a number.
+        ValueError: a map holds an id without a bin.
     """
     shape = [label_map.size for label_map in maps]
     num_cells = int(np.prod(shape))
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
-    # What is linear is computed, the rest looked up. The ground truth is always looked up: the
-    # lowest ids of the others are subtracted in its table.
+    # Bins of ids that are one range are computed, others are looked up. The ground truth is always
+    # looked up; its table also subtracts the lowest ids of the other maps.
     lowest = 0
     tables: list[np.ndarray | None] = []
     for label_map, stride in zip(maps[:-1], strides, strict=False):
@@ -314,10 +314,10 @@ def _count_consistent(direct: Sequence[_LabelMap], truth: _LabelMap, hierarchy: 
 
 
 def _with_void_at_top(truth: np.ndarray, ignore_label: int) -> tuple[np.ndarray, int]:
-    """Replace a void value such as -1 by the largest one of the table, which must not occur."""
-    truth = np.asarray(truth).astype(np.int64)  # 16 bits with a sign can not hold the new value
+    """Replace an ignore label such as -1 by the largest table entry, which must not occur."""
+    truth = np.asarray(truth).astype(np.int64)  # int16 cannot hold the new value
     if (truth == _MAX_TABLE_ID).any():
-        raise ValueError(f"the ground truth holds {_MAX_TABLE_ID}, which is no node id")
+        raise ValueError(f"the ground truth holds {_MAX_TABLE_ID}, which is not a node id")
     return np.where(truth == ignore_label, _MAX_TABLE_ID, truth), _MAX_TABLE_ID
 
 
@@ -332,6 +332,6 @@ def _size(shape: tuple[int, ...]) -> str:
 def _check_ignore_label(hierarchy: Hierarchy, ignore_label: int) -> None:
     if 0 <= ignore_label < hierarchy.num_nodes:
         raise ValueError(
-            f"ignore_label {ignore_label} is a node id of the tree {hierarchy.name!r}; "
+            f"ignore_label {ignore_label} is a node id of tree {hierarchy.name!r}; "
             f"choose a value outside 0 .. {hierarchy.num_nodes - 1}"
         )

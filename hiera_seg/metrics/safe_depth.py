@@ -1,8 +1,9 @@
-"""Accuracy against specificity: what a model gains in being right by saying less.
+"""Compute accuracy against specificity of selective prediction, at all thresholds at once.
 
-A walk down the tree that stops where the best child scores below a threshold gives coarser labels,
-and more often right ones, the higher the threshold. One pass over the pixels counts how far each
-walk would get at every threshold of a grid; no pixel is kept. Definitions: docs/metrics.md.
+The greedy path goes down the tree to the best child and stops where its score is below a threshold.
+The higher the threshold, the coarser the labels and the more often they are correct. One pass over
+the pixels counts how far each path goes at every threshold of a grid; no pixel is kept.
+Definitions: docs/metrics.md.
 """
 
 from collections.abc import Sequence
@@ -14,72 +15,72 @@ import numpy as np
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics.checks import check_ids, check_shapes
 
-# Dense near 0 and 1, where the scores of a trained network lie; past 1 for heads whose scores may
-# exceed it.
+# Dense near 0 and 1, where most scores of a trained network are; above 1 for heads whose scores may
+# exceed 1.
 THRESHOLDS = (
     *(0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005),
     *(round(0.01 * i, 2) for i in range(1, 100)),
     *(0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 1.0),
     *(1.1, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0, 1000.0),
 )
-# What a step of a walk onto a node can be.
+# What a node of a greedy path can be: below a wrong one, the first wrong one, or correct.
 _LOST, _TURNS_WRONG, _RIGHT = range(3)
 
 
 class SafeDepthCounts:
-    """Counts of one evaluation: one int64 vector, so that processes add up by one reduction.
+    """Counts of one evaluation in one int64 vector, which one reduction sums over processes.
 
     Attributes:
         hierarchy: the tree with N nodes and L leaves.
         thresholds: float32 (T,), ascending.
-        vector: int64 (size,), all counts; the properties are views of it. Its size depends on the
-            tree and T alone.
+        vector: int64 (size,), all counts; the properties are views of it. Its size depends only on
+            the tree and T.
     """
 
     def __init__(self, hierarchy: Hierarchy, thresholds: Sequence[float] = THRESHOLDS) -> None:
-        # float32 as the scores are, so that a score that equals a threshold passes it.
+        # float32, like the scores, so that a score equal to a threshold passes it.
         self.thresholds = np.asarray(thresholds, np.float32)
         if len(self.thresholds) == 0 or (np.diff(self.thresholds) <= 0).any():
-            raise ValueError(f"thresholds are {list(thresholds)}; give them in ascending order")
+            raise ValueError(f"thresholds are {list(thresholds)}; they must be in ascending order")
         self.hierarchy = hierarchy
         self._shape = (hierarchy.num_nodes, 3, len(self.thresholds) + 1)
         self.vector = np.zeros(int(np.prod(self._shape)) + 1, np.int64)
 
     @property
     def steps(self) -> np.ndarray:
-        """int64 (N, 3, T + 1), pixels whose walk leads onto a node, by [node, kind, passed].
+        """int64 (N, 3, T + 1), pixels whose greedy path contains a node, by [node, kind, passed].
 
-        Kinds: 0, the walk was wrong above already; 1, it turns wrong here; 2, the node is right.
-        The last axis is the number of thresholds with which the walk gets here; all of them at the
-        top level.
+        Kinds: 0, a node above was wrong already; 1, the first wrong node; 2, the node is correct.
+        The last axis is the number of thresholds at which the path reaches the node; all of them
+        for the top level.
         """
         return self.vector[:-1].reshape(self._shape)
 
     @property
     def num_images(self) -> int:
-        """Images counted."""
+        """Number of images counted."""
         return int(self.vector[-1])
 
     def add(self, leaf: np.ndarray, limits: Sequence[np.ndarray], truth: np.ndarray) -> None:
-        """Count one image, at its pixels whose true leaf is known.
+        """Count the pixels of one image whose true leaf is known.
 
         Args:
-            leaf: integers (H, W), the leaf that each pixel's walk would end at with no threshold.
-            limits: for each level but the coarsest, in that order, float (H, W): the largest
-                threshold with which the walk gets to that level. NaN: with none.
+            leaf: integers (H, W), the last node of each pixel's greedy path without a threshold.
+            limits: for each level except the coarsest, coarse to fine, float (H, W): the largest
+                threshold at which the path reaches that level. NaN: it does not at any.
             truth: integers (H, W), the true node; void is any value outside [0, N).
 
         Raises:
-            ValueError: a map has another shape than `truth`, there is not one limit a level, or
-                `leaf` holds what is no leaf.
+            ValueError: a map has another shape than `truth`, the number of limits is wrong, or
+                `leaf` holds a value that is not a leaf.
         """
         h = self.hierarchy
         if len(limits) != h.num_levels - 1:
             raise ValueError(
-                f"{len(limits)} maps of limits for the tree {h.name!r}: pass one for each of its "
-                f"{h.num_levels} levels but the coarsest"
+                f"{len(limits)} maps of limits for tree {h.name!r}; pass one for each of its "
+                f"{h.num_levels} levels except the coarsest"
             )
-        check_shapes((leaf, *limits), truth, "a map of the walk")
+        check_shapes((leaf, *limits), truth, "a map of the greedy path")
         known = (truth >= 0) & (truth < h.num_leaves)
         leaf, truth = leaf[known], truth[known]
         check_ids(leaf, h.num_leaves, h, "the map of leaves")
@@ -95,7 +96,7 @@ class SafeDepthCounts:
             else:
                 limit = np.nan_to_num(limits[level - 1][known].astype(np.float32), nan=-np.inf)
                 passed = np.searchsorted(self.thresholds, limit, side="right")
-            # A leaf above this level has been counted at its own.
+            # A leaf above this level was counted at its own level.
             here = h.depth[node] == level
             index = ((node * 3 + kind) * (num_passed + 1) + passed)[here]
             cells += np.bincount(index, minlength=cells.size)
@@ -110,15 +111,15 @@ class SafeDepthCurve:
 
     Attributes:
         hierarchy: the tree.
-        thresholds: float64 (T,), ascending; the last one is the first of the grid that no walk
+        thresholds: float64 (T,), ascending; the last one is the first of the grid that no path
             passes.
-        accuracy: float64 (T,), share of the pixels whose label is the true leaf or above it.
+        accuracy: float64 (T,), share of the pixels whose label is the true leaf or an ancestor.
         specificity: float64 (T,), mean information of the labels: 0 for the root of the tree, 1
             for a leaf.
-        information_gain: float64 (T,), the same where wrong labels count 0.
-        reached: float64 (levels, T), share of the pixels whose label stands at a level.
-        area: under accuracy over specificity from 0, where a label says nothing and is right, to 1.
-        num_pixels: pixels whose true leaf is known.
+        information_gain: float64 (T,), the same, with 0 for wrong labels.
+        reached: float64 (levels, T), share of the pixels whose label reaches a level.
+        area: area under accuracy over specificity from 0 (the root, always correct) to 1 (a leaf).
+        num_pixels: number of pixels whose true leaf is known.
     """
 
     hierarchy: Hierarchy
@@ -131,7 +132,7 @@ class SafeDepthCurve:
     num_pixels: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The form of ``safe_depth.json`` (docs/metrics.md); None for NaN."""
+        """Return the content of ``safe_depth.json`` (docs/metrics.md); None for NaN."""
         levels = zip(self.hierarchy.level_names, self.reached, strict=True)
         overall = {
             "thresholds": _floats(self.thresholds),
@@ -146,10 +147,10 @@ class SafeDepthCurve:
 
 
 def node_information(hierarchy: Hierarchy) -> np.ndarray:
-    """How much a label says, from 0 (nothing) to 1 (a leaf): 1 - log(leaves below) / log(leaves).
+    """Return the information of each label: 1 - log(leaves below it) / log(all leaves).
 
-    It is the information gain of Deng et al., *Hedging Your Bets* (CVPR 2012), with all leaves
-    equally probable, as a fraction of that of a leaf.
+    It is 0 for the root and 1 for a leaf: the information gain of Deng et al., *Hedging Your Bets*
+    (CVPR 2012), with equally probable leaves, as a fraction of that of a leaf.
 
     Returns:
         float64 (N,).
@@ -164,9 +165,9 @@ def node_information(hierarchy: Hierarchy) -> np.ndarray:
 
 
 def safe_depth_curve(counts: SafeDepthCounts) -> SafeDepthCurve:
-    """Make the curve of the counts; all NaN where no pixel was counted."""
+    """Compute the curve from the counts; all NaN if no pixel was counted."""
     h = counts.hierarchy
-    # passes[v, kind, i]: walks that get to v with threshold i
+    # passes[v, kind, i]: paths that reach v at threshold i
     passes = counts.steps[..., ::-1].cumsum(axis=-1)[..., -2::-1]
     inner = h.depth > 0
     used = min(int(passes[inner].any(axis=(0, 1)).sum()) + 1, len(counts.thresholds))

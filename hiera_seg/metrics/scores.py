@@ -1,4 +1,4 @@
-"""Every number of an evaluation, from the counts of confusion.py. Definitions: docs/metrics.md."""
+"""Compute all scores of an evaluation from its counts. Definitions: docs/metrics.md."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from hiera_seg.metrics.confusion import PathCounts, collapse_direct, collapse_no
 
 @dataclass(frozen=True)
 class LevelScores:
-    """Scores of the K classes of one level, as fractions; NaN where nothing was to be found.
+    """Scores of the K classes of one level, as fractions; NaN without ground truth.
 
     Attributes:
         iou: float64 (K,), TP / (TP + FP + FN) over the whole set.
         acc: float64 (K,), TP / (TP + FN).
-        share: float64 (K,), the class's part of the ground truth of this level.
-        scored: bool (K,), the classes that count in the means.
+        share: float64 (K,), share of the class in the ground truth of this level.
+        scored: bool (K,), the classes that are included in the means.
         miou: mean IoU over the scored classes that occur in the ground truth.
         fwiou: the same, weighted by share.
         macc: mean accuracy over the scored classes that occur.
-        pacc: part of the pixels that got the right class, of all classes.
+        pacc: share of the pixels with the correct class, over all classes.
     """
 
     iou: np.ndarray
@@ -35,13 +35,13 @@ class LevelScores:
 
 
 def level_scores(matrix: np.ndarray, scored: np.ndarray | None = None) -> LevelScores:
-    """Make the scores of one level from its confusion matrix.
+    """Compute the scores of one level from its confusion matrix.
 
     Args:
         matrix: integers (K, K) or (K + 1, K), pixels by [predicted, true class]. Row K counts
-            predictions of no class: errors of the true class that are nobody's false alarm.
-        scored: bool (K,), the classes that count in the means; None: all of them. The others are
-            counted like any class: a pixel predicted as one of them is an error.
+            predictions of no class: false negatives of the true class and no false positives.
+        scored: bool (K,), the classes that are included in the means; None: all of them. Pixels
+            predicted as one of the others are still errors.
     """
     num_classes = matrix.shape[1]
     scored = np.ones(num_classes, bool) if scored is None else np.asarray(scored, bool)
@@ -71,12 +71,12 @@ def level_scores(matrix: np.ndarray, scored: np.ndarray | None = None) -> LevelS
 def mean_tree_distance(
     nodes: np.ndarray, hierarchy: Hierarchy, *, wrong_only: bool = False
 ) -> float:
-    """Mean number of edges between the predicted and the true node, where a leaf is known.
+    """Return the mean number of edges between predicted and true node, over known leaves.
 
     Args:
         nodes: integers (N, N), pixels by [predicted node, true node].
         hierarchy: the tree with N nodes; two top-level nodes are two edges apart.
-        wrong_only: the mean over wrongly labelled pixels alone, the severity of a mistake.
+        wrong_only: whether to average over wrongly labelled pixels only (mistake severity).
 
     Returns:
         Edges; NaN if there is no such pixel.
@@ -94,12 +94,12 @@ class HierarchyScores:
 
     Attributes:
         hierarchy: the tree.
-        merged: a LevelScores a level: the predicted node's ancestor at that level.
-        direct: a LevelScores a level, from the direct labels; None where there were none.
-        consistency: part of the non-void pixels whose direct labels form one path, or None.
-        tree_distance: mean edges between predicted and true leaf.
-        mistake_severity: the same over wrongly labelled pixels alone.
-        num_void_classes: classes that the dataset publishes and that are void here.
+        merged: one LevelScores per level, of the predicted node's ancestor at that level.
+        direct: one LevelScores per level, of the direct labels; None if there were none.
+        consistency: share of the non-void pixels whose direct labels form one path, or None.
+        tree_distance: mean number of edges between predicted and true leaf.
+        mistake_severity: the same over wrongly labelled pixels only.
+        num_void_classes: number of published classes of the dataset that are void here.
     """
 
     hierarchy: Hierarchy
@@ -114,20 +114,20 @@ class HierarchyScores:
     def miou_all(self) -> float:
         """Mean IoU over every class that the dataset publishes.
 
-        Leaves that do not count in ``miou`` count here, and so do the classes that are void, with
-        an IoU of 0: what a model that never predicts them would get. Where all leaves are scored
-        and none is void, it is the same as ``miou``.
+        It includes the leaves that are not scored, and the void classes with an IoU of 0, which is
+        that of a model that never predicts them. Equal to ``miou`` if all leaves are scored and
+        there is no void class.
         """
         iou = self.merged[-1].iou
         return _ratio(np.nansum(iou), (~np.isnan(iou)).sum() + self.num_void_classes)
 
     @property
     def leaves_out_classes(self) -> bool:
-        """Whether ``miou_all`` is over more classes than the mean of the leaves."""
+        """Whether ``miou_all`` is a mean over more classes than ``miou``."""
         return bool(self.num_void_classes) or not self.merged[-1].scored.all()
 
     def as_dict(self) -> dict[str, float]:
-        """All scores under their public names, in percent except the two in edges."""
+        """Return all scores by their public names, in percent except the two in edges."""
         h = self.hierarchy
         result = _means(self.merged[-1], "")
         for name, scores in zip(h.level_names, self.merged, strict=True):
@@ -146,7 +146,7 @@ class HierarchyScores:
         return result
 
     def class_names(self, level: int) -> list[str]:
-        """Names of a level's classes in the order of its scores."""
+        """Return the names of the classes of a level, in the order of its scores."""
         return [self.hierarchy.display_names[v] for v in self.hierarchy.level_nodes(level)]
 
 
@@ -166,13 +166,13 @@ def score_names(hierarchy: Hierarchy) -> list[str]:
 def hierarchy_scores(
     counts: PathCounts, *, unscored: Iterable[int] = (), num_void_classes: int = 0
 ) -> HierarchyScores:
-    """Make all scores from the counts; the direct ones only if every image had direct labels.
+    """Compute all scores from the counts; direct ones only if all images had direct labels.
 
     Args:
-        counts: of one evaluation.
-        unscored: ids of leaves that stay out of the means, though they are counted. At a coarser
-            level a node stays out if all its leaves do.
-        num_void_classes: classes that the dataset publishes and that are void here, for
+        counts: the counts of one evaluation.
+        unscored: ids of leaves that are counted but excluded from the means. At a coarser level a
+            node is excluded if all its leaves are.
+        num_void_classes: number of published classes of the dataset that are void here, for
             ``miou_all``.
     """
     h = counts.hierarchy
@@ -199,7 +199,7 @@ def hierarchy_scores(
 
 
 def _scored_classes(hierarchy: Hierarchy, unscored: Iterable[int]) -> list[np.ndarray]:
-    """A level each: bool (K,), whether a class of the level has a leaf that is scored."""
+    """Return for each level bool (K,): whether a class has a leaf that is scored."""
     scored_leaf = np.ones(hierarchy.num_leaves, bool)
     scored_leaf[list(unscored)] = False
     levels = []

@@ -28,6 +28,7 @@ from hiera_seg.layers.scores import (
     mean_scores,
     node_scores,
 )
+from hiera_seg.losses import declared_decoding
 from hiera_seg.modeling.options import DecodeOptions
 from hiera_seg.modeling.paths import (
     cut_path,
@@ -39,8 +40,6 @@ from hiera_seg.modeling.paths import (
 
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
 
-# Losses that train logits as independent sigmoids, one a node.
-_SIGMOID_LOSSES = {"bce", "tree_min", "focal_tree_min", "rmi"}
 # Values of one band, N x rows x width: small enough for a CPU's cache, large enough to fill a GPU.
 _BAND_VALUES_CPU = 1 << 19
 _BAND_VALUES_GPU = 1 << 25
@@ -80,22 +79,20 @@ def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits"
 
     Raises:
         ConfigError: unknown name, a variant that the kind does not allow, or "auto" with losses
-            that do not say what the logits of nodes mean.
+            that do not declare what the logits of nodes mean (see `LossTerm.decoding`).
     """
     losses = list(loss_names)
     if name == "auto":
         if kind == "scores":
             return "path_sum"
-        if _SIGMOID_LOSSES.intersection(losses):
-            return "path_sum"
-        if "level_ce" in losses:  # beside marginal_ce too: it trains every level, that one leaves
-            return "level_softmax"
-        if "marginal_ce" in losses:
-            return "marginal"
-        raise ConfigError(
-            f"{DECODE_KEY} is 'auto', but the losses {losses} do not say what the logits of nodes "
-            f"mean; set it to one of {DECODE_VARIANTS}"
-        )
+        variant = declared_decoding(losses)
+        if variant is None:
+            raise ConfigError(
+                f"{DECODE_KEY} is 'auto', but none of the losses {losses} declares what the logits "
+                f"of nodes mean; set it to one of {DECODE_VARIANTS}, or give a loss of your own "
+                "the class attribute `decoding` with one of these values"
+            )
+        return variant
     if name not in DECODE_VARIANTS:
         raise ConfigError(
             f"{DECODE_KEY} is {name!r}; it must be 'auto' or one of {DECODE_VARIANTS}"

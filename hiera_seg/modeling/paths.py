@@ -1,15 +1,11 @@
 """Choose the node of each pixel at each level from the scores of nodes and leaves."""
 
-from functools import lru_cache
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeScores
-from hiera_seg.layers.tree_ops import tree_tables
+from hiera_seg.layers.tree_index import TreeIndex
 
 
 def best_channel(scores: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -50,16 +46,15 @@ def path_labels(ranking: Tensor, hierarchy: Hierarchy) -> list[Tensor]:
         For each level, coarse to fine, (H, W) int64 node ids.
     """
     leaf = best_channel(ranking)[1]
-    leaf_levels = tree_tables(hierarchy, ranking.device).leaf_levels
+    leaf_levels = TreeIndex.of(hierarchy, ranking.device).leaf_levels
     return [*(nodes[leaf] for nodes in leaf_levels[:-1]), leaf]
 
 
 def direct_labels(scores: NodeScores, hierarchy: Hierarchy) -> list[Tensor]:
     """Return the best node of each level by its own score, in the form of `path_labels`."""
-    tables = _levels(hierarchy, scores.at_level(0).device)
+    tables = TreeIndex.of(hierarchy, scores.at_level(0).device).levels
     return [
-        table.nodes[best_channel(scores.at_level(level)[0])[1]]
-        for level, table in enumerate(tables)
+        table.ids[best_channel(scores.at_level(level)[0])[1]] for level, table in enumerate(tables)
     ]
 
 
@@ -77,16 +72,16 @@ def greedy_path(scores: NodeScores, hierarchy: Hierarchy) -> tuple[list[Tensor],
     """
     path: list[Tensor] = []
     limits: list[Tensor] = []
-    for level, table in enumerate(_levels(hierarchy, scores.at_level(0).device)):
+    for level, table in enumerate(TreeIndex.of(hierarchy, scores.at_level(0).device).levels):
         candidates = scores.at_level(level)[0]
         if level == 0:
-            path.append(table.nodes[best_channel(candidates)[1]])
+            path.append(table.ids[best_channel(candidates)[1]])
             continue
         # Only children of the path's last node may win; a leaf counts as its own only child.
         below = table.above[:, None, None] == path[-1]
         best, index = best_channel(candidates, below)
         best = torch.where(best.isnan(), -torch.inf, best)
-        path.append(table.nodes[index])
+        path.append(table.ids[index])
         limits.append(torch.minimum(best, limits[-1]) if limits else best)
     return path, limits
 
@@ -121,29 +116,9 @@ def label_scores(labels: list[Tensor], scores: NodeScores, hierarchy: Hierarchy)
     """
     result: list[Tensor] = []
     for level, (nodes, table) in enumerate(
-        zip(labels, _levels(hierarchy, labels[0].device), strict=True)
+        zip(labels, TreeIndex.of(hierarchy, labels[0].device).levels, strict=True)
     ):
         position = table.position[nodes]
         score = scores.at_level(level)[0].gather(0, position.clamp(min=0)[None])[0]
         result.append(torch.where(position >= 0, score, result[-1]) if result else score)
     return result
-
-
-class _Level(NamedTuple):
-    nodes: Tensor  # int64, ids of the nodes standing at the level
-    above: Tensor  # int64, id of what stands for each of them one level up; -1 at the top
-    position: Tensor  # int64 (N,), where each node stands in `nodes`; -1 where it does not
-
-
-@lru_cache(maxsize=32)
-def _levels(hierarchy: Hierarchy, device: torch.device) -> tuple[_Level, ...]:
-    levels: list[_Level] = []
-    for level in range(hierarchy.num_levels):
-        nodes = np.array(hierarchy.level_nodes(level))
-        above = hierarchy.level_ancestor[level - 1][nodes] if level else np.full(len(nodes), -1)
-        position = np.full(hierarchy.num_nodes, -1)
-        position[nodes] = np.arange(len(nodes))
-        with torch.inference_mode(False):  # kept: others may record operations on them
-            tensors = (torch.tensor(x, device=device) for x in (nodes, above, position))
-            levels.append(_Level(*tensors))
-    return tuple(levels)

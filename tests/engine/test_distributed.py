@@ -144,7 +144,7 @@ def cfgs(cfg) -> dict[str, CfgNode]:
 
 def test_losses_and_gradients_of_two_processes_are_those_of_one(cfgs, tmp_path, monkeypatch):
     monkeypatch.setattr(point_sampling, "draw_points", points_without_chance)
-    monkeypatch.setattr("hiera_seg.losses.queries.draw_points", points_without_chance)
+    monkeypatch.setattr("hiera_seg.losses.queries.loss.draw_points", points_without_chance)
     first, second = in_two_processes(one_step, cfgs, ROWS, tmp_path)
     expected = one_step(cfgs, ROWS, tmp_path)
     for case, (losses, gradient) in expected.items():

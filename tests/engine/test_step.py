@@ -81,8 +81,8 @@ def test_counts_of_parts_add_up_for_queries(street):
     loss = QueryLoss(QUERY_OPTIONS["node_sigmoid"](street), ignore_label=255)
     labels = torch.randint(4, (3, 8, 8), generator=torch.Generator().manual_seed(0))
     labels[1] = 255
-    parts = [loss.counts(loss.segments(labels[i : i + 1]), 5) for i in range(3)]
-    torch.testing.assert_close(sum(parts), loss.counts(loss.segments(labels), 5))
+    parts = [loss.normalizers(loss.segments(labels[i : i + 1]), 5) for i in range(3)]
+    torch.testing.assert_close(sum(parts), loss.normalizers(loss.segments(labels), 5))
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import torch
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers import (
+    TreeIndex,
     ancestor_min,
     descendant_max,
     path_product,
     path_sum,
     sum_over_leaves,
 )
-from hiera_seg.layers.tree_ops import tree_tables
 
 TREES = {
     "two levels": {"flat": ["road", "path"], "vehicle": ["car", "bus", "tram"]},
@@ -133,7 +133,7 @@ def test_tables_made_in_inference_mode_serve_training():
 def test_equal_trees_share_tables():
     first, second = (Hierarchy.from_dict(TREES["ragged"]) for _ in range(2))
     device = torch.device("cpu")
-    assert tree_tables(first, device) is tree_tables(second, device)
+    assert TreeIndex.of(first, device) is TreeIndex.of(second, device)
 
 
 def test_a_thousand_nodes_on_many_levels():

@@ -1,4 +1,4 @@
-"""Random trees, labels at any depth, and the losses written down a pixel and a node at a time."""
+"""Random trees, labels of any depth, and the losses as plain loops over pixels and nodes."""
 
 import math
 from types import SimpleNamespace
@@ -49,7 +49,7 @@ def _negative_term(x, gamma):
 
 
 def node_loss(
-    logits, labels, hierarchy, *, consistent, gamma=0.0, normalize="level_mean", node_weights=None
+    logits, labels, hierarchy, *, consistent, gamma=0.0, normalize="sum", node_weights=None
 ):
     """tree_min and bce by their definitions."""
     count = int((labels != VOID).sum())

@@ -8,7 +8,9 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses import (
     HIERA_LOSSES,
     HierarchicalLoss,
+    LossTerm,
     bce_loss,
+    declared_decoding,
     level_ce_loss,
     marginal_ce_loss,
     tree_min_loss,
@@ -61,16 +63,6 @@ def test_every_loss_equals_its_function(cityscapes):
     }
     assert list(found) == list(expected)
     torch.testing.assert_close(found, expected)
-
-
-def test_modules_default_to_the_functions_defaults(cityscapes):
-    logits, labels, _ = _batch()
-    functions = {"tree_min": tree_min_loss, "bce": bce_loss, "level_ce": level_ce_loss}
-    for name, function in functions.items():
-        module = HIERA_LOSSES.get(name)(cityscapes, ignore_label=255)
-        assert module(logits, labels) == function(logits, labels, cityscapes)
-    focal = HIERA_LOSSES.get("focal_tree_min")(cityscapes)
-    assert focal(logits, labels) == tree_min_loss(logits, labels, cityscapes, gamma=2.0)
 
 
 def test_needs_follow_the_terms(cityscapes):
@@ -186,6 +178,68 @@ def test_a_users_own_loss(cityscapes, monkeypatch):
 def test_bad_configs_name_the_key(cityscapes, terms, message):
     with pytest.raises(ValueError, match=message):
         HierarchicalLoss(cityscapes, terms, 255)
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The registry, which forgets after the test what was registered in it."""
+    monkeypatch.setattr(HIERA_LOSSES, "_obj_map", dict(HIERA_LOSSES._obj_map))
+    return HIERA_LOSSES
+
+
+def test_the_decoding_that_losses_declare(registry):
+    for variant in ("joint_softmax", "leaf"):
+        own = type("Own", (LossTerm,), {"decoding": variant})
+        registry.register(own, name=f"own_{variant}")
+    registry.register(type("Silent", (LossTerm,), {}), name="silent")
+    assert declared_decoding(["own_joint_softmax"]) == "joint_softmax"
+    assert declared_decoding(["tree_triplet", "silent", "own_joint_softmax"]) == "joint_softmax"
+    assert declared_decoding(["own_joint_softmax", "own_leaf"]) == "leaf"
+    assert declared_decoding(["own_joint_softmax", "rmi"]) == "path_sum"
+    assert declared_decoding(["tree_triplet", "silent", "not_registered"]) is None
+    with pytest.raises(ValueError, match="'bad'.* 'softmax'.*joint_softmax"):
+        registry.register(type("Bad", (LossTerm,), {"decoding": "softmax"}), name="bad")
+
+
+def test_the_old_name_of_the_normalizer_is_read_with_a_warning(cityscapes, registry):
+    class Old(nn.Module):
+        needs, counts = "logits", "levels"
+
+        def __init__(self, hierarchy, *, ignore_label):
+            super().__init__()
+
+        def forward(self, logits, labels, *, valid_count=None):
+            return valid_count.sum() + 0 * logits.sum()
+
+    with pytest.warns(FutureWarning, match="'old'.*`counts`.*`normalizer`"):
+        registry.register(Old, name="old")
+    loss = HierarchicalLoss(cityscapes, [("old", 1.0, {})])
+    logits, labels, _ = _batch()
+    assert loss(logits, labels, valid_count=torch.tensor([1.0, 2, 3]))["loss_old"] == 5
+
+
+def test_options_of_a_term_made_from_a_function(cityscapes, registry):
+    def scaled(logits, labels, hierarchy, *, scale=1.0, ignore_label=255, valid_count=None):
+        if scale < 0:
+            raise ValueError(f"scale is {scale}")
+        return scale * logits.sum() / (1 if valid_count is None else valid_count)
+
+    @registry.register(name="scaled")
+    class Scaled(LossTerm, function=scaled, scale=2.0, ramp=0):
+        decoding = None
+
+        def weight_at(self, iteration):
+            return iteration / self.ramp
+
+    loss = HierarchicalLoss(cityscapes, [("scaled", 3.0, {"ramp": 10})])
+    logits, labels, _ = _batch()
+    found = loss(logits, labels, valid_count=torch.tensor([4.0, 1, 1]), iteration=5)["loss_scaled"]
+    torch.testing.assert_close(found, 3 * 0.5 * 2 * logits.sum() / 4)
+    assert "scale=2.0" in repr(loss)
+    with pytest.raises(ValueError, match="SCALED: scale is -1"):
+        HierarchicalLoss(cityscapes, [("scaled", 1.0, {"scale": -1})])
+    with pytest.raises(ValueError, match="SCALED.RAMPS: .*SCALE, RAMP"):
+        HierarchicalLoss(cityscapes, [("scaled", 1.0, {"ramps": 1})])
 
 
 def test_missing_inputs(cityscapes):

@@ -10,10 +10,10 @@ from hiera_seg.losses import (
     bce_loss,
     level_ce_loss,
     marginal_ce_loss,
-    tiles,
     tree_min_loss,
     valid_pixels,
 )
+from hiera_seg.losses.fused import tiles
 
 
 def focal_tree_min_loss(*arguments, **options):

@@ -1,4 +1,4 @@
-"""The examples of docs/losses.md run, and its numbers are what the functions give."""
+"""The examples of docs/losses.md run, and its numbers are those of the functions."""
 
 import re
 from pathlib import Path

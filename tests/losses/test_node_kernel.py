@@ -8,13 +8,15 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses import bce_loss, node_kernel, tree_min_loss
-from hiera_seg.losses.query_classes import NodeSigmoid
+from hiera_seg.losses import bce_loss, tree_min_loss
+from hiera_seg.losses.fused import kernel
+from hiera_seg.losses.queries.classes import NodeSigmoid
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -166,7 +168,7 @@ def test_value_and_gradient_equal_those_of_the_tiles(tmp_path):
 @needs_triton
 def test_the_kernel_is_launched_on_the_device_of_the_logits_on_a_grid_of_any_length(monkeypatch):
     """Seen from a launcher that only looks: no machine here has two GPUs."""
-    from hiera_seg.losses import node_kernel_triton
+    from hiera_seg.losses.fused import triton_kernel
 
     entered, grids = [], []
 
@@ -186,14 +188,11 @@ def test_the_kernel_is_launched_on_the_device_of_the_logits_on_a_grid_of_any_len
             return lambda *args, **kwargs: None
 
     monkeypatch.setattr(torch.cuda, "device_of", Guard)
-    monkeypatch.setattr(node_kernel_triton, "node_kernel", Launcher())
+    monkeypatch.setattr(triton_kernel, "node_kernel", Launcher())
     tree = TREES["ragged"]
     columns = tree.num_nodes + 1
     logits = torch.empty(2, tree.num_nodes, 5000, 5000, device="meta")
-    node_kernel.fused_sum(
-        logits,
-        torch.empty(2, 5000, 5000, dtype=torch.int64, device="meta"),
-        torch.empty_like(logits),
+    terms = SimpleNamespace(
         hierarchy=tree,
         path=torch.empty(tree.num_levels, columns, dtype=torch.int64, device="meta"),
         positive=torch.empty(tree.num_levels, columns, device="meta"),
@@ -201,6 +200,8 @@ def test_the_kernel_is_launched_on_the_device_of_the_logits_on_a_grid_of_any_len
         gamma=2.0,
         consistent=True,
     )
+    index = torch.empty(2, 5000, 5000, dtype=torch.int64, device="meta")
+    kernel.launch(terms, logits, index, torch.empty_like(logits))
     ((grid, guarded),) = grids
     assert guarded is logits
     assert grid[0] > 65535 >= max(grid[1:])  # CUDA's limit for all axes but the first
@@ -213,7 +214,7 @@ def test_the_kernel_compiles_for_a_gpu_that_is_not_there(dtype, tmp_path, monkey
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
 
-    from hiera_seg.losses.node_kernel_triton import node_kernel as kernel
+    from hiera_seg.losses.fused.triton_kernel import node_kernel
 
     options = {"GAMMA": 2.0, "CONSISTENT": True, "WANTS_GRADIENT": True}
     options |= {"LEVELS": 3, "DEPTHS": 4, "BLOCK": 256}
@@ -221,39 +222,39 @@ def test_the_kernel_compiles_for_a_gpu_that_is_not_there(dtype, tmp_path, monkey
     pointers |= dict.fromkeys(["partial", "negative", "positive"], "fp32")
     pointers |= dict.fromkeys(["order", "depth_of", "inner_of", "path"], "i32")
     signature = {}
-    for name in kernel.arg_names:
+    for name in node_kernel.arg_names:
         if name in options:
             signature[name] = "constexpr"
         elif name in pointers:
             signature[name] = "*" + pointers[name]
         else:
             signature[name] = "fp32" if name == "gamma" else "i32"
-    places = {(kernel.arg_names.index(name),): value for name, value in options.items()}
-    source = triton.compiler.ASTSource(kernel, signature, constexprs=places)
+    places = {(node_kernel.arg_names.index(name),): value for name, value in options.items()}
+    source = triton.compiler.ASTSource(node_kernel, signature, constexprs=places)
     compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32))
     assert ".entry node_kernel" in compiled.asm["ptx"]
 
 
 def test_the_kernel_is_for_gpus_and_can_be_turned_off(monkeypatch):
     tree = TREES["cityscapes"]
-    assert not node_kernel.fits(torch.zeros(1, 26, 2, 2), tree)
+    assert not kernel.fits(torch.zeros(1, 26, 2, 2), tree)
     if torch.cuda.is_available():
         logits = torch.zeros(1, 26, 2, 2, device="cuda")
-        assert node_kernel.fits(logits, tree)
-        assert not node_kernel.fits(logits.double(), tree)
+        assert kernel.fits(logits, tree)
+        assert not kernel.fits(logits.double(), tree)
         monkeypatch.setenv("HIERA_SEG_TRITON", "0")
-        assert not node_kernel.fits(logits, tree)
+        assert not kernel.fits(logits, tree)
 
 
 if __name__ == "__main__":
     seen = []
 
-    def fused_sum(*args, **kwargs):
+    def spy(*args):
         seen.append(None)
-        return kernel(*args, **kwargs)
+        return launch(*args)
 
-    kernel, node_kernel.fused_sum = node_kernel.fused_sum, fused_sum
-    node_kernel.fits = lambda logits, tree: True
+    launch, kernel.launch = kernel.launch, spy
+    kernel.fits = lambda logits, tree: True
     found = [results(case) for case in CASES]
     assert len(seen) == 2 * len(CASES), "the kernel did not run"
     of_void = [(results_with_void(bad, dtype), results_with_void(1.0, dtype)) for bad, dtype in BAD]

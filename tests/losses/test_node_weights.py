@@ -64,9 +64,9 @@ def test_a_level_without_a_pixel_weighs_1(tree, method):
     ("pixels", "method", "message"),
     [
         (np.ones(7), "log", "method is 'log'"),
-        (np.ones(6), "median", r"7 nodes .* found \(6,\)"),
-        (-np.ones(7), "median", "smallest -1"),
-        (np.zeros(7), "median", "not one pixel"),
+        (np.ones(6), "median", r"7 nodes .* found shape \(6,\)"),
+        (-np.ones(7), "median", "minimum -1"),
+        (np.zeros(7), "median", "pixels are all 0"),
     ],
 )
 def test_bad_counts(tree, pixels, method, message):
@@ -85,7 +85,7 @@ def test_counts_survive_a_file_and_are_found_by_path(tree, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "can not be read: No such file"),
+        (None, "cannot be read: No such file"),
         ("{", "is not a file of tools/count_nodes.py"),
         ("[]", "is not a file of tools/count_nodes.py"),
         ('{"pixels": {"flat/road": "many"}}', "is not a file of tools/count_nodes.py"),
@@ -95,7 +95,7 @@ def test_counts_survive_a_file_and_are_found_by_path(tree, tmp_path):
         ('{"pixels": {"flat/road": 9223372036854775808}}', "counts 92.*08 pixels of 'flat/road'"),
     ],
 )
-def test_a_file_that_can_not_be_used_is_named(tree, tmp_path, content, message):
+def test_a_file_that_cannot_be_used_is_named(tree, tmp_path, content, message):
     file = tmp_path / "counts.json"
     if content is not None:
         file.write_text(content)

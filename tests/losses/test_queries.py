@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from hiera_seg import Hierarchy
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss, tree_min_loss
-from hiera_seg.losses.mask_terms import mask_bce, mask_costs, mask_dice, point_targets
-from hiera_seg.losses.query_matching import HungarianMatcher
+from hiera_seg.losses.queries.masks import mask_bce, mask_costs, mask_dice, point_targets
+from hiera_seg.losses.queries.matching import HungarianMatcher
 
 TREE = Hierarchy.from_dict(
     {
@@ -280,9 +280,9 @@ class TestQueryLoss:
         masks = torch.randn(4, 4, 1, 1, generator=generator()).expand(-1, -1, 8, 8)
         expected = head([classes], [masks], labels)
         parts = [slice(0, 2), slice(2, 4)]  # of one segment and of two
-        counts = [head.counts(head.segments(labels[part]), 4) for part in parts]
+        counts = [head.normalizers(head.segments(labels[part]), 4) for part in parts]
         shared = sum(counts) / 2
-        found = [head([classes[p]], [masks[p]], labels[p], counts=shared) for p in parts]
+        found = [head([classes[p]], [masks[p]], labels[p], normalizers=shared) for p in parts]
         for key, loss in expected.items():
             torch.testing.assert_close(sum(x[key] for x in found) / 2, loss)
         each = [head([classes[p]], [masks[p]], labels[p])["mask"] for p in parts]

@@ -294,7 +294,7 @@ def test_halves_average_to_the_whole(tree):
 
 def test_arguments_are_checked(tree):
     logits, labels = blobs(tree, 12, (1, 9, 9))
-    with pytest.raises(ValueError, match=rf"needs {tree.num_nodes}, one channel a node"):
+    with pytest.raises(ValueError, match=rf"needs {tree.num_nodes}, one channel per node"):
         rmi_loss(logits[:, :-1], labels, tree)
     with pytest.raises(ValueError, match="labels hold 300"):
         rmi_loss(logits, labels.fill_(300), tree)

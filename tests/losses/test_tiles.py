@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hiera_seg.losses import tiles
+from hiera_seg.losses.fused import tiles
 
 
 def _linear(pixels, index):

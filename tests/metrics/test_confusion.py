@@ -131,11 +131,11 @@ def test_void_in_the_prediction_is_refused():
 
 def test_sizes_kinds_and_numbers_of_maps_are_checked():
     good = np.zeros((2, 3), int)
-    with pytest.raises(ValueError, match=r"prediction has the size 3 x 2, the ground truth 2 x 3"):
+    with pytest.raises(ValueError, match="prediction .* 3 x 2.* ground truth 2 x 3"):
         count_image(good.T, good, TREE)
-    with pytest.raises(ValueError, match="level 'level_0' has the size 1 x 3"):
+    with pytest.raises(ValueError, match="level 'level_0' .* 1 x 3"):
         count_image(good, good, TREE, direct=[good[:1], good])
-    with pytest.raises(ValueError, match="prediction is of float64, not of integers"):
+    with pytest.raises(ValueError, match="prediction .* float64"):
         count_image(good.astype(float), good, TREE)
     with pytest.raises(ValueError, match="1 maps of direct labels for the 2 levels"):
         count_image(good, good, TREE, direct=[good])

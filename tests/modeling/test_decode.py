@@ -10,6 +10,7 @@ from detectron2.utils import logger
 
 from hiera_seg import Hierarchy
 from hiera_seg.layers.scores import DECODE_VARIANTS, SCORE_VARIANTS, NodeOutput, node_scores
+from hiera_seg.losses import HIERA_LOSSES, LossTerm
 from hiera_seg.modeling import DecodeOptions, NodeView
 from hiera_seg.modeling.decode import decode as decode_views
 from hiera_seg.modeling.decode import decode_variant
@@ -421,9 +422,22 @@ def test_auto_follows_the_losses(losses, variant):
     assert decode_variant("joint_softmax", losses) == "joint_softmax"
 
 
+def test_auto_follows_a_loss_of_ones_own(monkeypatch):
+    monkeypatch.setattr(HIERA_LOSSES, "_obj_map", dict(HIERA_LOSSES._obj_map))
+
+    class Own(LossTerm):
+        decoding = "joint_softmax"
+
+    HIERA_LOSSES.register(Own, name="own_softmax")
+    assert decode_variant("auto", ["own_softmax", "tree_triplet"]) == "joint_softmax"
+    del Own.decoding
+    with pytest.raises(ValueError, match="own_softmax.*`decoding`"):
+        decode_variant("auto", ["own_softmax", "tree_triplet"])
+
+
 def test_a_variant_that_can_not_be_names_the_key():
     key = "MODEL.HIERA_SEG.TEST.DECODE"
-    with pytest.raises(ValueError, match=f"{key}.*'auto'.*tree_triplet.*path_sum"):
+    with pytest.raises(ValueError, match=f"{key}.*'auto'.*tree_triplet.*path_sum.*`decoding`"):
         decode_variant("auto", ["tree_triplet"])
     with pytest.raises(ValueError, match=f"{key} is 'softmax'.*'auto' or one of.*level_softmax"):
         decode_variant("softmax", ["bce"])

@@ -310,7 +310,7 @@ def test_a_sibling_adjustment_needs_a_softmax_and_counts(make_cfg, node_counts):
     softmax = (LOSSES, [["marginal_ce", 1.0]])
     with pytest.raises(ConfigError, match=r"FILE is empty.*count_nodes"):
         build_model(make_cfg(*softmax, *tau))
-    with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT: .*none\.json can not be read"):
+    with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT: .*none\.json cannot be read"):
         build_model(make_cfg(*softmax, *tau, key, "none.json"))
     with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT: tau is -1\.0"):
         build_model(make_cfg(*softmax, f"{ADJUSTMENT}.TAU", -1.0, key, file))

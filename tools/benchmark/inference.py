@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from benchmark.harness import Comparison
 from benchmark.losses import cityscapes, mapillary_sized
 from hiera_seg.layers.scores import NodeOutput, node_scores
-from hiera_seg.layers.tree_ops import tree_tables
+from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.modeling import DecodeOptions, NodeView, decode
 
 _VARIANT = "path_sum"
@@ -32,7 +32,7 @@ def make_bands(make_tree, size: tuple[int, int], device) -> Callable[[], object]
 def make_whole(make_tree, size: tuple[int, int], device) -> Callable[[], object]:
     """The defining order: resize everything, score everything, take the best path."""
     tree, logits = _logits(make_tree, size, device)
-    leaf_levels = tree_tables(tree, device).leaf_levels
+    leaf_levels = TreeIndex.of(tree, device).leaf_levels
 
     @torch.no_grad()
     def run():

@@ -225,12 +225,12 @@ class HieraMaskFormerHead(nn.Module):
         return total
 
     def label_counts(self, targets: Tensor) -> Tensor:
-        """Return the normalizer of the losses for (B, H, W) targets: see ``QueryLoss.counts``."""
+        """Return the normalizer of the losses for (B, H, W) targets: see ``QueryLoss.normalizers``."""
         return self._label_counts(targets, self.loss.segments(targets))
 
     def _label_counts(self, targets: Tensor, segments: list[Tensor]) -> Tensor:
         num_queries = self.transformer_decoder.query_features.num_embeddings
-        return self.loss.counts(segments, num_queries).to(targets.device)
+        return self.loss.normalizers(segments, num_queries).to(targets.device)
 
     def losses(
         self,
@@ -257,7 +257,7 @@ class HieraMaskFormerHead(nn.Module):
             [x.class_logits for x in predictions],
             [x.mask_logits for x in predictions],
             targets,
-            counts=counts,
+            normalizers=counts,
             segments=segments,
             generator=sampling_generator(self.seed, training_iteration(), targets.device),
         )

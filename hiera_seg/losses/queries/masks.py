@@ -1,8 +1,7 @@
-"""Binary cross entropy and dice of masks read at points, for pairs and for all combinations."""
+"""Compute binary cross entropy and dice of masks at points, for pairs or all combinations."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -10,14 +9,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.tree_index import TreeIndex
 
 
 class PointTargets(NamedTuple):
-    """What a segment's mask should be at points.
+    """The targets of segments' masks at points.
 
     Attributes:
-        inside: (..., P) float, 1 where the point belongs to the segment.
-        known: (..., P) float, 0 where that can not be said: the point's label is an ancestor or a
+        inside: (..., P) float, 1 if the point belongs to the segment.
+        known: (..., P) float, 0 if this is unknown, because the point's label is an ancestor or a
             descendant of the segment's.
     """
 
@@ -41,15 +41,14 @@ def point_targets(
     """
     segment_labels = segment_labels[:, None]
     point_labels = point_labels.expand(len(segment_labels), -1)
-    related = _related(hierarchy, point_labels.device)
-    return PointTargets(
-        (point_labels == segment_labels).to(dtype),
-        (~related[segment_labels, point_labels]).to(dtype),
-    )
+    inside = point_labels == segment_labels
+    negative = TreeIndex.of(hierarchy, point_labels.device).negative
+    known = inside | negative[segment_labels, point_labels]
+    return PointTargets(inside.to(dtype), known.to(dtype))
 
 
 def mask_bce(logits: Tensor, targets: PointTargets) -> Tensor:
-    """Mean binary cross entropy over the known points of each mask: logits (..., P) -> (...)."""
+    """Return the mean binary cross entropy (...) over the known points of logits (..., P)."""
     terms = F.binary_cross_entropy_with_logits(
         logits, targets.inside.expand_as(logits), reduction="none"
     )
@@ -57,7 +56,7 @@ def mask_bce(logits: Tensor, targets: PointTargets) -> Tensor:
 
 
 def mask_dice(logits: Tensor, targets: PointTargets) -> Tensor:
-    """1 - (2 |A B| + 1) / (|A| + |B| + 1) over the known points: logits (..., P) -> (...)."""
+    """Return 1 - (2 |A B| + 1) / (|A| + |B| + 1) (...) over the known points of logits (..., P)."""
     scores = logits.sigmoid() * targets.known
     inside = targets.inside * targets.known
     overlap = (scores * inside).sum(-1)
@@ -65,7 +64,7 @@ def mask_dice(logits: Tensor, targets: PointTargets) -> Tensor:
 
 
 def mask_costs(logits: Tensor, targets: PointTargets) -> tuple[Tensor, Tensor]:
-    """:func:`mask_bce` and :func:`mask_dice` of every query with every segment.
+    """Compute :func:`mask_bce` and :func:`mask_dice` of every query with every segment.
 
     Args:
         logits: (..., Q, P) float.
@@ -82,12 +81,3 @@ def mask_costs(logits: Tensor, targets: PointTargets) -> tuple[Tensor, Tensor]:
     overlap = scores @ inside.t()
     dice = 1 - (2 * overlap + 1) / (scores @ targets.known.t() + inside.sum(-1) + 1)
     return bce / known.clamp(min=1), dice
-
-
-@lru_cache(maxsize=64)
-def _related(hierarchy: Hierarchy, device: torch.device) -> Tensor:
-    """bool (N, N): one node is a true ancestor of the other."""
-    ancestor = torch.tensor(hierarchy.ancestor_matrix)
-    with torch.inference_mode(False):
-        different = ~torch.eye(hierarchy.num_nodes, dtype=torch.bool)
-        return ((ancestor | ancestor.t()) & different).to(device)

@@ -1,4 +1,4 @@
-"""The Triton kernel of `node_kernel`; importing this module imports Triton."""
+"""Define the Triton kernel of `kernel.launch`; importing this module imports Triton."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def _binary_term(x, gamma, GAMMA: tl.constexpr):
-    """`node_terms.binary_term`: focal binary cross entropy of a negative, and its slope."""
+    """Focal binary cross entropy of a negative and its slope, as `node_terms.binary_term`."""
     score = tl.sigmoid(x)
     other = 1.0 - score
     entropy = tl.maximum(x, 0.0) - tl.log(tl.maximum(score, other))
@@ -50,13 +50,13 @@ def node_kernel(
     DEPTHS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Terms of BLOCK pixels of one image, on a grid of (blocks, images).
+    """Sum the terms of BLOCK pixels of one image, on a grid of (blocks, images).
 
-    Negatives: nodes come children first. ``best[d]`` is the highest logit among the subtrees at
-    depth d that are done under the open parent, ``holder[d]`` the node that has it, so that a node
-    finds the maximum over its descendants in row depth + 1. Positives: a running minimum down the
-    label's path. Gradients of nodes that take another's score are added to that node's, which the
-    same program has written before; barriers keep its threads in step.
+    Negatives: children are visited before their parents. ``best[d]`` is the highest logit among
+    the finished subtrees at depth d below the current parent, and ``holder[d]`` the node that has
+    it: row depth + 1 holds the maximum over a node's descendants. Positives: a running minimum down
+    the label's path. The gradient of a node that takes another node's score is added to that
+    node's, which the same program has written before; barriers synchronize its threads.
     """
     block = tl.program_id(0)
     image = tl.program_id(1).to(tl.int64)

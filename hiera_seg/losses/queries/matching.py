@@ -1,4 +1,4 @@
-"""One query for each segment, at the least total cost (the Hungarian algorithm)."""
+"""Match each segment with one query at the lowest total cost (the Hungarian algorithm)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ logger = logging.getLogger(__name__)
 
 
 class HungarianMatcher:
-    """Assigns segments to queries by SciPy; costs that are not finite do not stop it."""
+    """Assign segments to queries with SciPy; costs may be infinite or NaN."""
 
     def __init__(self) -> None:
         self._warned = False
 
     def __call__(self, costs: Tensor) -> Tensor:
-        """Match the queries and segments of one image, each layer on its own.
+        """Match the queries and segments of one image, separately per layer.
 
-        A cost that is not finite counts as more than the highest finite one; the first time there
-        is a warning.
+        A cost that is not finite is replaced by more than the highest finite one, with a warning
+        the first time.
 
         Args:
             costs: (A, Q, S) float, for A layers.
@@ -29,7 +29,8 @@ class HungarianMatcher:
             int64 (A, 2, K) on the CPU, K = min(Q, S): matched queries and their segments, in
             ascending order of segments.
         """
-        from scipy.optimize import linear_sum_assignment  # half a second that inference can save
+        # Importing SciPy takes half a second, and inference does not need it.
+        from scipy.optimize import linear_sum_assignment
 
         costs = costs.detach().double().cpu()
         finite = costs.isfinite()
@@ -38,7 +39,7 @@ class HungarianMatcher:
                 logger.warning(
                     "Costs of matching queries with segments are not finite: a mask or class "
                     "logit is infinite or NaN. If the loss is not finite either, lower "
-                    "SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENTS. This is said once."
+                    "SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENTS. This warning is shown once."
                 )
                 self._warned = True
             highest = costs[finite].max() if finite.any() else costs.new_zeros(())

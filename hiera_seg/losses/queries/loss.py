@@ -1,4 +1,4 @@
-"""The losses of a mask transformer: class, mask and dice of matched queries (Mask2Former)."""
+"""Match the queries of a mask transformer with segments and compute their losses."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.point_sampling import draw_points, draw_uncertain_points, sample_maps
-from hiera_seg.losses.checks import check_labels, label_index
-from hiera_seg.losses.mask_terms import mask_bce, mask_costs, mask_dice, point_targets
-from hiera_seg.losses.query_classes import NO_OBJECT
-from hiera_seg.losses.query_matching import HungarianMatcher
-from hiera_seg.losses.tiles import loss_dtype
+from hiera_seg.losses.checks import check_labels
+from hiera_seg.losses.fused.tiles import loss_dtype
+from hiera_seg.losses.labels import label_index
+from hiera_seg.losses.queries.classes import NO_OBJECT
+from hiera_seg.losses.queries.masks import mask_bce, mask_costs, mask_dice, point_targets
+from hiera_seg.losses.queries.matching import HungarianMatcher
 
 
 class QueryLoss(nn.Module):
-    """Losses of queries that are matched with the segments of an image.
+    """Class, mask and dice loss of queries matched with the segments of an image (Mask2Former).
 
     A segment is the set of all pixels of one label, a leaf or an inner node. Masks are compared at
-    points: never in void, and without weight where label and segment are ancestor and descendant
-    (a pixel known as "vehicle" says nothing about the mask of "car").
+    sampled points. Void is never sampled, and points whose label is an ancestor or descendant of
+    the segment's are ignored (whether a pixel labelled "vehicle" belongs to "car" is unknown).
     """
 
     def __init__(
@@ -39,11 +40,11 @@ class QueryLoss(nn.Module):
     ):
         """
         Args:
-            classes: one of `QUERY_OPTIONS`, made for a tree.
+            classes: an instance of one of `QUERY_OPTIONS`.
             ignore_label: the value of void in labels.
-            class_weight, mask_weight, dice_weight: of the losses, and of the costs of matching.
-            no_object_weight: of the class loss of queries without a segment.
-            num_points: at which masks are compared.
+            class_weight, mask_weight, dice_weight: factors of the losses and of the matching costs.
+            no_object_weight: factor of the class loss of queries without a segment.
+            num_points: number of points at which masks are compared.
             oversample_ratio, importance_ratio: see `draw_uncertain_points`.
         """
         super().__init__()
@@ -60,13 +61,13 @@ class QueryLoss(nn.Module):
         self.matcher = HungarianMatcher()
 
     def segments(self, labels: Tensor) -> list[Tensor]:
-        """The labels that each image holds, in ascending order.
+        """Return the labels present in each image, in ascending order.
 
         Args:
             labels: (B, H, W) int64 node ids or the ignore label.
 
         Returns:
-            For each image int64 (S,); empty for one without a label.
+            For each image int64 (S,); empty if all of it is void.
 
         Raises:
             ValueError: a label that is neither a node id nor the ignore label (on CUDA a device
@@ -76,14 +77,19 @@ class QueryLoss(nn.Module):
         index = label_index(labels, self.hierarchy, self.ignore_label)
         return [present[present < self.hierarchy.num_nodes] for present in map(torch.unique, index)]
 
-    def counts(self, segments: Sequence[Tensor], num_queries: int) -> Tensor:
-        """The denominators of the losses of these images.
+    def normalizers(self, segments: Sequence[Tensor], num_queries: int) -> Tensor:
+        """Return the normalizers of the losses of these images.
 
-        Summed over all processes and divided by their number they make the mean of the processes'
-        gradients that of one process with all images.
+        If they are summed over all processes and divided by their number, the mean of the
+        processes' gradients is the gradient of one process with all images.
+
+        Args:
+            segments: as from :meth:`segments`.
+            num_queries: queries per image.
 
         Returns:
-            float32 (2,) on the CPU: masks that are matched, queries weighted as in the class loss.
+            float32 (2,) on the CPU: number of matched masks, and of queries weighted as in the
+            class loss.
         """
         matched = sum(min(len(present), num_queries) for present in segments)
         unmatched = num_queries * sum(len(present) > 0 for present in segments) - matched
@@ -95,42 +101,42 @@ class QueryLoss(nn.Module):
         mask_logits: Sequence[Tensor],
         labels: Tensor,
         *,
-        counts: Tensor | None = None,
+        normalizers: Tensor | None = None,
         segments: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Match each layer's queries and compute its losses.
+        """Match the queries of each layer and compute their losses.
 
         Args:
             class_logits: for each of A layers (B, Q, K) float.
             mask_logits: for each layer (B, Q, h, w) float, over the same area as the labels.
             labels: (B, H, W) int64 node ids or the ignore label.
-            counts: as from :meth:`counts`; None: of this batch.
-            segments: as from :meth:`segments`, to save their search.
-            generator: of random values, on the labels' device; None: PyTorch's own.
+            normalizers: as from :meth:`normalizers`; None for those of this batch.
+            segments: as from :meth:`segments`, if they have been computed already.
+            generator: source of random values, on the labels' device; None for PyTorch's own.
 
         Returns:
             {"class", "mask", "dice": (A,)}, weighted, float32 (float64 for float64 logits).
-            An image without a segment, all of it void, trains nothing: what its queries should be
-            is not known. Where no image has one, the losses are zeros that have a gradient path.
+            Images that are void throughout are ignored: the targets of their queries are unknown.
+            If all images are, the losses are zeros with a gradient path.
         """
         device_type = labels.device.type
-        with torch.autocast(device_type, enabled=False):  # logits of 16 bits are read as 32
+        with torch.autocast(device_type, enabled=False):  # half precision is computed in float32
             if segments is None:
                 segments = self.segments(labels)
             num_queries = class_logits[0].shape[1]
-            if counts is None:
-                counts = self.counts(segments, num_queries)
-            counts = counts.to(labels.device)
-            # Not clamp: a share of few masks among many processes is less than 1
-            masks_count, queries_count = counts.where(counts > 0, 1.0)
+            if normalizers is None:
+                normalizers = self.normalizers(segments, num_queries)
+            normalizers = normalizers.to(labels.device)
+            # Not clamped at 1: the mean over many processes may be smaller
+            num_masks, num_weighted = normalizers.where(normalizers > 0, 1.0)
 
             class_logits = [x.to(loss_dtype(x)) for x in class_logits]
             targets = [
                 torch.full(x.shape[:2], NO_OBJECT, device=x.device, dtype=torch.long)
                 for x in class_logits
             ]
-            # The empty slices: gradient paths that nothing flows along
+            # Sums of empty slices are zeros with a gradient path
             mask = torch.stack([x[:, :0].to(loss_dtype(x)).sum() for x in mask_logits])
             dice = mask.clone()
             for image, present in enumerate(segments):
@@ -159,9 +165,9 @@ class QueryLoss(nn.Module):
                 ]
             )
         return {
-            "class": self.weights["class"] * classes / queries_count,
-            "mask": self.weights["mask"] * mask / masks_count,
-            "dice": self.weights["dice"] * dice / masks_count,
+            "class": self.weights["class"] * classes / num_weighted,
+            "mask": self.weights["mask"] * mask / num_masks,
+            "dice": self.weights["dice"] * dice / num_masks,
         }
 
     @torch.no_grad()
@@ -173,9 +179,9 @@ class QueryLoss(nn.Module):
         present: Tensor,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
-        """int64 (A, K) matched queries of one image, and the labels of their segments."""
+        """Return matched queries and the labels of their segments, int64 (A, K), for one image."""
         points = draw_points(area.valid, (self.num_points,), generator=generator)
-        # A layer at a time: all masks of all layers would be the largest tensor of training
+        # Layer by layer: the masks of all layers would be the largest tensor of training
         at_points = torch.stack([sample_maps(x[None], points.xy[None])[0] for x in mask_logits])
         targets = point_targets(present, area.labels[points.pixel], self.hierarchy, at_points.dtype)
         bce, dice = mask_costs(at_points, targets)
@@ -196,7 +202,7 @@ class QueryLoss(nn.Module):
         matched: Tensor,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
-        """(A,) sums of BCE and of dice over the matched masks of one image."""
+        """Return the sums (A,) of BCE and of dice over the matched masks of one image."""
         layers, per_layer = queries.shape
         masks = torch.cat([x[rows] for x, rows in zip(mask_logits, queries, strict=True)])
         points = draw_uncertain_points(
@@ -218,7 +224,7 @@ class QueryLoss(nn.Module):
 
 
 class _Area:
-    """The labels of one image, row by row, and where they are not void."""
+    """The labels of one image, flattened, and the mask (H, W) of those that are not void."""
 
     def __init__(self, labels: Tensor, ignore_label: int):
         self.valid = labels != ignore_label

@@ -1,0 +1,59 @@
+"""Define the binary cross entropy of nodes, the baseline of the tree-min loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.losses.compiling import runs_eagerly
+from hiera_seg.losses.fused.node_terms import NodeTerms
+from hiera_seg.losses.registry import HIERA_LOSSES
+from hiera_seg.losses.term import LossTerm
+
+
+@runs_eagerly
+def bce_loss(
+    logits: Tensor,
+    labels: Tensor,
+    hierarchy: Hierarchy,
+    *,
+    normalize: str = "sum",
+    ignore_label: int = 255,
+    node_weights: Sequence[float] | Tensor | None = None,
+    valid_count: float | Tensor | None = None,
+) -> Tensor:
+    """Compute the binary cross entropy of every node by itself; only the targets use the tree.
+
+    The loss of a pixel is the ``sum over nodes of -l log s - (1 - l) log(1 - s)``, where ``l`` is 1
+    for the label and its ancestors; the nodes below an inner label are unknown and add 0.
+
+    Args:
+        logits, labels, hierarchy, normalize, ignore_label, node_weights, valid_count: as in
+            `tree_min_loss`.
+
+    Returns:
+        Scalar, float32 (float64 for float64 logits); 0 with a gradient path if no pixel is valid.
+
+    Raises:
+        ValueError: as `tree_min_loss`.
+    """
+    return NodeTerms(
+        logits,
+        labels,
+        hierarchy,
+        consistent=False,
+        gamma=0.0,
+        normalize=normalize,
+        ignore_label=ignore_label,
+        node_weights=node_weights,
+        valid_count=valid_count,
+    ).sum()
+
+
+@HIERA_LOSSES.register(name="bce")
+class BCELoss(LossTerm, function=bce_loss):
+    """`bce_loss` as a module."""
+
+    decoding = "path_sum"

@@ -1,0 +1,1 @@
+"""Sum losses over pixels, value and gradient in one pass: in tiles, or by one GPU kernel."""

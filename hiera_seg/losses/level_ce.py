@@ -1,0 +1,89 @@
+"""Define the per-level cross entropy: one softmax among the nodes of each level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.tree_index import take_nodes
+from hiera_seg.losses.compiling import runs_eagerly
+from hiera_seg.losses.fused.level_terms import LevelTerms
+from hiera_seg.losses.registry import HIERA_LOSSES
+from hiera_seg.losses.term import LossTerm
+
+
+@runs_eagerly
+def level_ce_loss(
+    logits: Tensor,
+    labels: Tensor,
+    hierarchy: Hierarchy,
+    *,
+    level_weights: Sequence[float] | None = None,
+    ignore_label: int = 255,
+    node_weights: Sequence[float] | Tensor | None = None,
+    valid_count: float | Tensor | None = None,
+) -> Tensor:
+    """Compute the softmax cross entropy among the nodes of each level, summed over the levels.
+
+    At each level the softmax runs over ``hierarchy.level_nodes(level)``, where a leaf above the
+    level stands for itself, and the mean over the pixels whose label reaches the level (the label
+    "vehicle" does not specify which vehicle); 0 if there is none.
+
+    Args:
+        logits: (B, N, H, W) float, one channel per node. Half precision is computed in float32.
+        labels: (B, H, W) int64 node ids, of leaves or inner nodes, or `ignore_label`.
+        hierarchy: the tree.
+        level_weights: one weight per level, coarse to fine; None or empty: all 1.
+        ignore_label: the value of void in `labels`.
+        node_weights: (N,) factors of the terms of the pixels whose node at the level it is. They do
+            not change the normalizer. Constants, without gradient.
+        valid_count: the normalizer, in pixels: one number for all levels, or (num_levels,) as in
+            `valid_pixels`; None for that of this batch.
+
+    Returns:
+        Scalar, float32 (float64 for float64 logits); 0 with a gradient path if no pixel is valid.
+
+    Raises:
+        ValueError: as `tree_min_loss`; or level weights that are not one per level, finite and 0 or
+            more.
+    """
+    return _LevelCETerms(
+        logits,
+        labels,
+        hierarchy,
+        level_weights=level_weights,
+        ignore_label=ignore_label,
+        node_weights=node_weights,
+        valid_count=valid_count,
+    ).sum()
+
+
+class _LevelCETerms(LevelTerms):
+    def tile(self, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        total = logits.new_zeros(())
+        gradient = torch.zeros_like(logits)
+        for level, pixel_weight in zip(self.tree.levels, self.pixel_weights, strict=True):
+            if pixel_weight is None:
+                continue
+            weight = pixel_weight.index_select(0, index)[None]
+            target = level.target.index_select(0, index)[None]
+            log_probability = take_nodes(logits, level.nodes, 0).log_softmax(0)
+            total = total - (log_probability.gather(0, target) * weight).sum()
+            slope = log_probability.exp_().mul_(weight)
+            slope.scatter_(0, target, slope.gather(0, target) - weight)
+            if isinstance(level.nodes, slice):
+                gradient[level.nodes] += slope
+            else:
+                gradient.index_add_(0, level.nodes, slope)
+        return total, gradient
+
+
+@HIERA_LOSSES.register(name="level_ce")
+class LevelCELoss(LossTerm, function=level_ce_loss):
+    """`level_ce_loss` as a module."""
+
+    normalizer = "levels"
+    decoding = "level_softmax"

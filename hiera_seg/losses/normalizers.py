@@ -1,0 +1,106 @@
+"""Compute the normalizers of losses: the numbers of pixels that they divide by."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.tree_index import TreeIndex
+from hiera_seg.losses.checks import check_labels, check_not_negative, check_number, tree_text
+from hiera_seg.losses.labels import label_index
+
+
+def valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int = 255) -> Tensor:
+    """Count the pixels that the losses average over.
+
+    Summed over all processes and divided by their number, this is the `valid_count` with which the
+    mean of the processes' gradients is the gradient of one process with the whole batch.
+
+    Args:
+        labels: (B, H, W) int64 node ids.
+        hierarchy: the tree.
+        ignore_label: the value of void.
+
+    Returns:
+        float32 (1 + num_levels,): pixels that are not void, then for each level, coarse to fine,
+        the pixels whose label reaches it.
+
+    Raises:
+        ValueError: as the losses do for labels.
+    """
+    check_labels(labels)
+    return _count_pixels(label_index(labels, hierarchy, ignore_label), hierarchy)
+
+
+def pixel_normalizer(
+    valid_count: float | Tensor | None, index: Tensor, hierarchy: Hierarchy
+) -> Tensor:
+    """Return the normalizer of a loss that averages over all pixels that are not void.
+
+    Args:
+        valid_count: one number; None to count `index`.
+        index: labels after `label_index`.
+        hierarchy: the tree.
+
+    Returns:
+        float32 scalar.
+    """
+    if valid_count is None:
+        return (index != hierarchy.num_nodes).sum().float()
+    normalizer = _as_normalizer(valid_count, index.device)
+    if normalizer.dim() != 0:
+        raise ValueError(
+            f"valid_count has shape {tuple(normalizer.shape)}; it must be one number: the pixels "
+            "that are not void"
+        )
+    return normalizer
+
+
+def level_normalizers(
+    valid_count: float | Tensor | None, index: Tensor, hierarchy: Hierarchy
+) -> Tensor:
+    """Return the normalizers of a loss that averages per level over the pixels that reach it.
+
+    Args:
+        valid_count: one number for all levels, or one per level; None to count `index`.
+        index: labels after `label_index`.
+        hierarchy: the tree.
+
+    Returns:
+        float32 (num_levels,).
+    """
+    if valid_count is None:
+        return _count_pixels(index, hierarchy)[1:]
+    normalizers = _as_normalizer(valid_count, index.device)
+    if normalizers.shape not in ((), (hierarchy.num_levels,)):
+        raise ValueError(
+            f"valid_count has shape {tuple(normalizers.shape)}; it must be one number, or one for "
+            f"each of the {hierarchy.num_levels} levels of {tree_text(hierarchy)}"
+        )
+    return normalizers.expand(hierarchy.num_levels)
+
+
+def reciprocal_or_zero(normalizer: Tensor) -> Tensor:
+    """Return 1 / normalizer, and 0 where there is nothing to average."""
+    tiny = torch.finfo(normalizer.dtype).tiny
+    return torch.where(normalizer > 0, 1 / normalizer.clamp(min=tiny), 0.0)
+
+
+def _count_pixels(index: Tensor, hierarchy: Hierarchy) -> Tensor:
+    reached = TreeIndex.of(hierarchy, index.device).levels_reached
+    if index.device.type == "cpu":  # on a GPU bincount waits for the device
+        pixels = torch.bincount(index.flatten(), minlength=hierarchy.num_nodes + 1)
+    else:
+        reached, pixels = reached.index_select(0, index.flatten()), 1
+    counts = [((reached > level) * pixels).sum() for level in range(hierarchy.num_levels)]
+    return torch.stack([counts[0], *counts]).float()
+
+
+def _as_normalizer(valid_count: float | Tensor, device: torch.device) -> Tensor:
+    if not isinstance(valid_count, Tensor):
+        check_number("valid_count", valid_count, minimum=0)
+        return torch.full((), float(valid_count), device=device)
+    normalizer = valid_count.detach().to(device, torch.float32)
+    check_not_negative("valid_count", normalizer)
+    return normalizer
