@@ -22,7 +22,7 @@ _report_in_thread, _report_in_handler = threading.excepthook, logging.Handler.ha
 
 
 class MetricsFile(JSONWriter):
-    """Detectron2's ``metrics.json``."""
+    """Write ``metrics.json``, with errors that name the file."""
 
     def __init__(self, path: str):
         super().__init__(path)
@@ -38,10 +38,10 @@ class MetricsFile(JSONWriter):
 
 
 class TensorboardFile(TensorboardXWriter):
-    """Detectron2's tensorboard events."""
+    """Write tensorboard events, with errors that name the file."""
 
     def __init__(self, folder: str):
-        # Its file has a name of its own for each start and process
+        # The name of the file has the time and the process id
         self._path = os.path.join(folder, "events.out.tfevents.*")
         with naming(self._path):
             super().__init__(folder)
@@ -56,7 +56,7 @@ class TensorboardFile(TensorboardXWriter):
 
 
 def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
-    """Build the writers of a run: the terminal, ``metrics.json`` and, if installed, tensorboard."""
+    """Build the writers of a run: console, ``metrics.json`` and, if installed, tensorboard."""
     os.makedirs(folder, exist_ok=True)
     writers = [CommonMetricPrinter(max_iter), MetricsFile(os.path.join(folder, "metrics.json"))]
     if importlib.util.find_spec("tensorboard") is None:
@@ -66,10 +66,10 @@ def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
 
 
 def raise_disk_failures() -> None:
-    """Let a disk that cannot be written end this process by an error that names the file.
+    """Let a full or broken disk end this process with an error that names the file.
 
-    A log handler would print a traceback for each of its lines instead and continue; the thread
-    that writes tensorboard's file would print one, although its next call raises the error anyway.
+    By default a log handler prints a traceback for each of its lines and continues. The thread that
+    writes tensorboard's file prints one as well, although its next call raises the error.
     """
     threading.excepthook, logging.Handler.handleError = _in_thread, _in_handler
 

@@ -92,7 +92,7 @@ def test_a_timeout_has_to_be_positive(seconds):
     [
         ("all wrong", 2, "error: MODEL.NOPE is unknown"),
         ("one wrong", 1, "error: process 1 of 0..1: label 7.png is damaged"),
-        ("killed", 1, "error: process 1 of this machine was ended by SIGKILL (out of memory?); "),
+        ("killed", 1, "error: process 1 of this machine was killed by SIGKILL (out of memory?); "),
     ],
 )
 def test_a_process_that_fails_ends_all_with_one_line(how, code, line, tmp_path):
@@ -117,10 +117,15 @@ def args(**changes: object) -> argparse.Namespace:
     ("environment", "gpus", "arguments", "message"),
     [
         ({"RANK": "0", "WORLD_SIZE": "2"}, 0, {}, "but not LOCAL_WORLD_SIZE"),
-        ({}, 1, {}, "--num-gpus 2: this machine has 1 GPU, and each process needs one"),
-        ({}, 0, {"num_machines": 2}, "--dist-url auto is for one machine; with more, name"),
-        ({}, 0, {"num_gpus": -1}, "--num-gpus is -1: the number of processes on a machine"),
-        ({}, 0, {"num_machines": 0}, "--num-machines is 0: 1 or more"),
+        ({}, 1, {}, "--num-gpus is 2, but this machine has 1 GPU(s)"),
+        (
+            {},
+            0,
+            {"num_machines": 2},
+            "--dist-url is auto, which is for one machine",
+        ),
+        ({}, 0, {"num_gpus": -1}, "--num-gpus is -1"),
+        ({}, 0, {"num_machines": 0}, "--num-machines is 0"),
         ({}, 2, {"num_gpus": 0, "num_machines": 2}, "each machine needs 1 or more"),
     ],
 )
