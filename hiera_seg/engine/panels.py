@@ -42,7 +42,7 @@ def show_test_images(cfg: CfgNode, model: nn.Module) -> None:
     for name in cfg.DATASETS.TEST:
         try:
             predict = SamplePredictor(cfg, model, name)
-            for record in spread_over(name, num):
+            for record in spread_over(name, num).values():
                 stem = Path(record["file_name"]).stem
                 _put_panel(f"{name}/{stem}", predict(record), model.hierarchy)
         except DatasetError as error:  # a missing panel should not stop a training

@@ -238,7 +238,7 @@ def _images(
     images, problems = [], []
     try:
         predict = SamplePredictor(cfg, model, dataset_name)
-        records = spread_over(dataset_name, num)
+        records = spread_over(dataset_name, num).values()
     except (DatasetError, KeyError) as error:
         return [], [f"No images: {error}"]
     for record in records:

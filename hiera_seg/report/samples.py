@@ -14,8 +14,11 @@ from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 
-def spread_over(dataset_name: str, num: int) -> list[dict[str, Any]]:
-    """Return at most `num` dicts spread evenly over a dataset, always the same ones.
+def spread_over(dataset_name: str, num: int) -> dict[int, dict[str, Any]]:
+    """Choose at most `num` dicts spread evenly over a dataset, always the same ones.
+
+    Returns:
+        The dicts, by their index in the dataset.
 
     Raises:
         DatasetError: the dataset is empty, or its files do not exist.
@@ -24,7 +27,7 @@ def spread_over(dataset_name: str, num: int) -> list[dict[str, Any]]:
     if not records:
         raise DatasetError(f"dataset {dataset_name!r} is empty")
     chosen = np.unique(np.linspace(0, len(records) - 1, num).round().astype(int)) if num else []
-    return [records[index] for index in chosen]
+    return {int(index): records[index] for index in chosen}
 
 
 class SampleReader:
@@ -32,17 +35,20 @@ class SampleReader:
 
     Args:
         cfg: its INPUT determines how files are read.
-        dataset_name: a registered dataset. One without a tree has no ground truth.
+        dataset_name: a registered dataset. One without a tree has no ground truth. None for images
+            that are not of a dataset.
         hierarchy: the tree of the ground truth; default: that of the dataset.
 
     Attributes:
         hierarchy: the tree of the ground truth, or None.
     """
 
-    def __init__(self, cfg: CfgNode, dataset_name: str, hierarchy: Hierarchy | None = None):
+    def __init__(self, cfg: CfgNode, dataset_name: str | None, hierarchy: Hierarchy | None = None):
         self._read_image = ImageReader.from_config(cfg, "RGB")
         self._read_labels = None
         self.hierarchy = hierarchy
+        if dataset_name is None:
+            return
         metadata = MetadataCatalog.get(dataset_name)
         if hierarchy is None or metadata.get("hierarchy") is not None:
             reader = LabelReader.from_metadata(metadata, cfg.INPUT.EXIF)

@@ -177,5 +177,5 @@ def test_a_report_of_files_alone(cfg, tmp_path):
 def test_images_are_spread_over_a_dataset(cfg):
     name = cfg.DATASETS.TEST[0]
     records = DatasetCatalog.get(name)
-    assert spread_over(name, 2) == [records[0], records[2]]
-    assert spread_over(name, 99) == records and spread_over(name, 0) == []
+    assert spread_over(name, 2) == {0: records[0], 2: records[2]}
+    assert spread_over(name, 99) == dict(enumerate(records)) and spread_over(name, 0) == {}
