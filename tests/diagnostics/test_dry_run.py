@@ -53,16 +53,16 @@ def test_shares_of_coarse_labels_void_and_absent_classes():
         ("flat", "50.00"), ("vehicle", "12.50"), ("(void)", "37.50"),
     ]  # fmt: skip
     assert re.findall(r"^(.*?)\s+([\d.]+)$", fine, re.M) == [
-        ("road", "37.50"), ("car", "12.50"), ("(known at coarser levels only)", "12.50"),
+        ("road", "37.50"), ("car", "12.50"), ("(labeled at a coarser level)", "12.50"),
         ("(void)", "37.50"),
     ]  # fmt: skip
-    assert fine.endswith("without a pixel: path")
+    assert fine.endswith("without pixels: path")
 
 
 @pytest.mark.parametrize(
     ("key", "value", "error", "message"),
     [
-        ("MODEL.WEIGHTS", "nope.pth", CheckpointError, "no checkpoint file nope.pth"),
+        ("MODEL.WEIGHTS", "nope.pth", CheckpointError, "nope.pth"),
         ("SOLVER.OPTIMIZER", "ADAM", ConfigError, "SOLVER.OPTIMIZER"),
         ("TEST.BEST_CHECKPOINT.METRIC", "miou", ConfigError, "'miou'"),
     ],
@@ -93,7 +93,7 @@ def test_timms_weights_are_named_and_not_fetched(cfg, tmp_path):
     pytest.importorskip("timm")
     timm = cfg.MODEL.HIERA_SEG.TIMM
     cfg.MODEL.BACKBONE.NAME, timm.NAME = "build_hiera_timm_backbone", "test_resnet"
-    assert "== Weights to begin with\ntimm's own of test_resnet (backbone), downl" in dry_run(cfg)
+    assert "== Initial weights\npretrained test_resnet of timm (backbone), downl" in dry_run(cfg)
     timm.CHECKPOINT = str(tmp_path / "gone.pth")
     with pytest.raises(CheckpointError, match=r"gone\.pth; check MODEL.HIERA_SEG.TIMM.CHECKPOINT"):
         dry_run(cfg)
