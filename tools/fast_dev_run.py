@@ -14,7 +14,7 @@ from hiera_seg.diagnostics import fast_dev_run
 from hiera_seg.diagnostics.fast_dev_run import CROP, FastDevRun, repository_configs
 from hiera_seg.disk import replace_text
 
-PAGE = """# Every config, tried
+PAGE = """# Fast development run of every config
 
 `tools/train_net.py --config-file ... --fast-dev-run` checks in seconds whether a config works. It
 uses the network, losses, optimizer, augmentations and evaluation of the config, and trains from
@@ -26,7 +26,7 @@ It does not check whether a dataset exists, whether weights can be loaded, or wh
 learns.
 
 {count} of {total} configs passed, with {iterations} iterations and one evaluation each, in one
-process: {seconds:.0f} s of CPU time ({machine}). This page is made by
+process: {seconds:.0f} s of CPU time ({machine}). This page is written by
 
     export OMP_NUM_THREADS=1
     python tools/fast_dev_run.py --iterations {iterations} --table docs/fast_dev_run.md

@@ -24,7 +24,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from hiera_seg.config import ConfigError
 from hiera_seg.data import DatasetError
-from hiera_seg.engine import launch
+from hiera_seg.cli import launch
 
 def main(args):
     how = args.opts[0]
@@ -46,7 +46,7 @@ import sys, time
 import torch.distributed as dist
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
-from hiera_seg.engine import launch, setup
+from hiera_seg.cli import launch, setup
 
 def main(args):
     assert setup(args).DIST_TIMEOUT == 5
@@ -126,7 +126,7 @@ def args(**changes: object) -> argparse.Namespace:
         ),
         ({}, 0, {"num_gpus": -1}, "--num-gpus is -1"),
         ({}, 0, {"num_machines": 0}, "--num-machines is 0"),
-        ({}, 2, {"num_gpus": 0, "num_machines": 2}, "each machine needs 1 or more"),
+        ({}, 2, {"num_gpus": 0, "num_machines": 2}, "--num-gpus is 0 and --num-machines is 2"),
     ],
 )
 def test_what_can_not_be_started_is_said(
@@ -157,7 +157,7 @@ import os, sys, time
 from pathlib import Path
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
-from hiera_seg.engine import launch
+from hiera_seg.cli import launch
 
 def main(args):
     Path(args.opts[0], f"{comm.get_rank()}.part").write_text(str(os.getpid()))

@@ -28,7 +28,8 @@ import os, signal
 from detectron2.engine import HookBase, default_argument_parser
 from detectron2.utils import comm
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine import HieraTrainer, launch, setup
+from hiera_seg.cli import launch, setup
+from hiera_seg.engine import HieraTrainer
 
 register_hierarchical_dataset(
     "tiny_street_train",

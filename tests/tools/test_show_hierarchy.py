@@ -11,7 +11,7 @@ from PIL import Image
 
 TOOL = Path(__file__).resolve().parents[2] / "tools/show_hierarchy.py"
 # What every other tool does with its output
-PRINTS_MUCH = "from hiera_seg.engine import exit_on_error; exit_on_error(print, 'x' * 200_000)"
+PRINTS_MUCH = "from hiera_seg.cli import exit_on_error; exit_on_error(print, 'x' * 200_000)"
 
 
 @pytest.fixture
