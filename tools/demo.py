@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
+from hiera_seg.cli.arguments import check_at_least
 from hiera_seg.cli.exit import prepare_folder
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data.catalog import require_registered
@@ -173,13 +174,7 @@ def check_arguments(args: argparse.Namespace, cfg: CfgNode, hierarchy: Hierarchy
         )
     if not 0 <= args.alpha <= 1:
         raise ConfigError(f"--alpha is {args.alpha}; it must lie in 0..1")
-    if args.safe_depth is not None and not args.safe_depth >= 0:
-        raise ConfigError(f"--safe-depth is {args.safe_depth}; it must be a score of 0 or more")
-    for name, value in (("--num", args.num), ("--max-frames", args.max_frames)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; it must be 1 or more")
-    if args.webcam is not None and args.webcam < 0:
-        raise ConfigError(f"--webcam is {args.webcam}; it must be 0 or more")
+    check_at_least(args, safe_depth=0, num=1, max_frames=1, webcam=0)
     if cfg.MODEL.META_ARCHITECTURE != "HieraSegmentor":
         raise ConfigError(
             f"{args.config_file}: MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; only a "

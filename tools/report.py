@@ -11,6 +11,7 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from detectron2.config import CfgNode
 
 from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
+from hiera_seg.cli.arguments import check_at_least
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
 from hiera_seg.evaluation import evaluation_folder
@@ -53,8 +54,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     require_plotly()
     cfg = config_of(args)
-    if args.images is not None and args.images < 0:
-        raise ConfigError(f"--images is {args.images}; it must be 0 or more")
+    check_at_least(args, images=0)
     if args.dataset:
         require_registered([args.dataset], "--dataset")
     if args.output.is_dir():

@@ -17,6 +17,7 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from PIL import Image
 
 from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
+from hiera_seg.cli.arguments import check_at_least
 from hiera_seg.cli.exit import prepare_folder
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import build_hiera_train_loader
@@ -93,8 +94,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    if args.num < 1:
-        raise ConfigError(f"--num is {args.num}; it must be 1 or more")
+    check_at_least(args, num=1)
     if not 0 <= args.alpha <= 1:
         raise ConfigError(f"--alpha is {args.alpha}; it must lie in 0..1")
     if args.source == "dataloader" and not args.config_file:

@@ -6,6 +6,7 @@ from detectron2.engine import default_argument_parser
 
 from hiera_seg.checkpoint.unpickle import SWITCH
 from hiera_seg.data.images import EXIF_CHOICES
+from hiera_seg.errors import ConfigError
 
 REMOTE_SWITCH = "--allow-remote-config"
 
@@ -72,6 +73,15 @@ def add_config(
         add_unsafe_pickle(parser)
     add_import(parser)
     add_opts(parser, opts)
+
+
+def check_at_least(args: argparse.Namespace, **minimums: float) -> None:
+    """Raise ConfigError if a numeric option is below its minimum; None is not checked."""
+    for name, minimum in minimums.items():
+        value = getattr(args, name)
+        if value is not None and not value >= minimum:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} is {value}; it must be {minimum} or more")
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:

@@ -191,19 +191,14 @@ def module_table(cost: NetworkCost, depth: int) -> str:
         if level > depth or not (module.parameters or module.flops):
             continue
         name = "  " * level + (module.name.rpartition(".")[2] or "whole network")
-        rows.append([name, *_figures(module)])
-    return tabulate(
-        rows,
-        ["module", "parameters", "multiply-adds", "activations"],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=("left", "right", "right", "right"),
-        preserve_whitespace=True,
-    )
+        is_run = module.flops or module.activations
+        test = [_short(n) if is_run else "-" for n in (module.flops, module.activations)]
+        rows.append([name, _short(module.parameters), *test])
+    return _table(rows, ["module", "parameters", "multiply-adds", "activations"])
 
 
 def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
-    """What the hierarchy adds to the same network with a flat head."""
+    """Format the costs of a network beside those of the same network with a flat head."""
     numbers = [
         ("channels of the output", ours.hierarchy.num_nodes, flat.hierarchy.num_nodes),
         ("parameters in training", ours.whole.parameters, flat.whole.parameters),
@@ -212,22 +207,18 @@ def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
         ("multiply-adds at test time", ours.whole.flops, flat.whole.flops),
         ("activations at test time", ours.whole.activations, flat.whole.activations),
     ]
-    rows = []
-    for what, a, b in numbers:
-        rows.append([what, _short(a), _short(b), _short(a - b), f"{100 * (a / b - 1):+.2f} %"])
+    rows = [
+        [what, _short(a), _short(b), _short(a - b), f"{100 * (a / b - 1):+.2f} %"]
+        for what, a, b in numbers
+    ]
+    return _table(rows, ["", "hierarchy", "flat", "more", ""])
+
+
+def _table(rows: list[list[str]], headers: list[str]) -> str:
+    right = ["right"] * (len(headers) - 1)
     return tabulate(
-        rows,
-        ["", "hierarchy", "flat", "more", ""],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=("left", *["right"] * 4),
+        rows, headers, disable_numparse=True, colalign=("left", *right), preserve_whitespace=True
     )
-
-
-def _figures(module: ModuleCost) -> list[str]:
-    run = module.flops or module.activations
-    test = [_short(module.flops), _short(module.activations)] if run else ["-", "-"]
-    return [_short(module.parameters), *test]
 
 
 def _short(number: float) -> str:

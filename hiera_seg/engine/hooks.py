@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class EvaluationRecord:
         replace_text(self.path, "".join(f"{json.dumps(line)}\n" for line in self.lines))
 
 
+@dataclass
 class BestWeights:
     """Keep the weights of the best evaluation in ``model_best.pth``.
 
@@ -98,14 +100,15 @@ class BestWeights:
         folder: of the run.
         metric: name of a metric of the evaluation.
         mode: "max" if higher is better, or "min".
+        value: the best value so far; None before the first evaluation.
+        iteration: number of iterations before it.
     """
 
-    def __init__(self, folder: str, metric: str, mode: str):
-        self.folder = folder
-        self.metric = metric
-        self.mode = mode
-        self.value: float | None = None
-        self.iteration = 0
+    folder: str
+    metric: str
+    mode: str
+    value: float | None = None
+    iteration: int = 0
 
     def open(self, start_iter: int) -> None:
         """Read the best value so far.
@@ -154,6 +157,7 @@ class BestWeights:
         return f"Best {self.metric} so far: {self.value:.5g} after {self.iteration} iterations"
 
 
+@dataclass(frozen=True)
 class EarlyStopping:
     """Decide when a metric has not improved for `patience` evaluations in a row.
 
@@ -163,10 +167,9 @@ class EarlyStopping:
         patience: number of evaluations without improvement that stop the training, 1 or more.
     """
 
-    def __init__(self, metric: str, mode: str, patience: int):
-        self.metric = metric
-        self.mode = mode
-        self.patience = patience
+    metric: str
+    mode: str
+    patience: int
 
     def reason(self, values: Sequence[tuple[int, float]]) -> str | None:
         """Return the reason to stop, or None.
