@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> dict | None:
         return try_config(args)
     cfg = setup(args)
     if args.eval_only:
+        log_summary(cfg)
         return HieraTrainer.evaluate(cfg, resume=args.resume, opts=args.opts)
     trainer = HieraTrainer(cfg)
     log_summary(cfg, trainer.model)

@@ -109,7 +109,10 @@ def file_samples(name: str, read: SampleReader, num: int) -> Iterator[Sample | D
         try:
             image, labels = read(record)
             if labels is None:
-                raise DatasetError(f"image {record['file_name']} has no label file")
+                raise DatasetError(
+                    f"image {record['file_name']} has no labels; register dataset {name!r} with "
+                    "label files and a class tree"
+                )
         except DatasetError as error:
             yield error
             continue

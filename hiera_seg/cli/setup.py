@@ -46,8 +46,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         ConfigError: see :func:`load_config`; no config file or dataset is named, a dataset is not
-            registered, or OUTPUT_DIR cannot be written or is locked by another run.
-        HierarchyError: the class tree cannot be read.
+            registered, the class tree cannot be read, or OUTPUT_DIR cannot be written or is locked
+            by another run.
     """
     evaluates = getattr(args, "eval_only", False)
     if not args.config_file:
@@ -119,17 +119,17 @@ def start_run(
     logger.info(f"output folder: {folder} (config.yaml and log.txt hold the whole config)")
 
 
-def log_summary(cfg: CfgNode, model: nn.Module) -> None:
-    """Log the datasets, class tree, model and schedule of a training, in a few lines.
+def log_summary(cfg: CfgNode, model: nn.Module | None = None) -> None:
+    """Log the datasets, class tree, model and schedule of a run, in a few lines.
 
     Args:
-        cfg: of the training.
-        model: wrapped for several processes or not.
+        cfg: of the run.
+        model: of a training. None for an evaluation: only the test sets and the tree are logged.
 
     Raises:
         DatasetError: the files of a dataset cannot be listed.
     """
-    for key in ("TRAIN", "TEST"):
+    for key in ("TEST",) if model is None else ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             logger.info(f"{key.lower()} set: {name}, {len(DatasetCatalog.get(name))} images")
     tree = resolve_hierarchy(cfg)
@@ -138,6 +138,8 @@ def log_summary(cfg: CfgNode, model: nn.Module) -> None:
         f"{tree.num_nodes - tree.num_leaves} inner nodes at {tree.num_levels} levels "
         f"({', '.join(tree.level_names)})"
     )
+    if model is None:
+        return
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     logger.info(
