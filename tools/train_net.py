@@ -18,7 +18,7 @@ examples:
     tools/train_net.py --config-file ... --eval-only [MODEL.WEIGHTS model.pth]
   check in seconds whether a config works, without a dataset or download
     tools/train_net.py --config-file ... --fast-dev-run [--iterations 20]
-  print the resolved config and the labels of one batch, and train nothing
+  print the changed config keys and the labels of one batch, and train nothing
     tools/train_net.py --config-file ... --dry-run
   train on a custom dataset, which my_datasets.py registers
     tools/train_net.py --import my_datasets --config-file my_config.yaml

@@ -42,7 +42,7 @@ def argument_parser(epilog: str | None = None, *, trials: bool = True) -> argpar
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the resolved config, the class tree, the parameters and the labels of the "
+        help="print the changed config keys, the class tree, the parameters and the labels of the "
         "first batch, and exit; trains and writes nothing",
     )
     parser.add_argument(

@@ -2,12 +2,14 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from fvcore.nn import parameter_count_table
 from tabulate import tabulate
 
+from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint import local_path
 from hiera_seg.checkpoint.checkpointer import split_query
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
@@ -27,7 +29,7 @@ def dry_run(cfg: CfgNode) -> str:
         cfg: of a training; not changed. A SEED below 0 is replaced by 0.
 
     Returns:
-        A text with the config, the class tree, the parameters, the images of the first batch and,
+        A text with the changed config keys, the class tree, the parameters, the images of the first batch and,
         per level of the tree, the share of every class in its labels.
 
     Raises:
@@ -59,7 +61,7 @@ def dry_run(cfg: CfgNode) -> str:
         ["image", "channels x height x width"],
     )
     sections = {
-        "Config": given.dump().strip(),
+        "Config keys that differ from the defaults": _changed_keys(given),
         f"Class tree: {counts}, {hierarchy.num_levels} levels": str(hierarchy),
         f"Parameters: {total:,}, {trained:,} of them trained": parameter_count_table(
             trainer.model, max_depth=2
@@ -100,6 +102,24 @@ def label_shares(labels: np.ndarray, hierarchy: Hierarchy, ignore_label: int) ->
         absent = [hierarchy.display_names[v] for v in nodes if not pixels[v]]
         tables.append(f"{table}\nwithout pixels: {', '.join(absent)}" if absent else table)
     return "\n\n".join(tables)
+
+
+def _changed_keys(cfg: CfgNode) -> str:
+    """Format the keys of a config that differ from their defaults, one per line."""
+    defaults = get_cfg()
+    add_hiera_seg_config(defaults)
+    known = dict(_leaves(defaults))
+    missing = object()
+    lines = [f"{key}: {x!r}" for key, x in _leaves(cfg) if x != known.get(key, missing)]
+    return "\n".join(lines)
+
+
+def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _find_weights(cfg: CfgNode) -> str:

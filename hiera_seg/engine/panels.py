@@ -87,7 +87,7 @@ class BatchPanels(HookBase):
 
 
 def _can_draw(model: nn.Module) -> bool:
-    """Whether panels can be drawn; without tensorboard they would pile up in the event storage."""
+    """Return whether to draw panels, which without tensorboard would only fill the memory."""
     packages = ("tensorboard", "cv2")
     return (
         isinstance(model, HieraSegmentor)

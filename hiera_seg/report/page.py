@@ -35,7 +35,7 @@ def write_report(
     calibration: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write a report.
+    """Write the html file of a report.
 
     Args:
         path: of the html file; its folder is made.

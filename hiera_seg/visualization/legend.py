@@ -54,7 +54,7 @@ def legend(
 def columns_that_fit(
     hierarchy: Hierarchy, height: int, width: int, *, ids: bool = False, size: int = 14
 ) -> int:
-    """Return the fewest columns of a legend no taller than `height`, but that fit into `width`."""
+    """Return the fewest columns of a legend up to `height`, or as many as fit into `width`."""
     # More columns are not lower, because each must have room for a path from the top to a leaf
     most = -(-hierarchy.num_nodes // hierarchy.num_levels)
     for columns in range(1, most):
