@@ -29,8 +29,8 @@ def dry_run(cfg: CfgNode) -> str:
         cfg: of a training; not changed. A SEED below 0 is replaced by 0.
 
     Returns:
-        A text with the changed config keys, the class tree, the parameters, the images of the first batch and,
-        per level of the tree, the share of every class in its labels.
+        A text with the changed config keys, the class tree, the parameters, the images of the first
+        batch and, per level of the tree, the share of every class in its labels.
 
     Raises:
         ConfigError, DatasetError, HierarchyError, CheckpointError: those that a training would
