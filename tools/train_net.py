@@ -3,7 +3,7 @@
 
 import argparse
 
-from hiera_seg.cli import argument_parser, launch, log_summary, read_config, setup
+from hiera_seg.cli import argument_parser, launch, read_config, setup
 from hiera_seg.diagnostics import dry_run, fast_dev_run
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.errors import ConfigError
@@ -33,10 +33,8 @@ def main(args: argparse.Namespace) -> dict | None:
         return try_config(args)
     cfg = setup(args)
     if args.eval_only:
-        log_summary(cfg)
         return HieraTrainer.evaluate(cfg, resume=args.resume, opts=args.opts)
     trainer = HieraTrainer(cfg)
-    log_summary(cfg, trainer.model)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()
 

@@ -12,7 +12,7 @@ from hiera_seg.cli.arguments import (
 from hiera_seg.cli.config_files import load_config
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.cli.launch import launch
-from hiera_seg.cli.setup import log_summary, read_config, setup
+from hiera_seg.cli.setup import read_config, setup
 
 __all__ = [
     "add_config",
@@ -23,7 +23,6 @@ __all__ = [
     "exit_on_error",
     "launch",
     "load_config",
-    "log_summary",
     "read_config",
     "setup",
     "tool_parser",

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from torch import nn
 
 from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle
 from hiera_seg.cli.config_files import load_config
@@ -117,44 +115,6 @@ def start_run(
         logger.info(f"{name}:\n{text}", extra=FILE_ONLY)
     logger.info(f"config file: {args.config_file}")
     logger.info(f"output folder: {folder} (config.yaml and log.txt hold the whole config)")
-
-
-def log_summary(cfg: CfgNode, model: nn.Module | None = None) -> None:
-    """Log the datasets, class tree, model and schedule of a run, in a few lines.
-
-    Args:
-        cfg: of the run.
-        model: of a training. None for an evaluation: only the test sets and the tree are logged.
-
-    Raises:
-        DatasetError: the files of a dataset cannot be listed.
-    """
-    for key in ("TEST",) if model is None else ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            logger.info(f"{key.lower()} set: {name}, {len(DatasetCatalog.get(name))} images")
-    tree = resolve_hierarchy(cfg)
-    logger.info(
-        f"class tree: {tree.name or '(unnamed)'}, {tree.num_leaves} leaves and "
-        f"{tree.num_nodes - tree.num_leaves} inner nodes at {tree.num_levels} levels "
-        f"({', '.join(tree.level_names)})"
-    )
-    if model is None:
-        return
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    logger.info(
-        f"model: {cfg.MODEL.SEM_SEG_HEAD.NAME} on {cfg.MODEL.BACKBONE.NAME}, {total / 1e6:.1f} M "
-        f"parameters, {trained / 1e6:.1f} M of them trained"
-    )
-    terms = ", ".join(f"{weight} {name}" for name, weight in cfg.MODEL.HIERA_SEG.LOSSES)
-    if terms:
-        logger.info(f"losses: {terms}")
-    logger.info(
-        f"schedule: {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} images, "
-        f"{cfg.SOLVER.OPTIMIZER}, learning rate {cfg.SOLVER.BASE_LR:g}"
-    )
-    period = cfg.TEST.EVAL_PERIOD
-    logger.info(f"evaluation: {f'every {period} iterations' if period > 0 else 'at the end'}")
 
 
 def _check_datasets(cfg: CfgNode, evaluates: bool) -> None:

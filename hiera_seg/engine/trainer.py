@@ -40,7 +40,7 @@ from hiera_seg.engine.randomness import get_random_state, set_random_state, with
 from hiera_seg.engine.schedule import build_lr_scheduler
 from hiera_seg.engine.step import HieraTrainStep, autocast_precision, plain_model
 from hiera_seg.engine.validation import check_can_validate, validation_losses
-from hiera_seg.engine.writers import build_writers
+from hiera_seg.engine.writers import build_writers, log_summary
 from hiera_seg.errors import ConfigError
 from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA, build_for_eval
@@ -118,6 +118,7 @@ class HieraTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
         if comm.get_world_size() > 1:
             self.register_hooks([UnusedParameters()])
+        log_summary(cfg, model)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the last checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
@@ -247,6 +248,7 @@ class HieraTrainer(DefaultTrainer):
             raise ConfigError("DATASETS.TEST is empty; name at least one registered dataset")
         check_reports(cfg)
         cls._check_test_sets(cfg)
+        log_summary(cfg)
         model, _ = build_for_eval(cfg, opts, resume=resume, build=cls.build_model)
         results = cls.test(cfg, model)
         if comm.is_main_process():
