@@ -25,7 +25,8 @@ SCRIPT = """
 import sys
 from detectron2.engine import default_argument_parser
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine import HieraTrainer, launch, setup
+from hiera_seg.cli import launch, setup
+from hiera_seg.engine import HieraTrainer
 
 register_hierarchical_dataset(
     "tiny_street_train",
@@ -235,7 +236,7 @@ def test_eval_only_scores_a_checkpoint_and_checks_what_was_expected(script, tiny
 
 
 def test_a_terminal_that_lacks_the_letters_of_a_tree():
-    code = "from hiera_seg.engine import exit_on_error; exit_on_error(print, '├── caf\\u00e9')"
+    code = "from hiera_seg.cli import exit_on_error; exit_on_error(print, '├── caf\\u00e9')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONIOENCODING": "latin-1"},

@@ -47,7 +47,7 @@ def folder(tmp_path) -> Path:
 def test_it_counts_what_labels_name(folder):
     done = run(folder, "tiny_train", "--import", "tiny", "--output", "counts.json")
     assert done.returncode == 0, done.stderr
-    assert "35 pixels of 2 images, 5 nodes, 2 of which no label names" in done.stdout
+    assert "35 pixels of 2 images, 5 nodes, 2 of them without labels" in done.stdout
     found = json.loads((folder / "counts.json").read_text())
     assert found["pixels"] == {
         "flat/road": 15, "flat/path": 0, "vehicle/car": 5, "flat": 0, "vehicle": 15,
@@ -62,7 +62,7 @@ def test_it_counts_what_labels_name(folder):
         (
             ["tiny_train", "--output", "/proc/c/c.json"],
             2,
-            "--output: the folder /proc/c can not be",
+            "--output: cannot create the folder /proc/c",
         ),
     ],
 )

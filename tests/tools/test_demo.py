@@ -330,7 +330,7 @@ def test_bad_arguments(demo, project):
     one_error(*demo(*image, "--safe-depth", -1), 2, "--safe-depth is -1")
     one_error(*demo(*image, "--max-frames", 0), 2, "--max-frames is 0")
     one_error(*demo("--webcam", -1), 2, "--webcam is -1")
-    one_error(*demo(*image, "--output", "/proc"), 2, "/proc can not be written")
+    one_error(*demo(*image, "--output", "/proc"), 2, "cannot write to the folder /proc")
     one_error(*demo("--dataset", NAME, "--num", 0), 2, "--num is 0")
     one_error(*demo("--dataset", "demo_street_tests"), 2, "'demo_street_tests'", NAME)
     one_error(*demo(), 2, "DATASETS.TEST is empty")

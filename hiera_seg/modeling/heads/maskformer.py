@@ -225,7 +225,7 @@ class HieraMaskFormerHead(nn.Module):
         return total
 
     def label_counts(self, targets: Tensor) -> Tensor:
-        """Return the normalizer of the losses for (B, H, W) targets: see ``QueryLoss.normalizers``."""
+        """Return the normalizers of the losses for (B, H, W) targets; see ``QueryLoss``."""
         return self._label_counts(targets, self.loss.segments(targets))
 
     def _label_counts(self, targets: Tensor, segments: list[Tensor]) -> Tensor:
