@@ -161,7 +161,7 @@ def test_the_test_set_of_the_config_is_the_default(demo):
 
 
 def test_safe_depth_is_drawn_as_inner_nodes(demo, project, tmp_path):
-    key = "MODEL.HIERA_SEG.TEST.SAFE_DEPTH"
+    key = "MODEL.HIERA_SEG.TEST.MIN_CONFIDENCE"
     code, _, _ = demo("--input", project / "images" / "a.jpg", "--opts", key, 2.0)
     ids = np.asarray(Image.open(tmp_path / "out" / "a-ids-class.png"))
     assert code == 0 and np.isin(ids, STREET.level_nodes(0)).all()
