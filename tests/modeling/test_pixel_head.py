@@ -314,6 +314,6 @@ def test_a_sibling_adjustment_needs_a_softmax_and_counts(make_cfg, node_counts):
         build_model(make_cfg(*softmax, *tau, key, "none.json"))
     with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT: tau is -1\.0"):
         build_model(make_cfg(*softmax, f"{ADJUSTMENT}.TAU", -1.0, key, file))
-    with pytest.raises(ConfigError, match=r"DECODE is 'path_sum' here"):
+    with pytest.raises(ConfigError, match=r"DECODE is 'path_sum'"):
         head = ("MODEL.SEM_SEG_HEAD.NAME", "HieraMaskFormerHead", LOSSES, [])
         build_model(make_cfg(*head, *tau, key, file))
