@@ -140,6 +140,13 @@ def padding_of(backbone: torch.nn.Module) -> tuple[int, int]:
     return step, constraints.get("square_size", 0)
 
 
+def has_event_storage() -> bool:
+    """Return whether a Detectron2 trainer is running; 0.6 has no such function."""
+    from detectron2.utils import events
+
+    return bool(events._CURRENT_STORAGE_STACK)
+
+
 def grad_scaler(device_type: str, enabled: bool) -> "torch.amp.GradScaler":
     """A gradient scaler for a device type; ``torch.amp.GradScaler`` came with torch 2.3."""
     if hasattr(torch.amp, "GradScaler"):

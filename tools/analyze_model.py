@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Count a config's parameters, multiply-adds and activations, and what its hierarchy costs."""
+"""Count the parameters, multiply-adds and activations of a config, and those of its hierarchy."""
 
 import argparse
 import json
@@ -8,10 +8,9 @@ import warnings
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
-from hiera_seg.cli import add_import, add_opts, exit_on_error, load_config
+from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
 from hiera_seg.cli.exit import prepare_file
 from hiera_seg.config import check_config
-from hiera_seg.data.catalog import import_modules
 from hiera_seg.diagnostics.cost import (
     NetworkCost,
     compare_with_flat,
@@ -23,34 +22,30 @@ from hiera_seg.errors import ConfigError
 
 EPILOG = """
 examples:
-  a table of modules, and the same network with a flat head beside it
+  a table of modules, and a comparison with the same network with a flat head
     tools/analyze_model.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml
   another size, and every convolution
     tools/analyze_model.py --config-file CONFIG --size 512 1024 --depth 9
 
-Weights are random and no dataset is read. One image; multiply-adds are what fvcore calls FLOPs.
+The numbers are of one image. Multiply-adds are what fvcore calls FLOPs. Neither weights nor a
+dataset are needed.
 """
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
-        help="of the image (default: INPUT.CROP.SIZE where crops are on, else 512 512)",
+        help="of the image (default: INPUT.CROP.SIZE if crops are enabled, else 512 512)",
     )  # fmt: skip
-    parser.add_argument("--depth", type=int, default=2, help="of the table of modules (2)")
-    parser.add_argument("--json", default="", metavar="FILE", help="write all figures too")
-    add_import(parser)
-    add_opts(parser)
+    parser.add_argument("--depth", type=int, default=2, help="levels of modules in the table (2)")
+    parser.add_argument("--json", default="", metavar="FILE", help="write all numbers to a file")
+    add_config(parser, weights=False)
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules, tool=__file__)
-    cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
+    cfg = read_config(args)
     if (args.size and min(args.size) < 1) or args.depth < 0:
         raise ConfigError(
             f"--size {args.size} must be positive and --depth {args.depth} at least 0"
@@ -61,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
         size = crop.SIZE
     if args.json:
         prepare_file(args.json, "--json")
-    warnings.filterwarnings("ignore", module="torch")  # of tracing
+    warnings.filterwarnings("ignore", module="torch")  # by torch.jit.trace
     ours, flat = compare_with_flat(cfg, tuple(int(n) for n in size))
     tree = ours.hierarchy
     print(

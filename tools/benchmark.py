@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Measure what hierarchy costs: losses, training step, evaluator, decoding.
+"""Measure the cost of the hierarchy: losses, training step, evaluator, decoding.
 
-Each row runs ours and a flat counterpart in turns and compares medians; memory is the peak of one
-run above what was there before it. docs/performance.md explains the rows and their targets.
+Each row alternates this package and a flat counterpart and compares medians; memory is the peak of
+one run above the memory in use before it. docs/performance.md explains the rows and their targets.
 """
 
 import argparse
@@ -14,19 +14,18 @@ import torch
 from benchmark import GROUPS, as_rows, measure, table
 from benchmark.harness import MIN_ROUNDS
 from benchmark.sweep import plot, run_sweeps
+from hiera_seg.cli.arguments import tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_file
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import ConfigError
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__)
     parser.add_argument(
-        "groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all when none is named"
+        "groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)} (default: all)"
     )
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name holds TEXT")
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name contains TEXT")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
         "--rounds", type=int, default=MIN_ROUNDS, metavar="N", help=f"timed runs ({MIN_ROUNDS})"
@@ -35,14 +34,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--sweep", action="store_true", help="how tree_min scales with nodes, depth and pixels"
     )
-    parser.add_argument("--plot", default="", metavar="FILE", help="picture of the sweep")
+    parser.add_argument("--plot", default="", metavar="FILE", help="plot the sweep")
     parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument(
-        "--json", default="benchmark.json", metavar="FILE", help="written too (benchmark.json)"
+        "--json", default="benchmark.json", metavar="FILE", help="output file (benchmark.json)"
     )
     args = parser.parse_args()
     if unknown := sorted(set(args.groups) - set(GROUPS)):
-        parser.error(f"unknown group {unknown[0]!r}: choose of {', '.join(GROUPS)}")
+        parser.error(f"unknown group {unknown[0]!r}; choose from {', '.join(GROUPS)}")
     if args.plot and not args.sweep:
         parser.error("--plot draws a sweep: add --sweep")
     if args.rounds < 1 or args.threads < 0:
@@ -74,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
         if args.only in comparison.name
     ]
     if not chosen:
-        raise ConfigError(f"--only {args.only!r}: no row has that in its name")
+        raise ConfigError(f"--only {args.only!r}: no row has a name that contains it")
     results = []
     for comparison, key in chosen:
         print(f"{key}: {comparison.name} ...", flush=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Look through registered datasets: counts per node, and everything that is wrong."""
+"""Check registered datasets: print their problems, and the pixels per node."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 # isort: split
 from detectron2.data import DatasetCatalog
 
-from hiera_seg.cli.arguments import add_exif, add_import
+from hiera_seg.cli.arguments import add_exif, add_import, tool_parser
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.dataset_check import DatasetReport, check_dataset, format_reports
@@ -19,23 +19,21 @@ examples:
   one dataset, or all splits of one
     tools/check_dataset.py hiera_camvid_train
     tools/check_dataset.py hiera_camvid
-  a dataset of your own, registered when my_datasets.py is imported
+  a custom dataset, registered when my_datasets.py is imported
     tools/check_dataset.py my_dataset --import my_datasets
 
-The exit status is 1 when something is wrong.
+The exit code is 1 if there is a problem.
 """
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument(
-        "names", nargs="+", metavar="NAME", help="dataset, or what its splits share"
+        "names", nargs="+", metavar="NAME", help="dataset, or the common start of its splits"
     )
     add_import(parser)
     parser.add_argument(
-        "--quick", action="store_true", help="read sizes of images only, and labels in full"
+        "--quick", action="store_true", help="read only the sizes of images, but whole labels"
     )
     add_exif(parser)
     parser.add_argument(
@@ -54,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
 
     options = {"quick": args.quick, "exif": args.exif}
     reports = [check_dataset(name, progress=True, **options) for name in names]
-    for report in reports:  # verdicts first, then tables of those that could be read
+    for report in reports:  # verdicts first, then tables
         print(verdict(report))
         for problem in report.problems[: args.show]:
             print(f"  {problem}")
@@ -75,7 +73,7 @@ def verdict(report: DatasetReport) -> str:
 
 
 def splits_of(name: str) -> list[str]:
-    """The name itself, or the datasets that have one word more."""
+    """Return the dataset of this name, or those with one more word."""
     if name in DatasetCatalog:
         return [name]
     more = [n for n in DatasetCatalog.list() if n.startswith(f"{name}_")]

@@ -3,11 +3,9 @@
 
 import argparse
 
-from hiera_seg.checkpoint import allow_unsafe_pickle
 from hiera_seg.checkpoint.convert import CONVERTERS, convert_checkpoint, save_checkpoint
-from hiera_seg.cli import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
+from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
 from hiera_seg.config import resolve_hierarchy
-from hiera_seg.data.catalog import import_modules
 from hiera_seg.modeling.build import build_model
 
 EPILOG = """
@@ -15,7 +13,7 @@ examples:
   official weights of Mask2Former R50 for Cityscapes
     tools/convert_checkpoint.py --from mask2former --config-file configs/Cityscapes/maskformer_r50.yaml \\
         model_final_cc1b1f.pkl mask2former_r50_cityscapes.pth
-  the same as the start of another dataset: classes of the same name keep their weights
+  the same for training on another dataset: classes of the same name keep their weights
     tools/convert_checkpoint.py --from mask2former --classes cityscapes --config-file my_config.yaml \\
         model_final_cc1b1f.pkl start.pth
   weights of HSSN's public release (mmsegmentation's names)
@@ -25,34 +23,28 @@ examples:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("source", metavar="IN", help="the checkpoint, .pkl or .pth")
     parser.add_argument("out", metavar="OUT", help="file to write")
     parser.add_argument(
-        "--from", dest="project", required=True, choices=sorted(CONVERTERS), help="whose it is"
-    )
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="config of the network to load into"
+        "--from",
+        dest="project",
+        required=True,
+        choices=sorted(CONVERTERS),
+        help="project of the checkpoint",
     )
     parser.add_argument(
         "--classes",
         metavar="TREE|FILE.txt",
-        help="the checkpoint's classes, if they are not the leaves of the config's tree in order: "
-        "a tree whose leaves they are, or a text file with a name a line",
+        help="the classes of the checkpoint, if they are not the leaves of the config's tree in "
+        "order: a tree that has them as leaves, or a text file with one name per line",
     )
-    add_unsafe_pickle(parser)
-    add_import(parser)
-    add_opts(parser)
+    add_config(parser, help="config of the network that will load the file")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    allow_unsafe_pickle(args.unsafe_pickle)
-    import_modules(args.modules, tool=__file__)
-    cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = read_config(args, "MODEL.DEVICE", "cpu")
     cfg.MODEL.WEIGHTS = args.source  # so that backbones do not download weights of their own
     model = build_model(cfg)
     state, report = convert_checkpoint(args.source, args.project, model, classes=args.classes)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the labels of a dataset as grey PNGs of node ids, for tools that read files as they are."""
+"""Write the labels of a dataset as grayscale PNGs of node ids, for tools of other projects."""
 
 import argparse
 
@@ -9,7 +9,7 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
-from hiera_seg.cli.arguments import add_exif, add_import
+from hiera_seg.cli.arguments import add_exif, add_import, tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_folder
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.label_writer import convert_labels
@@ -24,14 +24,10 @@ example: Detectron2's own SemSegEvaluator on CamVid
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("name", metavar="NAME", help="a registered dataset")
     parser.add_argument("out", metavar="OUT", help="folder to write to")
-    parser.add_argument(
-        "--leaves", action="store_true", help="write void where a label is an inner node"
-    )
+    parser.add_argument("--leaves", action="store_true", help="write inner nodes as void")
     add_exif(parser)
     add_import(parser)
     return parser.parse_args()

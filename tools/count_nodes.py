@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Count the pixels of every class over training sets, for weights against rare classes."""
+"""Count the pixels of every class over training sets, to weight rare classes."""
 
 import argparse
 
-from hiera_seg.cli.arguments import add_exif, add_import
+from hiera_seg.cli.arguments import add_exif, add_import, tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_file
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.data.node_counts import count_nodes
 from hiera_seg.losses import write_node_counts
 
 EPILOG = """
-example: CamVid with weights of the inverse square root of frequencies
+example: CamVid, weighted by the inverse square root of class frequencies
   tools/count_nodes.py hiera_camvid_train --output camvid_counts.json
   tools/train_net.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml \\
       MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD inverse_sqrt \\
@@ -19,9 +19,7 @@ example: CamVid with weights of the inverse square root of frequencies
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("names", nargs="+", metavar="NAME", help="a registered dataset")
     parser.add_argument("--output", required=True, metavar="FILE", help="json file to write")
     add_exif(parser)
@@ -40,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
     absent = sum(not count for count in counts.pixels.values())
     print(
         f"wrote {args.output}: {sum(counts.pixels.values())} pixels of {counts.images} images, "
-        f"{len(counts.pixels)} nodes, {absent} of which no label names"
+        f"{len(counts.pixels)} nodes, {absent} of them without labels"
     )
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a trained model as a file that runs without hiera_seg, and check what the file gives."""
+"""Export a trained model to a file that runs without hiera_seg, and check its outputs."""
 
 import argparse
 import sys
@@ -10,9 +10,7 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from detectron2.config import CfgNode
 from torch import nn
 
-from hiera_seg.checkpoint import allow_unsafe_pickle
-from hiera_seg.cli import add_import, add_opts, add_unsafe_pickle, exit_on_error, load_config
-from hiera_seg.data.catalog import import_modules
+from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.inference import build_for_eval
 from hiera_seg.inference.deployed import DeployedSegmentor
@@ -23,7 +21,7 @@ examples:
   for ONNX Runtime
     tools/export_model.py --config-file CONFIG --format onnx --output model.onnx \\
         --opts MODEL.WEIGHTS output/model_final.pth
-  label maps alone, without scores and direct labels
+  only label maps, without scores and direct labels
     tools/export_model.py ... --opts MODEL.WEIGHTS output/model_final.pth \\
         MODEL.HIERA_SEG.TEST.OUTPUT labels MODEL.HIERA_SEG.TEST.DIRECT False
 
@@ -34,28 +32,17 @@ docs/export.md runs each format.
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the model")
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="of the file")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
-    add_unsafe_pickle(parser)
-    add_import(parser)
-    add_opts(parser, "MODEL.WEIGHTS above all")
+    add_config(parser, opts="above all MODEL.WEIGHTS")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules, tool=__file__)
-    allow_unsafe_pickle(args.unsafe_pickle)
-    cfg = load_config(
-        args.config_file,
-        [*args.opts, "MODEL.DEVICE", "cpu"],
-        allow_remote=args.allow_remote,
-    )
+    cfg = read_config(args, "MODEL.DEVICE", "cpu")
     if cfg.TEST.AUG.ENABLED:
-        print("TEST.AUG is on; a file holds the network without it", file=sys.stderr)
+        print("TEST.AUG is enabled; the exported network does not use it", file=sys.stderr)
     model, weights = build_for_eval(cfg, args.opts, build=build_exportable)
     print(f"weights: {weights}")
     segmentor = DeployedSegmentor(model.eval())
@@ -65,14 +52,14 @@ def main(args: argparse.Namespace) -> None:
         sys.exit(f"error: {error}")
     scores = f", scores to {worst:.1g}" if segmentor.outputs.sem_seg else ""
     print(
-        f"wrote {args.output} ({args.format}): image -> {', '.join(segmentor.outputs.names)}; it "
-        f"agrees with the model at three sizes{scores}"
+        f"wrote {args.output} ({args.format}): image -> {', '.join(segmentor.outputs.names)}; "
+        f"equal to the model at three sizes{scores}"
     )
 
 
 def build_exportable(cfg: CfgNode) -> nn.Module:
     model = HieraTrainer.build_model(cfg)
-    DeployedSegmentor(model)  # raises for other heads, before weights are read
+    DeployedSegmentor(model)  # raises for unsupported heads before weights are read
     return model
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Try every config of the repository, or some, in one process: no dataset, no download, on CPU."""
+"""Run --fast-dev-run on every config of the repository, or some, in one process."""
 
 import argparse
 import platform
@@ -8,27 +8,27 @@ from pathlib import Path
 
 import torch
 
-from hiera_seg.cli import exit_on_error, load_config
+from hiera_seg.cli import exit_on_error, load_config, tool_parser
 from hiera_seg.cli.exit import prepare_file
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.diagnostics import fast_dev_run
 from hiera_seg.diagnostics.fast_dev_run import CROP, FastDevRun, repository_configs
 from hiera_seg.disk import replace_text
 
-PAGE = """# Every config, tried
+PAGE = """# Fast development run of every config
 
-`tools/train_net.py --config-file ... --fast-dev-run` sees in seconds whether a config works:
-network, losses, optimizer, augmentations and evaluation are its own, and everything else is small.
-It draws four images of random patches, labelled with leaves, inner nodes and void of the config's
-tree, and trains from random weights on {crop}x{crop} crops, on CPU. It reads no dataset, downloads
-nothing and keeps nothing. A test does it for every config of the repository, with one iteration
-each.
+`tools/train_net.py --config-file ... --fast-dev-run` checks in seconds whether a config works. It
+uses the network, losses, optimizer, augmentations and evaluation of the config, and trains from
+random weights on {crop}x{crop} crops of four images of random patches, labelled with leaves,
+inner nodes and void of the config's tree, on CPU.
+It reads no dataset, downloads nothing and keeps nothing. A test runs it for
+every config of the repository, with one iteration each.
 
-What it can not see: whether a dataset is there, whether weights can be loaded, whether a network
+It does not check whether a dataset exists, whether weights can be loaded, or whether a network
 learns.
 
 {count} of {total} configs passed, with {iterations} iterations and one evaluation each, in one
-process: {seconds:.0f} s of CPU time ({machine}). This page is made by
+process: {seconds:.0f} s of CPU time ({machine}). This page is written by
 
     export OMP_NUM_THREADS=1
     python tools/fast_dev_run.py --iterations {iterations} --table docs/fast_dev_run.md
@@ -41,10 +41,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = tool_parser(__doc__)
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help="default: all")
-    parser.add_argument("--iterations", type=int, default=1, metavar="N", help="of each (1)")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="write a page of the results")
+    parser.add_argument(
+        "--iterations", type=int, default=1, metavar="N", help="iterations of each (1)"
+    )
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write a page with the results")
     return parser.parse_args()
 
 
@@ -59,11 +61,11 @@ def main(args: argparse.Namespace) -> None:
         name = str(config.resolve().relative_to(REPOSITORY) if inside else config)
         try:
             runs[name] = fast_dev_run(load_config(str(config), []), iterations=args.iterations)
-        except Exception as error:  # the others are to be tried all the same
+        except Exception as error:  # continue with the others
             print(f"error: {name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         else:
             print(f"{name}: {runs[name]}", flush=True)
-        if args.table:  # what has been tried stays, whatever happens to the others
+        if args.table:  # after each run, so that an interruption loses none
             replace_text(args.table, page(runs, len(found), args.iterations))
     print(f"{len(runs)} of {len(found)} configs work")
     if len(runs) < len(found):

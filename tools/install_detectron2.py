@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Install Detectron2 0.6 without a compiler, or upstream's own with --source.
+"""Install Detectron2 0.6 without a compiler, or from source with --source.
 
-Detectron2 has no release of its own on the package registry. The registry holds `pb1-detectron2`,
-a re-upload of the official v0.6 sources that lacks only the C++/CUDA files. This script checks its
-SHA-256, mends what newer NumPy, Pillow and PyTorch broke, puts a placeholder where the compiled
-module was, and installs the result as the wheel `detectron2 0.6+hiera.1`. What has no Python
-implementation (rotated boxes, deformable convolution) fails with a clear message when it is used.
+Detectron2 has no official release on the package registry. The registry has `pb1-detectron2`, a
+re-upload of the official v0.6 sources without the C++/CUDA files. This script checks its SHA-256,
+patches it for newer NumPy, Pillow and PyTorch, replaces the compiled module by a placeholder, and
+installs the result as the wheel `detectron2 0.6+hiera.1`. Operators without a Python implementation
+(rotated boxes, deformable convolution) raise an error when they are used.
 
-Where a Detectron2 can be imported already, the script names it and changes nothing.
+If Detectron2 is installed already, the script changes nothing.
 """
 
 import argparse
@@ -27,12 +27,12 @@ SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 VERSION = "0.6+hiera.1"
 UPSTREAM = "git+https://github.com/facebookresearch/detectron2.git"
 
-# Upstream installs these three projects below detectron2/projects/; so does this script.
+# Detectron2 installs these projects in detectron2/projects/
 PROJECTS = ("DeepLab/deeplab", "Panoptic-DeepLab/panoptic_deeplab", "PointRend/point_rend")
 
-# Upstream's requirements without upper pins, without `black` (only LazyConfig.to_py formats with
-# it, and does without) and without `future` and `pydot` (only the Caffe2 export used them).
-# setuptools 81 dropped pkg_resources, which detectron2.model_zoo imports.
+# The requirements of Detectron2 without upper pins, without `black` (optional in LazyConfig.to_py),
+# and without `future` and `pydot` (only used by the Caffe2 export). setuptools 81 has no
+# pkg_resources, which detectron2.model_zoo imports.
 REQUIREMENTS = (
     "Pillow>=7.1",
     "matplotlib",
@@ -58,7 +58,7 @@ build-backend = "setuptools.build_meta"
 [project]
 name = "detectron2"
 version = "{version}"
-description = "Detectron2 v0.6 without its compiled module, mended for current libraries"
+description = "Detectron2 v0.6 without its compiled module, patched for current libraries"
 license = {{ text = "Apache-2.0" }}
 requires-python = ">=3.8"
 dependencies = [{dependencies}]
@@ -75,7 +75,7 @@ namespaces = false
 """
 
 COMPILED_MODULE = '''\
-"""Stands where the compiled module of Detectron2 would be; this build has none."""
+"""Replace the compiled module of Detectron2, which this build does not have."""
 
 import torch
 
@@ -86,8 +86,8 @@ def __getattr__(name):
 
     def absent(*args, **kwargs):
         raise NotImplementedError(
-            f"detectron2._C.{name} is compiled code, and this pure-Python build of Detectron2 has "
-            "none: rotated boxes and deformable convolution need a Detectron2 built from source "
+            f"detectron2._C.{name} is compiled code, which this pure-Python build of Detectron2 "
+            "does not have; for rotated boxes and deformable convolution build it from source "
             "(pip uninstall detectron2, then tools/install_detectron2.py --source git+https://...)"
         )
 
@@ -98,7 +98,7 @@ def has_cuda():
     return False
 
 
-# detectron2.utils.collect_env prints these two at the start of every training.
+# detectron2.utils.collect_env prints these two
 def get_compiler_version():
     return "none (pure-Python build)"
 
@@ -107,11 +107,11 @@ def get_cuda_version():
     return "none (pure-Python build)"
 
 
-# Detectron2 reaches this one as an operator that the compiled module registers.
+# Detectron2 uses this one as a registered operator
 torch.ops.detectron2.nms_rotated = __getattr__("nms_rotated")
 '''
 
-# PyTorch no longer carries Caffe2, and detectron2.utils.analysis needs the rest of this package.
+# PyTorch no longer has Caffe2, but detectron2.utils.analysis needs the rest of this package
 WITHOUT_CAFFE2 = """\
 try:
     from .api import *
@@ -120,7 +120,7 @@ except ImportError:
 """
 
 COCO_EVALUATION = '''\
-"""COCO evaluation by pycocotools; the faster one of Detectron2 needs the compiled module."""
+"""Use pycocotools, because the COCO evaluation of Detectron2 needs the compiled module."""
 
 from pycocotools.cocoeval import COCOeval
 
@@ -129,14 +129,14 @@ COCOeval_opt = COCOeval
 
 
 class InstallError(Exception):
-    """What went wrong and what to do about it, in one line."""
+    """Raised if an installation fails; the message is one line with a remedy."""
 
 
 def installed_detectron2() -> str | None:
-    """Say which Detectron2 this interpreter imports, or return None where there is none.
+    """Return the version and folder of the installed Detectron2, or None.
 
     Raises:
-        InstallError: if there is one that cannot be imported; it is left for the user to mend.
+        InstallError: Detectron2 is installed, but cannot be imported.
     """
     spec = importlib.util.find_spec("detectron2")
     if spec is None:
@@ -177,7 +177,7 @@ def pip(*arguments: str | os.PathLike, verbose: bool) -> None:
         subprocess.CalledProcessError: if pip fails; its `output` is what pip printed.
     """
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    # pip may not ask questions: in a CI job nobody answers.
+    # Without questions, which nobody would answer in CI
     result = subprocess.run(
         [*command, "--no-input"],
         stdout=subprocess.PIPE,
@@ -192,9 +192,9 @@ def pip(*arguments: str | os.PathLike, verbose: bool) -> None:
 
 
 def reason(error: subprocess.CalledProcessError) -> str:
-    """Return the last thing that pip, git or the compiler called an error, in one line."""
+    """Return the last error line of pip, git or the compiler."""
     named = re.findall(r"^\s*(?:error|fatal): (.+)", error.output, re.IGNORECASE | re.MULTILINE)
-    # pip closes with a bare code such as `subprocess-exited-with-error`, which tells nothing.
+    # pip ends with a bare code such as `subprocess-exited-with-error`
     telling = [line for line in named if " " in line.strip()]
     lines = telling or named or error.output.strip().splitlines() or [f"pip: {error.returncode}"]
     return lines[-1].strip().rstrip(".")
@@ -205,8 +205,8 @@ def download_sdist(folder: Path, *, verbose: bool) -> Path:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{SDIST} --hash=sha256:{SHA256}\n")
     try:
-        # pip runs the archive's setup.py for its metadata, after checking the hash. That setup.py
-        # imports torch, so it has to run in this environment and not in an isolated one.
+        # After checking the hash, pip runs the archive's setup.py for its metadata. It imports
+        # torch, so the build must not be isolated.
         pip(
             *("download", "--no-deps", "--no-build-isolation", "--no-binary", ":all:"),
             *("--dest", folder, "-r", requirement),
@@ -217,11 +217,11 @@ def download_sdist(folder: Path, *, verbose: bool) -> Path:
         if found:
             raise InstallError(
                 f"the archive of {SDIST} has SHA-256 {found[1]}, expected {SHA256}; "
-                "nothing of it was run. Find out where your package index got it from"
+                "nothing of it was run; check the source of your package index"
             ) from error
         raise InstallError(
             f"cannot download {SDIST}: {reason(error)} (-v shows all). Check the network and pip's "
-            f"index settings, or build upstream's with --source {UPSTREAM}"
+            f"index settings, or build from source with --source {UPSTREAM}"
         ) from error
     return next(folder.glob("*.tar.gz"))
 
@@ -242,17 +242,17 @@ def replace(file: Path, pattern: str, replacement: str) -> int:
     return count
 
 
-def mend(source: Path) -> None:
+def patch(source: Path) -> None:
     """Turn the unpacked sources of v0.6 into those of the pure-Python wheel, in place.
 
     Raises:
-        InstallError: if the sources are not those of v0.6, so that a fix finds nothing to mend.
+        InstallError: the sources are not those of v0.6.
     """
     package = source / "detectron2"
     for project in PROJECTS:
         shutil.copytree(source / "projects" / project, package / "projects" / Path(project).name)
 
-    # Pillow 10 dropped the old name of bilinear, NumPy 1.24 its aliases of Python's own types.
+    # Pillow 10 removed Image.LINEAR, NumPy 1.24 its aliases of Python's types
     transform = package / "data" / "transforms" / "transform.py"
     fixed_pillow = replace(transform, r"\bImage\.LINEAR\b", "Image.BILINEAR")
     fixed_numpy = sum(
@@ -267,7 +267,7 @@ def mend(source: Path) -> None:
     (package / "_C.py").write_text(COMPILED_MODULE)
     (package / "evaluation" / "fast_eval_api.py").write_text(COCO_EVALUATION)
 
-    # The archive's own setup.py would compile; with pyproject.toml alone setuptools does not.
+    # setup.py would compile; pyproject.toml alone does not
     (source / "setup.py").unlink()
     dependencies = ", ".join(f'"{requirement}"' for requirement in REQUIREMENTS)
     (source / "pyproject.toml").write_text(
@@ -276,10 +276,10 @@ def mend(source: Path) -> None:
 
 
 def build_wheel(folder: Path, *, verbose: bool) -> Path:
-    """Download, mend and build; return the path of the wheel in `folder`."""
+    """Download, patch and build; return the path of the wheel in `folder`."""
     with tempfile.TemporaryDirectory(prefix="detectron2-") as scratch:
         source = unpack(download_sdist(Path(scratch), verbose=verbose), Path(scratch))
-        mend(source)
+        patch(source)
         try:
             pip(
                 *("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source),
@@ -291,7 +291,7 @@ def build_wheel(folder: Path, *, verbose: bool) -> Path:
 
 
 def install(target: str | Path, *options: str, verbose: bool) -> None:
-    """Install a wheel or a source with the requirements that it names."""
+    """Install a wheel or a source archive with its requirements."""
     try:
         pip("install", *options, target, verbose=verbose)
     except subprocess.CalledProcessError as error:
@@ -306,15 +306,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     choice.add_argument(
         "--source",
         metavar="URL",
-        help=f"install this source instead, compiled on this machine, e.g. {UPSTREAM}",
+        help=f"compile and install this source instead, for example {UPSTREAM}",
     )
     choice.add_argument(
         "--wheel-only",
         metavar="DIR",
         type=Path,
-        help="put the wheel into DIR, for machines without network, and install nothing",
+        help="write the wheel to DIR, for machines without network, and install nothing",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what pip prints")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the output of pip")
     return parser.parse_args(argv)
 
 
@@ -323,7 +323,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         found = None if args.wheel_only else installed_detectron2()
         if found:
-            print(f"{found} is there already; nothing was changed")
+            print(f"{found} is installed already; nothing was changed")
             return 0
         check_interpreter()
         if args.source:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Print a class tree with its node ids, or draw it with its colours."""
+"""Print a class tree with its node ids, or draw it with its colors."""
 
 import argparse
 import os
@@ -13,13 +13,13 @@ EPILOG = """
 examples:
   a built-in tree
     tools/show_hierarchy.py cityscapes
-  a file of your own, drawn as the legend that overlays use
+  a custom tree, drawn as the legend of overlays
     tools/show_hierarchy.py my_tree.yaml --png my_tree.png
 """
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(  # tool_parser needs Detectron2
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         metavar="NAME|FILE",
         help=f"built-in tree ({', '.join(builtin_names())}), or a .yaml, .json or .csv file",
     )
-    parser.add_argument("--png", type=Path, metavar="FILE", help="draw the tree into this file")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="image file to draw the tree to")
     return parser.parse_args()
 
 
@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def draw(hierarchy: Hierarchy, path: Path) -> None:
-    from PIL import Image  # printing a tree needs no picture library
+    from PIL import Image  # not needed to print a tree
 
     from hiera_seg.cli.exit import exit_on_error, prepare_file
     from hiera_seg.disk import replace_file
@@ -62,7 +62,7 @@ if __name__ == "__main__":
     try:
         main(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # the end of `| head`; what is left goes nowhere
+    except BrokenPipeError:  # after `| head`; discard the remaining output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (HierarchyError, OSError) as error:

@@ -1,10 +1,9 @@
 #!/usr/bin/env python
-"""Train or evaluate a model described by a config file."""
+"""Train or evaluate the model of a config file."""
 
 import argparse
 
-from hiera_seg.cli import argument_parser, launch, load_config, setup
-from hiera_seg.data.catalog import import_modules
+from hiera_seg.cli import argument_parser, launch, read_config, setup
 from hiera_seg.diagnostics import dry_run, fast_dev_run
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.errors import ConfigError
@@ -13,15 +12,15 @@ EPILOG = """
 examples:
   train on this machine's GPU, or on its CPU where there is none
     tools/train_net.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml
-  go on after an interruption
+  resume after an interruption
     tools/train_net.py --config-file ... --resume
   evaluate the last checkpoint in OUTPUT_DIR, or another one
     tools/train_net.py --config-file ... --eval-only [MODEL.WEIGHTS model.pth]
-  see in seconds, without dataset or download, whether a config works
+  check in seconds whether a config works, without a dataset or download
     tools/train_net.py --config-file ... --fast-dev-run [--iterations 20]
-  print what a config comes to, and one batch's labels, and train nothing
+  print the changed config keys and the labels of one batch, and train nothing
     tools/train_net.py --config-file ... --dry-run
-  a dataset of your own, which my_datasets.py registers
+  train on a custom dataset, which my_datasets.py registers
     tools/train_net.py --import my_datasets --config-file my_config.yaml
   several GPUs
     tools/train_net.py --config-file ... --num-gpus 8
@@ -30,7 +29,6 @@ examples:
 
 
 def main(args: argparse.Namespace) -> dict | None:
-    import_modules(args.modules, tool=__file__)
     if args.fast_dev_run or args.dry_run:
         return try_config(args)
     cfg = setup(args)
@@ -43,10 +41,12 @@ def main(args: argparse.Namespace) -> dict | None:
 
 def try_config(args: argparse.Namespace) -> None:
     if args.num_gpus * args.num_machines > 1:
-        raise ConfigError("--dry-run and --fast-dev-run are for one process: leave --num-gpus away")
-    cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
-    run = dry_run(cfg) if args.dry_run else fast_dev_run(cfg, iterations=args.iterations)
-    print(run if args.dry_run else f"{args.config_file}: {run}")
+        raise ConfigError("--dry-run and --fast-dev-run use one process; remove --num-gpus")
+    cfg = read_config(args)
+    if args.dry_run:
+        print(dry_run(cfg))
+    else:
+        print(f"{args.config_file}: {fast_dev_run(cfg, iterations=args.iterations)}")
 
 
 def command_line() -> None:

@@ -13,63 +13,58 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 from PIL import Image
 
-from hiera_seg.cli import add_import, add_opts, exit_on_error, load_config
+from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
+from hiera_seg.cli.arguments import check_at_least
 from hiera_seg.cli.exit import prepare_folder
-from hiera_seg.config import WIDE_IGNORE_VALUE, resolve_hierarchy, resolve_ignore_label
-from hiera_seg.data import LabelReader, build_hiera_train_loader
-from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.image_files import check_same_size
-from hiera_seg.data.images import ImageReader
+from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
+from hiera_seg.data import build_hiera_train_loader
+from hiera_seg.data.catalog import require_registered
+from hiera_seg.disk import replace_file
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.report.samples import SampleReader, spread_over
 
 try:
-    from hiera_seg.visualization import cut_at_level, draw_levels
+    from hiera_seg.visualization import cut_at_levels, draw_levels
 except ImportError as missing:  # OpenCV
     sys.exit(f"error: {missing}")
 
 EPILOG = """
 examples:
-  images and labels as the files hold them
+  images and labels as stored in files
     tools/visualize_data.py hiera_camvid_train --output out/ --num 8
-  what the network sees in training: resized, cropped, flipped, coloured
+  the samples of a training: resized, cropped, flipped, with color augmentation
     tools/visualize_data.py --config-file CONFIG --source dataloader --output out/
-  a dataset of your own, registered when my_datasets.py is imported
+  a custom dataset, registered when my_datasets.py is imported
     tools/visualize_data.py my_dataset --import my_datasets --output out/
 
-Each sample becomes one PNG file: the image, its labels at each level, the tree as legend.
+One PNG file per sample has the image, its labels at each level, and the tree as legend.
 """
 Sample = tuple[str, np.ndarray, np.ndarray]  # name, RGB image (H, W, 3), node ids (H, W)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="datasets; default: the config's training sets"
     )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="config of a model")
     parser.add_argument(
         "--source", choices=["annotation", "dataloader"], default="annotation",
         help="the files as they are, or the training stream of --config-file (annotation)",
     )  # fmt: skip
-    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="for pictures")
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="for images")
     parser.add_argument("--num", type=int, default=8, help="samples to draw of each dataset (8)")
-    parser.add_argument("--alpha", type=float, default=0.55, help="opacity of colours, 0..1 (0.55)")
-    add_import(parser)
-    add_opts(parser)
+    parser.add_argument("--alpha", type=float, default=0.55, help="opacity of colors, 0..1 (0.55)")
+    add_config(parser, required=False, weights=False)
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules, tool=__file__)
     check_arguments(args)
-    cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
+    cfg = read_config(args)
     names = tuple(args.names or cfg.DATASETS.TRAIN)
     require_registered(names, "NAME" if args.names else "DATASETS.TRAIN")
     prepare_folder(args.output, "--output")
@@ -77,12 +72,15 @@ def main(args: argparse.Namespace) -> None:
         cfg.DATASETS.TRAIN = names
         streams = [(resolve_hierarchy(cfg), training_samples(cfg, args.num))]
     else:
-        trees = {name: tree_of(name, cfg if args.config_file else None) for name in names}
-        streams = [(trees[name], file_samples(cfg, name, trees[name], args.num)) for name in names]
+        tree = resolve_hierarchy(cfg) if args.config_file else None
+        readers = {name: SampleReader(cfg, name, tree) for name in names}
+        streams = [
+            (read.hierarchy, file_samples(name, read, args.num)) for name, read in readers.items()
+        ]
     drawn = failed = 0
     for hierarchy, samples in streams:
         for sample in samples:
-            if isinstance(sample, DatasetError):  # the other files may be good
+            if isinstance(sample, DatasetError):  # continue with the other files
                 print(f"error: {sample}", file=sys.stderr)
                 failed += 1
                 continue
@@ -96,44 +94,25 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    if args.num < 1:
-        raise ConfigError(f"--num is {args.num}; it must be 1 or more")
+    check_at_least(args, num=1)
     if not 0 <= args.alpha <= 1:
         raise ConfigError(f"--alpha is {args.alpha}; it must lie in 0..1")
     if args.source == "dataloader" and not args.config_file:
-        raise ConfigError("--source dataloader shows a config's training stream: add --config-file")
+        raise ConfigError("--source dataloader needs --config-file")
     if not args.names and not args.config_file:
-        raise ConfigError("nothing to draw: name a registered dataset, or add --config-file")
+        raise ConfigError("no dataset to draw; name a registered one, or add --config-file")
 
 
-def tree_of(name: str, cfg: CfgNode | None) -> Hierarchy:
-    """The tree to draw a dataset's labels in: the config's where there is one, else its own."""
-    if cfg is not None:
-        return resolve_hierarchy(cfg)
-    return LabelReader.from_metadata(MetadataCatalog.get(name)).hierarchy
-
-
-def file_samples(
-    cfg: CfgNode, name: str, hierarchy: Hierarchy, num: int
-) -> Iterator[Sample | DatasetError]:
-    """Files of a dataset, spread evenly over it; in place of a bad one its error."""
-    read_image = ImageReader.from_config(cfg, "RGB")
-    read = LabelReader.from_metadata(MetadataCatalog.get(name), read_image.exif)
-    if read.hierarchy != hierarchy:
-        read = read.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
-    records = DatasetCatalog.get(name)
-    if not records:
-        raise DatasetError(f"dataset {name!r} is empty")
-    for index in np.unique(np.linspace(0, len(records) - 1, num).round().astype(int)):
-        record = records[index]
+def file_samples(name: str, read: SampleReader, num: int) -> Iterator[Sample | DatasetError]:
+    """Yield samples spread evenly over a dataset, or the error of a file."""
+    for index, record in spread_over(name, num).items():
         try:
-            image = read_image(record["file_name"])
-            if "sem_seg_file_name" not in record:
-                raise DatasetError(f"image {record['file_name']} has no label file")
-            labels = read(record["sem_seg_file_name"])
-            check_same_size(
-                record["file_name"], image.shape[:2], record["sem_seg_file_name"], labels.shape
-            )
+            image, labels = read(record)
+            if labels is None:
+                raise DatasetError(
+                    f"image {record['file_name']} has no labels; register dataset {name!r} with "
+                    "label files and a class tree"
+                )
         except DatasetError as error:
             yield error
             continue
@@ -141,7 +120,7 @@ def file_samples(
 
 
 def training_samples(cfg: CfgNode, num: int) -> Iterator[Sample]:
-    """The first samples of the stream that a config's training begins with."""
+    """Yield the first samples of the training stream of a config."""
     cfg.SEED = max(cfg.SEED, 0)
     cfg.DATALOADER.NUM_WORKERS = 0
     ignore = resolve_ignore_label(cfg, resolve_hierarchy(cfg))
@@ -159,15 +138,13 @@ def training_samples(cfg: CfgNode, num: int) -> Iterator[Sample]:
 def draw(
     path: Path, image: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, alpha: float
 ) -> None:
-    levels = [cut_at_level(labels, hierarchy, level, -1) for level in range(hierarchy.num_levels)]
-    try:
-        Image.fromarray(draw_levels(image, levels, hierarchy, alpha=alpha)).save(path)
-    except OSError as error:
-        raise ConfigError(f"--output: {path} can not be written: {error.strerror}") from error
+    levels = cut_at_levels(labels, hierarchy)
+    drawing = Image.fromarray(draw_levels(image, levels, hierarchy, alpha=alpha))
+    replace_file(path, lambda file: drawing.save(file, "PNG"))
 
 
 def describe(labels: np.ndarray, hierarchy: Hierarchy) -> str:
-    """Size, void and the largest labels of a map."""
+    """Return the size of a label map, and its largest classes with their shares."""
     known = labels[(labels >= 0) & (labels < hierarchy.num_nodes)]
     counts = np.bincount(known, minlength=hierarchy.num_nodes)
     largest = [v for v in np.argsort(-counts, kind="stable")[:5] if counts[v]]

@@ -1,11 +1,87 @@
-"""Options that several command lines have, each said once."""
+"""Define the command-line options that several tools share."""
 
 import argparse
 
+from detectron2.engine import default_argument_parser
+
 from hiera_seg.checkpoint.unpickle import SWITCH
 from hiera_seg.data.images import EXIF_CHOICES
+from hiera_seg.errors import ConfigError
 
 REMOTE_SWITCH = "--allow-remote-config"
+
+
+def tool_parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """Return a parser that prints its description and epilog as they are written."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def argument_parser(epilog: str | None = None, *, trials: bool = True) -> argparse.ArgumentParser:
+    """Return Detectron2's parser for training with the options of this package.
+
+    Args:
+        epilog: examples for the help.
+        trials: whether to add --fast-dev-run and --dry-run.
+    """
+    parser = default_argument_parser(epilog)
+    add_unsafe_pickle(parser)
+    add_import(parser)
+    add_remote_config(parser)
+    if not trials:
+        return parser
+    parser.add_argument(
+        "--fast-dev-run",
+        action="store_true",
+        help="try the config in seconds: one iteration and an evaluation on made-up images, on "
+        "CPU, from random weights; needs no dataset, downloads nothing, keeps nothing",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the changed config keys, the class tree, the parameters and the labels of the "
+        "first batch, and exit; trains and writes nothing",
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=1, metavar="N", help="iterations of --fast-dev-run (1)"
+    )
+    return parser
+
+
+def add_config(
+    parser: argparse.ArgumentParser,
+    *,
+    required: bool = True,
+    help: str = "config of the model",
+    weights: bool = True,
+    opts: str = "",
+) -> None:
+    """Add the options that :func:`hiera_seg.cli.read_config` reads.
+
+    Args:
+        parser: its other options must have been added, because --opts takes the rest of the line.
+        required: whether --config-file is required; its default is "".
+        help: of --config-file.
+        weights: whether the tool reads checkpoints, which adds --unsafe-pickle.
+        opts: keys that matter most for this tool, for the help.
+    """
+    parser.add_argument("--config-file", required=required, default="", metavar="FILE", help=help)
+    if weights:
+        add_unsafe_pickle(parser)
+    add_import(parser)
+    add_opts(parser, opts)
+
+
+def check_at_least(args: argparse.Namespace, **minimums: float) -> None:
+    """Raise ConfigError if a numeric option is below its minimum; None is not checked."""
+    for name, minimum in minimums.items():
+        value = getattr(args, name)
+        if value is not None and not value >= minimum:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} is {value}; it must be {minimum} or more")
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +97,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def add_exif(parser: argparse.ArgumentParser) -> None:
-    """Add ``--exif``, INPUT.EXIF for command lines that read files without a config."""
+    """Add ``--exif``, which is INPUT.EXIF for tools that read files without a config."""
     parser.add_argument(
         "--exif",
         choices=EXIF_CHOICES,
         default="apply",
-        help="turn files by their EXIF orientation, or read them as stored, as INPUT.EXIF (apply)",
+        help="rotate images and labels by their EXIF orientation, or ignore it (apply)",
     )
 
 
@@ -34,8 +110,8 @@ def add_opts(parser: argparse.ArgumentParser, which: str = "") -> None:
     """Add ``--opts KEY VALUE ...``, which takes the rest of the line, and --allow-remote-config.
 
     Args:
-        parser: of a command line that reads a config.
-        which: what of the config matters most, for the help.
+        parser: of a tool that reads a config.
+        which: keys that matter most for this tool, for the help.
     """
     add_remote_config(parser)
     parser.add_argument(
@@ -53,7 +129,7 @@ def add_remote_config(parser: argparse.ArgumentParser) -> None:
         REMOTE_SWITCH,
         dest="allow_remote",
         action="store_true",
-        help="download what _BASE_ of a config file names by an address",
+        help="download a _BASE_ of a config file that is an address",
     )
 
 
@@ -62,5 +138,5 @@ def add_unsafe_pickle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         SWITCH,
         action="store_true",
-        help="unpickle whatever a checkpoint names, which can run any code that its maker wrote",
+        help="unpickle checkpoints that may run code; only for files that you trust",
     )

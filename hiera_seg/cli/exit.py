@@ -1,4 +1,4 @@
-"""How a command line ends: one clear line for an error that a user can mend."""
+"""End a command line: print one line for an error that a user can fix."""
 
 import errno
 import io
@@ -16,21 +16,24 @@ from hiera_seg.engine.expected_errors import expected_error
 from hiera_seg.engine.writers import raise_disk_failures
 from hiera_seg.errors import ConfigError
 
-# What all processes find wrong, the first one says; whatever started them ends the others while
-# they wait so many seconds, and long before one that only lost its peers has a word.
+# If all ranks raise the same error, only rank 0 should print it. Other ranks wait this many seconds
+# before they print, during which the launcher kills them; a rank that lost contact waits longer.
 _PATIENCE = 4.0
 _PATIENCE_WITHOUT_PEERS = 10.0
-_SIGPIPE = 128 + 13  # what a shell reports for a program that such a signal has ended
+_SIGPIPE = 128 + 13  # the exit code that a shell reports for SIGPIPE
 
 
 def exit_on_error(main: Callable, *args: object) -> None:
-    """Call ``main(*args)``; an expected error is printed as one line and ends the process.
+    """Call ``main(*args)``; print an expected error as one line and exit.
 
-    Exit codes: 1 for a run that failed (data, trees, checkpoints, a full disk, a loss that is not
-    finite, a process of the job that is gone), 2 for a command line or config that can not work,
-    130 for Ctrl-C, 141 without a word where the reader of stdout is gone (``| head``). Anything
-    else is a bug and keeps its traceback. What the terminal's encoding lacks, of trees and of
-    names, is printed as "?".
+    The exit code is 1 if the run failed (data, trees, checkpoints, a full disk, a loss that is not
+    finite, a lost process), 2 if the command line or config is invalid, 130 for Ctrl-C, and 141,
+    without a message, if the reader of stdout has exited (``| head``). Any other error is a bug and
+    keeps its traceback. Characters that the terminal cannot encode are printed as "?".
+
+    Args:
+        main: the function to call.
+        args: its arguments.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -51,20 +54,20 @@ def exit_on_error(main: Callable, *args: object) -> None:
         time.sleep(_PATIENCE_WITHOUT_PEERS)
         reason = str(error).strip().splitlines()[0]
         _exit(
-            "lost contact with another process of this job, see what it said; one that said "
-            f"nothing may have hung for longer than DIST_TIMEOUT ({reason})"
+            f"lost contact with another process of this job ({reason}); see its messages. If it "
+            "has none, it may have been silent for longer than DIST_TIMEOUT"
         )
 
 
 def prepare_file(path: str | os.PathLike, option: str) -> None:
-    """Make the folder of a file that a command line will write: now, not after all its work.
+    """Create the folder of an output file, and check that it is writable, before the work starts.
 
     Args:
         path: the file.
-        option: which names it, for the message.
+        option: the command-line option of the file, for the message.
 
     Raises:
-        ConfigError: it can not be written.
+        ConfigError: it cannot be written.
     """
     if os.path.isdir(path):
         raise ConfigError(f"{option} {path} is a folder; name a file in it")
@@ -72,28 +75,28 @@ def prepare_file(path: str | os.PathLike, option: str) -> None:
 
 
 def prepare_folder(folder: str | os.PathLike, option: str) -> None:
-    """Make a folder that a command line will write to; arguments as of :func:`prepare_file`."""
+    """Create an output folder and check that it is writable; see :func:`prepare_file`."""
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        reason = "it, or what it lies in, is a file"
-        if error.errno not in (errno.EEXIST, errno.ENOTDIR):
-            reason = error.strerror
-        raise ConfigError(f"{option}: the folder {folder} can not be made: {reason}") from error
-    try:  # permissions alone do not tell
+        reason = error.strerror
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            reason = "it, or a part of its path, is a file"
+        raise ConfigError(f"{option}: cannot create the folder {folder}: {reason}") from error
+    try:  # permissions alone are not reliable
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ConfigError(
-            f"{option}: the folder {folder} can not be written: {error.strerror}"
+            f"{option}: cannot write to the folder {folder}: {error.strerror}"
         ) from error
 
 
 def _reader_is_gone() -> bool:
-    """Whether nobody reads stdout any more, as after ``| head``; what is left goes nowhere then."""
+    """Return whether the reader of stdout has exited; if so, discard the remaining output."""
     try:
         stdout = sys.stdout.fileno()
-    except OSError:  # no file of the system
+    except OSError:  # not a file of the system
         return False
     poll = select.poll()
     poll.register(stdout, 0)  # errors are always reported

@@ -1,4 +1,4 @@
-"""Starting one process or many: on CPU or GPUs, by --num-gpus or by torchrun."""
+"""Start one process or many, on CPU or GPUs, by --num-gpus or by torchrun."""
 
 import argparse
 import os
@@ -17,9 +17,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.cli.rendezvous import agent_store
-from hiera_seg.cli.setup import load_config
+from hiera_seg.cli.setup import read_config
 from hiera_seg.compat import create_local_process_group, lost_contact, make_object_group
-from hiera_seg.data.catalog import import_modules
 from hiera_seg.errors import ConfigError
 
 Main = Callable[[argparse.Namespace], object]
@@ -28,11 +27,15 @@ Main = Callable[[argparse.Namespace], object]
 def launch(main: Main, args: argparse.Namespace) -> None:
     """Call ``main(args)`` in every process of the job.
 
-    Under torchrun the processes are there already. Otherwise ``--num-gpus`` of them are started on
-    each of ``--num-machines``, as Detectron2's ``launch`` does: over nccl where there are GPUs, and
-    over gloo on CPU, which that one can not do. A process that fails ends all of them.
-    ``--num-gpus 0`` is one process, this one, as 1 is; MODEL.DEVICE says what it computes on.
-    Processes wait for each other for DIST_TIMEOUT seconds of the config.
+    torchrun has started the processes already. Otherwise ``--num-gpus`` processes are started on
+    each of ``--num-machines`` machines: over nccl on GPUs, and over gloo on CPU, which Detectron2's
+    ``launch`` does not support. If one process fails, all are terminated. With ``--num-gpus`` of 0
+    or 1, `main` runs in this process, on MODEL.DEVICE. Processes wait for each other for at most
+    DIST_TIMEOUT seconds of the config.
+
+    Args:
+        main: called with `args`.
+        args: of :func:`~hiera_seg.cli.argument_parser`.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         exit_on_error(_run_member, main, args)
@@ -42,16 +45,15 @@ def launch(main: Main, args: argparse.Namespace) -> None:
 
 def _start(main: Main, args: argparse.Namespace) -> None:
     if args.num_machines < 1:
-        raise ConfigError(f"--num-machines is {args.num_machines}: 1 or more")
+        raise ConfigError(f"--num-machines is {args.num_machines}; it must be 1 or more")
     if args.num_gpus < 0:
         raise ConfigError(
-            f"--num-gpus is {args.num_gpus}: the number of processes on a machine, 0 or 1 for this "
-            "one alone"
+            f"--num-gpus is {args.num_gpus}; specify the number of processes per machine"
         )
     if args.num_gpus == 0 and args.num_machines > 1:
         raise ConfigError(
-            f"--num-gpus 0 is one process alone, and --num-machines is {args.num_machines}: each "
-            "machine needs 1 or more"
+            f"--num-gpus is 0 and --num-machines is {args.num_machines}; every machine needs 1 or "
+            "more processes"
         )
     if args.num_gpus * args.num_machines <= 1:
         main(args)
@@ -60,11 +62,11 @@ def _start(main: Main, args: argparse.Namespace) -> None:
 
 
 def _run_member(main: Main, args: argparse.Namespace) -> None:
-    """Run one of the processes that torchrun, or whoever set its variables, has started."""
+    """Run one of the processes that torchrun, or a launcher like it, has started."""
     if "LOCAL_WORLD_SIZE" not in os.environ:
         raise ConfigError(
-            "RANK and WORLD_SIZE are set in the environment, but not LOCAL_WORLD_SIZE, the number "
-            "of processes on this machine: start by torchrun, which sets them all, or set it too"
+            "the environment has RANK and WORLD_SIZE, but not LOCAL_WORLD_SIZE, the number of "
+            "processes on this machine; set it, or use torchrun, which sets all three"
         )
     processes = int(os.environ["LOCAL_WORLD_SIZE"])
     _check_gpus(processes, "torchrun --nproc-per-node")
@@ -80,12 +82,12 @@ def _start_members(main: Main, args: argparse.Namespace) -> None:
     try:
         mp.spawn(_worker, nprocs=args.num_gpus, args=(main, args))
     except mp.ProcessExitedException as error:
-        if error.signal_name is None:  # it has said why
+        if error.signal_name is None:  # it has printed the reason
             sys.exit(error.exit_code)
         print(
-            f"error: process {error.error_index} of this machine was ended by {error.signal_name}"
-            f"{' (out of memory?)' if error.signal_name == 'SIGKILL' else ''}; the job has ended. "
-            "The same command with --resume goes on from the last checkpoint",
+            f"error: process {error.error_index} of this machine was killed by {error.signal_name}"
+            f"{' (out of memory?)' if error.signal_name == 'SIGKILL' else ''}; run the command "
+            "again with --resume to continue from the last checkpoint",
             file=sys.stderr,
         )
         sys.exit(1)
@@ -97,10 +99,10 @@ def _worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
 
 
 def _end_with_parent() -> None:
-    """Hear the SIGINT that torch has sent to a started process when the one that started it dies.
+    """Stop ignoring SIGINT, which torch sends to a started process when its parent dies.
 
-    A shell without job control lets what it starts in the background ignore SIGINT, and that is
-    inherited: the processes of a job that was ended would go on for ever.
+    A shell without job control starts background commands with SIGINT ignored, and child processes
+    inherit that: they would outlive a job that was killed.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -121,16 +123,16 @@ def _check_gpus(processes: int, option: str) -> None:
     found = torch.cuda.device_count()
     if torch.cuda.is_available() and processes > found:
         raise ConfigError(
-            f"{option} {processes}: this machine has {found} GPU{'s' if found > 1 else ''}, and "
-            'each process needs one of its own (CUDA_VISIBLE_DEVICES="" runs them on the CPU)'
+            f"{option} is {processes}, but this machine has {found} GPU(s) and each process needs "
+            'its own; use fewer processes, or set CUDA_VISIBLE_DEVICES="" to run on the CPU'
         )
 
 
 def _free_url(num_machines: int) -> str:
     if num_machines > 1:
         raise ConfigError(
-            "--dist-url auto is for one machine; with more, name the first one and a port of it "
-            "on all of them, such as --dist-url tcp://node0:29500"
+            f"--dist-url is auto, which is for one machine, and --num-machines is {num_machines}; "
+            "specify the address of the first machine, such as tcp://node0:29500, on all of them"
         )
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -138,17 +140,13 @@ def _free_url(num_machines: int) -> str:
 
 
 def _timeout(args: argparse.Namespace) -> timedelta:
-    """Read DIST_TIMEOUT of the config that a command line names.
-
-    Errors of that config are left to the main function, which reads it again.
-    """
+    """Read DIST_TIMEOUT of the config; its errors are left to `main`, which reads it again."""
     try:
-        import_modules(getattr(args, "modules", ()))
-        seconds = load_config(args.config_file, args.opts).DIST_TIMEOUT
+        seconds = read_config(args).DIST_TIMEOUT
     except (ConfigError, AttributeError):
         return DEFAULT_TIMEOUT
     if not seconds > 0:
-        raise ConfigError(f"DIST_TIMEOUT is {seconds}: a number of seconds above 0")
+        raise ConfigError(f"DIST_TIMEOUT is {seconds}; it must be a number of seconds above 0")
     return timedelta(seconds=seconds)
 
 
@@ -160,9 +158,9 @@ def _join_group(
     rank: int = -1,
     world_size: int = -1,
 ) -> None:
-    """Make the process groups; -1 and env:// take what torchrun set in the environment."""
+    """Create the process groups; -1 and env:// use the environment variables of torchrun."""
     try:
-        # Starting takes some processes longer than others, so that only what follows has `timeout`
+        # Some processes take long to start, so `timeout` applies only to what follows
         store = agent_store(DEFAULT_TIMEOUT) if init_method == "env://" else None
         if store is None:
             found = rendezvous(init_method, rank, world_size, timeout=DEFAULT_TIMEOUT)
@@ -176,12 +174,11 @@ def _join_group(
     except (RuntimeError, TimeoutError) as error:
         if not lost_contact(error):
             raise
-        given = init_method != "env://"
-        address = init_method if given else "the address that torchrun gave"
+        address = "the address of torchrun" if init_method == "env://" else init_method
         raise ConfigError(
-            f"the processes of this job could not meet at {address}: "
-            f"{str(error).splitlines()[0]} (another job may use that port: --dist-url auto takes "
-            "a free one on one machine)"
+            f"the processes of this job could not connect at {address}: "
+            f"{str(error).splitlines()[0]}; another job may use that port (--dist-url auto uses a "
+            "free one on one machine)"
         ) from error
     make_object_group(timeout)
     create_local_process_group(processes_per_machine)

@@ -1,4 +1,4 @@
-"""Log a run: a short console, and everything in log.txt of the output folder."""
+"""Log a run: briefly to the console, completely to log.txt in the output folder."""
 
 import logging
 import os
@@ -11,19 +11,19 @@ LOGGERS = ("hiera_seg", "detectron2", "fvcore")
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _GREEN, _RED, _RESET = "\x1b[32m", "\x1b[31m", "\x1b[0m"
-_QUIET = ("detectron2.data.common",)  # tells how a dataset is serialized
+_QUIET = ("detectron2.data.common",)  # logs how a dataset is serialized
 _installed: list[logging.Handler] = []
 
 
 def start_log(folder: str) -> None:
-    """Send what the package, Detectron2 and fvcore log to the console and to ``log.txt``.
+    """Log the messages of the package, Detectron2 and fvcore to the console and to ``log.txt``.
 
-    The console is the main process's. It shows no messages of Detectron2 and fvcore that are
-    longer than a line, such as configs and models, and colours only if it is a terminal. The file
-    holds every message, without colours; processes of higher rank have files of their own.
+    Only the main process logs to the console, without the messages of Detectron2 and fvcore that
+    are longer than a line, such as configs and models, and with colors only on a terminal. The file
+    has all messages, without colors; every other process writes ``log.txt.rank<rank>``.
 
     Args:
-        folder: of ``log.txt``; made if it is not there.
+        folder: of ``log.txt``; created if it does not exist.
 
     Raises:
         OSError: the file cannot be written.
@@ -55,7 +55,7 @@ class _Console(logging.StreamHandler):
         self.addFilter(_is_for_console)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # such as the end of `| head`: run on
+        if not isinstance(sys.exc_info()[1], OSError):  # continue after `| head` has ended
             super().handleError(record)
 
 

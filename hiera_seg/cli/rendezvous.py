@@ -1,4 +1,4 @@
-"""How processes that torchrun has started find each other, also after it has started them anew."""
+"""Connect the processes of a torchrun job, also after torchrun has restarted them."""
 
 import os
 import time
@@ -9,22 +9,22 @@ from torch.distributed import PrefixStore, Store, TCPStore
 
 from hiera_seg.compat import DistStoreError, has_key
 
-_PAUSE = 0.05  # seconds between two looks
+_PAUSE = 0.05  # seconds between polls
 
 
 def agent_store(timeout: timedelta) -> Store | None:
-    """The store of torchrun's agent, in a part of it that only this start of the processes uses.
+    """Return the store of torchrun's agent, under a prefix that only this attempt uses.
 
-    The agent keeps one store for all starts of a job. What the processes of an earlier start wrote
-    is still there: without a part of its own, a new start would read addresses of dead processes
-    (https://github.com/pytorch/pytorch/issues/135712). Restarts are counted by each machine alone,
-    so that the count can not name that part.
+    The agent keeps one store for all attempts of a job, which still holds the keys of earlier
+    attempts: without a prefix, restarted processes would read addresses of dead ones
+    (https://github.com/pytorch/pytorch/issues/135712). The restart count cannot be the prefix,
+    because it differs between machines.
 
     Args:
-        timeout: of operations of the store, and for all processes to come.
+        timeout: of the store's operations, and of the wait for all processes.
 
     Returns:
-        A store for ``init_process_group``; None where torchrun shares none.
+        A store for ``init_process_group``; None if torchrun does not share its store.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
@@ -36,40 +36,43 @@ def agent_store(timeout: timedelta) -> Store | None:
 
 
 def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
-    """Agree with the other processes of this start on a name that no other start has.
+    """Agree with the other processes of this attempt on a new session id.
 
-    The first process calls out a new name and waits until all have answered it; it takes the call
-    back before it lets them go. So a call that stands from an earlier start was never answered by
-    all of its processes, and nobody is let go on it: who has answered that one hears the new one.
+    Rank 0 publishes a session id, waits for every rank to acknowledge it, deletes the published
+    key, then sets a "go" key. An id left over from an earlier attempt was never acknowledged by
+    all ranks, so no rank proceeds on it; ranks that acknowledged it see the new one later.
 
     Args:
-        store: what all starts of a job share.
+        store: shared by all attempts of a job.
         rank: of this process.
-        world_size: how many there are.
-        timeout: for all of them to come.
+        world_size: number of processes.
+        timeout: of the wait for all of them.
+
+    Returns:
+        The session id.
 
     Raises:
-        DistStoreError: they did not come in time.
+        DistStoreError: not all processes came in time.
     """
-    call = "hiera_seg/call"
+    published = "hiera_seg/session"
     if rank == 0:
-        name = uuid.uuid4().hex
-        store.set(call, name)
-        answers = [f"hiera_seg/{name}/{other}" for other in range(1, world_size)]
-        if answers:
-            store.wait(answers, timeout)
-        store.delete_key(call)
-        store.set(f"hiera_seg/{name}/go", "")
-        return name
+        session = uuid.uuid4().hex
+        store.set(published, session)
+        acknowledged = [f"hiera_seg/{session}/{other}" for other in range(1, world_size)]
+        if acknowledged:
+            store.wait(acknowledged, timeout)
+        store.delete_key(published)
+        store.set(f"hiera_seg/{session}/go", "")
+        return session
     deadline = time.monotonic() + timeout.total_seconds()
-    name = ""
+    session = ""
     while time.monotonic() < deadline:
-        if name and has_key(store, f"hiera_seg/{name}/go"):
-            return name
-        if has_key(store, call):
-            heard = store.get(call).decode()
-            if heard != name:
-                name = heard
-                store.set(f"hiera_seg/{name}/{rank}", "")
+        if session and has_key(store, f"hiera_seg/{session}/go"):
+            return session
+        if has_key(store, published):
+            found = store.get(published).decode()
+            if found != session:
+                session = found
+                store.set(f"hiera_seg/{session}/{rank}", "")
         time.sleep(_PAUSE)
-    raise DistStoreError(f"process {rank} waited {timeout} for the first process of its job")
+    raise DistStoreError(f"process {rank} waited {timeout} for process 0 of its job")

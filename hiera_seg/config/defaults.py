@@ -13,7 +13,11 @@ from detectron2.projects.deeplab import add_deeplab_config
 from hiera_seg.losses import HIERA_LOSSES
 
 # Keys of version 0.1 and their new names. `config.map_old_keys` moves their values, with a warning.
-OLD_KEYS: dict[str, str] = {}
+OLD_KEYS: dict[str, str] = {
+    "MODEL.HIERA_SEG.TEST.SAFE_DEPTH": "MODEL.HIERA_SEG.TEST.MIN_CONFIDENCE",
+    "MODEL.HIERA_SEG.TEST.SAFE_DEPTH_CURVE": "MODEL.HIERA_SEG.TEST.GREEDY_PATH",
+    "MODEL.HIERA_SEG.TEST.CALIBRATION": "MODEL.HIERA_SEG.TEST.CONFIDENCE",
+}
 
 
 def add_defaults(cfg: CN) -> None:
@@ -142,15 +146,18 @@ def add_defaults(cfg: CN) -> None:
     hiera.TEST.DIRECT = True
     # "both", "scores" (sem_seg alone) or "labels" (label maps alone, least memory).
     hiera.TEST.OUTPUT = "both"
-    # Stop at an inner node where the best child scores below this; below 0: always to the leaf.
-    hiera.TEST.SAFE_DEPTH = -1.0
+    # Safe depth: predict an inner node if its best child scores below this. Negative: always
+    # predict a leaf.
+    hiera.TEST.MIN_CONFIDENCE = -1.0
     # Against rare leaves' lot: divide the probability of a node among its siblings by its share of
     # the pixels of FILE (of tools/count_nodes.py) to the power TAU; 0: not (docs/decoding.md).
     hiera.TEST.SIBLING_ADJUSTMENT = CN({"TAU": 0.0, "FILE": ""})
-    # Evaluate accuracy against specificity over all safe depths (docs/metrics.md).
-    hiera.TEST.SAFE_DEPTH_CURVE = False
-    # Evaluate whether scores say how often labels are right, at each level (docs/metrics.md).
-    hiera.TEST.CALIBRATION = False
+    # Return the greedy path and evaluate accuracy against specificity over all safe depths
+    # (docs/metrics.md).
+    hiera.TEST.GREEDY_PATH = False
+    # Return the score of the predicted node per level and evaluate its calibration
+    # (docs/metrics.md).
+    hiera.TEST.CONFIDENCE = False
 
     # Beside Detectron2's ENABLED, MIN_SIZES ([]: INPUT.MIN_SIZE_TEST alone), MAX_SIZE and FLIP:
     # sliding windows of (height, width) over each resized image; [] sees it as a whole.

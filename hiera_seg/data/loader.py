@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hiera_seg.config.checks import ON_ERROR
+from hiera_seg.config.checks import ON_ERROR, check_input_keys
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.mapper import HieraDatasetMapper
 from hiera_seg.errors import ConfigError, DatasetError
@@ -307,3 +307,32 @@ def _generator(seed: int, purpose: int, number: int) -> np.random.RandomState:
 
 def _as_list(batch: list[dict]) -> list[dict]:
     return batch
+
+
+class ResumableLoader:
+    """The training stream of a config, built when its first batch is requested.
+
+    Where it starts is known only after the checkpoint has been read.
+
+    Args:
+        cfg: of the run.
+
+    Attributes:
+        seed: determines the order of the data and all augmentations.
+        start_position: samples of the stream that were used before, over all processes.
+
+    Raises:
+        ConfigError: a key of INPUT has an impossible value.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        check_input_keys(cfg)
+        self.cfg = cfg
+        self.seed = cfg.SEED
+        self.start_position = 0
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.SEED = self.seed
+        yield from build_hiera_train_loader(cfg, start_position=self.start_position)

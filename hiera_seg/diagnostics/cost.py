@@ -1,4 +1,4 @@
-"""What a config's network costs, module by module, and what its hierarchy adds to a flat head."""
+"""Count the cost of a network per module, and compare it with that of a flat head."""
 
 import logging
 import tempfile
@@ -24,13 +24,13 @@ from hiera_seg.modeling.build import build_model
 
 @dataclass(frozen=True)
 class ModuleCost:
-    """What one module costs, with all that is inside it, for one image.
+    """The cost of one module, including its submodules, for one image.
 
     Attributes:
         name: as in the state dict; "" is the whole network.
-        parameters: numbers in its weights.
-        flops: multiply-adds at test time, as fvcore counts them; 0 where it is not run.
-        activations: numbers that its convolutions and matrix products put out at test time.
+        parameters: number of parameters.
+        flops: multiply-adds at test time, as counted by fvcore; 0 if it is not used.
+        activations: number of outputs of its convolutions and matrix products at test time.
     """
 
     name: str
@@ -41,12 +41,12 @@ class ModuleCost:
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """A network's cost for one image.
+    """The cost of a network for one image.
 
     Attributes:
         hierarchy: the tree of its channels.
         size: (height, width) of the image.
-        modules: the whole, then its modules in the order of the network.
+        modules: the whole network, then its modules in order.
         training_flops: multiply-adds of a forward pass in training, without the losses.
     """
 
@@ -61,23 +61,23 @@ class NetworkCost:
 
     @property
     def test_parameters(self) -> int:
-        """Parameters without the heads that serve training alone."""
+        """Number of parameters without the heads that are used in training only."""
         unused = [m for m in self.modules if m.name.count(".") == 1 and m.flops == 0]
         return self.whole.parameters - sum(m.parameters for m in unused)
 
 
 def network_cost(cfg: CfgNode, size: tuple[int, int]) -> NetworkCost:
-    """Count parameters, multiply-adds and activations of a config's network, on CPU.
+    """Count the parameters, multiply-adds and activations of a config's network, on CPU.
 
-    Weights are random and nothing is downloaded. Resizing, scoring and decoding are not counted:
-    they have no weights, and are linear in the image's size.
+    Weights are random and nothing is downloaded. Resizing, scoring and decoding, which have no
+    weights and are linear in the size of the image, are not counted.
 
     Args:
         cfg: with a HieraSegmentor; not changed.
         size: (height, width) of the image.
 
     Raises:
-        ConfigError: the config has another meta-architecture, or can not work.
+        ConfigError: the config is invalid, or has another meta-architecture.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -88,8 +88,8 @@ def network_cost(cfg: CfgNode, size: tuple[int, int]) -> NetworkCost:
     model = build_model(cfg)
     if not isinstance(model, HieraSegmentor):
         raise ConfigError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; the cost of a "
-            "HieraSegmentor is counted"
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; only the cost of a "
+            "HieraSegmentor can be counted"
         )
     model.eval()
     step = max(model.size_divisibility, 1)
@@ -109,7 +109,7 @@ def network_cost(cfg: CfgNode, size: tuple[int, int]) -> NetworkCost:
         for name, module in network.named_modules()
         if name.startswith("model")
     ]
-    # The head alone: in training mode norms would want several images.
+    # Only the head, because norms in training mode need several images
     model.sem_seg_head.training = True
     training = _count(FlopCountAnalysis, network, image)["model"]
     return NetworkCost(model.hierarchy, size, tuple(modules), training)
@@ -129,7 +129,7 @@ class _Network(nn.Module):
 
 
 def _count(kind: type[JitModelAnalysis], network: _Network, image: Tensor) -> dict[str, float]:
-    """Counts by module; "model" is the whole, as everything happens outside its own forward."""
+    """Return the counts by module; that of "model" is the total, as its forward is not called."""
     traced = TracingAdapter(network, image, allow_non_tensor=True)
     analysis = kind(traced, traced.flattened_inputs)
     analysis.unsupported_ops_warnings(False)
@@ -137,14 +137,14 @@ def _count(kind: type[JitModelAnalysis], network: _Network, image: Tensor) -> di
     analysis.tracer_warnings("none")
     with torch.no_grad(), _quiet():
         counts = analysis.by_module()
-    prefix = "model."  # the adapter's
+    prefix = "model."  # of TracingAdapter
     result = {name.removeprefix(prefix): n for name, n in counts.items() if name}
     return {**result, "model": counts[""]}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without fvcore's remarks on operators that cost nothing."""
+    """Hide fvcore's warnings about operators without cost."""
     logger = logging.getLogger("fvcore")
     level, logger.disabled = logger.level, True
     try:
@@ -155,7 +155,7 @@ def _quiet() -> Iterator[None]:
 
 
 def flat_config(cfg: CfgNode, folder: Path) -> CfgNode:
-    """The same network with a flat head: one channel a leaf, trained by a plain cross entropy.
+    """Return the config of the same network with one channel per leaf and plain cross entropy.
 
     Args:
         cfg: a hierarchical config; not changed.
@@ -165,11 +165,11 @@ def flat_config(cfg: CfgNode, folder: Path) -> CfgNode:
     flat = cfg.clone()
     flat.defrost()
     hiera = flat.MODEL.HIERA_SEG
-    # Paths are unique where names are not.
+    # Unlike names, paths are unique
     leaves = [path.replace("/", ".") for path in hierarchy.paths[: hierarchy.num_leaves]]
     Hierarchy.from_dict(leaves, name="flat").to_yaml(folder / "flat.yaml")
     hiera.HIERARCHY = str(folder / "flat.yaml")
-    if hiera.LOSSES:  # a query head has none there
+    if hiera.LOSSES:  # empty for query heads
         hiera.LOSSES = [["marginal_ce", 1.0]]
         hiera.MARGINAL_CE.LEVEL_WEIGHTS = []
     hiera.LEVEL_CE.LEVEL_WEIGHTS = []
@@ -178,32 +178,27 @@ def flat_config(cfg: CfgNode, folder: Path) -> CfgNode:
 
 
 def compare_with_flat(cfg: CfgNode, size: tuple[int, int]) -> tuple[NetworkCost, NetworkCost]:
-    """Costs of a config's network and of the same one with a flat head; see `network_cost`."""
+    """Return :func:`network_cost` of a config, and of the same network with a flat head."""
     with tempfile.TemporaryDirectory(prefix="hiera_seg_") as folder:
         return network_cost(cfg, size), network_cost(flat_config(cfg, Path(folder)), size)
 
 
 def module_table(cost: NetworkCost, depth: int) -> str:
-    """A row a module down to a depth; those without parameters and multiply-adds are left out."""
+    """Format one row per module down to a depth, except those without any cost."""
     rows = []
     for module in cost.modules:
         level = module.name.count(".") + 1 if module.name else 0
         if level > depth or not (module.parameters or module.flops):
             continue
         name = "  " * level + (module.name.rpartition(".")[2] or "whole network")
-        rows.append([name, *_figures(module)])
-    return tabulate(
-        rows,
-        ["module", "parameters", "multiply-adds", "activations"],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=("left", "right", "right", "right"),
-        preserve_whitespace=True,
-    )
+        is_run = module.flops or module.activations
+        test = [_short(n) if is_run else "-" for n in (module.flops, module.activations)]
+        rows.append([name, _short(module.parameters), *test])
+    return _table(rows, ["module", "parameters", "multiply-adds", "activations"])
 
 
 def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
-    """What the hierarchy adds to the same network with a flat head."""
+    """Format the costs of a network beside those of the same network with a flat head."""
     numbers = [
         ("channels of the output", ours.hierarchy.num_nodes, flat.hierarchy.num_nodes),
         ("parameters in training", ours.whole.parameters, flat.whole.parameters),
@@ -212,22 +207,18 @@ def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
         ("multiply-adds at test time", ours.whole.flops, flat.whole.flops),
         ("activations at test time", ours.whole.activations, flat.whole.activations),
     ]
-    rows = []
-    for what, a, b in numbers:
-        rows.append([what, _short(a), _short(b), _short(a - b), f"{100 * (a / b - 1):+.2f} %"])
+    rows = [
+        [what, _short(a), _short(b), _short(a - b), f"{100 * (a / b - 1):+.2f} %"]
+        for what, a, b in numbers
+    ]
+    return _table(rows, ["", "hierarchy", "flat", "more", ""])
+
+
+def _table(rows: list[list[str]], headers: list[str]) -> str:
+    right = ["right"] * (len(headers) - 1)
     return tabulate(
-        rows,
-        ["", "hierarchy", "flat", "more", ""],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=("left", *["right"] * 4),
+        rows, headers, disable_numparse=True, colalign=("left", *right), preserve_whitespace=True
     )
-
-
-def _figures(module: ModuleCost) -> list[str]:
-    run = module.flops or module.activations
-    test = [_short(module.flops), _short(module.activations)] if run else ["-", "-"]
-    return [_short(module.parameters), *test]
 
 
 def _short(number: float) -> str:

@@ -1,13 +1,15 @@
-"""A config looked through before it is trained: what it resolves to, and what a batch holds."""
+"""Check a config before training: print what it resolves to, and the labels of one batch."""
 
 import os
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from fvcore.nn import parameter_count_table
 from tabulate import tabulate
 
+from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint import local_path
 from hiera_seg.checkpoint.checkpointer import split_query
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
@@ -19,31 +21,31 @@ from hiera_seg.hierarchy import Hierarchy
 
 
 def dry_run(cfg: CfgNode) -> str:
-    """Make everything that a training needs, read one batch, and train nothing.
+    """Build everything that a training needs and read one batch, without training.
 
-    Nothing is left behind, and no weights are read.
+    No weights are read, and no files are written.
 
     Args:
-        cfg: of a training; not changed. A SEED below 0 counts as 0.
+        cfg: of a training; not changed. A SEED below 0 is replaced by 0.
 
     Returns:
-        A text: the config, the class tree, the parameters, the images of the first batch and, for
-        each level of the tree, the share of every class in its labels.
+        A text with the changed config keys, the class tree, the parameters, the images of the first
+        batch and, per level of the tree, the share of every class in its labels.
 
     Raises:
-        ConfigError, DatasetError, HierarchyError, CheckpointError: what would end the training
-            before its first step, but for weights, which are only looked for, and OUTPUT_DIR.
+        ConfigError, DatasetError, HierarchyError, CheckpointError: those that a training would
+            raise before its first step, except for the content of weights and for OUTPUT_DIR.
     """
     given, cfg = cfg, cfg.clone()
     cfg.defrost()
     cfg.SEED = max(cfg.SEED, 0)
-    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, 0)  # one below 0 is refused
+    cfg.DATALOADER.NUM_WORKERS = min(cfg.DATALOADER.NUM_WORKERS, 0)  # below 0 is an error
     seed_everything(cfg.SEED)
     hierarchy = resolve_hierarchy(cfg)
     weights = _find_weights(cfg)
     cfg.MODEL.HIERA_SEG.TIMM.PRETRAINED, cfg.MODEL.HIERA_SEG.TIMM.CHECKPOINT = False, ""
     with tempfile.TemporaryDirectory(prefix="hiera_seg_") as folder:
-        cfg.OUTPUT_DIR = folder  # where the trainer begins its files of metrics
+        cfg.OUTPUT_DIR = folder  # in which the trainer opens its metrics files
         trainer = HieraTrainer(cfg)
         for name in cfg.DATASETS.TEST:
             trainer.build_test_loader(cfg, name)
@@ -59,12 +61,12 @@ def dry_run(cfg: CfgNode) -> str:
         ["image", "channels x height x width"],
     )
     sections = {
-        "Config": given.dump().strip(),
+        "Config keys that differ from the defaults": _changed_keys(given),
         f"Class tree: {counts}, {hierarchy.num_levels} levels": str(hierarchy),
         f"Parameters: {total:,}, {trained:,} of them trained": parameter_count_table(
             trainer.model, max_depth=2
         ),
-        "Weights to begin with": weights,
+        "Initial weights": weights,
         f"First batch: {len(batch)} of {len(loader.dataset)} training images": images,
         "Labels of that batch": label_shares(
             labels, hierarchy, resolve_ignore_label(cfg, hierarchy)
@@ -74,7 +76,7 @@ def dry_run(cfg: CfgNode) -> str:
 
 
 def label_shares(labels: np.ndarray, hierarchy: Hierarchy, ignore_label: int) -> str:
-    """Tables of how many pixels have each class, a level of the tree each.
+    """Format one table per level with the share of each class in the pixels.
 
     Args:
         labels: integers of any shape, node ids or the ignore label.
@@ -82,7 +84,7 @@ def label_shares(labels: np.ndarray, hierarchy: Hierarchy, ignore_label: int) ->
         ignore_label: the value of void.
 
     Returns:
-        Shares in percent of all pixels. Classes without a pixel are named below each table.
+        Tables in percent of all pixels. Classes without pixels are listed below each table.
     """
     void = labels == ignore_label
     tables = []
@@ -93,13 +95,31 @@ def label_shares(labels: np.ndarray, hierarchy: Hierarchy, ignore_label: int) ->
         rows = [(hierarchy.display_names[v], pixels[v]) for v in nodes if pixels[v]]
         coarser = int((at_level < 0).sum())
         if coarser:
-            rows.append(("(known at coarser levels only)", coarser))
+            rows.append(("(labeled at a coarser level)", coarser))
         rows.append(("(void)", int(void.sum())))
         shares = [(label, 100 * count / max(labels.size, 1)) for label, count in rows]
         table = tabulate(shares, [name, "share %"], floatfmt=".2f")
         absent = [hierarchy.display_names[v] for v in nodes if not pixels[v]]
-        tables.append(f"{table}\nwithout a pixel: {', '.join(absent)}" if absent else table)
+        tables.append(f"{table}\nwithout pixels: {', '.join(absent)}" if absent else table)
     return "\n\n".join(tables)
+
+
+def _changed_keys(cfg: CfgNode) -> str:
+    """Format the keys of a config that differ from their defaults, one per line."""
+    defaults = get_cfg()
+    add_hiera_seg_config(defaults)
+    known = dict(_leaves(defaults))
+    missing = object()
+    lines = [f"{key}: {x!r}" for key, x in _leaves(cfg) if x != known.get(key, missing)]
+    return "\n".join(lines)
+
+
+def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _find_weights(cfg: CfgNode) -> str:
@@ -108,14 +128,14 @@ def _find_weights(cfg: CfgNode) -> str:
     if not path and cfg.MODEL.BACKBONE.NAME == "build_hiera_timm_backbone":
         path, key, part = timm.CHECKPOINT, "MODEL.HIERA_SEG.TIMM.CHECKPOINT", " (backbone)"
         if not path and timm.PRETRAINED:
-            return f"timm's own of {timm.NAME} (backbone), downloaded if they are not in its cache"
+            return f"pretrained {timm.NAME} of timm (backbone), downloaded unless cached"
     if not path:
         return f"random ({key} is empty)"
     if key == "MODEL.WEIGHTS":
         path, _ = split_query(path)
     file = local_path(path)
     if key == "MODEL.WEIGHTS" and "://" in file:
-        return f"{path}, downloaded when a training begins"
+        return f"{path}, downloaded when the training starts"
     if not os.path.isfile(file):
         raise CheckpointError(f"{path}: no such checkpoint file; check {key}")
     return f"{path}{part}, {os.path.getsize(file) / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""A few iterations and an evaluation of any config, in seconds, without dataset or download."""
+"""Train and evaluate any config for a few iterations on made-up images, in seconds."""
 
 import contextlib
 import tempfile
@@ -24,24 +24,24 @@ from hiera_seg.hierarchy import Hierarchy, tree_colors
 
 TRAIN, TEST = "hiera_fast_dev_run_train", "hiera_fast_dev_run_val"
 NUM_IMAGES = 4
-NUM_TESTED = 2  # of them
+NUM_TESTED = 2  # of these images
 CROP = 64
 SCENE = (80, 112)  # height, width: larger than a crop, so that cropping has a choice
 PATCH = 8  # side of a patch of one node
-BATCH = 2  # the fewest that batch norm takes behind global pooling
+BATCH = 2  # the minimum for batch norm after global pooling
 
 
 @dataclass(frozen=True)
 class FastDevRun:
-    """What a fast development run saw.
+    """The result of a fast development run.
 
     Attributes:
-        iterations: of training.
+        iterations: number of training iterations.
         total_loss: of the last iteration.
         metrics: of the evaluation, by name.
-        parameters: of the model.
-        seconds: on the clock, all of it.
-        cpu_seconds: of this process, which other work on the machine changes less.
+        parameters: number of parameters of the model.
+        seconds: total wall-clock time.
+        cpu_seconds: total CPU time of this process.
     """
 
     iterations: int
@@ -61,23 +61,22 @@ class FastDevRun:
 
 
 def fast_dev_run(cfg: CfgNode, *, iterations: int = 1) -> FastDevRun:
-    """Train a config's model for a few iterations on made-up images and evaluate it, on CPU.
+    """Train the model of a config for a few iterations on made-up images, and evaluate it, on CPU.
 
-    The network, the losses, the optimizer, the augmentations and the evaluation are the config's
-    own. What is replaced: the datasets, by random patches of the config's tree; the sizes of
-    images and crops; the batch; the weights, which are random. Nothing is downloaded, and nothing
-    is left behind.
+    The network, losses, optimizer, augmentations and evaluation are those of the config. The
+    datasets are replaced by random patches of the config's tree; images, crops and
+    batches are small, and weights are random. Nothing is downloaded, and no files are kept.
 
     Args:
         cfg: any config of the package; not changed. Its datasets need no files.
-        iterations: of training, 1 or more.
+        iterations: number of training iterations, 1 or more.
 
     Raises:
-        ConfigError: the config can not work, or `iterations` is below 1.
+        ConfigError: the config is invalid, or `iterations` is below 1.
         FloatingPointError: a loss is not finite.
     """
     if iterations < 1:
-        raise ConfigError(f"iterations of a fast development run is {iterations}; 1 or more")
+        raise ConfigError(f"--iterations is {iterations}; it must be 1 or more")
     start, cpu_start = time.perf_counter(), time.process_time()
     hierarchy = resolve_hierarchy(cfg)
     with tempfile.TemporaryDirectory(prefix="hiera_seg_") as folder:
@@ -101,41 +100,41 @@ def fast_dev_run(cfg: CfgNode, *, iterations: int = 1) -> FastDevRun:
 
 
 def repository_configs(folder: Path) -> list[Path]:
-    """The config files of a checkout that can be trained: all but the bases of others.
+    """Return the config files of a checkout that can be trained, which excludes base files.
 
     Args:
         folder: the checkout.
 
     Returns:
-        Paths below ``configs`` and ``projects``, sorted.
+        Paths in ``configs`` and ``projects``, sorted.
     """
     found = [*folder.glob("configs/**/*.yaml"), *folder.glob("projects/*/configs/**/*.yaml")]
     return sorted(path for path in found if not path.name.startswith("Base"))
 
 
 class _Trainer(HieraTrainer):
-    """Writes no checkpoints, which for large networks would take most of the time, and no log."""
+    """Write neither checkpoints, which would take most of the time, nor metrics."""
 
     def build_hooks(self) -> list[HookBase]:
-        left_out = PeriodicCheckpointer | PeriodicWriter
-        return [hook for hook in super().build_hooks() if not isinstance(hook, left_out)]
+        writing = PeriodicCheckpointer | PeriodicWriter
+        return [hook for hook in super().build_hooks() if not isinstance(hook, writing)]
 
 
 def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
-    """The config with random weights, small images, and a short schedule."""
+    """Return the config with random weights, small images and a short schedule."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = folder
     cfg.SEED = max(cfg.SEED, 0)
     cfg.MODEL.DEVICE = "cpu"
-    if cfg.SOLVER.AMP.PRECISION == "float16":  # which needs a GPU
+    if cfg.SOLVER.AMP.PRECISION == "float16":  # needs a GPU
         cfg.SOLVER.AMP.PRECISION = "auto"
     cfg.MODEL.WEIGHTS = ""
     timm = cfg.MODEL.HIERA_SEG.get("TIMM")
     if timm is not None:
         timm.PRETRAINED, timm.CHECKPOINT = False, ""
     queries = cfg.MODEL.HIERA_SEG.MASK_FORMER
-    queries.NUM_POINTS = min(queries.NUM_POINTS, 512)  # of the 256 places of a crop's masks
+    queries.NUM_POINTS = min(queries.NUM_POINTS, 512)  # the masks of a crop have 256 pixels
     cfg.INPUT.MIN_SIZE_TRAIN = (CROP, SCENE[0], 96)
     cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
     cfg.INPUT.CROP.ENABLED = True
@@ -154,7 +153,7 @@ def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
     cfg.TEST.PRECISE_BN.NUM_ITER = 1
     cfg.TEST.BEST_CHECKPOINT.METRIC = cfg.TEST.EARLY_STOPPING.METRIC = ""
     cfg.TEST.EXPECTED_RESULTS = []
-    cfg.TEST.REPORT, cfg.TEST.STRIP_IMAGES = False, 0  # nobody would see them
+    cfg.TEST.REPORT, cfg.TEST.STRIP_IMAGES = False, 0  # would not be kept
     cfg.TEST.AUG.MIN_SIZES = cfg.TEST.AUG.MIN_SIZES and (48, CROP)
     if cfg.TEST.AUG.CROP_SIZE:
         cfg.TEST.AUG.CROP_SIZE, cfg.TEST.AUG.STRIDE = [CROP, CROP], []
@@ -188,7 +187,7 @@ def _draw(folder: Path, hierarchy: Hierarchy) -> list[dict]:
 
 
 def _flip_pairs(cfg: CfgNode, hierarchy: Hierarchy) -> list:
-    """The pairs that swap in mirrored images, where the config's data have its tree."""
+    """Return the flip pairs of the first training set with the tree of the config."""
     for name in cfg.DATASETS.TRAIN:
         metadata = MetadataCatalog.get(name)
         own = metadata.get("hierarchy")

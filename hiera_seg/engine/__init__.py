@@ -1,4 +1,4 @@
-"""Train and evaluate: trainer, step, hooks, optimizer, schedule."""
+"""Train and evaluate by a config."""
 
 import importlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Forward names that were in ``hiera_seg.engine`` in version 0.1; removed in 0.3."""
+"""Forward the names that ``hiera_seg.engine`` had in version 0.1; to be removed in 0.3."""
 
 import importlib
 import warnings

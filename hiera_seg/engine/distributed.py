@@ -1,4 +1,4 @@
-"""What several processes need around a model: averaged gradients, shared buffers, a check."""
+"""Average gradients and share buffers between processes; check that every parameter is used."""
 
 import torch.distributed as dist
 from detectron2.engine import HookBase
@@ -11,10 +11,10 @@ from hiera_seg.errors import ConfigError
 
 
 def distribute(model: nn.Module) -> nn.Module:
-    """Wrap a model for gradient averaging where there are several processes.
+    """Wrap a model in DistributedDataParallel if there are several processes.
 
     Raises:
-        ConfigError: MODEL.DEVICE is not the GPU of this process, where each has one.
+        ConfigError: there are GPUs, and the model is not on the one of this process.
     """
     if comm.get_world_size() == 1:
         return model
@@ -25,10 +25,10 @@ def distribute(model: nn.Module) -> nn.Module:
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give all processes the buffers of the first one, whose checkpoints hold them.
+    """Copy the buffers of rank 0, which are those in the checkpoint, to all processes.
 
-    Batch norm counts its running statistics in each process alone; evaluated so, a model would be
-    another one for each process's images, and another one than the checkpoint.
+    Otherwise each rank would evaluate different running statistics of batch norm, most of them
+    unlike the checkpoint.
     """
     if comm.get_world_size() > 1:
         _check_device(model)
@@ -40,16 +40,16 @@ def _check_device(model: nn.Module) -> None:
     device = next(model.parameters()).device
     if dist.get_backend() == "nccl" and device.index != comm.get_local_rank():
         raise ConfigError(
-            f"the model is on {device}, but several processes on a machine with GPUs have one "
-            'each: set MODEL.DEVICE "cuda", or hide the GPUs (CUDA_VISIBLE_DEVICES="")'
+            f"the model is on {device}, but each process needs its own GPU; set MODEL.DEVICE to "
+            '"cuda", or set CUDA_VISIBLE_DEVICES="" to run on the CPU'
         )
 
 
 class UnusedParameters(HookBase):
-    """Refuses, after the first step, a model with parameters that no loss reaches.
+    """Raise ConfigError after the first step if a parameter got no gradient.
 
-    One process trains it all the same; gradients of several can not be averaged so, which torch
-    says one step later, in a page that names no parameter.
+    DistributedDataParallel cannot train such a model. Its own error comes one step later and names
+    no parameter.
     """
 
     def before_train(self) -> None:
@@ -75,7 +75,7 @@ class UnusedParameters(HookBase):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ConfigError(
                 f"parameters {', '.join(names[:3])}{more} get no gradient from any loss, which "
-                "training in several processes needs: leave the part away that holds them (such "
-                "as a stage of the backbone in MODEL.RESNETS.OUT_FEATURES that no head reads)"
+                "several processes cannot train; remove the module that holds them, such as a "
+                "stage in MODEL.RESNETS.OUT_FEATURES that no head uses"
             )
         self._handles = []

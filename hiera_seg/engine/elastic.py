@@ -1,4 +1,4 @@
-"""Resume by itself after torchrun has restarted the processes of a job."""
+"""Decide whether to resume after torchrun has restarted the processes of a job."""
 
 import logging
 import os
@@ -13,29 +13,28 @@ from hiera_seg.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-MARKER = "torchrun_job"  # in OUTPUT_DIR: the id of the job and of the run that it began there
+MARKER = "torchrun_job"  # file in OUTPUT_DIR with the id of the job and of the run it started
 
 
 def job_of_torchrun() -> str:
-    """Return the id of this torchrun job: "none" where it was given no id, "" without torchrun."""
+    """Return the --rdzv-id of this torchrun job, by default "none"; "" without torchrun."""
     if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return ""
     return os.environ.get("TORCHELASTIC_RUN_ID", "none")
 
 
 def should_resume(checkpointer: HieraCheckpointer, resume: bool) -> bool:
-    """Decide whether a run resumes from the last checkpoint of its folder; same on all processes.
+    """Return whether to resume from the last checkpoint; the same on all processes.
 
-    It does where `resume` asks for it, and where torchrun has restarted the processes: after one
-    of them died (``--max-restarts``), or because machines left or joined (``--nnodes MIN:MAX``,
-    where ``--rdzv-id`` tells one job from another). Then the checkpoint has to be of the run that
-    this job began: it holds the id of that run, as the file ``torchrun_job`` does. No clock takes
-    part in that.
+    This is the case if `resume` is set, or if torchrun has restarted the processes: after one of
+    them died (``--max-restarts``), or because machines left or joined (``--nnodes MIN:MAX`` with an
+    ``--rdzv-id``). In the second case the checkpoint must be of the run that this job started: its
+    run id must equal the one in the file ``torchrun_job``. Modification times are not compared,
+    because clocks may differ.
 
     Args:
-        checkpointer: of the folder; under torchrun, a run that begins here gets a new
-            ``run_id`` from it.
-        resume: what the user asked for.
+        checkpointer: of the output folder. Under torchrun it gets a new ``run_id``.
+        resume: whether the user passed ``--resume``.
 
     Raises:
         CheckpointError: only some processes see the checkpoint.
@@ -54,23 +53,23 @@ def should_resume(checkpointer: HieraCheckpointer, resume: bool) -> bool:
 
 
 def _restarted(checkpointer: HieraCheckpointer, restarts: int) -> bool:
-    """Return whether this job left a checkpoint here; otherwise note the run that it begins."""
+    """Return whether this job has a checkpoint here; otherwise record the run that it starts."""
     marker, job = Path(checkpointer.save_dir) / MARKER, job_of_torchrun()
     noted_job, _, run_id = marker.read_text().partition("\n") if marker.is_file() else ("",) * 3
-    # All jobs without an id have the same one, but only a restarted one has begun before
+    # Jobs without an --rdzv-id have the same id; only a restarted one has started a run before
     if noted_job == job and (job != "none" or restarts > 0):
         if run_id and _is_of_run(checkpointer, run_id):
             logger.info("torchrun restarted this job; resuming from its last checkpoint")
             return True
-        logger.info("torchrun restarted this job; it has no checkpoint yet and begins again")
+        logger.info("torchrun restarted this job; it has no checkpoint yet and starts again")
     replace_text(marker, f"{job}\n{checkpointer.run_id}")
     return False
 
 
 def _is_of_run(checkpointer: HieraCheckpointer, run_id: str) -> bool:
-    """Return whether the last checkpoint is of a run; also if it cannot be read.
+    """Return whether the last checkpoint is of a run.
 
-    Loading it raises the error then, on all processes.
+    True also if it cannot be read, so that loading it raises the error on all processes.
     """
     if not checkpointer.has_checkpoint():
         return False
@@ -88,6 +87,5 @@ def _check_all_see_it(checkpointer: HieraCheckpointer) -> None:
         blind = ", ".join(str(rank) for rank, seen in enumerate(by_process) if not seen)
         raise CheckpointError(
             f"OUTPUT_DIR {checkpointer.save_dir}: processes {blind} of 0..{len(by_process) - 1} do "
-            "not see the last checkpoint there, others do; to resume, all machines need the same "
-            "folder, on storage that they share"
+            "not see the last checkpoint, others do; use a folder that all machines share"
         )

@@ -1,4 +1,4 @@
-"""Name the cause of errors that torch and the system raise, so that one line is enough."""
+"""Recognize the errors that a user can fix, and describe each in one line."""
 
 import contextlib
 import errno
@@ -10,24 +10,24 @@ from hiera_seg.compat import lost_contact
 from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
 
 FAILURES = (DatasetError, HierarchyError, CheckpointError, FloatingPointError)
-# What the system reports of a disk or a folder; other errors of files are bugs
+# Problems of a disk or folder; other OSErrors are bugs
 DISK_FAILURES = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO
 }  # fmt: skip
 
-# Of torch.utils.data, and of torch.nn.functional: batch, group and synchronized batch norm
+# Messages of torch.utils.data, and of batch, group and synchronized batch norm
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) .*")
 _ONE_VALUE = "Expected more than 1 value per channel when training"
 
 
 def expected_error(error: BaseException) -> Exception | None:
-    """Return the error with which a run ends in one line; None for a bug.
+    """Return the error to print in one line, or None if `error` is a bug.
 
     Args:
-        error: one that a run ended with.
+        error: raised by a run.
 
     Returns:
-        The error itself, where its message is for users, or one that names what to change.
+        `error` itself if its message is for users, or an error that names what to change.
     """
     if isinstance(error, (*FAILURES, ConfigError)):
         return error
@@ -35,12 +35,12 @@ def expected_error(error: BaseException) -> Exception | None:
     if isinstance(error, RuntimeError) and (lost := _LOST_WORKER.match(text)):
         return DatasetError(
             f"{lost[0].strip()}; if the system killed it because memory ran out, lower "
-            "DATALOADER.NUM_WORKERS (0 reads without workers). The same command with --resume "
-            "resumes from the last checkpoint"
+            "DATALOADER.NUM_WORKERS; run the command again with --resume to continue from the last "
+            "checkpoint"
         )
     if isinstance(error, ValueError) and _ONE_VALUE in text:
         return ConfigError(
-            f"a norm layer has one value per channel in training ({text}): use a larger "
+            f"a norm layer has one value per channel in training ({text}); use a larger "
             "INPUT.CROP.SIZE, or SOLVER.IMS_PER_BATCH of 2 or more per process and per part of "
             "SOLVER.ACCUMULATION_STEPS, or set MODEL.RESNETS.NORM and MODEL.SEM_SEG_HEAD.NORM to "
             '"FrozenBN"'
@@ -50,14 +50,14 @@ def expected_error(error: BaseException) -> Exception | None:
     return None
 
 
-FILE_ONLY = {"file_only": True}  # ``extra`` of a record that the console does not show
+FILE_ONLY = {"file_only": True}  # `extra` of log records that are not for the console
 
 
 @contextlib.contextmanager
 def log_expected_errors() -> Iterator[None]:
-    """Context manager: Detectron2's trainer logs an expected error as a line without traceback.
+    """Context manager: shorten the traceback that Detectron2's trainer logs for expected errors.
 
-    It goes to the log file alone, because :func:`exit_on_error` prints the same line at the end.
+    The line goes to the log file only, because :func:`exit_on_error` prints it too.
     """
 
     def shorten(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""What to say, and to keep, of a loss that is not finite."""
+"""Describe a loss that is not finite, and write a dump to reproduce it."""
 
 import math
 import os
@@ -25,23 +25,23 @@ def describe_failure(
     precision: torch.dtype | None = None,
     states: list[dict[str, Any]],
 ) -> str:
-    """Say which losses of this process are not finite and on which images; write a dump.
+    """Return which losses of this process are not finite, on which images; write a dump.
 
-    The dump, ``not_finite_<iteration>_process_<rank>.pth``, holds what is needed to do the step
-    again (docs/training.md): "seed", "iteration", "process", "precision", the "batch" of the bad
-    part and its number "part", the "random_state" in which it began, the "counts" that it was
-    given, its "losses" and the "model"'s state.
+    The dump, ``not_finite_<iteration>_process_<rank>.pth``, holds what is needed to repeat the step
+    (docs/training.md): "seed", "iteration", "process", "precision", the "batch" of the first bad
+    part, its number "part", the "random_state" before it, the "counts" passed to the model, its
+    "losses", and the state of the "model".
 
     Args:
-        model: without a wrapper for several processes, before the step changed its weights.
-        parts: of this process's batch, one or more.
+        model: without a DistributedDataParallel wrapper, before the step changes its weights.
+        parts: of the batch of this process, one or more.
         losses: of each part, by name.
         seed: of the run.
-        iteration: the step.
-        folder: where the dump goes.
-        counts: what the model was given beside the batch.
-        precision: of autocast; None: it was off.
-        states: of `get_random_state`, before each part.
+        iteration: of the step.
+        folder: of the dump.
+        counts: passed to the model with the batch.
+        precision: of autocast; None if it is disabled.
+        states: of :func:`get_random_state` before each part.
 
     Returns:
         One line.
@@ -52,7 +52,7 @@ def describe_failure(
     line = f"the loss is not finite at iteration={iteration}: {', '.join(terms)}; "
     line += f"images: {_some(images)}; "
     broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
-    if broken:  # then it is not these images, but a step before
+    if broken:  # an earlier step is the cause, not these images
         line += f"weights were not finite before it: {_some(broken)}; "
     path = os.path.join(folder, f"not_finite_{iteration}_process_{comm.get_rank()}.pth")
     dump = {
@@ -84,5 +84,5 @@ def _some(names: list[str]) -> str:
 
 
 def _plain(sample: dict[str, Any]) -> dict[str, Any]:
-    """Those entries of a sample that torch.load reads without trusting the file."""
+    """Return the entries of a sample that torch.load reads with weights_only."""
     return {k: v for k, v in sample.items() if isinstance(v, torch.Tensor | str | int | float)}

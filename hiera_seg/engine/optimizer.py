@@ -1,4 +1,4 @@
-"""Optimizers by config: SGD as Detectron2 builds it, or AdamW."""
+"""Build the optimizer of a config: SGD or AdamW."""
 
 import torch
 from detectron2.config import CfgNode
@@ -12,10 +12,10 @@ from hiera_seg.errors import ConfigError
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer that SOLVER.OPTIMIZER names.
 
-    BASE_LR, the WEIGHT_DECAY keys, BIAS_LR_FACTOR and CLIP_GRADIENTS mean what they mean in
-    Detectron2; CLIP_TYPE may also be "full_model", the norm of all gradients together being at
-    most CLIP_VALUE (Mask2Former's recipe). MOMENTUM and NESTEROV are read by SGD only. Parameters
-    of ``model.backbone`` learn at BACKBONE_MULTIPLIER times the rate of the others.
+    BASE_LR, the WEIGHT_DECAY keys, BIAS_LR_FACTOR and CLIP_GRADIENTS are those of Detectron2.
+    CLIP_TYPE may also be "full_model", which clips the norm of all gradients together to CLIP_VALUE
+    (Mask2Former's recipe). Only SGD uses MOMENTUM and NESTEROV. The learning rate of
+    ``model.backbone`` is multiplied by BACKBONE_MULTIPLIER.
 
     Raises:
         ConfigError: SOLVER.OPTIMIZER is neither "SGD" nor "ADAMW".
@@ -37,7 +37,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         )
     if solver.OPTIMIZER == "ADAMW":
         return _add_gradient_clipping(cfg, torch.optim.AdamW)(groups, solver.BASE_LR)
-    raise ConfigError(f'SOLVER.OPTIMIZER is "{solver.OPTIMIZER}": choose "SGD" or "ADAMW"')
+    raise ConfigError(f'SOLVER.OPTIMIZER is "{solver.OPTIMIZER}"; choose "SGD" or "ADAMW"')
 
 
 def _add_gradient_clipping(

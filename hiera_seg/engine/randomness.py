@@ -1,4 +1,4 @@
-"""Random states: seeding from a place in the run, and keeping what generators were at."""
+"""Seed, read and restore the random generators of a process."""
 
 import logging
 import random
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def with_seed(cfg: CfgNode) -> CfgNode:
-    """The config, or where its SEED is below 0 a copy with a drawn one, alike in all processes."""
+    """Return the config, or if its SEED is below 0 a copy with a drawn one, equal on all ranks."""
     if cfg.SEED >= 0:
         return cfg
     frozen = cfg.is_frozen()
@@ -35,11 +35,10 @@ def seed_everything(*key: int) -> None:
 
 
 def get_random_state() -> dict[str, Any]:
-    """The state of torch's, numpy's and random's generators, as tensors and plain data.
+    """Return the state of the generators of torch, numpy and random.
 
-    Of CUDA's generators that of the current device, where a process uses CUDA at all.
-
-    Plain, because torch.load refuses numpy arrays unless it is told to trust the file.
+    The state includes the CUDA generator of the current device if the process uses CUDA. It has no
+    numpy arrays, which torch.load with weights_only refuses.
     """
     name, keys, *rest = np.random.get_state()
     return {
@@ -51,7 +50,7 @@ def get_random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`get_random_state` gave."""
+    """Restore a state of :func:`get_random_state`."""
     torch.set_rng_state(state["torch"])
     if state.get("cuda") is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: Detectron2's own, and "poly" with warm-up."""
+"""Build the learning-rate schedule: one of Detectron2, or "poly" with warm-up."""
 
 import torch
 from detectron2.config import CfgNode
@@ -14,7 +14,7 @@ class PolyParamScheduler(ParamScheduler):
 
     Args:
         power: exponent of the decay.
-        constant_ending: the factor never falls below it.
+        constant_ending: lower bound of the factor.
     """
 
     def __init__(self, power: float, constant_ending: float = 0.0):
@@ -30,13 +30,12 @@ def build_lr_scheduler(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Build the schedule that SOLVER.LR_SCHEDULER_NAME names.
 
-    "WarmupPolyLR" reads SOLVER.POLY_LR_POWER and POLY_LR_CONSTANT_ENDING beside the WARMUP keys.
-    Unlike the class of that name in Detectron2's DeepLab project it keeps no MAX_ITER in its
-    state, so a run can be resumed under a longer or a shorter schedule. Other names are left to
-    Detectron2.
+    "WarmupPolyLR" uses SOLVER.POLY_LR_POWER, POLY_LR_CONSTANT_ENDING and the WARMUP keys. Unlike
+    the class of that name in Detectron2's DeepLab project, it has no MAX_ITER in its state, so a
+    run can be resumed with a longer or shorter schedule. Detectron2 builds all other schedules.
 
     Raises:
-        ConfigError: Detectron2 does not know the name either.
+        ConfigError: the name is unknown.
     """
     if cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupPolyLR":
         try:

@@ -1,4 +1,4 @@
-"""One optimisation step."""
+"""Run one optimization step."""
 
 import contextlib
 import math
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
@@ -18,20 +19,33 @@ from hiera_seg.data.loader import skipped_of
 from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.not_finite import describe_failure
 from hiera_seg.engine.randomness import get_random_state, seed_everything
+from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.heads.loss import mean_over_processes
 
 Losses = dict[str, Tensor]
 
 
 class HieraTrainStep(SimpleTrainer):
-    """One optimisation step, in full or mixed precision, whose random draws follow from its place.
+    """Run one optimization step at a time, in full or mixed precision.
 
-    Dropout and the sampling in losses draw from generators seeded by (seed, iteration, process),
-    so that an iteration does the same whether or not the run was interrupted before it.
+    The generators of dropout and of sampling in losses are seeded by (seed, iteration, rank), so
+    that an iteration of a resumed run equals that of an uninterrupted one.
+
+    Args:
+        model: takes a batch and returns a dict of losses.
+        data_loader: yields batches.
+        optimizer: of the parameters of the model.
+        device_type: "cpu" or "cuda".
+        precision: dtype of torch.autocast; gradients are scaled for torch.float16. None disables
+            autocast.
+        seed: the seed of the run.
+        accumulation_steps: number of parts of equal size in which a batch goes through the model.
+        average: of the weights, updated by every step.
+        dump_folder: folder for the dump of a step whose loss is not finite.
 
     Attributes:
-        skipped: samples of all processes that were replaced so far, because they could not be read
-            (DATALOADER.ON_ERROR).
+        skipped: number of samples, over all processes, that could not be read and were replaced
+            so far (DATALOADER.ON_ERROR).
     """
 
     def __init__(
@@ -47,19 +61,6 @@ class HieraTrainStep(SimpleTrainer):
         average: WeightAverage | None = None,
         dump_folder: str = ".",
     ):
-        """
-        Args:
-            model: takes a batch and returns a dict of losses.
-            data_loader: gives batches.
-            optimizer: steps the parameters of the model.
-            device_type: "cpu" or "cuda".
-            precision: what torch.autocast computes in, torch.float16 with scaled gradients; None
-                for full precision throughout.
-            seed: the seed of the run.
-            accumulation_steps: parts of equal size in which a batch goes through the model.
-            average: of the weights, brought up to date by every step.
-            dump_folder: where to write what led to a loss that is not finite.
-        """
         super().__init__(model, data_loader, optimizer)
         self.device_type = device_type
         self.precision = precision
@@ -75,8 +76,8 @@ class HieraTrainStep(SimpleTrainer):
         """Read a batch, step the optimizer, log the losses.
 
         Raises:
-            FloatingPointError: a loss of any process is not finite; on all processes, before the
-                weights are changed.
+            FloatingPointError: on all processes, if the loss of any process is not finite. The
+                weights are not changed.
         """
         start = time.perf_counter()
         data = next(self._data_loader_iter)
@@ -97,11 +98,10 @@ class HieraTrainStep(SimpleTrainer):
     def _backward(
         self, parts: list[list[dict]], counts: Tensor | None
     ) -> tuple[list[Losses], list[dict[str, Any]]]:
-        """Add up the gradients of the parts of a batch; returns losses and random states of each.
+        """Accumulate the gradients of the parts; return the losses and random state of each.
 
-        Every part divides its sums over pixels by the mean count of a part, and its gradient by
-        the number of parts, as if it were one of so many processes: the whole is the gradient of
-        the batch in one piece.
+        Every part divides its sums over pixels by the mean count of all parts, and its gradient by
+        the number of parts, so the accumulated gradient equals that of the full batch.
         """
         options = {} if counts is None else {"counts": counts}
         losses, states = [], []
@@ -110,7 +110,7 @@ class HieraTrainStep(SimpleTrainer):
             last = len(losses) == len(parts) - 1
             with contextlib.ExitStack() as stack:
                 if not last and isinstance(self.model, DistributedDataParallel):
-                    stack.enter_context(self.model.no_sync())  # gradients meet once a step
+                    stack.enter_context(self.model.no_sync())  # average gradients once per step
                 with torch.autocast(
                     self.device_type, dtype=self.precision, enabled=self.precision is not None
                 ):
@@ -127,10 +127,10 @@ class HieraTrainStep(SimpleTrainer):
         counts: Tensor | None,
         states: list[dict[str, Any]],
     ) -> None:
-        """Put the losses, means over parts and processes, into the storage of the main process."""
+        """Log the losses, averaged over parts and processes, on the main process."""
         names = list(losses[0])
         stacked = torch.stack([found[name].double() for found in losses for name in names])
-        values = stacked.view(len(losses), len(names)).tolist()  # one wait for the device
+        values = stacked.view(len(losses), len(names)).tolist()  # a single device synchronization
         found = [dict(zip(names, row, strict=True)) for row in values]
         failure = None
         if not all(math.isfinite(value) for row in values for value in row):
@@ -145,7 +145,7 @@ class HieraTrainStep(SimpleTrainer):
             "failure": failure,
         }
         every = comm.all_gather(own)
-        for process in every:  # all of them: one that went on alone would wait for ever
+        for process in every:  # all processes raise, or the others would wait forever
             if process["failure"]:
                 raise FloatingPointError(process["failure"])
         self.skipped += sum(process["skipped"] for process in every)
@@ -166,27 +166,48 @@ class HieraTrainStep(SimpleTrainer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        if state["grad_scaler"]:  # empty where the run so far scaled no gradients
+        if state["grad_scaler"]:  # empty if the run did not scale gradients so far
             self.grad_scaler.load_state_dict(state["grad_scaler"])
-        self.skipped = state.get("skipped", 0)  # of a checkpoint that did not count them yet
+        self.skipped = state.get("skipped", 0)  # absent in old checkpoints
 
 
 def plain_model(model: nn.Module) -> nn.Module:
-    """The model without its wrapper for several processes."""
+    """Return the model without its DistributedDataParallel wrapper."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def split_batch(batch: list[dict], parts: int) -> list[list[dict]]:
-    """A batch in so many parts of equal size, in order."""
+    """Split a batch into `parts` consecutive parts of equal size."""
     size = len(batch) // parts
     return [batch[i : i + size] for i in range(0, len(batch), size)]
 
 
 def mean_counts(model: nn.Module, parts: list[list[dict]]) -> Tensor | None:
-    """Mean over parts and processes of what losses divide by; None where a model can not tell."""
+    """Average the normalizers of the losses over parts and processes; None if there are none."""
     if not hasattr(model, "label_counts"):
         return None
     counts = [model.label_counts(part) for part in parts]
     if counts[0] is None:
         return None
     return mean_over_processes(torch.stack(counts).mean(0))
+
+
+def autocast_precision(cfg: CfgNode) -> torch.dtype | None:
+    """Return the half precision of SOLVER.AMP on MODEL.DEVICE; None if AMP is disabled.
+
+    Raises:
+        ConfigError: an unknown PRECISION, or float16 on a CPU, where gradients are not scaled.
+    """
+    name = cfg.SOLVER.AMP.PRECISION
+    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    if name not in ("auto", "bfloat16", "float16"):
+        raise ConfigError(
+            f'SOLVER.AMP.PRECISION is "{name}"; choose "auto", "bfloat16" or "float16"'
+        )
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    if name == "float16" and not on_gpu:
+        raise ConfigError('SOLVER.AMP.PRECISION is "float16", which needs a GPU; use "bfloat16"')
+    if name == "auto":
+        name = "float16" if on_gpu else "bfloat16"
+    return getattr(torch, name)

@@ -1,9 +1,9 @@
-"""Training by config: DefaultTrainer on any device, with runs that resume exactly."""
+"""Train by a config: DefaultTrainer on any device, with runs that resume exactly."""
 
 import logging
 import os
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -18,10 +18,10 @@ from torch import nn
 
 from hiera_seg.checkpoint import HieraCheckpointer
 from hiera_seg.config import check_config, resolve_hierarchy
-from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
+from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.dataset_check import warn_of_absent_leaves
-from hiera_seg.data.loader import build_hiera_test_loader
+from hiera_seg.data.loader import ResumableLoader, build_hiera_test_loader
 from hiera_seg.engine.distributed import UnusedParameters, distribute, share_buffers
 from hiera_seg.engine.elastic import should_resume
 from hiera_seg.engine.ema import WeightAverage
@@ -34,13 +34,12 @@ from hiera_seg.engine.hooks import (
     check_metrics,
 )
 from hiera_seg.engine.optimizer import build_optimizer
-from hiera_seg.engine.panels import BatchStrips, show_test_images
+from hiera_seg.engine.panels import BatchPanels, show_test_images
 from hiera_seg.engine.randomness import get_random_state, set_random_state, with_seed
 from hiera_seg.engine.schedule import build_lr_scheduler
-from hiera_seg.engine.step import HieraTrainStep, plain_model
-from hiera_seg.engine.summary import log_summary
+from hiera_seg.engine.step import HieraTrainStep, autocast_precision, plain_model
 from hiera_seg.engine.validation import check_can_validate, validation_losses
-from hiera_seg.engine.writers import build_writers
+from hiera_seg.engine.writers import build_writers, log_summary
 from hiera_seg.errors import ConfigError
 from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA, build_for_eval
@@ -50,56 +49,32 @@ logger = logging.getLogger(__name__)
 
 
 class _Stop(BaseException):
-    """Leaves the loop of training; not an Exception, which Detectron2 would log as an error.
+    """Leave the training loop, after ``args[0]`` iterations.
 
-    Args:
-        done: iterations of training so far.
+    Not an Exception, which Detectron2 would log as an error.
     """
-
-    def __init__(self, done: int):
-        super().__init__(done)
-        self.done = done
-
-
-class ResumableLoader:
-    """The training stream of a config, started where training starts.
-
-    The samples to skip are known only after the checkpoint has been read, so the workers are
-    started at the first batch asked for.
-
-    Attributes:
-        seed: what the order of the data and all augmentations follow from.
-        start_position: how many samples of the stream were used before, over all processes.
-    """
-
-    def __init__(self, cfg: CfgNode):
-        self.cfg = cfg
-        self.seed = cfg.SEED
-        self.start_position = 0
-
-    def __iter__(self) -> Iterator[list[dict]]:
-        cfg = self.cfg.clone()
-        cfg.defrost()
-        cfg.SEED = self.seed
-        yield from build_hiera_train_loader(cfg, start_position=self.start_position)
 
 
 class HieraTrainer(DefaultTrainer):
     """Detectron2's DefaultTrainer for hierarchical segmentation.
 
-    What differs: it runs on CPU, in one process or many; its checkpoints hold the optimizer, the
-    seed and the random state, so that a resumed run equals an uninterrupted one; it knows AdamW
+    In addition it runs on CPU, in one process or many; its checkpoints hold the optimizer, the
+    seed and the random state, so that a resumed run equals an uninterrupted one; it supports AdamW
     and the "poly" schedule, and uses this package's mapper, loader and evaluator.
+
+    Args:
+        cfg: as returned by :func:`hiera_seg.cli.setup`. A SEED below 0 is replaced by a drawn one.
+
+    Raises:
+        ConfigError: a key has an impossible value.
+        DatasetError: a file of a test set is missing.
     """
 
     def __init__(self, cfg: CfgNode):
-        """
-        Args:
-            cfg: what :func:`hiera_seg.cli.setup` gives. Where SEED is below 0, one is drawn.
-        """
-        require_registered(cfg.DATASETS.TEST, "DATASETS.TEST")  # now, not after hours of training
+        # Check everything that the first evaluation needs now, not after hours of training
+        require_registered(cfg.DATASETS.TEST, "DATASETS.TEST")
         check_reports(cfg)
-        TrainerBase.__init__(self)  # DefaultTrainer's own would build DDP for GPUs only
+        TrainerBase.__init__(self)  # that of DefaultTrainer supports DDP on GPUs only
         cfg = with_seed(self.auto_scale_workers(cfg, comm.get_world_size()))
         check_config(cfg)
         evaluators = self._check_test_sets(cfg)
@@ -107,7 +82,7 @@ class HieraTrainer(DefaultTrainer):
             check_metrics(cfg, evaluators)
         self.cfg = cfg
         self.start_iter = 0
-        self._start_position = 0  # of the stream, where this start of the run begins
+        self._start_position = 0  # in the training stream, of iteration start_iter
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.stop_reason: str | None = None
 
@@ -115,7 +90,7 @@ class HieraTrainer(DefaultTrainer):
         if cfg.TEST.VALIDATION_LOSS:
             check_can_validate(model)
         if cfg.TEST.AUG.ENABLED and cfg.DATASETS.TEST:
-            HieraSegmentorWithTTA(cfg, model)  # finds now what would end the first evaluation
+            HieraSegmentorWithTTA(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         average = WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
         model = distribute(model)
@@ -143,15 +118,15 @@ class HieraTrainer(DefaultTrainer):
         log_summary(cfg, model)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
+        """Resume from the last checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS.
 
         Args:
             resume: whether to look for a checkpoint; without one MODEL.WEIGHTS are loaded. A job
-                whose processes torchrun has restarted resumes from its own in any case.
+                whose processes torchrun has restarted always resumes from its own checkpoint.
         """
         super().resume_or_load(resume=should_resume(self.checkpointer, resume))
         if self.start_iter > 0:
-            # the checkpoint holds rates of the schedule it was trained under
+            # The learning rates in the checkpoint are of the schedule that it was trained with
             rates = self.scheduler.get_lr()
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
@@ -166,10 +141,10 @@ class HieraTrainer(DefaultTrainer):
                 stream.start_position, stream.seed = position, self._trainer.seed
 
     def train(self) -> dict | None:
-        """Train to SOLVER.MAX_ITER, or until TEST.EARLY_STOPPING ends it.
+        """Train to SOLVER.MAX_ITER, or until TEST.EARLY_STOPPING stops the run.
 
         Returns:
-            The last evaluation's results; None where there was none.
+            The results of the last evaluation; None if there was none.
         """
         if self.start_iter == 0 and comm.is_main_process():
             for name in self.cfg.DATASETS.TEST:
@@ -177,17 +152,20 @@ class HieraTrainer(DefaultTrainer):
         average = self._trainer.average
         if average is not None:
             average.start(plain_model(self.model))
-        done = f"{self.start_iter} iterations are done and SOLVER.MAX_ITER is {self.max_iter}"
         if self.start_iter >= self.max_iter:
-            logger.info(f"Nothing to train: {done}; evaluating the last checkpoint")
+            logger.info(
+                f"Nothing to train: {self.start_iter} iterations are done and SOLVER.MAX_ITER is "
+                f"{self.max_iter}; evaluating the last checkpoint"
+            )
         try:
             with log_expected_errors():
                 TrainerBase.train(self, self.start_iter, self.max_iter)
         except _Stop as stop:
-            logger.info(f"Training ends after {stop.done} iterations: {self.stop_reason}")
-            self.iter = stop.done - 1
+            done = stop.args[0]
+            logger.info(f"Training stops after {done} iterations: {self.stop_reason}")
+            self.iter = done - 1
             last = os.path.basename(self.checkpointer.get_checkpoint_file())
-            if stop.done > self.start_iter or last != "model_final.pth":
+            if done > self.start_iter or last != "model_final.pth":
                 self.checkpointer.save("model_final", iteration=self.iter)
         if average is not None:
             WeightsFile(average.model, self.cfg.OUTPUT_DIR).save("model_ema")
@@ -198,7 +176,7 @@ class HieraTrainer(DefaultTrainer):
 
     def before_train(self) -> None:
         super().before_train()
-        if self.stop_reason:  # where it ended before, or would have ended
+        if self.stop_reason:  # a resumed run that had stopped early
             raise _Stop(self.start_iter)
 
     def after_step(self) -> None:
@@ -207,7 +185,7 @@ class HieraTrainer(DefaultTrainer):
             raise _Stop(self.iter + 1)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, with an evaluation that keeps the best weights and may stop."""
+        """Build Detectron2's hooks, with an evaluation that keeps the best weights and may stop."""
         test = self.cfg.TEST
         best = stopping = None
         if test.BEST_CHECKPOINT.METRIC:
@@ -221,12 +199,12 @@ class HieraTrainer(DefaultTrainer):
             evaluation if isinstance(hook, EvalHook) else hook for hook in super().build_hooks()
         ]
         if comm.is_main_process() and self.cfg.VIS_PERIOD > 0:
-            hooks.insert(-1, BatchStrips(self.cfg))  # before the last one, which writes
+            hooks.insert(-1, BatchPanels(self.cfg))  # before the last hook, which writes
         return hooks
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The model whose weights evaluations judge: the average of the weights, if there is."""
+        """The model that is evaluated: with averaged weights if SOLVER.EMA is enabled."""
         average = self._trainer.average
         return plain_model(self.model) if average is None else average.model
 
@@ -234,7 +212,7 @@ class HieraTrainer(DefaultTrainer):
         """Evaluate on DATASETS.TEST, and compute the losses there if TEST.VALIDATION_LOSS is set.
 
         Returns:
-            Results as of :meth:`test`, with the losses beside "sem_seg".
+            The results of :meth:`test`, with the losses beside "sem_seg".
         """
         names = self.cfg.DATASETS.TEST
         model = self.model if self._trainer.average is None else self.evaluated_model
@@ -255,18 +233,19 @@ class HieraTrainer(DefaultTrainer):
 
         Args:
             cfg: see the constructor.
-            resume: take the last checkpoint of OUTPUT_DIR even if MODEL.WEIGHTS is set.
-            opts: keys and values of the command line. If given, MODEL.WEIGHTS goes before the last
-                checkpoint of OUTPUT_DIR only if it is among them.
+            resume: use the last checkpoint of OUTPUT_DIR even if MODEL.WEIGHTS is set.
+            opts: keys and values of the command line. If given, MODEL.WEIGHTS takes precedence
+                over the last checkpoint of OUTPUT_DIR only if it is among them.
 
         Raises:
-            ConfigError, CheckpointError: see :func:`~hiera_seg.inference.build_for_eval`;
-                :meth:`test` evaluates any model, with whatever weights it has.
+            ConfigError, CheckpointError: see :func:`~hiera_seg.inference.build_for_eval`.
+                :meth:`test` does not check the weights.
         """
         if not cfg.DATASETS.TEST:
-            raise ConfigError("DATASETS.TEST is empty: name what is to be evaluated")
+            raise ConfigError("DATASETS.TEST is empty; name at least one registered dataset")
         check_reports(cfg)
         cls._check_test_sets(cfg)
+        log_summary(cfg)
         model, _ = build_for_eval(cfg, opts, resume=resume, build=cls.build_model)
         results = cls.test(cfg, model)
         if comm.is_main_process():
@@ -280,12 +259,15 @@ class HieraTrainer(DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict:
-        """Evaluate a model on DATASETS.TEST, by test-time augmentation where TEST.AUG says so.
+        """Evaluate a model on DATASETS.TEST, with test-time augmentation if TEST.AUG is enabled.
 
         Args:
             cfg: see the constructor.
             model: with its weights, wrapped for several processes or not.
-            evaluators: default: :meth:`build_evaluator` of each dataset.
+            evaluators: default: those of :meth:`build_evaluator`.
+
+        Returns:
+            The results of the evaluators; for several datasets, by dataset name.
         """
         share_buffers(model)
         plain = plain_model(model)
@@ -300,7 +282,7 @@ class HieraTrainer(DefaultTrainer):
 
     @classmethod
     def _check_test_sets(cls, cfg: CfgNode) -> dict[str, DatasetEvaluator]:
-        """Build the evaluator of each test set, and raise DatasetError for files it would miss."""
+        """Build the evaluator of each test set; raise DatasetError for files that are missing."""
         own_loader = cls.build_test_loader.__func__ is HieraTrainer.build_test_loader.__func__
         evaluators = {name: cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST}
         for evaluator in evaluators.values():
@@ -321,13 +303,13 @@ class HieraTrainer(DefaultTrainer):
         TrainerBase.load_state_dict(self, state)
         self._trainer.load_state_dict(state["_trainer"])
         if state["seed"] != self._trainer.seed:
-            logger.info(f"Going on with SEED {state['seed']}, which this run was started with")
+            logger.info(f"Continuing with SEED {state['seed']}, with which this run was started")
             self._trainer.seed = state["seed"]
             for model in (plain_model(self.model), self.evaluated_model):
                 head = getattr(model, "sem_seg_head", None)
                 if getattr(head, "seed", None) is not None:
                     head.seed = state["seed"]
-        # runs of earlier versions took as many images in every step
+        # Checkpoints of earlier versions have no position; their batch size was constant
         position = (self.iter + 1) * self.cfg.SOLVER.IMS_PER_BATCH
         self._start_position = state.get("position", position)
         set_random_state(state["random_state"])
@@ -357,7 +339,7 @@ class HieraTrainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
         require_registered([dataset_name], "DATASETS.TEST")
-        # test-time augmentation resizes the original itself
+        # HieraSegmentorWithTTA resizes the original image
         options = {"augmentations": []} if cfg.TEST.AUG.ENABLED else {}
         return build_hiera_test_loader(
             get_detection_dataset_dicts(dataset_name, filter_empty=False),
@@ -368,24 +350,3 @@ class HieraTrainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         return build_hiera_evaluator(cfg, dataset_name)
-
-
-def autocast_precision(cfg: CfgNode) -> torch.dtype | None:
-    """The half precision that SOLVER.AMP asks for on MODEL.DEVICE; None without AMP.
-
-    Raises:
-        ConfigError: an unknown PRECISION, or float16 on a CPU, where gradients are not scaled.
-    """
-    name = cfg.SOLVER.AMP.PRECISION
-    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
-    if name not in ("auto", "bfloat16", "float16"):
-        raise ConfigError(
-            f'SOLVER.AMP.PRECISION is "{name}": choose "auto", "bfloat16" or "float16"'
-        )
-    if not cfg.SOLVER.AMP.ENABLED:
-        return None
-    if name == "float16" and not on_gpu:
-        raise ConfigError('SOLVER.AMP.PRECISION "float16" needs a GPU: take "bfloat16" on a CPU')
-    if name == "auto":
-        name = "float16" if on_gpu else "bfloat16"
-    return getattr(torch, name)

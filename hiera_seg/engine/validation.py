@@ -1,4 +1,4 @@
-"""The training losses on a test set, without a trace in the training."""
+"""Compute the training losses on a test set without touching the training state."""
 
 import contextlib
 import logging
@@ -15,6 +15,7 @@ from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
 from hiera_seg.errors import ConfigError
+from hiera_seg.modeling import evaluation_mode
 
 logger = logging.getLogger(__name__)
 
@@ -22,34 +23,34 @@ logger = logging.getLogger(__name__)
 def validation_losses(
     cfg: CfgNode, model: nn.Module, dataset_name: str, *, seed: int = 0
 ) -> dict[str, float]:
-    """Mean over the images of a dataset of the losses that the model is trained with.
+    """Compute the mean over the images of a dataset of the losses that the model is trained with.
 
-    Images are resized as for a test. Norms, dropout and the like behave as in a test; losses with
-    a schedule have their final weight, so that values of different times compare; what they sample
-    is the same every time. The model, the random state and the metrics of the run are left as they
-    are. All processes have to call it; each takes a share of the images.
+    Images are resized as in a test, and norms and dropout behave as in a test. Losses with a
+    schedule have their final weight, and sampling losses draw the same pixels every time, so that
+    values of different iterations are comparable. The model, the random state and the metrics of
+    the run do not change. All processes must call it; each computes a share of the images.
 
     Args:
         cfg: the config of the run.
         model: a :class:`~hiera_seg.modeling.HieraSegmentor`, without a wrapper.
         dataset_name: a registered dataset with labels.
-        seed: what losses sample follows from it and the image.
+        seed: with the index of the image, seeds the sampling of losses.
 
     Returns:
         On the main process {"validation_loss": sum, "validation_loss_<name>": each term}, the same
-        for any number of processes; an empty dict on the others, and for a dataset of no images.
+        for any number of processes; on others, or without images, an empty dict.
     """
     records = get_detection_dataset_dicts(dataset_name, filter_empty=False)
     mapper = HieraDatasetMapper(cfg, False, with_sem_seg=True)
     loader = build_hiera_test_loader(records, mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
     logger.info(f"Losses on {dataset_name}, {len(records)} images")
     found = []
-    with _untouched_random_state(), _gives_losses(model), torch.no_grad():
+    with _untouched_random_state(), evaluation_mode(model):
         # A storage of its own: schedules and seeds of losses would read the training's iteration
         with EventStorage(start_iter=None):
             for index, batch in zip(loader.sampler, loader, strict=True):
                 seed_everything(seed, index)
-                losses = model(batch, counts=model.label_counts(batch))
+                losses = model.losses(batch, model.label_counts(batch))
                 found.append((index, {name: float(x) for name, x in losses.items()}))
     every = comm.gather(found)
     if not comm.is_main_process():
@@ -63,25 +64,12 @@ def validation_losses(
 
 
 def check_can_validate(model: nn.Module) -> None:
-    """Raise ConfigError for a model that can not compute losses outside of training."""
+    """Raise ConfigError for a model that cannot compute losses in eval mode."""
     if not hasattr(getattr(model, "sem_seg_head", None), "label_counts"):
         raise ConfigError(
             "TEST.VALIDATION_LOSS needs MODEL.META_ARCHITECTURE HieraSegmentor with a head of this "
             f"package; the model is a {type(model).__name__}"
         )
-
-
-@contextlib.contextmanager
-def _gives_losses(model: nn.Module) -> Iterator[None]:
-    """In it the model computes losses, while all that it is made of is in eval mode."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    model.training = model.sem_seg_head.training = True  # they alone choose losses or predictions
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Write the metrics of a run, with errors that name the file."""
+"""Log a summary and the metrics of a run, with errors that name the file."""
 
 import importlib.util
 import logging
@@ -6,13 +6,17 @@ import os
 import sys
 import threading
 
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.utils.events import (
     CommonMetricPrinter,
     EventWriter,
     JSONWriter,
     TensorboardXWriter,
 )
+from torch import nn
 
+from hiera_seg.config import resolve_hierarchy
 from hiera_seg.disk import discard_pending, naming
 from hiera_seg.engine.expected_errors import DISK_FAILURES
 
@@ -22,7 +26,7 @@ _report_in_thread, _report_in_handler = threading.excepthook, logging.Handler.ha
 
 
 class MetricsFile(JSONWriter):
-    """Detectron2's ``metrics.json``."""
+    """Write ``metrics.json``, with errors that name the file."""
 
     def __init__(self, path: str):
         super().__init__(path)
@@ -38,10 +42,10 @@ class MetricsFile(JSONWriter):
 
 
 class TensorboardFile(TensorboardXWriter):
-    """Detectron2's tensorboard events."""
+    """Write tensorboard events, with errors that name the file."""
 
     def __init__(self, folder: str):
-        # Its file has a name of its own for each start and process
+        # The name of the file has the time and the process id
         self._path = os.path.join(folder, "events.out.tfevents.*")
         with naming(self._path):
             super().__init__(folder)
@@ -55,8 +59,46 @@ class TensorboardFile(TensorboardXWriter):
             super().close()
 
 
+def log_summary(cfg: CfgNode, model: nn.Module | None = None) -> None:
+    """Log the datasets, class tree, model and schedule of a run, in a few lines.
+
+    Args:
+        cfg: of the run.
+        model: of a training. None for an evaluation: only the test sets and the tree are logged.
+
+    Raises:
+        DatasetError: the files of a dataset cannot be listed.
+    """
+    for key in ("TEST",) if model is None else ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            logger.info(f"{key.lower()} set: {name}, {len(DatasetCatalog.get(name))} images")
+    tree = resolve_hierarchy(cfg)
+    logger.info(
+        f"class tree: {tree.name or '(unnamed)'}, {tree.num_leaves} leaves and "
+        f"{tree.num_nodes - tree.num_leaves} inner nodes at {tree.num_levels} levels "
+        f"({', '.join(tree.level_names)})"
+    )
+    if model is None:
+        return
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    logger.info(
+        f"model: {cfg.MODEL.SEM_SEG_HEAD.NAME} on {cfg.MODEL.BACKBONE.NAME}, {total / 1e6:.1f} M "
+        f"parameters, {trained / 1e6:.1f} M of them trained"
+    )
+    terms = ", ".join(f"{weight} {name}" for name, weight in cfg.MODEL.HIERA_SEG.LOSSES)
+    if terms:
+        logger.info(f"losses: {terms}")
+    logger.info(
+        f"schedule: {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} images, "
+        f"{cfg.SOLVER.OPTIMIZER}, learning rate {cfg.SOLVER.BASE_LR:g}"
+    )
+    period = cfg.TEST.EVAL_PERIOD
+    logger.info(f"evaluation: {f'every {period} iterations' if period > 0 else 'at the end'}")
+
+
 def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
-    """Build the writers of a run: the terminal, ``metrics.json`` and, if installed, tensorboard."""
+    """Build the writers of a run: console, ``metrics.json`` and, if installed, tensorboard."""
     os.makedirs(folder, exist_ok=True)
     writers = [CommonMetricPrinter(max_iter), MetricsFile(os.path.join(folder, "metrics.json"))]
     if importlib.util.find_spec("tensorboard") is None:
@@ -66,10 +108,10 @@ def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
 
 
 def raise_disk_failures() -> None:
-    """Let a disk that cannot be written end this process by an error that names the file.
+    """Let a full or broken disk end this process with an error that names the file.
 
-    A log handler would print a traceback for each of its lines instead and continue; the thread
-    that writes tensorboard's file would print one, although its next call raises the error anyway.
+    By default a log handler prints a traceback for each of its lines and continues. The thread that
+    writes tensorboard's file prints one as well, although its next call raises the error.
     """
     threading.excepthook, logging.Handler.handleError = _in_thread, _in_handler
 

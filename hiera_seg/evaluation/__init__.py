@@ -1,6 +1,6 @@
-"""The evaluator for Detectron2's ``inference_on_dataset``, and the tables of its report."""
+"""Evaluate predictions with Detectron2's ``inference_on_dataset`` and print tables of scores."""
 
-import hiera_seg.compat  # noqa: F401  says how to install Detectron2 where it is missing
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.evaluation.build import build_hiera_evaluator, evaluation_folder
 from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
 from hiera_seg.evaluation.tables import class_table, report, summary_table

@@ -1,4 +1,4 @@
-"""The evaluator of a dataset, as a config says."""
+"""Build the evaluator of a dataset from a config."""
 
 import os
 
@@ -9,24 +9,24 @@ from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Where the evaluation of a dataset writes: several sets must not overwrite each other."""
+    """Return the folder of a dataset's evaluation: one per dataset if there are several."""
     if len(cfg.DATASETS.TEST) > 1:
         return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     return cfg.OUTPUT_DIR
 
 
 def build_hiera_evaluator(cfg: CfgNode, dataset_name: str) -> HieraSemSegEvaluator:
-    """Make what a trainer's ``build_evaluator`` returns.
+    """Build the evaluator that a trainer's ``build_evaluator`` returns.
 
-    It scores in the tree of the model, which need not be that of the dataset.
+    It evaluates in the tree of the model, which may differ from that of the dataset.
 
     Args:
-        cfg: OUTPUT_DIR is written to, a folder a dataset where DATASETS.TEST names several.
+        cfg: the whole config; files are written to the :func:`evaluation_folder`.
         dataset_name: see :class:`HieraSemSegEvaluator`.
 
     Raises:
-        ConfigError: no tree can be found for the model.
-        DatasetError: the dataset has no tree, or one with labels that the model's tree lacks.
+        ConfigError: the config names no tree.
+        DatasetError: the dataset has no tree, or has labels that the model's tree lacks.
     """
     folder = evaluation_folder(cfg, dataset_name)
     return HieraSemSegEvaluator(

@@ -1,4 +1,4 @@
-"""The Detectron2 evaluator around hiera_seg.metrics."""
+"""Evaluate predictions per level, as a Detectron2 evaluator around hiera_seg.metrics."""
 
 import itertools
 import json
@@ -23,8 +23,13 @@ from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.disk import replace_file, replace_text
 from hiera_seg.errors import DatasetError
+from hiera_seg.evaluation.selective import (
+    Calibration,
+    SelectivePrediction,
+    as_numpy,
+    is_complete,
+)
 from hiera_seg.evaluation.tables import report
-from hiera_seg.evaluation.trust import ScoreCounts, as_numpy
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
     HierarchyScores,
@@ -32,6 +37,7 @@ from hiera_seg.metrics import (
     collapse_direct,
     collapse_nodes,
     hierarchy_scores,
+    score_names,
 )
 from hiera_seg.modeling.paths import best_channel
 
@@ -39,31 +45,31 @@ logger = logging.getLogger(__name__)
 
 
 class HieraSemSegEvaluator(DatasetEvaluator):
-    """Scores predicted paths per level, and how far mistakes lie in the tree.
+    """Compute scores per level, and how far mistakes are from the truth in the tree.
 
-    The definitions, and the keys of the result, are in docs/metrics.md. Predictions are read from
-    ``hiera_labels[-1]``, or from ``sem_seg`` (leaf scores) where that is absent, so that any
-    semantic segmentation model can be scored; direct numbers need ``hiera_labels_direct``, those of
-    calibration ``hiera_scores``, and the curve over safe depths ``hiera_walk``.
+    docs/metrics.md defines the scores and the keys of the result. Predictions are read from
+    ``hiera_labels[-1]``, or from ``sem_seg`` (leaf scores) if that is absent, so that any semantic
+    segmentation model can be evaluated. Direct scores need ``hiera_labels_direct``, calibration
+    needs ``hiera_confidence``, and the curve over safe depths ``hiera_greedy_path``.
 
     Args:
-        dataset_name: a dataset whose metadata holds a tree (``register_hierarchical_dataset``).
-        distributed: False scores this process's images alone; otherwise the counts of all
+        dataset_name: a dataset whose metadata has a tree (``register_hierarchical_dataset``).
+        distributed: False evaluates this process's images only; otherwise the counts of all
             processes are summed, by one reduction.
-        output_dir: folder for ``hiera_metrics.json``, a ``confusion_<level>.npz`` a level, and
-            ``calibration.json`` and ``safe_depth.json`` where the model gives what they need.
-        task: the key of the result; beside a stock SemSegEvaluator, which takes "sem_seg", pass
-            "hiera_sem_seg".
-        hierarchy: the model's tree, where it is not the dataset's: ground truth is translated by
-            the paths of its nodes.
-        exif: as INPUT.EXIF of the model's config: "apply" turns label files by their EXIF
+        output_dir: folder for ``hiera_metrics.json``, one ``confusion_<level>.npz`` per level, and
+            ``calibration.json`` and ``safe_depth.json`` if the model's output allows them.
+        task: the key of the result; pass "hiera_sem_seg" beside a stock SemSegEvaluator, which uses
+            "sem_seg".
+        hierarchy: the model's tree if it differs from the dataset's; ground truth is mapped to it
+            by the paths of nodes.
+        exif: as INPUT.EXIF of the model's config: "apply" rotates label files by their EXIF
             orientation.
         save_predictions: also write ``hiera_predictions.json`` to ``output_dir``: a list of
             ``{"file_name", "category_id": node id, "segmentation": COCO RLE}``.
 
     Raises:
-        DatasetError: the dataset has no tree, or `hierarchy` lacks a node of it that labels may
-            name, or would give two metrics one name.
+        DatasetError: the dataset has no tree; or `hierarchy` lacks one of its nodes, or would give
+            two metrics the same name.
     """
 
     def __init__(
@@ -78,7 +84,9 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         save_predictions: bool = False,
     ) -> None:
         if save_predictions and not output_dir:
-            raise ValueError("save_predictions needs an output_dir to write to")
+            raise ValueError(
+                "save_predictions is True, but output_dir is empty; pass an output_dir"
+            )
         self.dataset_name = dataset_name
         self.task = task
         self._distributed = distributed is not False
@@ -98,28 +106,23 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
     @property
     def metric_names(self) -> list[str]:
-        """Names of all metrics, also of those that only some models and configs give."""
-        hierarchy = self._read_truth.hierarchy
-        counts = PathCounts(hierarchy, self._read_truth.ignore_label)
-        pixel = np.zeros((1, 1), np.int64)
-        levels = range(hierarchy.num_levels)
-        counts.add(pixel, pixel, [pixel + hierarchy.level_nodes(level)[0] for level in levels])
-        scores = hierarchy_scores(
-            counts, unscored=self._unscored, num_void_classes=self._num_void_classes
-        )
-        return [*scores.as_dict(), *self._score_counts.metric_names]
+        """Names of all metrics, including those that only some models and configs produce."""
+        names = score_names(self._read_truth.hierarchy)
+        if not self._unscored and not self._num_void_classes:
+            names.remove("mIoU_all")
+        return names + [name for part in self._confidence for name in part.metric_names]
 
     def check_files(self, *, images: bool = True, num_read: int = 8) -> None:
-        """Check that an evaluation will find its files, before hours of training.
+        """Check the files of an evaluation before training.
 
         Args:
-            images: whether image files have to exist too, besides label files.
-            num_read: at least this many label files are read, spread evenly over the dataset, and
-                fewer than twice as many.
+            images: whether image files must exist as well as label files.
+            num_read: read at least this many label files, spread evenly over the dataset, and fewer
+                than twice as many.
 
         Raises:
             DatasetError: an image has no label file, a file does not exist, or one of the label
-                files that were read is damaged or holds unknown ids.
+                files read is damaged or contains unknown ids.
         """
         records = DatasetCatalog.get(self.dataset_name)
         keys = ("sem_seg_file_name", "file_name") if images else ("sem_seg_file_name",)
@@ -138,10 +141,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             self._read_truth(record["sem_seg_file_name"])
 
     def reset(self) -> None:
-        """Forget all images, for a new round of evaluation."""
+        """Reset all counts before a new evaluation."""
         hierarchy = self._read_truth.hierarchy
         self._counts = PathCounts(hierarchy, self._read_truth.ignore_label)
-        self._score_counts = ScoreCounts(hierarchy)
+        self._confidence = [SelectivePrediction(hierarchy), Calibration(hierarchy)]
         self._predictions: list[dict] = []
         self._nan_images = 0
 
@@ -149,19 +152,18 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         """Count the pixels of some images.
 
         Args:
-            inputs: dicts with ``file_name``, and ``sem_seg_file_name`` unless the dataset's own
-                dict of that file has it.
-            outputs: for each a dict with ``hiera_labels`` (one (H, W) map of node ids per level,
-                coarse to fine, of which the last one counts; or that one alone, in a list or by
-                itself) or ``sem_seg`` ((L, H, W) leaf scores), and
-                ``hiera_labels_direct`` where there are direct labels; ``hiera_scores``,
-                ``hiera_walk`` and ``hiera_walk_limits`` as
-                :func:`hiera_seg.modeling.decode.decode` gives them, where there are any.
+            inputs: dicts with ``file_name``, and ``sem_seg_file_name`` unless the dataset's dict of
+                that file has it.
+            outputs: for each image a dict with ``hiera_labels`` (one (H, W) map of node ids per
+                level, coarse to fine, of which the last one counts; or only that map, with or
+                without a list) or ``sem_seg`` ((L, H, W) leaf scores). Optional keys are
+                ``hiera_labels_direct``, ``hiera_confidence``, ``hiera_greedy_path`` and
+                ``hiera_greedy_path_limits`` of :func:`hiera_seg.modeling.decode.decode`.
 
         Raises:
-            DatasetError: the ground truth is missing, holds unknown ids, or has another size than
+            DatasetError: the ground truth is missing, contains unknown ids, or differs in size from
                 the image. The message names the file.
-            ValueError: the prediction lacks both, or has another size or an id that is no node.
+            ValueError: the prediction has neither, or has a wrong size or an unknown node id.
         """
         for image, output in zip(inputs, outputs, strict=True):
             file_name = image["file_name"]
@@ -176,7 +178,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             try:
                 labels, direct = self._read_output(output)
                 self._counts.add(labels, truth, direct)
-                self._score_counts.add(output, labels, truth)
+                for part in self._confidence:
+                    part.add(output, labels, truth)
                 self._nan_images += "hiera_nan_count" in output
             except ValueError as error:
                 raise ValueError(
@@ -189,10 +192,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 ]
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Score all images seen since :meth:`reset`.
+        """Compute the scores of all images since :meth:`reset`.
 
         Returns:
-            ``{task: {metric: value}}``; an empty dict on all processes but the main one.
+            ``{task: {metric: value}}`` on the main process, an empty dict on the others.
         """
         predictions = self._predictions
         if self._nan_images:
@@ -214,9 +217,15 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 self._counts.num_direct_images,
                 self._counts.num_images,
             )
-        of_scores = self._score_counts.results(self._counts.num_images)
-        metrics = scores.as_dict() | of_scores.metrics
-        # A training script of somebody else's sets up Detectron2's logger, and not ours.
+        of_confidence: dict[str, float] = {}
+        files: dict[str, Any] = {}
+        for part in self._confidence:
+            files[part.file_name] = None
+            if is_complete(part, self._counts.num_images):
+                found, files[part.file_name] = part.results()
+                of_confidence |= found
+        metrics = scores.as_dict() | of_confidence
+        # A user's own training script sets up Detectron2's logger only.
         shown = logger if logger.hasHandlers() else logging.getLogger("detectron2.evaluation")
         shown.info(
             "%s on %s, tree %s, %d images:\n%s%s",
@@ -225,17 +234,18 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             scores.hierarchy.name,
             self._counts.num_images,
             report(scores),
-            f"\n\n{of_scores}" if of_scores.metrics else "",
+            "\n\n" * bool(of_confidence)
+            + ", ".join(f"{name} {value:.2f} %" for name, value in of_confidence.items()),
         )
         if self._output_dir:
             self._write(scores, metrics)
-            saved = predictions if self._save_predictions else None
-            self._write_files({**of_scores.files, "hiera_predictions.json": saved})
+            files["hiera_predictions.json"] = predictions if self._save_predictions else None
+            self._write_files(files)
         return OrderedDict({self.task: metrics})
 
     def _sum_counts(self) -> None:
         """Replace this process's counts by those of all processes, by one reduction."""
-        vectors = [self._counts.vector, *self._score_counts.vectors]
+        vectors = [self._counts.vector, *(part.counts.vector for part in self._confidence)]
         total = _sum_over_processes(np.concatenate(vectors))
         ends = np.cumsum([len(vector) for vector in vectors])
         for vector, part in zip(vectors, np.split(total, ends[:-1]), strict=True):
@@ -264,7 +274,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             ) from None
 
     def _read_output(self, output: Mapping) -> tuple[np.ndarray, list[np.ndarray] | None]:
-        """Predicted nodes (H, W), and the direct labels where there are any."""
+        """Return the predicted nodes (H, W), and the direct labels or None."""
         hierarchy = self._counts.hierarchy
         maps = output.get("hiera_labels")
         if maps is not None:
@@ -280,9 +290,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             scores = torch.as_tensor(output["sem_seg"])
             if scores.dim() != 3 or len(scores) != hierarchy.num_leaves:
                 raise ValueError(
-                    f"'sem_seg' has the shape {tuple(scores.shape)}, wanted are the scores of the "
-                    f"{hierarchy.num_leaves} leaves of the tree {hierarchy.name!r}: "
-                    f"({hierarchy.num_leaves}, H, W)"
+                    f"'sem_seg' has shape {tuple(scores.shape)}; expected ({hierarchy.num_leaves}, "
+                    f"H, W), the scores of the leaves of tree {hierarchy.name!r}"
                 )
             labels = as_numpy(best_channel(scores)[1])
         else:
@@ -318,7 +327,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             replace_file(path, partial(np.savez_compressed, **arrays))
 
     def _write_files(self, files: Mapping[str, Any]) -> None:
-        """Write json files; one that an earlier evaluation left and this one lacks is removed."""
+        """Write json files, and remove those of an earlier evaluation that are None now."""
         for name, content in files.items():
             path = os.path.join(self._output_dir, name)
             if content is not None:
@@ -334,14 +343,14 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
     tensor = torch.from_numpy(vector.copy())
     backend = torch.distributed.get_backend()
-    if "nccl" in backend and "gloo" not in backend:  # it moves GPU memory alone
+    if "nccl" in backend and "gloo" not in backend:  # nccl supports GPU tensors only
         tensor = tensor.cuda()
     torch.distributed.all_reduce(tensor)
     return tensor.cpu().numpy()
 
 
 def _exists(path: str | os.PathLike) -> bool:
-    """Return whether a file exists; one that has to be downloaded first is taken to."""
+    """Return whether a file exists; remote files are assumed to."""
     return "://" in os.fspath(path) or os.path.isfile(path)
 
 

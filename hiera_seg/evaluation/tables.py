@@ -1,4 +1,4 @@
-"""Scores as tables for people: a summary of the levels, and the classes of each level."""
+"""Format scores as tables: a summary of the levels, and the classes of each level."""
 
 import math
 
@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from hiera_seg.metrics import HierarchyScores
 
-# Rows of a class table before it is broken into columns side by side, at most so many of them.
+# Rows of a class table before it is split into blocks side by side, and the maximum of blocks.
 _ROWS_BEFORE_BREAK = 16
 _MAX_BLOCKS = 3
 _ABSENT = "-"
@@ -33,7 +33,7 @@ def report(scores: HierarchyScores) -> str:
 
 
 def summary_table(scores: HierarchyScores) -> str:
-    """Return one row a level: means in percent, and how many classes they are taken over."""
+    """Return one row per level: means in percent, and the number of classes in them."""
     headers = ["level", "mIoU", "mIoU direct", "fwIoU", "mACC", "pACC", "classes scored"]
     rows = []
     for level, name in enumerate(scores.hierarchy.level_names):
@@ -54,10 +54,10 @@ def summary_table(scores: HierarchyScores) -> str:
 
 
 def class_table(scores: HierarchyScores, level: int) -> str:
-    """Return IoU, accuracy and share of the pixels of a level's classes, in percent.
+    """Return IoU, accuracy and share of pixels per class of a level, in percent.
 
-    Classes run down the first column block, then down the next. One without ground truth has no
-    scores and is marked with a dash; one that the means leave out, with a star.
+    Classes fill one block of columns after another. Classes without ground truth are marked with a
+    dash, those that the means leave out with a star.
     """
     merged = scores.merged[level]
     cells = [
@@ -86,7 +86,7 @@ def class_table(scores: HierarchyScores, level: int) -> str:
 
 
 def _all_classes(scores: HierarchyScores) -> str:
-    """One line on the mean over every class that the dataset publishes."""
+    """Return one line on the mean over all published classes of the dataset."""
     leaves, void = scores.merged[-1], scores.num_void_classes
     unscored = (~leaves.scored).sum()
     counted = (~np.isnan(leaves.iou)).sum() + void
@@ -107,6 +107,6 @@ def _edges(distance: float) -> str:
 
 
 def _style(num_columns: int, num_blocks: int = 1) -> dict:
-    # numbers are formatted already: tabulate must not read a class called "1e3" as one
+    # numbers are already formatted, and tabulate would parse a class named "1e3"
     align = (["left"] + ["right"] * (num_columns - 1)) * num_blocks
     return {"tablefmt": "pipe", "disable_numparse": True, "colalign": align}

@@ -60,7 +60,7 @@ class CocoResultWriter(AbstractContextManager):
 
         Args:
             file_name: name of the image, or of the video that it is a frame of.
-            result: the predictor's result: "hiera_labels", and "hiera_scores" if the score of a
+            result: the predictor's result: "hiera_labels", and "hiera_confidence" if the score of a
                 region is to be the mean over its pixels (otherwise it is 1).
             extra: further entries of the image, such as ``frame_index``.
         """
@@ -89,7 +89,7 @@ class CocoResultWriter(AbstractContextManager):
     def _results(self, image_id: int, level: int, result: Mapping[str, Any]) -> list[str]:
         """Return the results of an image at a level, as json."""
         labels = _as_numpy(result["hiera_labels"][level])
-        scores = result.get("hiera_scores")
+        scores = result.get("hiera_confidence")
         means = {} if scores is None else _means(labels, _as_numpy(scores[level]))
         return [
             json.dumps(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from hiera_seg.errors import ConfigError
 from hiera_seg.layers.scores import NodeOutput, NodeScores, node_scores
 from hiera_seg.modeling import HieraPixelHead, HieraSegmentor
-from hiera_seg.modeling.paths import direct_labels, greedy_walk, path_labels, stop_walk
+from hiera_seg.modeling.paths import cut_path, direct_labels, greedy_path, path_labels
 
 
 class Outputs(NamedTuple):
@@ -63,11 +63,12 @@ class DeployedSegmentor(nn.Module):
         self.model = model
         self.train(model.training)
         self.divisibility = max(model.size_divisibility, 1)
-        labels = model.output != "scores"
+        self.options = model.decode_options
+        labels = self.options.output != "scores"
         self.outputs = Outputs(
-            sem_seg=model.output != "labels",
+            sem_seg=self.options.output != "labels",
             hiera_labels=labels,
-            hiera_labels_direct=labels and model.direct,
+            hiera_labels_direct=labels and self.options.direct,
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -111,10 +112,10 @@ class DeployedSegmentor(nn.Module):
         # which ties the file to sizes that are not multiples of the divisibility
         values = F.pad(values, (0, -right, 0, -down))
         values = values.transpose(0, 1).flatten(1, 2)[None]
-        return node_scores(NodeOutput(values, output.kind), model.hierarchy, model.variant)
+        return node_scores(NodeOutput(values, output.kind), model.hierarchy, self.options.variant)
 
     def _labels(self, scores: NodeScores) -> list[Tensor]:
         tree = self.model.hierarchy
-        if self.model.safe_depth is None:
+        if self.options.min_confidence is None:
             return path_labels(scores.leaf_ranking()[0], tree)
-        return stop_walk(*greedy_walk(scores, tree), self.model.safe_depth)
+        return cut_path(*greedy_path(scores, tree), self.options.min_confidence)

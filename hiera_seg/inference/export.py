@@ -94,7 +94,7 @@ def describe(segmentor: DeployedSegmentor, image_format: str) -> dict:
         "tree": tree.name,
         "image": f"uint8 (batch, 3, height, width), {image_format}",
         "outputs": segmentor.outputs.names,
-        "decode": segmentor.model.variant,
+        "decode": segmentor.options.variant,
         "levels": list(tree.level_names),
         "leaves": tree.num_leaves,
         "nodes": list(tree.paths),
@@ -206,7 +206,7 @@ def _undecided(segmentor: DeployedSegmentor, images: Tensor, name: str) -> Tenso
         bool (B, levels, H, W).
     """
     scores = segmentor.scores(images)
-    tree, threshold = segmentor.model.hierarchy, segmentor.model.safe_depth
+    tree, threshold = segmentor.model.hierarchy, segmentor.options.min_confidence
     levels = [scores.at_level(level)[0] for level in range(tree.num_levels)]
     gaps = torch.stack([_gap(level) for level in levels])
     if name == "hiera_labels":

@@ -12,12 +12,11 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, build_for_eval
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
-from hiera_seg.visualization.save import LABELS, OVERLAY, STRIP
+from hiera_seg.visualization.save import KINDS as _KINDS_OF_IMAGE
+from hiera_seg.visualization.save import LABELS, file_names
 
-KINDS = ("overlay", "labels", "strip", "rle")
-# By default no label maps of a video: they would be thousands of files, one per frame
-_KINDS_OF_VIDEO = ("overlay",)
-_KINDS_OF_IMAGE = ("overlay", "labels", "strip")
+KINDS = (*_KINDS_OF_IMAGE, "rle")
+_KINDS_OF_VIDEO = ("overlay",)  # by default no folder with one label map per frame
 
 
 def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredictor, str]:
@@ -44,10 +43,11 @@ def refuse_overwriting(
     Raises:
         ConfigError: a file would be overwritten; the message names it.
     """
-    ends = [STRIP, *(f"{kind}{x}" for x in hierarchy.level_names for kind in (OVERLAY, LABELS))]
     written: dict[str, str] = {}
     for stem in stems:
-        for name in [f"{stem}{end}{suffix}" for end in ends for suffix in (".png", ".mp4")]:
+        for name in [
+            x + suffix for x in file_names(stem, hierarchy) for suffix in (".png", ".mp4")
+        ]:
             other = written.setdefault(os.path.realpath(os.path.join(folder, name)), stem)
             if other != stem:
                 raise ConfigError(

@@ -1,5 +1,6 @@
 """Predict on images by a config and its weights."""
 
+import dataclasses
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +18,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.weights import build_for_eval
-from hiera_seg.modeling import HieraSegmentor, NodeView
+from hiera_seg.modeling import DecodeOptions, HieraSegmentor, NodeView
 
 Image = np.ndarray | str | os.PathLike
 
@@ -72,6 +73,7 @@ class HieraPredictor:
         level: int | str | None = None,
         safe_depth: float | None = None,
         scores: bool = False,
+        options: DecodeOptions | None = None,
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Segment an image, or a list of images.
 
@@ -81,8 +83,9 @@ class HieraPredictor:
                 Images that are padded to one size are run as one batch.
             level: index or name of the level of "labels"; None: the finest.
             safe_depth: confidence threshold, 0..1, for stopping at an inner node: predict the
-                parent if its best child scores below this. None: the value of the config.
+                parent if its best child scores below this. None: that of `options`.
             scores: also return the score of each label, by the decode variant.
+            options: how to decode; None: as configured.
 
         Returns:
             A dict for an image, a list of dicts for a batch. Tensors are on the model's device:
@@ -90,7 +93,7 @@ class HieraPredictor:
             - "labels": int64 (H, W), the node ids at `level`;
             - "names": {node id: display name} of the nodes in "labels", the largest area first;
             - "scores": float (H, W), the score of each pixel's label at `level`, and
-              "hiera_scores", one such map per level; only with `scores`;
+              "hiera_confidence", one such map per level; only with `scores`;
             - "sem_seg", "hiera_labels", "hiera_labels_direct": the outputs of
               :class:`~hiera_seg.modeling.HieraSegmentor` that TEST.OUTPUT and TEST.DIRECT select.
               With TEST.OUTPUT "scores" there are no labels and no names.
@@ -101,26 +104,29 @@ class HieraPredictor:
             ValueError: an array is not an image; or `level`, `safe_depth` or `scores` are passed
                 for a model whose TEST.OUTPUT is "scores".
         """
-        if self.model.output == "scores" and (scores or (level, safe_depth) != (None, None)):
+        options = options or self.model.decode_options
+        if options.output == "scores" and (scores or (level, safe_depth) != (None, None)):
             raise ValueError(
                 "level, safe_depth and scores require label maps, but MODEL.HIERA_SEG.TEST.OUTPUT "
                 "is 'scores'; set it to 'both' or 'labels'"
             )
         level = -1 if level is None else self.hierarchy.level_index(level)
-        changes: dict[str, Any] = {} if safe_depth is None else {"safe_depth": safe_depth}
+        if safe_depth is not None:
+            options = dataclasses.replace(options, min_confidence=safe_depth)
         if scores:
-            changes["path_scores"] = True
+            options = dataclasses.replace(options, confidence=True)
         single = isinstance(images, str | os.PathLike) or not isinstance(images, Iterable)
         single = single or (isinstance(images, np.ndarray) and images.ndim != 4)
         arrays = [self._read(image) for image in ([images] if single else images)]
         results = []
         for image, views in zip(arrays, self._views(arrays), strict=True):
-            result = self.model.decode(views, image.shape[:2], **changes)
+            result = self.model.decode(views, image.shape[:2], options)
             if "hiera_labels" in result:
                 result["labels"] = result["hiera_labels"][level].long()
                 result["names"] = self._names(result["labels"])
-            if "hiera_scores" in result:
-                result["scores"] = result["hiera_scores"][level]
+            if "hiera_confidence" in result:
+                result["scores"] = result["hiera_confidence"][level]
+                result["hiera_scores"] = result["hiera_confidence"]  # its name in 0.1, until 0.3
             results.append(result)
         return results[0] if single else results
 

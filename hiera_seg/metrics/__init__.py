@@ -14,6 +14,7 @@ from hiera_seg.metrics.scores import (
     hierarchy_scores,
     level_scores,
     mean_tree_distance,
+    score_names,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "mean_tree_distance",
     "node_information",
     "safe_depth_curve",
+    "score_names",
 ]

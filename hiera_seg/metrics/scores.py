@@ -150,6 +150,19 @@ class HierarchyScores:
         return [self.hierarchy.display_names[v] for v in self.hierarchy.level_nodes(level)]
 
 
+def score_names(hierarchy: Hierarchy) -> list[str]:
+    """Return the names of all scores that ``HierarchyScores.as_dict`` may contain."""
+    levels = hierarchy.level_names
+    suffixes = ["", *(f"_{name}" for name in levels)]
+    names = [f"{kind}{suffix}" for suffix in suffixes for kind in ("mIoU", "fwIoU", "mACC", "pACC")]
+    names += [f"mIoU_direct_{name}" for name in levels]
+    names += ["consistency", "mIoU_all", "tree_distance", "mistake_severity"]
+    for level, prefix in [(-1, ""), *((i, f"{name}-") for i, name in enumerate(levels))]:
+        classes = [hierarchy.display_names[v] for v in hierarchy.level_nodes(level)]
+        names += [f"{kind}-{prefix}{name}" for kind in ("IoU", "ACC") for name in classes]
+    return names
+
+
 def hierarchy_scores(
     counts: PathCounts, *, unscored: Iterable[int] = (), num_void_classes: int = 0
 ) -> HierarchyScores:

@@ -1,11 +1,11 @@
-"""Networks: the meta-architecture, its heads and pixel decoders, and decoding of their output.
+"""Build networks (meta-architecture, heads, pixel decoders) and decode their output.
 
-Importing this package registers everything in Detectron2's registries.
+Importing this package registers all parts in Detectron2's registries.
 """
 
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.modeling.backbones import TimmBackbone, build_hiera_timm_backbone
-from hiera_seg.modeling.decode import NodeView, decode, decode_variant, decode_views
+from hiera_seg.modeling.decode import NodeView, decode, decode_variant
 from hiera_seg.modeling.heads import (
     AuxiliaryHead,
     EmbeddingHead,
@@ -13,13 +13,16 @@ from hiera_seg.modeling.heads import (
     HieraPixelHead,
     build_hierarchical_loss,
 )
+from hiera_seg.modeling.modes import evaluation_mode
 from hiera_seg.modeling.norm import fall_back_to_batch_norm
+from hiera_seg.modeling.options import DecodeOptions
 from hiera_seg.modeling.pixel_decoders import (
     HIERA_PIXEL_DECODERS,
     DeepLabV3PlusDecoder,
     FPNDecoder,
     MSDeformAttnDecoder,
     OCRDecoder,
+    PixelFeatures,
     SeparableASPPDecoder,
     TopDownFPNDecoder,
     build_pixel_decoder,
@@ -30,6 +33,7 @@ from hiera_seg.modeling.transformer_decoder import MaskedAttentionDecoder, Query
 __all__ = [
     "HIERA_PIXEL_DECODERS",
     "AuxiliaryHead",
+    "DecodeOptions",
     "DeepLabV3PlusDecoder",
     "EmbeddingHead",
     "FPNDecoder",
@@ -40,6 +44,7 @@ __all__ = [
     "MaskedAttentionDecoder",
     "NodeView",
     "OCRDecoder",
+    "PixelFeatures",
     "QueryPrediction",
     "SeparableASPPDecoder",
     "TimmBackbone",
@@ -49,6 +54,6 @@ __all__ = [
     "build_pixel_decoder",
     "decode",
     "decode_variant",
-    "decode_views",
+    "evaluation_mode",
     "fall_back_to_batch_norm",
 ]

@@ -1,11 +1,11 @@
-"""Decoding: from node outputs at a head's stride to scores and label maps at the image's own size.
+"""Decode node outputs at a head's stride to scores and label maps at the image's original size.
 
-The order that defines the result: values resized to the padded input, cropped to the image,
-resized to the original size (bilinear, ``align_corners=False``), then scored, then decoded. Done
-that way a large image with many nodes needs N x H x W floats several times over. But bilinear
-resizing treats rows and columns alone, and scoring and decoding treat pixels alone; so the same
-result comes out in bands of output rows that fit the cache, apart from the rounding of the last
-bits, which can matter only where two leaves tie.
+The result is defined by this order: resize the values to the padded input, crop them to the image,
+resize them to the original size (bilinear, ``align_corners=False``), score them, and decode. On
+whole tensors this needs N x H x W floats several times for a large image with many nodes. Since
+bilinear resizing is separable and scoring is pixelwise, the same result is computed in bands of
+output rows that fit into the cache. Rounding may differ in the last bits, which can only matter
+where two leaves tie.
 """
 
 import logging
@@ -23,20 +23,21 @@ from hiera_seg.layers.scores import (
     DECODE_VARIANTS,
     SCORE_VARIANTS,
     NodeOutput,
+    NodeScores,
     check_variant,
     mean_scores,
     node_scores,
 )
 from hiera_seg.losses import declared_decoding
+from hiera_seg.modeling.options import DecodeOptions
 from hiera_seg.modeling.paths import (
+    cut_path,
     direct_labels,
-    greedy_walk,
+    greedy_path,
     label_scores,
     path_labels,
-    stop_walk,
 )
 
-OUTPUTS = ("both", "scores", "labels")
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
 
 # Values of one band, N x rows x width: small enough for a CPU's cache, large enough to fill a GPU.
@@ -47,15 +48,15 @@ Size = tuple[int, int]
 
 
 class NodeView(NamedTuple):
-    """What a head says about an image, or about a resized or mirrored copy of it.
+    """Node outputs of an image, or of a resized or mirrored copy of it.
 
     Attributes:
         output: of one image, values (1, N, h, w) or (N, h, w) covering the padded input.
         padded_size: (height, width) of the network's input.
         image_size: (height, width) of the part of it that the image fills, from the top left.
-        mirrored: whether the network saw left as right.
-        swap: of a mirrored view, int64 (N,): which of its channels speaks of each node ("left arm"
-            of "right arm"); None: each channel of its own node.
+        mirrored: whether the network's input was mirrored.
+        swap: of a mirrored view, int64 (N,): the channel that scores each node ("left arm" is
+            scored by the channel of "right arm"); None: each node is scored by its own channel.
     """
 
     output: NodeOutput
@@ -106,117 +107,49 @@ def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits"
 
 @torch.no_grad()
 def decode(
-    node_output: NodeOutput,
-    hierarchy: Hierarchy,
-    *,
-    padded_size: Size,
-    image_size: Size,
-    output_size: Size,
-    variant: str,
-    direct: bool = True,
-    output: str = "both",
-    safe_depth: float | None = None,
-    path_scores: bool = False,
-    walk: bool = False,
-) -> dict:
-    """Decode one image's node outputs to leaf scores and label maps per level.
+    views: Sequence[NodeView], hierarchy: Hierarchy, options: DecodeOptions, *, output_size: Size
+) -> dict[str, Any]:
+    """Decode the node outputs of one image to leaf scores and label maps per level.
+
+    The values of each view are resized to the image's original size and scored there. The scores
+    (probabilities, not logits) of several views are averaged per node before they are compared.
 
     Args:
-        node_output: values (1, N, h, w) or (N, h, w) covering the padded input.
+        views: one or more views of the image, of one kind of output.
         hierarchy: the tree whose numbering the channels follow.
-        padded_size: (height, width) of the network's input.
-        image_size: (height, width) of the part of it that the image fills, from the top left.
+        options: what to compute, with a variant other than "auto".
         output_size: (height, width) H, W of the result, the image's original size.
-        variant: one of `DECODE_VARIANTS`; what each means is told in `hiera_seg.layers.scores`.
-        direct: whether to give the direct labels too.
-        output: "both"; "scores", without label maps; or "labels", without "sem_seg", which never
-            holds leaf scores at full size.
-        safe_depth: a threshold t. The labels then follow a walk that begins at the best top-level
-            node and goes down to the best child as long as that child's score (the score that
-            direct labels use) is at least t; where it stops early, the label is an inner node at
-            that level and every finer one. None: the path of the best leaf. "sem_seg" is the same
-            either way.
-        path_scores: whether to give "hiera_scores" beside label maps.
-        walk: whether to give "hiera_walk" and "hiera_walk_limits", from which the labels at every
-            threshold follow.
 
     Returns:
         A dict, tensors on the device of the values:
 
         - "sem_seg": (L, H, W) float, the scores of the leaves;
         - "hiera_labels": list over levels, coarse to fine, of (H, W) integer maps of node ids;
-        - "hiera_labels_direct": the same, the best of the nodes at each level by itself;
-        - "hiera_scores": list over levels of (H, W) float32, the score of the node in
-          "hiera_labels" (the score that direct labels use);
-        - "hiera_walk": (H, W) the leaf at which the walk of `safe_depth` would end with no
-          threshold;
-        - "hiera_walk_limits": for each level but the coarsest, (H, W) float32: the largest
-          threshold with which the walk gets to that level;
-        - "hiera_nan_count": int, how many positions of the values hold NaN; absent where none does.
+        - "hiera_labels_direct": the same, the best node of each level by its own score;
+        - "hiera_confidence": list over levels of (H, W) float32, the score of the node in
+          "hiera_labels" (the score that direct labels compare);
+        - "hiera_greedy_path": (H, W) the leaf at which the greedy path ends without a minimum
+          confidence;
+        - "hiera_greedy_path_limits": for each level but the coarsest, (H, W) float32: the largest
+          minimum confidence with which the greedy path reaches that level;
+        - "hiera_nan_count": int, the number of positions of the values that hold NaN; absent if 0.
 
-        Label maps are int64; int32 with ``output="labels"``, where they are the memory. Among
-        equal scores the lowest id wins. Where one of the scores that are compared is NaN, all of
-        them count as equal, and no threshold is passed; the first image with NaN gives a warning.
-
-    Raises:
-        ValueError: sizes, variant, output or threshold that can not be, each with its value.
-    """
-    view = NodeView(node_output, padded_size, image_size)
-    return decode_views(
-        [view],
-        hierarchy,
-        output_size=output_size,
-        variant=variant,
-        direct=direct,
-        output=output,
-        safe_depth=safe_depth,
-        path_scores=path_scores,
-        walk=walk,
-    )
-
-
-@torch.no_grad()
-def decode_views(
-    views: Sequence[NodeView],
-    hierarchy: Hierarchy,
-    *,
-    output_size: Size,
-    variant: str,
-    direct: bool = True,
-    output: str = "both",
-    safe_depth: float | None = None,
-    path_scores: bool = False,
-    walk: bool = False,
-) -> dict:
-    """Decode several views of one image as one.
-
-    Each view's values are resized to the image's original size and scored there; where there are
-    several, the scores (probabilities, not logits) of every node are averaged before anything is
-    decided.
-
-    Args:
-        views: one or more, of one kind of output.
-        hierarchy: as all that follow, see `decode`.
-
-    Returns:
-        As `decode`.
+        Label maps are int64, or int32 if only labels are returned, to save memory. Among equal
+        scores the lowest id wins. Where one of the compared scores is NaN, all of them count as
+        equal, and no minimum confidence is reached; the first image with NaN causes a warning.
 
     Raises:
-        ValueError: as `decode`.
+        ValueError: sizes that do not fit each other, values that do not fit the tree, or a variant
+            that does not fit the kind of output.
     """
     values = [_checked_values(view.output, hierarchy) for view in views]
     for view in views:
-        check_variant(variant, view.output.kind)
+        check_variant(options.variant, view.output.kind)
         _check_sizes(view.padded_size, view.image_size, output_size)
-    if output not in OUTPUTS:
-        raise ValueError(f"output is {output!r}; it must be one of {OUTPUTS}")
-    if safe_depth is not None and not safe_depth >= 0:
-        raise ValueError(f"safe_depth is {safe_depth}; it must be a score of 0 or more, or None")
-
     height, width = output_size
     device = values[0].device
     nan_count = sum(x.isnan().any(0).sum() for x in values)
-    label_type = torch.int32 if output == "labels" else torch.int64
+    label_type = torch.int32 if options.output == "labels" else torch.int64
     rows_of = [
         _resizes(x.shape[1], view.padded_size[0], view.image_size[0], height, x)
         for x, view in zip(values, views, strict=True)
@@ -229,31 +162,13 @@ def decode_views(
         index = torch.arange(band.start, band.stop, device=device)
         scores = mean_scores(
             [
-                node_scores(_band(x, view, steps, index, width), hierarchy, variant)
+                node_scores(_band(x, view, steps, index, width), hierarchy, options.variant)
                 for x, view, steps in zip(values, views, rows_of, strict=True)
             ]
         )
-        part: dict[str, Any] = {}
-        ranks = output != "labels" or safe_depth is None  # a walk reads none
-        ranking = scores.leaf_ranking()[0] if ranks else None
-        if output != "labels":
-            part["sem_seg"] = scores.leaves()[0] if variant == "path_product" else ranking
-        if walk or (output != "scores" and safe_depth is not None):
-            steps, limits = greedy_walk(scores, hierarchy)
-        if output != "scores":
-            if safe_depth is None:
-                labels = path_labels(ranking, hierarchy)
-            else:
-                labels = stop_walk(steps, limits, safe_depth)
-            part["hiera_labels"] = labels
-            if direct:
-                part["hiera_labels_direct"] = direct_labels(scores, hierarchy)
-            if path_scores:
-                part["hiera_scores"] = label_scores(labels, scores, hierarchy)
-        if walk:
-            part |= {"hiera_walk": steps[-1], "hiera_walk_limits": limits}
+        part = _decode_scores(scores, hierarchy, options)
         _write_band(result, part, band, height, label_type)
-    if nan_count := int(nan_count):  # last: on a GPU to ask is to wait
+    if nan_count := int(nan_count):  # read last, because reading waits for the GPU
         result["hiera_nan_count"] = nan_count
         positions = sum(x[0].numel() for x in values)
         log_first_n(
@@ -266,6 +181,34 @@ def decode_views(
     return result
 
 
+def _decode_scores(
+    scores: NodeScores, hierarchy: Hierarchy, options: DecodeOptions
+) -> dict[str, Any]:
+    """Compute the maps of one band of rows."""
+    part: dict[str, Any] = {}
+    with_labels, min_confidence = options.output != "scores", options.min_confidence
+    ranking = None
+    if options.output != "labels" or min_confidence is None:
+        ranking = scores.leaf_ranking()[0]
+    if options.output != "labels":
+        part["sem_seg"] = scores.leaves()[0] if options.variant == "path_product" else ranking
+    if options.greedy_path or (with_labels and min_confidence is not None):
+        path, limits = greedy_path(scores, hierarchy)
+    if with_labels:
+        if min_confidence is None:
+            labels = path_labels(ranking, hierarchy)
+        else:
+            labels = cut_path(path, limits, min_confidence)
+        part["hiera_labels"] = labels
+        if options.direct:
+            part["hiera_labels_direct"] = direct_labels(scores, hierarchy)
+        if options.confidence:
+            part["hiera_confidence"] = label_scores(labels, scores, hierarchy)
+    if options.greedy_path:
+        part |= {"hiera_greedy_path": path[-1], "hiera_greedy_path_limits": limits}
+    return part
+
+
 def _write_band(
     result: dict[str, Any],
     part: dict[str, Any],
@@ -273,7 +216,7 @@ def _write_band(
     height: int,
     label_type: torch.dtype,
 ) -> None:
-    """Write rows of maps, tensors or lists of them, into those of the whole image."""
+    """Copy a band of rows of maps (tensors, or lists of tensors) into those of the image."""
     for key, values in part.items():
         maps = values if isinstance(values, list) else [values]
         if key not in result:
@@ -293,7 +236,7 @@ def _write_band(
 def _band(
     values: Tensor, view: NodeView, row_steps: list["_Resize"], index: Tensor, width: int
 ) -> NodeOutput:
-    """Rows `index` of a view at its final size, left and right as in the image."""
+    """Return rows `index` of a view at its final size, with mirroring undone."""
     narrow = _resize_rows(values, row_steps, index)
     wide = _resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
     if view.mirrored:
@@ -304,14 +247,14 @@ def _band(
 
 
 def _checked_values(node_output: NodeOutput, hierarchy: Hierarchy) -> Tensor:
-    """The values as (N, h, w), in float32 or float64."""
+    """Return the values as (N, h, w), in float32 or float64."""
     values = node_output.values
     if values.dim() == 4 and values.shape[0] == 1:
         values = values[0]
     if values.dim() != 3 or values.shape[0] != hierarchy.num_nodes or 0 in values.shape:
         raise ValueError(
             f"node values of one image have shape {tuple(node_output.values.shape)}; tree "
-            f"{hierarchy.name!r} needs ({hierarchy.num_nodes}, h, w), one channel a node"
+            f"{hierarchy.name!r} needs ({hierarchy.num_nodes}, h, w), one channel per node"
         )
     return values if values.dtype == torch.float64 else values.float()
 
@@ -328,7 +271,7 @@ def _check_sizes(padded_size: Size, image_size: Size, output_size: Size) -> None
 
 
 class _Resize(NamedTuple):
-    """One bilinear resize along rows: row i is the mean of rows low and high by weight."""
+    """One bilinear resize along rows: row i is a weighted mean of rows low and high."""
 
     low: Tensor  # (rows out,) int64
     high: Tensor  # (rows out,) int64
@@ -336,13 +279,13 @@ class _Resize(NamedTuple):
 
 
 def _resizes(size: int, padded: int, image: int, final: int, like: Tensor) -> list[_Resize]:
-    """The resizes that rows go through, first to last; the crop between only limits the second."""
+    """Return the resizes of rows, first to last; the crop between only limits the second."""
     steps = [(size, padded), (image, final)]
     return [_resize_taps(a, b, like) for a, b in steps if a != b]
 
 
 def _resize_taps(size_in: int, size_out: int, like: Tensor) -> _Resize:
-    # The source coordinate as F.interpolate has it, in the same precision.
+    # The source coordinate of F.interpolate, in the same precision.
     position = torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5
     position = (position * (size_in / size_out) - 0.5).clamp_(min=0)
     low = position.long().clamp_(max=size_in - 1)
@@ -350,10 +293,10 @@ def _resize_taps(size_in: int, size_out: int, like: Tensor) -> _Resize:
 
 
 def _resize_rows(values: Tensor, steps: list[_Resize], index: Tensor) -> Tensor:
-    """Rows `index` of the values after all the resizes: (N, h, w) -> (N, len(index), w).
+    """Return rows `index` of the values after all resizes: (N, h, w) -> (N, len(index), w).
 
-    It goes back from the rows wanted to the rows they are made of, so that nothing but them is
-    ever computed.
+    The recursion goes from output rows to the input rows that they depend on, so that no other row
+    is computed.
     """
     if not steps:
         return values.index_select(1, index)
@@ -366,7 +309,7 @@ def _resize_rows(values: Tensor, steps: list[_Resize], index: Tensor) -> Tensor:
 
 
 def _resize_columns(values: Tensor, padded: int, image: int, final: int) -> Tensor:
-    """The same resizes and crop along columns: (N, rows, w) -> (N, rows, final)."""
+    """Apply the same resizes and crop along columns: (N, rows, w) -> (N, rows, final)."""
     values = _resize_width(values, padded)[..., :image]
     return _resize_width(values, final)
 
@@ -376,7 +319,7 @@ def _resize_width(values: Tensor, width: int) -> Tensor:
         return values
     if values.device.type == "cpu":
         return F.interpolate(values, size=width, mode="linear", align_corners=False)
-    # On a GPU the linear kernel has one thread a column; the bilinear one has one a pixel.
+    # On a GPU the linear kernel has one thread per column, the bilinear kernel one per pixel.
     planes = values.reshape(1, 1, -1, values.shape[-1])
     size = (planes.shape[2], width)
     planes = F.interpolate(planes, size=size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Choosing, among the features that a backbone gives, those that a part reads."""
+"""Select the backbone features that a head or pixel decoder reads."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from hiera_seg.errors import ConfigError
 def pick_features(
     input_shape: dict[str, ShapeSpec], names: Sequence[str], key: str
 ) -> dict[str, ShapeSpec]:
-    """The shapes of the named features, finest first.
+    """Return the shapes of the named features, finest first.
 
     Args:
-        input_shape: what the backbone gives, by feature name.
-        names: the features wanted.
+        input_shape: shapes of the backbone's features by name.
+        names: the features to select.
         key: the config key that holds ``names``, for the error.
 
     Raises:
-        ConfigError: no name, or a feature that the backbone does not give.
+        ConfigError: no name, or a feature that the backbone does not have.
     """
     missing = [name for name in names if name not in input_shape]
     if missing or not names:

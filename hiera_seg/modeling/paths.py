@@ -1,4 +1,4 @@
-"""Which node a pixel is labelled with at each level, from the scores of nodes and leaves."""
+"""Choose the node of each pixel at each level from the scores of nodes and leaves."""
 
 import torch
 from torch import Tensor
@@ -9,18 +9,21 @@ from hiera_seg.layers.tree_index import TreeIndex
 
 
 def best_channel(scores: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Maximum over channels and the first channel that has it: (C, H, W) -> (H, W), (H, W) int64.
+    """Return the maximum over channels and the first channel that reaches it.
 
-    Where a score is NaN, so is the maximum, and all channels tie: the first one is taken.
-    `Tensor.argmax` across channels takes ten times as long on a CPU.
+    Where a score is NaN, the maximum is NaN and the first channel is returned. `Tensor.argmax`
+    across channels takes ten times as long on a CPU.
 
     Args:
         scores: (C, H, W) float.
-        allowed: bool (C, H, W), the channels to choose from, at least one everywhere; None: all.
+        allowed: bool (C, H, W), the channels to choose from, at least one per pixel; None: all.
+
+    Returns:
+        (H, W) in the dtype of the scores, and (H, W) int64.
     """
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -torch.inf)
-    # Every runtime of an exported file carries NaN through a sum, not every one through a maximum.
+    # All runtimes of exported files propagate NaN through a sum, but some not through a maximum.
     best, total = scores.amax(0), scores.sum(0)
     best = torch.where(total.isnan(), total, best)
     hit = (scores < best).logical_not_()
@@ -33,7 +36,7 @@ def best_channel(scores: Tensor, allowed: Tensor | None = None) -> tuple[Tensor,
 
 
 def path_labels(ranking: Tensor, hierarchy: Hierarchy) -> list[Tensor]:
-    """Labels per level of the best leaf's path.
+    """Return the path of the best leaf as one label map per level.
 
     Args:
         ranking: (L, H, W) values that order the leaves.
@@ -48,70 +51,68 @@ def path_labels(ranking: Tensor, hierarchy: Hierarchy) -> list[Tensor]:
 
 
 def direct_labels(scores: NodeScores, hierarchy: Hierarchy) -> list[Tensor]:
-    """Labels per level, each the best of the nodes at the level by itself; as `path_labels`."""
+    """Return the best node of each level by its own score, in the form of `path_labels`."""
     tables = TreeIndex.of(hierarchy, scores.at_level(0).device).levels
     return [
         table.ids[best_channel(scores.at_level(level)[0])[1]] for level, table in enumerate(tables)
     ]
 
 
-def greedy_walk(scores: NodeScores, hierarchy: Hierarchy) -> tuple[list[Tensor], list[Tensor]]:
-    """Walk down from the best top-level node to the best child, and again, to a leaf.
+def greedy_path(scores: NodeScores, hierarchy: Hierarchy) -> tuple[list[Tensor], list[Tensor]]:
+    """Follow the greedy path: from the best top-level node to its best child, down to a leaf.
 
     Args:
         scores: of one image.
         hierarchy: the tree.
 
     Returns:
-        ``(steps, limits)``: for each level, coarse to fine, (H, W) int64, the node of the walk;
-        and for each level but the coarsest (H, W) float, the lowest score on the way there: the
-        largest threshold with which the walk gets there; -inf behind a score that is NaN.
+        ``(path, limits)``: for each level, coarse to fine, (H, W) int64, the node of the path; and
+        for each level but the coarsest, (H, W) float, the lowest score of the path below the top,
+        which is the largest minimum confidence that reaches the level (-inf from a NaN score on).
     """
-    steps: list[Tensor] = []
+    path: list[Tensor] = []
     limits: list[Tensor] = []
     for level, table in enumerate(TreeIndex.of(hierarchy, scores.at_level(0).device).levels):
         candidates = scores.at_level(level)[0]
         if level == 0:
-            steps.append(table.ids[best_channel(candidates)[1]])
+            path.append(table.ids[best_channel(candidates)[1]])
             continue
-        # Only children of the node the walk stands at may win. A leaf stands for itself, as its
-        # own only child.
-        below = table.above[:, None, None] == steps[-1]
+        # Only children of the path's last node may win; a leaf counts as its own only child.
+        below = table.above[:, None, None] == path[-1]
         best, index = best_channel(candidates, below)
         best = torch.where(best.isnan(), -torch.inf, best)
-        steps.append(table.ids[index])
+        path.append(table.ids[index])
         limits.append(torch.minimum(best, limits[-1]) if limits else best)
-    return steps, limits
+    return path, limits
 
 
-def stop_walk(steps: list[Tensor], limits: list[Tensor], threshold: float) -> list[Tensor]:
-    """Labels per level of a walk that goes no further than its scores are at least `threshold`.
+def cut_path(path: list[Tensor], limits: list[Tensor], min_confidence: float) -> list[Tensor]:
+    """Return the labels per level of a greedy path that stops below a minimum confidence.
 
     Args:
-        steps, limits: of `greedy_walk`.
-        threshold: the least score.
+        path, limits: as returned by `greedy_path`.
+        min_confidence: the lowest score that continues the path.
 
     Returns:
-        As `path_labels`; an inner node stands at the level where the walk stopped there, and at
-        every finer one.
+        As `path_labels`; the inner node at which a path stops is the label of all finer levels.
     """
-    labels = steps[:1]
-    for step, limit in zip(steps[1:], limits, strict=True):
-        labels.append(torch.where(limit >= threshold, step, labels[-1]))
+    labels = path[:1]
+    for node, limit in zip(path[1:], limits, strict=True):
+        labels.append(torch.where(limit >= min_confidence, node, labels[-1]))
     return labels
 
 
 def label_scores(labels: list[Tensor], scores: NodeScores, hierarchy: Hierarchy) -> list[Tensor]:
-    """The score of each label at its level.
+    """Return the score of each label at its level.
 
     Args:
-        labels: for each level, coarse to fine, (H, W) int64 node ids; the label may be an inner
-            node of a coarser level, as where a walk stopped.
+        labels: for each level, coarse to fine, (H, W) int64 node ids; a label may be an inner node
+            of a coarser level, at which `cut_path` stopped.
         scores: of the same pixels.
         hierarchy: the tree.
 
     Returns:
-        For each level (H, W) float. A label of a coarser level keeps the score it has there.
+        For each level (H, W) float. A label of a coarser level keeps its score from there.
     """
     result: list[Tensor] = []
     for level, (nodes, table) in enumerate(

@@ -1,4 +1,4 @@
-"""Mask2Former's transformer decoder: queries that attend to what their own masks cover."""
+"""Implement Mask2Former's transformer decoder, whose queries attend within their own masks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from hiera_seg.layers import sine_positions
 
 
 class QueryPrediction(NamedTuple):
-    """What one layer says for each query.
+    """The predictions of one layer for each query.
 
     Attributes:
         class_logits: (B, Q, K).
@@ -54,9 +54,9 @@ class Attention(nn.Module):
         Args:
             x: (B, Q, dim), the queries.
             query_positions: (Q, dim), added to them.
-            memory: (B, S, dim), what they read.
-            memory_positions: (S, dim), added to what they compare with, not to what they read.
-            allowed: bool (B, 1, Q, S), where each may look; None: everywhere.
+            memory: (B, S, dim), keys and values.
+            memory_positions: (S, dim), added to the keys, not to the values.
+            allowed: bool (B, 1, Q, S), where each query may attend; None: everywhere.
 
         Returns:
             (B, Q, dim).
@@ -103,10 +103,10 @@ class DecoderLayer(nn.Module):
 
 
 class MaskedAttentionDecoder(nn.Module):
-    """Learned queries read multi-scale maps, each where its mask of the layer before is on.
+    """Learned queries attend to multi-scale maps within the masks that the previous layer predicts.
 
-    Every query ends as class logits and a mask: the product of its mask embedding with the mask
-    features of every pixel (Cheng et al., Mask2Former, CVPR 2022).
+    Each query predicts class logits and a mask, the product of its mask embedding and the mask
+    features of each pixel (Cheng et al., Mask2Former, CVPR 2022).
     """
 
     def __init__(
@@ -123,17 +123,17 @@ class MaskedAttentionDecoder(nn.Module):
     ):
         """
         Args:
-            in_channels: of each multi-scale map; the layers read the maps in turn.
-            mask_channels: of the mask features.
-            num_classes: class logits of a query.
-            num_queries: how many there are.
-            hidden_dim: their channels, a multiple of 4 and of ``num_heads``.
+            in_channels: channels of each multi-scale map; the layers attend to the maps in turn.
+            mask_channels: channels of the mask features.
+            num_classes: number of class logits per query.
+            num_queries: number of queries.
+            hidden_dim: channels of queries, a multiple of 4 and of ``num_heads``.
             num_heads: of all attentions.
             dim_feedforward: channels inside the feed-forward networks.
             num_layers: 1 or more.
         """
         super().__init__()
-        read = in_channels[:num_layers]  # a projection that nothing reads would stop DDP
+        read = in_channels[:num_layers]  # DDP fails on unused projections
         self.input_projections = nn.ModuleList(
             nn.Identity() if channels == hidden_dim else nn.Conv2d(channels, hidden_dim, 1)
             for channels in read
@@ -159,12 +159,12 @@ class MaskedAttentionDecoder(nn.Module):
     ) -> list[QueryPrediction]:
         """
         Args:
-            multi_scale: maps (B, C, h, w), one for each of ``in_channels``.
+            multi_scale: maps (B, C, h, w), one per element of ``in_channels``.
             mask_features: (B, mask_channels, H, W).
             all_layers: predict after each layer, and before the first.
 
         Returns:
-            The predictions asked for; the last layer's is the last.
+            The predictions; that of the last layer is the last.
         """
         batch = mask_features.shape[0]
         query_positions = self.query_positions.weight
@@ -174,10 +174,12 @@ class MaskedAttentionDecoder(nn.Module):
         for level, (x, size) in enumerate(zip(multi_scale, sizes, strict=True)):
             x = self.input_projections[level](x).flatten(2).transpose(1, 2)
             memories.append(x + self.level_embedding.weight[level])
-            dtype = query_positions.dtype  # not that of x, in which autocast rounds positions
+            dtype = (
+                query_positions.dtype
+            )  # that of x is low under autocast and would round positions
             positions.append(sine_positions(*size, x.shape[-1], device=x.device).to(dtype))
-            # Resizing and the product with a mask embedding commute: masks at the size of a level
-            # come from mask features of that size
+            # Resizing commutes with the product with a mask embedding, so masks at the size of a
+            # level are computed from mask features of that size
             small_mask_features.append(
                 F.interpolate(
                     mask_features.detach(), size=size, mode="bilinear", align_corners=False
@@ -203,10 +205,10 @@ class MaskedAttentionDecoder(nn.Module):
         )
 
     def _allowed(self, x: Tensor, mask_features: Tensor) -> Tensor:
-        """bool (B, 1, Q, S): where the mask of a query is on; everywhere if it is on nowhere.
+        """Return bool (B, 1, Q, S): where a query's mask is on, or everywhere if it is empty.
 
-        Without no_grad, though nothing flows back: older versions of torch (before the end of 2025)
-        keep the copies in half precision that autocast makes there, and the weights of
+        No gradient flows back, but no_grad is not used: older versions of torch (before the end of
+        2025) keep the half-precision copies that autocast makes under it, so that the weights of
         ``mask_embedding`` would get no gradient from `_predict` either (pytorch issue 65766).
         """
         embedding = self.mask_embedding(self.norm(x))

@@ -1,7 +1,7 @@
-"""The numbers of an html report as plain data: tree, levels, confusion, curves.
+"""Collect the numbers of an html report as plain data: tree, levels, confusion, curves.
 
-What the page's scripts read. Node ids are those of the tree; a level's classes are numbered in the
-order of a walk through the tree, so that relatives are neighbours in tables and matrices.
+The scripts of the page read these data. Node ids are those of the tree. The classes of a level are
+in depth-first order, so that related classes are adjacent in tables and matrices.
 """
 
 import json
@@ -16,15 +16,14 @@ import numpy as np
 from hiera_seg.hierarchy import Hierarchy, tree_colors
 from hiera_seg.metrics import level_scores
 
-# How two classes of a level are related; the page's scripts have the same order.
+# How two classes of a level are related; the scripts of the page use the same order.
 RIGHT, SIBLING, COUSIN, STRANGER, ABOVE = range(5)
-# Beyond these the file would grow without telling more: the smallest are left out.
-MAX_CELLS = 20_000
-MAX_POINTS = 1_000
+MAX_CELLS = 20_000  # the largest confusions of a level
+MAX_POINTS = 1_000  # of a curve
 
 
 def tree_data(hierarchy: Hierarchy) -> dict[str, Any]:
-    """The tree: names, parents, colours, and which node stands for each one at each level."""
+    """Return names, parents and colors of a tree, and the node of each one at each level."""
     own = np.arange(hierarchy.num_nodes)
     standing = [np.where(row < 0, own, row).tolist() for row in hierarchy.level_ancestor]
     colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in tree_colors(hierarchy).tolist()]
@@ -42,7 +41,7 @@ def tree_data(hierarchy: Hierarchy) -> dict[str, Any]:
 
 
 def walk_order(hierarchy: Hierarchy) -> np.ndarray:
-    """int64 (N,): each node's place in a walk through the tree, parents before their children."""
+    """Return the position of each node, int64 (N,), in a depth-first traversal."""
     place = np.empty(hierarchy.num_nodes, np.int64)
     stack = list(hierarchy.children(-1)[::-1])
     count = 0
@@ -55,15 +54,15 @@ def walk_order(hierarchy: Hierarchy) -> np.ndarray:
 
 
 def relations(hierarchy: Hierarchy, nodes: np.ndarray) -> np.ndarray:
-    """How nodes of one level are related.
+    """Classify how the nodes of one level are related.
 
     Args:
         hierarchy: the tree.
-        nodes: int (K,), node ids standing at a level.
+        nodes: int (K,), the node ids of a level.
 
     Returns:
-        uint8 (K, K): ``RIGHT`` on the diagonal; ``SIBLING`` where two have one parent, ``COUSIN``
-        where they have another ancestor in common, ``STRANGER`` where they have none.
+        uint8 (K, K): ``RIGHT`` on the diagonal, ``SIBLING`` for nodes of the same parent,
+        ``COUSIN`` for nodes with another common ancestor, else ``STRANGER``.
     """
     top = np.asarray(hierarchy.level_ancestor[0])[nodes]
     parent = hierarchy.parent[nodes]
@@ -74,20 +73,20 @@ def relations(hierarchy: Hierarchy, nodes: np.ndarray) -> np.ndarray:
 
 
 def level_data(matrix: np.ndarray, hierarchy: Hierarchy, level: int) -> dict[str, Any]:
-    """Scores of a level's classes, and what they are taken for.
+    """Compute the scores and confusions of the classes of a level.
 
     Args:
         matrix: int64 (K + 1, K), pixels by [predicted, true class] in the order of
-            ``level_nodes(level)``, as the evaluator's ``confusion_<level>.npz`` has it.
+            ``level_nodes(level)``, as in the evaluator's ``confusion_<level>.npz``.
         hierarchy: the tree.
         level: index of the level.
 
     Returns:
-        Lists over the K classes in the order of a walk through the tree: ``nodes``, ``iou``,
-        ``acc``, ``share`` (fractions or None), ``pixels`` (true ones), ``kinds`` (K lists of the
-        pixels that are right, taken for a sibling, cousin or stranger, or left above the level);
-        and ``cells``, ``[true, predicted, pixels]`` of the confusions by index into ``nodes``, the
-        largest first, with ``cells_left_out``.
+        Lists over the K classes in depth-first order: ``nodes``, ``iou``, ``acc``, ``share``
+        (fractions or None), ``pixels`` (true ones), ``predicted``, ``kinds`` (K lists of the pixels
+        that are right, predicted as a sibling, cousin or stranger, or above the level); and
+        ``cells``, the largest confusions as ``[true, predicted, pixels]`` by index into ``nodes``,
+        with the number of omitted ones as ``cells_left_out``.
     """
     nodes = np.asarray(hierarchy.level_nodes(level))
     order = np.argsort(walk_order(hierarchy)[nodes], kind="stable")
@@ -118,20 +117,19 @@ def level_data(matrix: np.ndarray, hierarchy: Hierarchy, level: int) -> dict[str
 def curve_data(
     lines: Sequence[str], levels: Sequence[str], max_iter: int | None = None
 ) -> dict[str, list[dict]]:
-    """Losses and mIoU of a run, from the lines of Detectron2's metrics.json.
+    """Read the losses and mIoU of a run from the lines of Detectron2's metrics.json.
 
-    Lines that can not be read, such as the last one of a run that was killed, are passed over;
-    where a run was resumed, or another one began in the folder, what was written of its iterations
-    and of later ones no longer counts.
+    Lines that cannot be parsed, such as the last one of a killed run, are skipped. If a run was
+    resumed, or another run started in the same folder, its lines replace older ones of the same
+    and later iterations.
 
     Args:
         lines: each a json object with "iteration".
         levels: names of the tree's levels.
-        max_iter: of the run. The evaluation at its end is written under the number of the
-            iteration that would come next; it is one of this many.
+        max_iter: of the run. Detectron2 logs the last evaluation one iteration later.
 
     Returns:
-        "losses" and "miou": lists of ``{"name", "x", "y"}``, x iterations counted from 1.
+        "losses" and "miou": lists of ``{"name", "x", "y"}``, where x is the iteration from 1 on.
     """
     series: dict[str, dict[int, float]] = defaultdict(dict)
     last: dict[str, int] = {}
@@ -141,7 +139,7 @@ def curve_data(
             iteration = int(point.pop("iteration")) + 1
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
-        # Lines of one run may be out of order, each number of it alone is not
+        # Iterations of one metric increase; only those of different metrics may be out of order
         if any(last.get(key, 0) >= iteration for key in point):
             for key in series:
                 series[key] = {i: value for i, value in series[key].items() if i < iteration}
@@ -152,11 +150,11 @@ def curve_data(
                 series[key][iteration] = float(value)
     if max_iter is not None:
         series = {key: {min(i, max_iter): x for i, x in series[key].items()} for key in series}
-    wanted = [f"mIoU_{level}" for level in levels]
+    order = [f"mIoU_{level}" for level in levels]
     losses = [key for key in series if re.search(r"(^|_)loss(_|$)", key.rpartition("/")[2])]
-    miou = [key for key in series if key.rpartition("/")[2] in wanted]
+    miou = [key for key in series if key.rpartition("/")[2] in order]
     losses.sort(key=lambda key: (key != "total_loss", key))
-    miou.sort(key=lambda key: (key.rpartition("/")[0], wanted.index(key.rpartition("/")[2])))
+    miou.sort(key=lambda key: (key.rpartition("/")[0], order.index(key.rpartition("/")[2])))
     sources = {key.rpartition("/")[0] for key in miou}
     names = {key: key if len(sources) > 1 else key.rpartition("/")[2] for key in miou}
     return {
@@ -168,12 +166,12 @@ def curve_data(
 def _curve(name: str, points: Mapping[int, float]) -> dict[str, Any]:
     x = sorted(points)
     step = -(-len(x) // MAX_POINTS)
-    x = x[(len(x) - 1) % step :: step] if x else x  # with the last one
+    x = x[(len(x) - 1) % step :: step] if x else x  # includes the last point
     return {"name": name, "x": x, "y": [float(f"{points[i]:.5g}") for i in x]}
 
 
 def finite(value: Any) -> Any:
-    """Plain data without NaN and infinity, which json has not: they become None."""
+    """Replace NaN and infinity, which json does not have, by None."""
     if isinstance(value, Mapping):
         return {str(key): finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,20 +1,19 @@
-"""Images of an html report: small, yet each pixel knows its path and its scores."""
+"""Encode the images of an html report, with the labels and scores of every pixel."""
 
 import base64
 import io
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from hiera_seg.hierarchy import Hierarchy
 
-MAX_SIDE = 640  # pixels of an image in the report
-MAX_SCORES = 300_000  # bytes of an image's scores; they are thinned out to fit
+MAX_SIDE = 640  # pixels of the longer side of an image in the report
+MAX_SCORES = 300_000  # bytes of an image's scores, which are subsampled to fit
 NO_SCORE = 255
-_STEPS = 250  # of a score
+_STEPS = 250  # quantization steps of a score
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,13 @@ class ReportImage:
     """One image of a report.
 
     Attributes:
-        name: to show.
+        name: shown above the image.
         image: (H, W, 3) uint8, RGB.
-        labels: (H, W) integers, the predicted node of each pixel: a leaf, or an inner node where
-            the prediction stops early.
-        truth: (H, W) integers, the true node; other values are void. None: not known.
-        scores: float (num_levels, H, W), the score of the predicted path's node at each level,
-            NaN where there is none. None: not known.
+        labels: (H, W) integers, the predicted node of each pixel: a leaf, or an inner node if the
+            prediction stops early.
+        truth: (H, W) integers, the true node; other values are void. None if unknown.
+        scores: float (num_levels, H, W), the score of the predicted node at each level, NaN if
+            there is none. None if unknown.
     """
 
     name: str
@@ -39,49 +38,47 @@ class ReportImage:
 
 
 def image_data(sample: ReportImage, hierarchy: Hierarchy, max_side: int = MAX_SIDE) -> dict:
-    """An image for the page: JPEG, label maps in runs, scores in steps of a 250th.
+    """Encode an image as JPEG, its label maps as runs, its scores in 250 steps.
 
     Args:
-        sample: at its own size.
+        sample: in its original size.
         hierarchy: the tree of its labels.
-        max_side: length of the longer side in the report; larger images are reduced, labels and
-            scores by taking the nearest pixel.
+        max_side: maximum length of the longer side, in pixels. Larger images are averaged, their
+            labels and scores subsampled.
 
     Returns:
-        ``name``, ``width``, ``height``, ``jpeg``, ``labels``, ``truth`` and ``scores``, the last
-        two None where they are not known. Bytes are in base64.
+        ``name``, ``width``, ``height``, ``jpeg``, ``labels``, ``truth`` and ``scores``; the last
+        two are None if unknown. Bytes are in base64.
     """
     height, width = sample.labels.shape
     factor = min(1.0, max_side / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    image = np.ascontiguousarray(sample.image)
-    if size != (width, height):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    # the middle of the pixels that one pixel of the report stands for
+    image = Image.fromarray(np.ascontiguousarray(sample.image))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BOX)
+    # The center of the pixels that one pixel of the report covers
     rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int)
     columns = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int)
-    nearest = np.ix_(rows, columns)
-    scores = None
-    if sample.scores is not None:
-        scores = _scores_data(sample.scores[:, rows][:, :, columns])
+    labels, truth, scores = (
+        None if values is None else values[..., rows[:, None], columns]
+        for values in (sample.labels, sample.truth, sample.scores)
+    )
     return {
         "name": sample.name,
         "width": size[0],
         "height": size[1],
         "jpeg": _jpeg(image),
-        "labels": encode_runs(sample.labels[nearest], hierarchy.num_nodes),
-        "truth": None
-        if sample.truth is None
-        else encode_runs(sample.truth[nearest], hierarchy.num_nodes),
-        "scores": scores,
+        "labels": encode_runs(labels, hierarchy.num_nodes),
+        "truth": None if truth is None else encode_runs(truth, hierarchy.num_nodes),
+        "scores": None if scores is None else _scores_data(scores),
     }
 
 
 def encode_runs(labels: np.ndarray, num_nodes: int) -> str:
-    """A label map row by row as runs of (value, length), both as LEB128 numbers, in base64.
+    """Encode a label map, row by row, as runs of (value, length) in LEB128 and base64.
 
     Args:
-        labels: (H, W) integers; node v is written as v + 1, any value outside [0, N) as 0.
+        labels: (H, W) integers. Node v is encoded as v + 1, any value outside [0, N) as 0.
         num_nodes: N.
     """
     flat = labels.astype(np.int64).ravel()
@@ -92,7 +89,7 @@ def encode_runs(labels: np.ndarray, num_nodes: int) -> str:
 
 
 def _leb128(numbers: np.ndarray) -> bytes:
-    """Numbers of 7 bits a byte, the lowest first; the highest bit says that more follow."""
+    """Encode numbers with 7 bits per byte, lowest first; the highest bit is set if more follow."""
     parts = numbers[:, None] >> np.arange(0, 35, 7)
     more = np.concatenate([parts[:, 1:] > 0, np.zeros((len(parts), 1), bool)], axis=1)
     used = np.concatenate([np.ones((len(parts), 1), bool), more[:, :-1]], axis=1)
@@ -100,22 +97,22 @@ def _leb128(numbers: np.ndarray) -> bytes:
 
 
 def _scores_data(scores: np.ndarray) -> dict[str, Any]:
-    """Scores at every stride-th pixel of every stride-th row, levels one after the other."""
+    """Quantize the scores of every stride-th pixel of every stride-th row, level by level."""
     levels, height, width = scores.shape
     stride = 1
     while levels * -(-height // stride) * -(-width // stride) > MAX_SCORES:
         stride += 1
     scores = scores[:, ::stride, ::stride].astype(np.float64)
     known = np.isfinite(scores)
-    largest = max(1.0, float(scores[known].max(initial=0.0)))  # queries may score more than 1
+    largest = max(1.0, float(scores[known].max(initial=0.0)))  # scores of queries may exceed 1
     steps = np.clip(np.round(np.where(known, scores, 0) / largest * _STEPS), 0, _STEPS)
     values = np.where(known, steps, NO_SCORE).astype(np.uint8)
     return {"stride": stride, "unit": largest / _STEPS, "bytes": _base64(values.tobytes())}
 
 
-def _jpeg(image: np.ndarray) -> str:
+def _jpeg(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=85)
+    image.save(buffer, "JPEG", quality=85)
     return _base64(buffer.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""A report of an evaluation as one html file that needs no network."""
+"""Write the report of an evaluation as one html file that needs no network."""
 
 import html
 import json
@@ -18,8 +18,7 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.report.data import curve_data, finite, level_data, tree_data
 from hiera_seg.report.images import ReportImage, image_data
 
-# Larger files are slow to open: images are reduced until they fit into what plotly.js leaves.
-MAX_IMAGE_BYTES = 9_000_000
+MAX_IMAGE_BYTES = 9_000_000  # so that the file opens fast; plotly.js has 5 MB
 _SCRIPTS = ("base.js", "tables.js", "tree.js", "confusion.js", "curves.js", "images.js")
 
 
@@ -36,26 +35,26 @@ def write_report(
     calibration: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write a report.
+    """Write the html file of a report.
 
     Args:
         path: of the html file; its folder is made.
-        hierarchy: the tree that was scored.
-        summary: what ``hiera_metrics.json`` holds: "dataset", "images", "metrics".
-        matrices: a level each, int64 (K + 1, K), the ``matrix`` of ``confusion_<level>.npz``.
-        images: to look at.
+        hierarchy: the tree of the evaluation.
+        summary: content of ``hiera_metrics.json``: "dataset", "images", "metrics".
+        matrices: int64 (K + 1, K) per level, the ``matrix`` of ``confusion_<level>.npz``.
+        images: images to show.
         metrics_lines: lines of Detectron2's ``metrics.json``, for the curves.
         max_iter: iterations of the run.
-        safe_depth: what ``safe_depth.json`` holds.
-        calibration: what ``calibration.json`` holds.
+        safe_depth: content of ``safe_depth.json``.
+        calibration: content of ``calibration.json``.
         notes: sentences to show at the top, such as why there are no images.
 
     Returns:
         The path.
 
     Raises:
-        ConfigError: plotly is not installed, or the file can not be written.
-        ValueError: a matrix that does not fit the tree.
+        ConfigError: plotly is not installed, or the file cannot be written.
+        ValueError: a matrix does not fit the tree.
     """
     if len(matrices) != hierarchy.num_levels:
         raise ValueError(
@@ -88,28 +87,28 @@ def write_report(
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, page)
     except OSError as error:
-        raise ConfigError(f"report {path} can not be written: {error.strerror}") from error
+        raise ConfigError(f"report {path} cannot be written: {error.strerror}") from error
     return path
 
 
 def require_plotly() -> str:
-    """The source of plotly.js, from the Python package.
+    """Return the source of plotly.js from the Python package plotly.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: plotly is not installed.
     """
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise ConfigError(
-            "a report needs plotly, which is not installed: pip install plotly (the extra "
-            '"report" of hiera_seg)'
+            "plotly is not installed, which reports need; run pip install plotly, or install the "
+            'extra "report" of hiera_seg'
         ) from error
     return get_plotlyjs()
 
 
 def _images_that_fit(images: Sequence[ReportImage], hierarchy: Hierarchy) -> list[dict]:
-    """Images at the largest size at which all of them together fit."""
+    """Encode the images at the largest size at which all of them together fit."""
     for side in (640, 480, 360, 240, 160):
         encoded = [image_data(image, hierarchy, side) for image in images]
         if sum(_size(image) for image in encoded) <= MAX_IMAGE_BYTES:
@@ -123,7 +122,7 @@ def _size(image: dict) -> int:
 
 
 def _page(data: dict[str, Any]) -> str:
-    # "<" never appears in the data, so nothing in it can end the script element.
+    # Without "<" nothing in the data can close the script element
     payload = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
     parts = {
         "title": html.escape(f"{data['dataset']} · {data['tree']['name']}"),
@@ -132,7 +131,7 @@ def _page(data: dict[str, Any]) -> str:
         "plotly": require_plotly(),
         "scripts": "\n".join(f"<script>\n{_asset(name)}</script>" for name in _SCRIPTS),
     }
-    # One pass: what is put in is not looked at again.
+    # A single pass, so that inserted text is not expanded again
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("report.html"))
 
 

@@ -1,4 +1,4 @@
-"""A tree drawn as a legend: swatch, name, and lines from parents to children."""
+"""Draw a tree as a legend: swatches, names, and lines from parents to children."""
 
 from collections.abc import Iterable
 
@@ -27,12 +27,11 @@ def legend(
 
     Args:
         hierarchy: the tree.
-        present: node ids to show in full; these and the nodes above them stand out, the others
-            are pale. None: all of them.
-        colors: (N, 3) uint8 RGB, one a node; default ``tree_colors(hierarchy)``.
-        columns: over how many columns to spread the rows. A column that begins inside a group
-            repeats the nodes above its first row.
-        ids: whether to write node ids beside the names.
+        present: node ids to highlight with their ancestors; others are pale. None: all nodes.
+        colors: (N, 3) uint8 RGB, one per node; default: ``tree_colors(hierarchy)``.
+        columns: number of columns. A column that starts inside a group repeats the ancestors of
+            its first row.
+        ids: whether to write the node ids behind the names.
         size: height of the text in pixels.
 
     Returns:
@@ -55,20 +54,21 @@ def legend(
 def columns_that_fit(
     hierarchy: Hierarchy, height: int, width: int, *, ids: bool = False, size: int = 14
 ) -> int:
-    """The fewest columns of a legend no taller than `height`, or as many as fit into `width`."""
-    # More columns than this are no lower: a path from the top to a leaf has to fit into each.
-    for columns in range(1, -(-hierarchy.num_nodes // hierarchy.num_levels)):
+    """Return the fewest columns of a legend up to `height`, or as many as fit into `width`."""
+    # More columns are not lower, because each must have room for a path from the top to a leaf
+    most = -(-hierarchy.num_nodes // hierarchy.num_levels)
+    for columns in range(1, most):
         if _layout(hierarchy, columns, ids, size)[2][0] <= height:
             return columns
         if _layout(hierarchy, columns + 1, ids, size)[2][1] > width:
             return columns
-    return max(1, -(-hierarchy.num_nodes // hierarchy.num_levels))
+    return max(1, most)
 
 
 def _layout(
     hierarchy: Hierarchy, columns: int, ids: bool, size: int
 ) -> tuple[list[list[int]], list[int], tuple[int, int]]:
-    """The nodes and the width of each column, and height and width of the whole."""
+    """Return the nodes and width of each column, and the height and width of the legend."""
     blocks = _columns(hierarchy, max(1, columns))
     widths = [
         max(
@@ -84,13 +84,13 @@ def _layout(
 
 
 def _columns(hierarchy: Hierarchy, columns: int) -> list[list[int]]:
-    """Nodes in the order of a walk through the tree, cut into at most so many columns."""
+    """Split the nodes, in depth-first order, into at most `columns` columns."""
     order: list[int] = []
     stack = list(hierarchy.children(-1)[::-1])
     while stack:
         order.append(stack.pop())
         stack.extend(hierarchy.children(order[-1])[::-1])
-    # A path from the top to a leaf has to fit into a column.
+    # Each column must have room for a path from the top to a leaf
     rows = max(-(-len(order) // columns), hierarchy.num_levels)
     while len(blocks := _fill(hierarchy, order, rows)) > columns:
         rows += 1
@@ -100,7 +100,7 @@ def _columns(hierarchy: Hierarchy, columns: int) -> list[list[int]]:
 def _fill(hierarchy: Hierarchy, order: list[int], rows: int) -> list[list[int]]:
     blocks: list[list[int]] = [[]]
     for index, node in enumerate(order):
-        # An inner node as the last row of a column would stand apart from its children.
+        # An inner node must not be the last row of a column, apart from its children
         inner = index
         while hierarchy.children(order[inner]):
             inner += 1

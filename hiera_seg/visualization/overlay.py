@@ -1,4 +1,4 @@
-"""Label maps drawn over their image."""
+"""Draw label maps over their image."""
 
 import cv2
 import numpy as np
@@ -22,18 +22,18 @@ def overlay_labels(
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        labels: (H, W) integer node ids; every other value is void and stays transparent.
+        labels: (H, W) integer node ids; any other value is void and transparent.
         hierarchy: the tree of the ids.
-        colors: (N, 3) uint8 RGB, one a node; default ``tree_colors(hierarchy)``.
-        alpha: opacity of the colours, 0..1.
-        boundaries: whether to draw a thin line where two labels meet.
-        names: whether to write the node's name into every region that has room for it.
+        colors: (N, 3) uint8 RGB, one per node; default: ``tree_colors(hierarchy)``.
+        alpha: opacity of the colors, 0..1.
+        boundaries: whether to draw a thin line between different labels.
+        names: whether to write the name of the node into every region that is large enough.
 
     Returns:
         (H, W, 3) uint8, RGB; a new array.
 
     Raises:
-        ValueError: sizes, types or an opacity that do not fit.
+        ValueError: a wrong shape or dtype, or an `alpha` outside 0..1.
     """
     _check(image, labels, alpha)
     labels = labels.astype(np.int64)  # unsigned types have no -1
@@ -45,7 +45,7 @@ def overlay_labels(
         )
     valid = (labels >= 0) & (labels < hierarchy.num_nodes)
     ids = np.where(valid, labels, 0)
-    # Void takes the image's own colour on both sides of the blend.
+    # Blending the image with itself keeps void transparent
     painted = np.where(valid[..., None], colors[ids], image).astype(np.uint8)
     result = cv2.addWeighted(np.ascontiguousarray(image), 1 - alpha, painted, alpha, 0)
     if boundaries:
@@ -59,15 +59,16 @@ def overlay_labels(
 def overlay_mistakes(
     image: np.ndarray, labels: np.ndarray, truth: np.ndarray, hierarchy: Hierarchy
 ) -> np.ndarray:
-    """Draw how far up the tree each pixel's label goes wrong.
+    """Color the wrong pixels by how far in the tree their label is from the true one.
 
-    The image in grey; yellow where the label has all ancestors of the true one, as a sibling has,
-    red where it has none of them, in between by their share; right and void pixels without colour.
+    The color is yellow if the label shares all ancestors with the true one, as a sibling does, red
+    if it shares none, and in between by the share of common ancestors. Correct and void pixels are
+    gray.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: (H, W) integer node ids.
-        truth: (H, W) integer node ids; every other value is void.
+        truth: (H, W) integer node ids; any other value is void.
         hierarchy: the tree of the ids.
 
     Returns:
@@ -75,7 +76,7 @@ def overlay_mistakes(
     """
     num_nodes = hierarchy.num_nodes
     known = (truth >= 0) & (truth < num_nodes) & (labels >= 0) & (labels < num_nodes)
-    # An inner node as truth says nothing about what lies below it: no mistake there.
+    # Descendants of the true node are not wrong: an inner node as truth is a coarse label
     label, true = np.where(known, labels, 0), np.where(known, truth, 0)
     wrong = known & ~hierarchy.ancestor_matrix[label, true]
     depth = hierarchy.depth
@@ -89,21 +90,26 @@ def overlay_mistakes(
 
 
 def cut_at_level(labels: np.ndarray, hierarchy: Hierarchy, level: int, void: int) -> np.ndarray:
-    """Replace node ids by the nodes that stand for them at a level.
+    """Replace node ids by their ancestors at a level.
 
     Args:
-        labels: (H, W) integer node ids; every other value is void.
+        labels: (H, W) integer node ids; any other value is void.
         hierarchy: the tree of the ids.
         level: index of the level.
-        void: the value for void in the result.
+        void: the value of void in the result.
 
     Returns:
-        (H, W) int64. An inner node above the level stands for itself, as at a safe depth.
+        (H, W) int64. Inner nodes above the level are kept.
     """
     table = hierarchy.level_ancestor[level]
     table = np.where(table < 0, np.arange(hierarchy.num_nodes), table)
     valid = (labels >= 0) & (labels < hierarchy.num_nodes)
     return np.where(valid, table[np.where(valid, labels, 0)], void).astype(np.int64)
+
+
+def cut_at_levels(labels: np.ndarray, hierarchy: Hierarchy) -> list[np.ndarray]:
+    """Return :func:`cut_at_level` of every level, coarse to fine, where void is -1."""
+    return [cut_at_level(labels, hierarchy, level, -1) for level in range(hierarchy.num_levels)]
 
 
 def _check(image: np.ndarray, labels: np.ndarray, alpha: float) -> None:
@@ -118,7 +124,7 @@ def _check(image: np.ndarray, labels: np.ndarray, alpha: float) -> None:
 
 
 def _boundaries(labels: np.ndarray, thickness: int) -> np.ndarray:
-    """Pixels that touch another label on their right or below, widened to the thickness."""
+    """Return the pixels whose right or lower neighbor has another label, dilated."""
     edge = np.zeros(labels.shape, np.uint8)
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edge[:-1] |= labels[:-1] != labels[1:]
@@ -128,12 +134,12 @@ def _boundaries(labels: np.ndarray, thickness: int) -> np.ndarray:
 
 
 def _write_names(image: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
-    """Write each large enough region's name at the point farthest from its rim."""
+    """Write the name of each large region at the point farthest from its boundary."""
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     size = int(np.clip(max(labels.shape) / 45, 10, 40))
     for node in np.unique(labels[labels >= 0]):
-        mask = np.pad((labels == node).astype(np.uint8), 1)  # the image's rim is a rim too
+        mask = np.pad((labels == node).astype(np.uint8), 1)  # the image border is a boundary
         count, regions, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
         text = hierarchy.node_names[node]
         width = text_width(text, size)

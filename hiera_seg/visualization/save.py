@@ -1,7 +1,7 @@
-"""The pictures of one image's prediction as files."""
+"""Draw the labels of one image and write them to files."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,25 @@ from hiera_seg.visualization.overlay import overlay_labels
 from hiera_seg.visualization.strip import draw_levels
 
 KINDS = ("overlay", "labels", "strip")
-# How the names of files end, after the stem; the first two before the name of a level.
+# Ends of file names, after the stem; the name of a level follows the first two
 OVERLAY, LABELS, STRIP = "_", "-ids-", "-levels"
-_MOST_IN_PALETTE = 255  # of the 256 colours of a PNG's palette; the last one is left for void
+_PALETTE_SIZE = 255  # of the 256 colors of a PNG palette; the last one is for void
+
+
+def file_names(stem: str, hierarchy: Hierarchy) -> Iterator[str]:
+    """Yield the names, without suffix, of all files that an image may be written to."""
+    yield f"{stem}{STRIP}"
+    for level in hierarchy.level_names:
+        yield f"{stem}{OVERLAY}{level}"
+        yield f"{stem}{LABELS}{level}"
 
 
 def save_label_map(path: str | os.PathLike, labels: np.ndarray, hierarchy: Hierarchy) -> None:
     """Write a map of node ids as a PNG whose values are the ids.
 
-    Up to 255 nodes: 8 bits with a palette, in which each id has its node's colour of
-    ``tree_colors``; readers that give indices (Pillow, this package) see ids, readers that give
-    colours (OpenCV, browsers) see the colours. More nodes: 16 bits of grey, which PNG has no
-    palette for.
+    Trees of up to 255 nodes use 8 bits and a palette of ``tree_colors``: readers that return
+    indices (Pillow, this package) get the ids, readers that return colors (OpenCV, browsers) get
+    the colors. Larger trees use 16-bit grayscale, which has no palette in PNG.
 
     Args:
         path: of the file.
@@ -32,16 +39,16 @@ def save_label_map(path: str | os.PathLike, labels: np.ndarray, hierarchy: Hiera
         hierarchy: the tree of the ids.
 
     Raises:
-        OSError: the file can not be written.
+        OSError: the file cannot be written.
     """
-    if hierarchy.num_nodes > _MOST_IN_PALETTE:
-        picture = Image.fromarray(labels.astype(np.uint16))
+    if hierarchy.num_nodes > _PALETTE_SIZE:
+        image = Image.fromarray(labels.astype(np.uint16))
     else:
-        picture = Image.fromarray(labels.astype(np.uint8))
+        image = Image.fromarray(labels.astype(np.uint8))
         palette = np.zeros((256, 3), np.uint8)
         palette[: hierarchy.num_nodes] = tree_colors(hierarchy)
-        picture.putpalette(palette.tobytes())
-    replace_file(path, lambda file: picture.save(file, "PNG"))
+        image.putpalette(palette.tobytes())
+    _save(path, image)
 
 
 def draw_kinds(
@@ -54,31 +61,30 @@ def draw_kinds(
     alpha: float = 0.55,
     kinds: Collection[str] = KINDS,
 ) -> dict[str, np.ndarray]:
-    """Draw an image's label maps.
+    """Draw the label maps of an image.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        hiera_labels: one (H, W) integer map of node ids a level, coarse to fine.
+        hiera_labels: one (H, W) integer map of node ids per level, coarse to fine.
         hierarchy: the tree of the ids.
-        truth: (H, W) integer node ids to show beside them in the strip; other values are void.
-        levels: names of the levels to draw overlays of; default all.
-        alpha: opacity of the colours, 0..1.
-        kinds: what to draw: "overlay", one a level, and "strip", all levels beside each other with
-            the tree as legend.
+        truth: (H, W) integer node ids to show in the strip; other values are void.
+        levels: names of the levels of which to draw overlays; default: all.
+        alpha: opacity of the colors, 0..1.
+        kinds: "overlay" draws one image per level, "strip" draws :func:`draw_levels`.
 
     Returns:
-        (h, w, 3) uint8 RGB pictures by the end of their file's name: ``_<level>`` and ``-levels``.
+        (h, w, 3) uint8 RGB images, by the end of their file name: ``_<level>`` and ``-levels``.
     """
-    pictures = {}
+    drawn = {}
     if "overlay" in kinds:
         for name, labels in zip(hierarchy.level_names, hiera_labels, strict=True):
             if levels is None or name in levels:
-                pictures[f"{OVERLAY}{name}"] = overlay_labels(
+                drawn[f"{OVERLAY}{name}"] = overlay_labels(
                     image, labels, hierarchy, alpha=alpha, names=True
                 )
     if "strip" in kinds:
-        pictures[STRIP] = draw_levels(image, hiera_labels, hierarchy, truth=truth, alpha=alpha)
-    return pictures
+        drawn[STRIP] = draw_levels(image, hiera_labels, hierarchy, truth=truth, alpha=alpha)
+    return drawn
 
 
 def save_levels(
@@ -93,31 +99,34 @@ def save_levels(
     alpha: float = 0.55,
     kinds: Collection[str] = KINDS,
 ) -> list[Path]:
-    """Write an image's label maps as pictures (`draw_kinds`) and as plain maps.
+    """Write what :func:`draw_kinds` draws, and plain label maps.
 
     Args:
         folder: an existing folder.
-        stem: how the files' names begin.
-        image, hiera_labels, hierarchy, truth, levels, alpha: as of `draw_kinds`.
-        kinds: also "labels": for each level ``<stem>-ids-<level>.png``, by `save_label_map`.
+        stem: start of the file names.
+        image, hiera_labels, hierarchy, truth, levels, alpha: see :func:`draw_kinds`.
+        kinds: also "labels", which writes ``<stem>-ids-<level>.png`` with :func:`save_label_map`.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
-        OSError: a file can not be written.
+        OSError: a file cannot be written.
     """
     paths = []
     drawn = draw_kinds(
         image, hiera_labels, hierarchy, truth=truth, levels=levels, alpha=alpha, kinds=kinds
     )
-    for end, picture in drawn.items():
+    for end, drawing in drawn.items():
         paths.append(Path(folder) / f"{stem}{end}.png")
-        drawing = Image.fromarray(picture)
-        replace_file(paths[-1], lambda file, drawing=drawing: drawing.save(file, "PNG"))
+        _save(paths[-1], Image.fromarray(drawing))
     if "labels" in kinds:
         for name, labels in zip(hierarchy.level_names, hiera_labels, strict=True):
             if levels is None or name in levels:
                 paths.append(Path(folder) / f"{stem}{LABELS}{name}.png")
                 save_label_map(paths[-1], labels, hierarchy)
     return paths
+
+
+def _save(path: str | os.PathLike, image: Image.Image) -> None:
+    replace_file(path, lambda file: image.save(file, "PNG"))

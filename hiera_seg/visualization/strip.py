@@ -1,4 +1,4 @@
-"""One picture of all levels: the image, one overlay a level, and the tree as legend."""
+"""Draw all levels side by side: the image, one overlay per level, and the tree as legend."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,14 @@ from PIL import Image, ImageDraw
 
 from hiera_seg.hierarchy import Hierarchy, tree_colors
 from hiera_seg.visualization.legend import INK, PAPER, columns_that_fit, legend
-from hiera_seg.visualization.overlay import cut_at_level, overlay_labels, overlay_mistakes
+from hiera_seg.visualization.overlay import cut_at_levels, overlay_labels, overlay_mistakes
 from hiera_seg.visualization.text import draw_text, shorten
 
-# Panels are drawn at a width in this range, so that names can be read and files stay small.
+# Pixels. Panels have the width of the image within this range, so that names are readable and
+# files small.
 _PANEL_WIDTHS = (360, 720)
 _TITLE = 17
-_LEGEND_HEIGHT = 330  # a legend no taller than this needs no more columns
+_LEGEND_HEIGHT = 330  # more columns are used only for taller legends
 _GAP = 8
 
 
@@ -27,33 +28,35 @@ def draw_levels(
     colors: np.ndarray | None = None,
     alpha: float = 0.55,
     with_legend: bool = True,
+    width: int | None = None,
 ) -> np.ndarray:
     """Draw an image and its label maps of all levels side by side, with titles.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        hiera_labels: one (H, W) integer map of node ids a level, coarse to fine; values outside
+        hiera_labels: one (H, W) integer map of node ids per level, coarse to fine; values outside
             the tree are void.
         hierarchy: the tree of the ids.
-        truth: (H, W) integer node ids at any depth. Adds a second row: the true labels at each
-            level, and where and how far in the tree the prediction is wrong.
-        colors: (N, 3) uint8 RGB, one a node; default ``tree_colors(hierarchy)``.
-        alpha: opacity of the colours, 0..1.
-        with_legend: whether to draw the tree below, the nodes in the picture standing out.
+        truth: (H, W) integer node ids at any depth. Adds a second row with the mistakes and the
+            true labels of each level.
+        colors: (N, 3) uint8 RGB, one per node; default: ``tree_colors(hierarchy)``.
+        alpha: opacity of the colors, 0..1.
+        with_legend: whether to draw the tree below, with the visible nodes highlighted.
+        width: of each panel in pixels; default: that of the image, but within 360..720.
 
     Returns:
         (h, w, 3) uint8, RGB.
 
     Raises:
-        ValueError: not one map a level, or sizes that do not fit.
+        ValueError: the number of maps is not that of the levels, or a map has another size.
     """
     if len(hiera_labels) != hierarchy.num_levels:
         raise ValueError(
             f"{len(hiera_labels)} label maps for the {hierarchy.num_levels} levels of tree "
-            f"{hierarchy.name!r}; there must be one a level"
+            f"{hierarchy.name!r}; one per level is needed"
         )
     colors = tree_colors(hierarchy) if colors is None else np.asarray(colors)
-    width = int(np.clip(image.shape[1], *_PANEL_WIDTHS))
+    width = width or int(np.clip(image.shape[1], *_PANEL_WIDTHS))
     size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if width < image.shape[1] else
                          cv2.INTER_CUBIC)  # fmt: skip
@@ -74,8 +77,9 @@ def draw_levels(
         truth = fit(truth)
         mistakes = overlay_mistakes(picture, predicted[-1], truth, hierarchy)
         rows.append([("mistakes: yellow near, red far", mistakes)])
-        for level, name in enumerate(hierarchy.level_names):
-            labels = cut_at_level(truth, hierarchy, level, -1)
+        for name, labels in zip(
+            hierarchy.level_names, cut_at_levels(truth, hierarchy), strict=True
+        ):
             rows[1].append((f"{name}, ground truth", overlay(labels)))
             present.update(int(node) for node in np.unique(labels))
     sheet = np.concatenate([_row(panels) for panels in rows])
@@ -88,7 +92,7 @@ def draw_levels(
 
 
 def _row(panels: list[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Panels of one size beside each other, each below its title."""
+    """Draw panels of equal size side by side, each below its title."""
     height, width = panels[0][1].shape[:2]
     bar = 2 * _TITLE
     canvas = Image.new("RGB", (_GAP + len(panels) * (width + _GAP), height + bar + _GAP), PAPER)

@@ -1,4 +1,4 @@
-"""Text on images: one font at any size, without asking the system for any."""
+"""Draw text on images in the font that comes with Matplotlib."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -9,19 +9,19 @@ from PIL import ImageDraw, ImageFont
 
 @lru_cache(maxsize=64)
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The sans font that comes with Matplotlib, at a height of `size` pixels."""
+    """Return Matplotlib's DejaVu Sans with a height of `size` pixels."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf" / name), size)
 
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: int, bold: bool = False) -> int:
-    """Width of a line of text in pixels."""
+    """Return the width of a line of text in pixels."""
     return int(font(size, bold).getlength(text) + 0.999)
 
 
 def shorten(text: str, width: int, size: int, bold: bool = False) -> str:
-    """The text, or as much of its beginning as fits into `width` pixels with an ellipsis."""
+    """Shorten a text with an ellipsis so that it fits into `width` pixels."""
     if text_width(text, size, bold) <= width:
         return text
     while text and text_width(text + "…", size, bold) > width:
@@ -40,7 +40,7 @@ def draw_text(
     anchor: str = "lm",
     halo: tuple[int, int, int] | None = None,
 ) -> None:
-    """Draw one line of text; a `halo` around it keeps it readable on any ground."""
+    """Draw one line of text; a `halo` keeps it readable on any background."""
     stroke = 0 if halo is None else max(1, size // 8)
     draw.text(
         xy, text, fill=color, font=font(size, bold), anchor=anchor, stroke_width=stroke,

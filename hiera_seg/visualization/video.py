@@ -1,4 +1,4 @@
-"""Writing videos with OpenCV."""
+"""Write videos with OpenCV."""
 
 import errno
 import os
@@ -9,29 +9,28 @@ import numpy as np
 
 from hiera_seg.data.opencv import quiet_opencv
 
-# MPEG-4 plays in most players; a few frame rates it refuses, and every OpenCV has Motion JPEG.
+# Most players support MPEG-4. It refuses a few frame rates; every OpenCV has Motion JPEG.
 _CODECS = (("mp4v", ".mp4"), ("MJPG", ".avi"))
 _MOST_FPS = 240.0
 
 
 class VideoWriter(AbstractContextManager):
-    """Writes RGB pictures of one size as a video; a context manager.
+    """Write RGB images of one size as a video; a context manager.
+
+    Args:
+        stem: path without suffix.
+        fps: frames per second; values above 240 are reduced to 240.
+        size: (height, width). Codecs need even sizes, so the last row or column may be repeated.
 
     Attributes:
-        path: of the file, with the suffix of the codec that could be had.
+        path: of the file, with the suffix of the codec.
+
+    Raises:
+        DatasetError: OpenCV is not installed.
+        OSError: the file cannot be written, or there is no codec.
     """
 
     def __init__(self, stem: str | os.PathLike, fps: float, size: tuple[int, int]):
-        """
-        Args:
-            stem: path without suffix.
-            fps: frames a second; at most 240 are written.
-            size: (height, width). Codecs want even ones: the last row or column is repeated.
-
-        Raises:
-            DatasetError: no OpenCV.
-            OSError: the file can not be written, or no codec can be had.
-        """
         self._cv2 = cv2 = quiet_opencv("writing videos")
         self._size = size
         self._odd = tuple((0, n % 2) for n in size)
@@ -49,28 +48,28 @@ class VideoWriter(AbstractContextManager):
             f"{' or '.join(codec for codec, _ in _CODECS)}?"
         )
 
-    def write(self, picture: np.ndarray) -> None:
-        """Append a picture.
+    def write(self, frame: np.ndarray) -> None:
+        """Append a frame.
 
         Args:
-            picture: (H, W, 3) uint8, RGB.
+            frame: (H, W, 3) uint8, RGB.
 
         Raises:
-            ValueError: it is of another size than the video.
+            ValueError: its size is not that of the video.
         """
-        if picture.shape != (*self._size, 3):
+        if frame.shape != (*self._size, 3):
             raise ValueError(
-                f"a frame of {picture.shape[1]}x{picture.shape[0]} in a video of "
+                f"a frame of {frame.shape[1]}x{frame.shape[0]} in a video of "
                 f"{self._size[1]}x{self._size[0]}"
             )
-        even = np.pad(picture, (*self._odd, (0, 0)), mode="edge")
+        even = np.pad(frame, (*self._odd, (0, 0)), mode="edge")
         self._writer.write(np.ascontiguousarray(even[:, :, ::-1]))
 
     def close(self) -> None:
         """Finish the file.
 
         Raises:
-            OSError: it can not be read: OpenCV does not say that a disk is full.
+            OSError: it cannot be read back; OpenCV does not report a full disk.
         """
         self._writer.release()
         capture = self._cv2.VideoCapture(os.path.abspath(self.path))
@@ -84,5 +83,5 @@ class VideoWriter(AbstractContextManager):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
-        else:  # which is the one to hear about
+        else:  # do not hide that error
             self._writer.release()

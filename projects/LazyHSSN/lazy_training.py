@@ -1,4 +1,4 @@
-"""Training by a LazyConfig: a Python file whose parts are built by ``instantiate``."""
+"""Train by a LazyConfig: a Python file whose parts are built by ``instantiate``."""
 
 import argparse
 import copy
@@ -30,52 +30,58 @@ from hiera_seg.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-WANTED = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
+PARTS = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
 
 
 def load_lazy_config(config_file: str, opts: list[str]) -> DictConfig:
-    """Run a config file, and change it by ``key=value`` pairs; for this machine.
+    """Run a config file and apply ``key=value`` overrides.
 
-    The file is a program: run none that you have not read.
+    The file is a program: do not run files that you have not read. ``train.device`` becomes "cpu"
+    on machines without a GPU.
+
+    Args:
+        config_file: a .py file.
+        opts: overrides.
 
     Raises:
-        ConfigError: the file is not there, is no Python, or lacks a part; or a pair does not fit.
+        ConfigError: the file does not exist, is not valid Python, or lacks a part; or an override
+            is invalid.
     """
     if not config_file.endswith(".py"):
-        # Detectron2 would read yaml with tags that run code
-        raise ConfigError(f"--config-file is {config_file!r}; a LazyConfig, a .py file, is wanted")
+        # LazyConfig.load would read yaml with tags that run code
+        raise ConfigError(f"--config-file is {config_file!r}; specify a LazyConfig, a .py file")
     if not os.path.isfile(config_file):
         raise ConfigError(f"config file {config_file} does not exist")
     try:
         cfg = LazyConfig.load(config_file)
     except (SyntaxError, ImportError, NameError) as error:
         raise ConfigError(f"config file {config_file}: {error}") from error
-    missing = [key for key in WANTED if key not in cfg]
+    missing = [key for key in PARTS if key not in cfg]
     if missing:
         raise ConfigError(
-            f"config file {config_file} lacks {', '.join(missing)}; projects/LazyHSSN has an "
-            "example"
+            f"config file {config_file} lacks {', '.join(missing)}; see the example in "
+            "projects/LazyHSSN/configs"
         )
     try:
         cfg = LazyConfig.apply_overrides(cfg, opts)
-    except Exception as error:  # of hydra's parser, or of OmegaConf
+    except Exception as error:  # of hydra or OmegaConf
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"options {' '.join(opts)}: {reason}") from error
     if not isinstance(cfg.train.get("max_iter"), int):
-        raise ConfigError(f"train.max_iter is {cfg.train.get('max_iter')!r}; a number is wanted")
+        raise ConfigError(f"train.max_iter is {cfg.train.get('max_iter')!r}; it must be an integer")
     if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
         cfg.train.device = "cpu"
     return cfg
 
 
 def setup_lazily(args: argparse.Namespace) -> DictConfig:
-    """Make the config of a run, and start its log.
+    """Read the config of a run and start its log, as :func:`hiera_seg.cli.setup` does.
 
     Args:
-        args: what :func:`~hiera_seg.engine.argument_parser` gives.
+        args: of :func:`~hiera_seg.cli.argument_parser`.
 
     Raises:
-        ConfigError: see :func:`load_lazy_config`; or ``train.output_dir`` can not be written.
+        ConfigError: see :func:`load_lazy_config`; or ``train.output_dir`` cannot be written.
     """
     import_modules(args.modules)
     allow_unsafe_pickle(args.unsafe_pickle)
@@ -96,10 +102,10 @@ def setup_lazily(args: argparse.Namespace) -> DictConfig:
 
 
 def build_lazy_model(cfg: DictConfig) -> nn.Module:
-    """The model of a config, on its device.
+    """Build the model of a config on its device.
 
     Raises:
-        ConfigError: a value that is not there is referred to.
+        ConfigError: a reference to a missing value.
     """
     try:
         return instantiate(cfg.model).to(cfg.train.device)
@@ -108,7 +114,7 @@ def build_lazy_model(cfg: DictConfig) -> nn.Module:
 
 
 def evaluate_lazily(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
-    """Evaluate a model on ``dataloader.test`` by ``dataloader.evaluator``."""
+    """Evaluate a model on ``dataloader.test`` with ``dataloader.evaluator``."""
     share_buffers(plain_model(model))
     loader, evaluator = _build(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
     results = inference_on_dataset(model, loader, evaluator)
@@ -118,17 +124,17 @@ def evaluate_lazily(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
 
 
 def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | None:
-    """Train the parts of a config to ``train.max_iter``.
+    """Train the model of a config to ``train.max_iter``.
 
     Args:
         cfg: of :func:`load_lazy_config`: ``model``, ``optimizer``, ``lr_multiplier``,
-            ``dataloader.{train, test, evaluator}`` and ``train``, as Detectron2's
-            ``projects/LazyHSSN/lazyconfig_train_net.py`` takes them.
-        resume: go on from the last checkpoint of ``train.output_dir``, at its place in the data
-            where the loader takes a ``start_position``.
+            ``dataloader.{train, test, evaluator}`` and ``train``, as in Detectron2's
+            ``tools/lazyconfig_train_net.py``.
+        resume: resume from the last checkpoint of ``train.output_dir``, at its position in the
+            data if the loader has a ``start_position``.
 
     Returns:
-        The results of the last evaluation; None where there was none.
+        The results of the last evaluation; None if there was none.
     """
     options = cfg.train
     model = build_lazy_model(cfg)
@@ -182,13 +188,13 @@ def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | N
 
 class _EvalHook(hooks.EvalHook):
     def after_train(self) -> None:
-        # Detectron2's own would also evaluate after the last iteration failed
+        # EvalHook would also evaluate if the last iteration failed
         if self.trainer.iter >= self.trainer.max_iter:
             super().after_train()
 
 
 class _Stream:
-    """The training loader, started where training starts: known once a checkpoint is read."""
+    """The training loader, built when it is iterated: its start is known after loading."""
 
     def __init__(self, node: DictConfig):
         self.node = node
@@ -209,5 +215,5 @@ def _build(loader: DictConfig) -> Iterable[list[dict]]:
     except KeyError as error:
         if "registered" not in str(error):
             raise
-        reason = str(error.args[0]).split("!")[0]  # Detectron2 lists all datasets behind it
-        raise ConfigError(f"dataloader: {reason}; --import what registers it") from error
+        reason = str(error.args[0]).split("!")[0]  # Detectron2 appends a list of all datasets
+        raise ConfigError(f"dataloader: {reason}; --import the module that registers it") from error

@@ -1,14 +1,9 @@
 #!/usr/bin/env python
-"""Train or evaluate what a LazyConfig, a Python file, describes."""
+"""Train or evaluate the model of a LazyConfig, a Python file."""
 
 import argparse
 
-from lazy_training import (
-    build_lazy_model,
-    evaluate_lazily,
-    setup_lazily,
-    train_lazily,
-)
+from lazy_training import build_lazy_model, evaluate_lazily, setup_lazily, train_lazily
 
 from hiera_seg.cli import argument_parser, launch
 from hiera_seg.data.catalog import import_modules
@@ -17,7 +12,7 @@ from hiera_seg.inference.weights import find_weights, load_for_eval
 EPILOG = """
 examples:
   projects/LazyHSSN/lazyconfig_train_net.py --config-file projects/LazyHSSN/configs/generated_deeplab_v3_plus_r18.py
-  the same for two iterations, into another folder
+  two iterations, with another output folder
     projects/LazyHSSN/lazyconfig_train_net.py --config-file ... train.max_iter=2 train.output_dir=output/try
   evaluate a checkpoint
     projects/LazyHSSN/lazyconfig_train_net.py --config-file ... --eval-only train.init_checkpoint=model_final.pth

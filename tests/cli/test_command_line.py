@@ -25,7 +25,8 @@ SCRIPT = """
 import sys
 from detectron2.engine import default_argument_parser
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine import HieraTrainer, launch, setup
+from hiera_seg.cli import launch, setup
+from hiera_seg.engine import HieraTrainer
 
 register_hierarchical_dataset(
     "tiny_street_train",
@@ -113,7 +114,11 @@ def test_two_processes_on_cpu_by_torchrun(script, tmp_path):
         (["SOLVER.MAX_ITER", "soon"], 2, "error: options SOLVER.MAX_ITER soon: .*int"),
         (["--nope"], 2, "unrecognized arguments: --nope"),
         (["SOLVER.MAX_ITER", "2", "--resume"], 2, "error: --resume stands after KEY VALUE pairs"),
-        (["MODEL.HIERA_SEG.TEST.SAFE_DEPTH", "None"], 2, "TEST.SAFE_DEPTH is None; .* is -1.0"),
+        (
+            ["MODEL.HIERA_SEG.TEST.MIN_CONFIDENCE", "None"],
+            2,
+            "TEST.MIN_CONFIDENCE is None; .* is -1.0",
+        ),
         (["DATASETS.TRAIN", "('hiera_nope_train',)"], 2, "error: .*hiera_nope_train.*--import"),
         (["DATASETS.TEST", "('hiera_nope_val',)"], 2, "error: .*hiera_nope_val.*--import"),
         (["DATASETS.TRAIN", "()"], 2, "error: DATASETS.TRAIN is empty"),
@@ -235,7 +240,7 @@ def test_eval_only_scores_a_checkpoint_and_checks_what_was_expected(script, tiny
 
 
 def test_a_terminal_that_lacks_the_letters_of_a_tree():
-    code = "from hiera_seg.engine import exit_on_error; exit_on_error(print, '├── caf\\u00e9')"
+    code = "from hiera_seg.cli import exit_on_error; exit_on_error(print, '├── caf\\u00e9')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONIOENCODING": "latin-1"},

@@ -110,7 +110,7 @@ def test_test_time_augmentation_is_tried_too():
 
 
 def test_what_can_not_work():
-    with pytest.raises(ConfigError, match="0; 1 or more"):
+    with pytest.raises(ConfigError, match="--iterations is 0"):
         fast_dev_run(read(SMALL), iterations=0)
     with pytest.raises(ConfigError, match="no class tree"):
         fast_dev_run(read("configs/Base-DeepLabV3Plus-R18.yaml"))
@@ -135,7 +135,7 @@ def test_train_net_has_it(monkeypatch, capsys):
     code, out, _ = run_tool(monkeypatch, capsys, "train_net.py", *config, "--iterations", 2)
     assert code == 0 and "2 iterations and an evaluation in" in out and SMALL in out
     code, _, err = run_tool(monkeypatch, capsys, "train_net.py", *config, "--iterations", 0)
-    assert code == 2 and err.endswith("0; 1 or more\n")
+    assert code == 2 and "--iterations is 0" in err
     code, _, err = run_tool(monkeypatch, capsys, "train_net.py", *config, "--num-gpus", 2)
     assert code == 2 and "--num-gpus" in err
 

@@ -225,5 +225,5 @@ def test_a_model_that_is_not_on_the_gpu_of_its_process_is_refused(monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
     for prepare in (distribute, share_buffers):
-        with pytest.raises(ConfigError, match='the model is on cpu, .*set MODEL.DEVICE "cuda"'):
+        with pytest.raises(ConfigError, match='the model is on cpu, .*MODEL.DEVICE to "cuda"'):
             prepare(nn.Linear(1, 1))

@@ -28,7 +28,8 @@ import os, signal
 from detectron2.engine import HookBase, default_argument_parser
 from detectron2.utils import comm
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.engine import HieraTrainer, launch, setup
+from hiera_seg.cli import launch, setup
+from hiera_seg.engine import HieraTrainer
 
 register_hierarchical_dataset(
     "tiny_street_train",
@@ -182,7 +183,7 @@ def test_a_checkpoint_that_only_some_machines_see_stops_the_job(checkpointer, mo
 def test_processes_meet_under_a_name_that_no_earlier_start_had():
     """Among what a start left that broke down while meeting, and one that was under way."""
     store = HashStore()
-    store.set("hiera_seg/call", "stale")
+    store.set("hiera_seg/session", "stale")
     store.set("hiera_seg/stale/2", "")
     timeout = timedelta(seconds=20)
     with ThreadPoolExecutor(3) as pool:
@@ -198,5 +199,5 @@ def test_processes_meet_under_a_name_that_no_earlier_start_had():
 
 
 def test_processes_that_do_not_come_are_not_waited_for_forever():
-    with pytest.raises(DistStoreError, match="process 1 waited 0:00:00.200000 for the first"):
+    with pytest.raises(DistStoreError, match="process 1 waited 0:00:00.200000 for process 0"):
         meet(HashStore(), 1, 2, timedelta(seconds=0.2))

@@ -275,7 +275,7 @@ def test_a_damaged_file_of_best_weights_is_replaced(tmp_path, caplog):
     (tmp_path / "model_best.pth").write_bytes(b"half a file")
     best = BestWeights(str(tmp_path), "m", "max")
     best.open(5)
-    assert "tells no best value" in caplog.text
+    assert "model_best.pth" in caplog.text
     best.see(1.0, 6, torch.nn.Linear(1, 1))
     assert torch.load(tmp_path / "model_best.pth", weights_only=True)["value"] == 1.0
 
@@ -301,7 +301,7 @@ def test_a_record_is_cut_where_a_run_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"BEST_CHECKPOINT.METRIC": "sem_seg/mIuO"}, "'sem_seg/mIuO' .* nearest: sem_seg/mIoU"),
+        ({"BEST_CHECKPOINT.METRIC": "sem_seg/mIuO"}, "'sem_seg/mIuO'.* nearest: sem_seg/mIoU"),
         ({"BEST_CHECKPOINT.METRIC": "mIoU"}, "nearest: sem_seg/mIoU"),
         ({"BEST_CHECKPOINT.METRIC": "validation_loss"}, "set TEST.VALIDATION_LOSS True"),
         ({"BEST_CHECKPOINT.MODE": "best"}, "BEST_CHECKPOINT.MODE is 'best'"),
@@ -329,7 +329,7 @@ def test_a_metric_that_only_the_evaluation_shows_to_be_missing(cfg):
     cfg.SOLVER.MAX_ITER = 1
     cfg.MODEL.HIERA_SEG.TEST.DIRECT = False
     cfg.TEST.BEST_CHECKPOINT.METRIC = "sem_seg/consistency"
-    with pytest.raises(ConfigError, match="'sem_seg/consistency' .* is not among"):
+    with pytest.raises(ConfigError, match="unknown metric 'sem_seg/consistency'"):
         train(cfg)
 
 

@@ -49,7 +49,7 @@ def test_a_mirrored_view_swaps_the_pairs_of_the_dataset(cfg, evaluate, weights):
 def test_scores_are_judged_with_and_without_it(cfg, evaluate, weights):
     """Config keys to results: calibration, and the curve over safe depths."""
     test = "MODEL.HIERA_SEG.TEST."
-    keys = [f"{test}CALIBRATION", True, f"{test}SAFE_DEPTH_CURVE", True, f"{test}OUTPUT", "labels"]
+    keys = [f"{test}CONFIDENCE", True, f"{test}GREEDY_PATH", True, f"{test}OUTPUT", "labels"]
     plain, judged = evaluate(), evaluate(*keys)
     added = ["safe_depth_auc", *(f"ECE_{name}" for name in ("group", "class"))]
     assert sorted(judged.keys() - plain.keys()) == sorted(added)

@@ -36,9 +36,9 @@ def evaluate_part(folder, indices, **options):
             output = {
                 "hiera_labels": [leaf, leaf],
                 "hiera_labels_direct": direct,
-                "hiera_scores": list(scores),
-                "hiera_walk": leaf,
-                "hiera_walk_limits": list(scores[1:]),
+                "hiera_confidence": list(scores),
+                "hiera_greedy_path": leaf,
+                "hiera_greedy_path_limits": list(scores[1:]),
             }
             part.process([records[i]], [output])
         return part.evaluate()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hiera_seg import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
-from hiera_seg.modeling import HieraSegmentor
+from hiera_seg.modeling import DecodeOptions, HieraSegmentor
 
 TREE = {
     "sky": None,
@@ -85,7 +85,7 @@ def make_model(tree) -> Callable[..., HieraSegmentor]:
             sem_seg_head=head(tree, stride),
             pixel_mean=[120.0, 118.0, 116.0],
             pixel_std=[60.0, 58.0, 57.0],
-            **settings,
+            decode_options=DecodeOptions(**settings),
         ).eval()
 
     return make

@@ -55,7 +55,7 @@ def test_the_mirrored_copy_of_a_symmetric_network_changes_nothing(make_model, im
 
 @pytest.mark.parametrize("variant", DECODE_VARIANTS)
 def test_probabilities_of_all_views_are_averaged(make_model, image, tree, variant):
-    model = make_model(stride=4, decode_as=variant)
+    model = make_model(stride=4, variant=variant)
     augmented = HieraSegmentorWithTTA(model, resizes=resizes(32, 60), flip=True)
     found = augmented([as_input(image)])[0]
 

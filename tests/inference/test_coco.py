@@ -22,7 +22,7 @@ def results(tree, shapes):
         scores = rng.random((tree.num_levels, *shape)).astype(np.float32)
         yield {
             "hiera_labels": [torch.as_tensor(x) for x in labels],
-            "hiera_scores": list(torch.as_tensor(scores)),
+            "hiera_confidence": list(torch.as_tensor(scores)),
         }
 
 
@@ -42,7 +42,7 @@ def test_regions_are_the_label_maps(tree, tmp_path):
         assert coco.loadImgs(2)[0]["frame_index"] == 7
         for image_id, result in enumerate(images, start=1):
             expected = result["hiera_labels"][level].numpy()
-            scores = result["hiera_scores"][level].numpy()
+            scores = result["hiera_confidence"][level].numpy()
             found = np.full(expected.shape, -1)
             for region in coco.loadAnns(coco.getAnnIds(imgIds=image_id)):
                 node, mask = region["category_id"], coco.annToMask(region).astype(bool)
@@ -66,7 +66,7 @@ def test_categories_are_the_nodes(tree, tmp_path):
 
 def test_one_level_without_scores(tree, tmp_path):
     result = next(results(tree, [(3, 4)]))
-    del result["hiera_scores"]
+    del result["hiera_confidence"]
     with CocoResultWriter(tmp_path, tree, ["part"]) as writer:
         writer.add("a.jpg", result)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rle-images.json", "rle-part.json"]

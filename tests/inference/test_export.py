@@ -27,8 +27,8 @@ from hiera_seg.inference.export import (
 from hiera_seg.layers import SiblingAdjustment
 from hiera_seg.layers.scores import NodeOutput, node_scores
 from hiera_seg.losses import HierarchicalLoss
-from hiera_seg.modeling import FPNDecoder, HieraPixelHead, HieraSegmentor
-from hiera_seg.modeling.paths import direct_labels, greedy_walk, path_labels, stop_walk
+from hiera_seg.modeling import DecodeOptions, FPNDecoder, HieraPixelHead, HieraSegmentor
+from hiera_seg.modeling.paths import cut_path, direct_labels, greedy_path, path_labels
 
 TREE = Hierarchy.from_dict(
     {"flat": {"ground": ["road", "path"]}, "vehicle": {"car": None, "van": None}, "sky": None},
@@ -73,7 +73,11 @@ def build(backbone: Backbone | None = None, seed: int = 0, **settings) -> HieraS
     nn.init.normal_(head.predictor.weight, std=1.0)
     mean, std = [120.0, 110.0, 100.0], [60.0, 58.0, 57.0]
     return HieraSegmentor(
-        backbone=backbone, sem_seg_head=head, pixel_mean=mean, pixel_std=std, **settings
+        backbone=backbone,
+        sem_seg_head=head,
+        pixel_mean=mean,
+        pixel_std=std,
+        decode_options=DecodeOptions(**settings),
     ).eval()
 
 
@@ -110,7 +114,7 @@ class Labels(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         scores = node_scores(NodeOutput(values, "logits"), TREE, "path_sum")
         maps = path_labels(scores.leaf_ranking()[0], TREE) + direct_labels(scores, TREE)
-        return torch.stack(maps + stop_walk(*greedy_walk(scores, TREE), 0.3))
+        return torch.stack(maps + cut_path(*greedy_path(scores, TREE), 0.3))
 
 
 def test_nan_values_give_the_same_labels_in_onnx_files(tmp_path):
@@ -164,12 +168,12 @@ def test_a_file_gives_what_the_model_gives_at_any_size(format, tmp_path, monkeyp
 @pytest.mark.parametrize(
     "settings",
     [
-        {"decode_as": "path_product"},
-        {"decode_as": "leaf", "direct": False},
-        {"decode_as": "level_softmax", "output": "scores"},
-        {"decode_as": "joint_softmax", "output": "labels"},
-        {"decode_as": "marginal", "safe_depth": 0.4},
-        {"safe_depth": 0.6},
+        {"variant": "path_product"},
+        {"variant": "leaf", "direct": False},
+        {"variant": "level_softmax", "output": "scores"},
+        {"variant": "joint_softmax", "output": "labels"},
+        {"variant": "marginal", "min_confidence": 0.4},
+        {"min_confidence": 0.6},
     ],
     ids=str,
 )
@@ -190,7 +194,7 @@ def test_a_file_has_the_adjustment_of_siblings(format, variant, tmp_path):
     if format == "onnx":
         pytest.importorskip("onnxscript", reason="needs the extra export")
         pytest.importorskip("onnxruntime", reason="needs the extra export")
-    model = build(decode_as=variant)
+    model = build(variant=variant)
     plain = model([{"image": images(1, 40, 56)[0]}])[0]["sem_seg"]
     pixels = 10.0 ** np.arange(TREE.num_nodes)
     adjust = SiblingAdjustment(TREE, pixels, 0.5, by_level=variant == "level_softmax")

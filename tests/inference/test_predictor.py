@@ -112,7 +112,7 @@ def test_levels_by_name_and_safe_depth(cfg, make_model, image, tree):
 def test_scores_of_the_labels(cfg, make_model, image, tree):
     predictor = HieraPredictor(cfg, make_model(stride=4))
     result = predictor(image, level="part", scores=True)
-    assert torch.equal(result["scores"], result["hiera_scores"][1])
+    assert torch.equal(result["scores"], result["hiera_confidence"][1])
     model = predictor.model  # behind its sigmoid, the value of the label's own channel
     values = decode_values(model, image, cfg)
     for row, column in ((0, 0), (17, 30), (39, 55)):
@@ -120,7 +120,7 @@ def test_scores_of_the_labels(cfg, make_model, image, tree):
         expected = values[node, row, column].sigmoid()
         torch.testing.assert_close(result["scores"][row, column], expected, rtol=1e-4, atol=1e-5)
     plain = predictor(image, level="part")
-    assert set(result) - set(plain) == {"scores", "hiera_scores"}
+    assert set(result) - set(plain) == {"scores", "hiera_confidence", "hiera_scores"}
     for key in plain:
         assert key == "names" or all(map(torch.equal, result[key], plain[key])), key
     unsure = predictor(image, safe_depth=0.4, scores=True)
@@ -170,7 +170,7 @@ def test_what_is_no_image(cfg, make_model, image, tmp_path):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"a uint8 array \(H, W, 3\) in BGR, found"):
             predictor(wrong)
-    with pytest.raises(ValueError, match=r"safe_depth is -1"):
+    with pytest.raises(ValueError, match="min_confidence is -1"):
         predictor(image, safe_depth=-1)
     with pytest.raises(DatasetError, match=r"none\.png"):
         predictor(tmp_path / "none.png")

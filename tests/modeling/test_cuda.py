@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput
-from hiera_seg.modeling import decode
+from hiera_seg.modeling import DecodeOptions, NodeView, decode
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-SIZES = {"padded_size": (64, 96), "image_size": (61, 90), "output_size": (122, 181)}
+PADDED_SIZE, IMAGE_SIZE, OUTPUT_SIZE = (64, 96), (61, 90), (122, 181)
 
 
 @contextmanager
@@ -37,19 +37,20 @@ def test_head_and_its_losses_do_not_wait(make_model, make_inputs):
 
 
 @pytest.mark.parametrize("variant", DECODE_VARIANTS)
-@pytest.mark.parametrize("safe_depth", [None, 0.3])
-def test_decoding_does_not_wait_and_agrees_with_the_cpu(hierarchy, variant, safe_depth):
+@pytest.mark.parametrize("min_confidence", [None, 0.3])
+def test_decoding_does_not_wait_and_agrees_with_the_cpu(hierarchy, variant, min_confidence):
     logits = torch.randn(hierarchy.num_nodes, 16, 24, generator=torch.Generator().manual_seed(0))
+    options = DecodeOptions(variant, min_confidence=min_confidence)
 
-    def labels(device):
-        output = NodeOutput(logits.to(device), "logits")
-        return decode(output, hierarchy, variant=variant, safe_depth=safe_depth, **SIZES)
+    def labels(values):
+        view = NodeView(NodeOutput(values, "logits"), PADDED_SIZE, IMAGE_SIZE)
+        return decode([view], hierarchy, options, output_size=OUTPUT_SIZE)
 
-    on_gpu = NodeOutput(logits.cuda(), "logits")
-    decode(on_gpu, hierarchy, variant=variant, safe_depth=safe_depth, **SIZES)
+    on_gpu = logits.cuda()
+    labels(on_gpu)
     with waiting_is_an_error():
-        decode(on_gpu, hierarchy, variant=variant, safe_depth=safe_depth, **SIZES)
-    cpu, gpu = labels("cpu"), labels("cuda")
+        labels(on_gpu)
+    cpu, gpu = labels(logits), labels(on_gpu)
     torch.testing.assert_close(gpu["sem_seg"].cpu(), cpu["sem_seg"])
     for ours, theirs in zip(gpu["hiera_labels"], cpu["hiera_labels"], strict=True):
         assert (ours.cpu() == theirs).float().mean() > 0.999  # ties aside

@@ -11,7 +11,9 @@ from detectron2.utils import logger
 from hiera_seg import Hierarchy
 from hiera_seg.layers.scores import DECODE_VARIANTS, SCORE_VARIANTS, NodeOutput, node_scores
 from hiera_seg.losses import HIERA_LOSSES, LossTerm
-from hiera_seg.modeling.decode import decode, decode_variant
+from hiera_seg.modeling import DecodeOptions, NodeView
+from hiera_seg.modeling.decode import decode as decode_views
+from hiera_seg.modeling.decode import decode_variant
 from hiera_seg.modeling.paths import best_channel
 
 # The package exports the function of the same name, so that an import would give that.
@@ -49,6 +51,12 @@ SIZES = {
     "one pixel": ((1, 1), (4, 4), (3, 1), (1, 1)),
     "logits larger than the input": ((40, 40), (16, 16), (15, 9), (20, 10)),
 }
+
+
+def decode(node_output, hierarchy, *, padded_size, image_size, output_size, **options):
+    """Decode one view, with the fields of DecodeOptions as keywords."""
+    view = NodeView(node_output, padded_size, image_size)
+    return decode_views([view], hierarchy, DecodeOptions(**options), output_size=output_size)
 
 
 def path(parent, node):
@@ -144,7 +152,7 @@ def test_safe_depth_equals_a_walk_of_every_pixel(tree, variant):
             NodeOutput(values, "logits"),
             hierarchy,
             variant=variant,
-            safe_depth=threshold,
+            min_confidence=threshold,
             **as_arguments(sizes),
         )
         labels = torch.stack(out["hiera_labels"]).numpy()
@@ -162,7 +170,7 @@ def test_safe_depth_gives_inner_nodes_between_its_extremes():
     def labels(threshold):
         sizes = {"padded_size": (1, 1), "image_size": (1, 1), "output_size": (1, 1)}
         given = NodeOutput(z, "logits")
-        out = decode(given, hierarchy, variant="path_sum", safe_depth=threshold, **sizes)
+        out = decode(given, hierarchy, variant="path_sum", min_confidence=threshold, **sizes)
         return [hierarchy.node_names[int(label)] for label in out["hiera_labels"]]
 
     assert labels(0.1) == ["vehicle", "car", "taxi"]
@@ -214,18 +222,18 @@ def test_labels_alone_never_hold_leaf_scores_at_full_size():
 
 @pytest.mark.parametrize("variant", DECODE_VARIANTS)
 @pytest.mark.parametrize("tree", TREES)
-def test_the_walk_tells_the_labels_at_every_safe_depth(tree, variant, bands):
+def test_the_greedy_path_determines_the_labels_at_every_safe_depth(tree, variant, bands):
     hierarchy = Hierarchy.from_dict(TREES[tree])
     kwargs = {"variant": variant, **as_arguments(SIZES["up"])}
     output = NodeOutput(make_values(hierarchy, SIZES["up"][0], dtype=torch.float32), "logits")
-    found = decode(output, hierarchy, walk=True, output="scores", **kwargs)
-    leaf, limits = found["hiera_walk"], found["hiera_walk_limits"]
+    found = decode(output, hierarchy, greedy_path=True, output="scores", **kwargs)
+    leaf, limits = found["hiera_greedy_path"], found["hiera_greedy_path_limits"]
     assert len(limits) == hierarchy.num_levels - 1
     ancestor = torch.from_numpy(np.array(hierarchy.level_ancestor))
     # a limit itself is passed
     thresholds = [0.0, 0.2, 0.5, 0.9, 2.0] + [float(limit[2, 3]) for limit in limits]
     for threshold in thresholds:
-        expected = decode(output, hierarchy, safe_depth=threshold, **kwargs)["hiera_labels"]
+        expected = decode(output, hierarchy, min_confidence=threshold, **kwargs)["hiera_labels"]
         labels = ancestor[0][leaf]
         assert torch.equal(labels, expected[0])
         for level, limit in enumerate(limits, start=1):
@@ -233,21 +241,21 @@ def test_the_walk_tells_the_labels_at_every_safe_depth(tree, variant, bands):
             assert torch.equal(labels, expected[level])
 
 
-@pytest.mark.parametrize("safe_depth", [None, 0.4])
+@pytest.mark.parametrize("min_confidence", [None, 0.4])
 @pytest.mark.parametrize("variant", DECODE_VARIANTS)
 @pytest.mark.parametrize("tree", TREES)
-def test_path_scores_are_those_of_the_labels(tree, variant, safe_depth, bands):
+def test_confidence_is_the_score_of_the_labels(tree, variant, min_confidence, bands):
     hierarchy = Hierarchy.from_dict(TREES[tree])
     sizes = SIZES["up"]
     output = NodeOutput(make_values(hierarchy, sizes[0]), "logits")
-    kwargs = {"variant": variant, "safe_depth": safe_depth, **as_arguments(sizes)}
-    out = decode(output, hierarchy, path_scores=True, **kwargs)
+    kwargs = {"variant": variant, "min_confidence": min_confidence, **as_arguments(sizes)}
+    out = decode(output, hierarchy, confidence=True, **kwargs)
     full = node_scores(
         NodeOutput(reference(output.values, *sizes[1:]), "logits"), hierarchy, variant
     )
-    assert len(out["hiera_scores"]) == hierarchy.num_levels
+    assert len(out["hiera_confidence"]) == hierarchy.num_levels
     for level, (labels, scores) in enumerate(
-        zip(out["hiera_labels"], out["hiera_scores"], strict=True)
+        zip(out["hiera_labels"], out["hiera_confidence"], strict=True)
     ):
         for row, column in ((0, 0), (3, 5), (7, 2)):
             node, at = int(labels[row, column]), level
@@ -257,10 +265,9 @@ def test_path_scores_are_those_of_the_labels(tree, variant, safe_depth, bands):
             expected = full.at_level(at)[0, index, row, column]
             assert scores[row, column].item() == pytest.approx(expected.item(), abs=1e-9)
     plain = decode(output, hierarchy, **kwargs)
-    assert set(out) - set(plain) == {"hiera_scores"}
-    assert "hiera_scores" not in decode(
-        output, hierarchy, path_scores=True, output="scores", **kwargs
-    )
+    assert set(out) - set(plain) == {"hiera_confidence"}
+    with pytest.raises(ValueError, match="CONFIDENCE.*OUTPUT is 'scores'"):
+        DecodeOptions(confidence=True, output="scores")
 
 
 @pytest.mark.parametrize("channels", [1, 255, 256, 40_000])
@@ -286,7 +293,7 @@ def test_nan_at_all_nodes_gives_the_lowest_ids(tree, variant, kind, bands):
     hierarchy = Hierarchy.from_dict(TREES[tree])
     sizes = ((7, 5),) * 4
     values = make_values(hierarchy, sizes[0]).abs()
-    kwargs = {"variant": variant, "walk": True, **as_arguments(sizes)}
+    kwargs = {"variant": variant, "greedy_path": True, **as_arguments(sizes)}
     clean = decode(NodeOutput(values, kind), hierarchy, **kwargs)
     values[..., 2, 3] = torch.nan
     out = decode(NodeOutput(values, kind), hierarchy, **kwargs)
@@ -301,14 +308,14 @@ def test_nan_at_all_nodes_gives_the_lowest_ids(tree, variant, kind, bands):
             assert labels[2, 3] == node
             labels[2, 3] = before[level][2, 3]
             assert torch.equal(labels, before[level])  # nothing else has changed
-    safe = decode(NodeOutput(values, kind), hierarchy, safe_depth=0.0, **kwargs)
+    safe = decode(NodeOutput(values, kind), hierarchy, min_confidence=0.0, **kwargs)
     for labels in safe["hiera_labels"]:  # no threshold is passed: the label stays at the top
         assert labels[2, 3] == first_of(hierarchy, 0)
     node = first_of(hierarchy, 0)
     while len(hierarchy.children(node)):
         node = int(hierarchy.children(node)[0])
-    assert out["hiera_walk"][2, 3] == node
-    assert all(limit[2, 3] == -torch.inf for limit in out["hiera_walk_limits"])
+    assert out["hiera_greedy_path"][2, 3] == node
+    assert all(limit[2, 3] == -torch.inf for limit in out["hiera_greedy_path_limits"])
 
 
 def test_nan_at_one_node_counts_only_where_it_is_compared():
@@ -319,7 +326,7 @@ def test_nan_at_one_node_counts_only_where_it_is_compared():
         values[0, hierarchy[name]] = 0.9
     values[0, hierarchy["vehicle/car/bus"]] = 0.7
     values[0, hierarchy["vehicle/car/taxi"]] = torch.nan
-    kwargs = {"variant": "leaf", "walk": True, "padded_size": (1, 1), "image_size": (1, 1)}
+    kwargs = {"variant": "leaf", "greedy_path": True, "padded_size": (1, 1), "image_size": (1, 1)}
     out = decode(NodeOutput(values, "scores"), hierarchy, output_size=(1, 1), **kwargs)
     assert [int(x) for x in out["hiera_labels_direct"][:2]] == [
         hierarchy["vehicle"],
@@ -327,11 +334,13 @@ def test_nan_at_one_node_counts_only_where_it_is_compared():
     ]
     assert int(out["hiera_labels_direct"][2]) == first_of(hierarchy, 2) == 0
     assert int(out["hiera_labels"][2]) == 0
-    assert int(out["hiera_walk"]) == hierarchy["vehicle/car/bus"]  # the lower of two children
+    assert (
+        int(out["hiera_greedy_path"]) == hierarchy["vehicle/car/bus"]
+    )  # the lower of two children
     values[0, hierarchy["flat/road"]] = torch.nan  # no child of what the walk stands at
     values[0, hierarchy["vehicle/car/taxi"]] = 0.8
     out = decode(NodeOutput(values, "scores"), hierarchy, output_size=(1, 1), **kwargs)
-    assert int(out["hiera_walk"]) == hierarchy["vehicle/car/taxi"]
+    assert int(out["hiera_greedy_path"]) == hierarchy["vehicle/car/taxi"]
 
 
 def test_nan_is_counted_in_every_image_and_said_once(caplog):
@@ -440,9 +449,10 @@ def test_a_variant_that_can_not_be_names_the_key():
     ("change", "message"),
     [
         ({"output": "all"}, "'all'.*both"),
-        ({"safe_depth": -0.5}, "safe_depth is -0.5"),
-        ({"safe_depth": float("nan")}, "safe_depth is nan"),
+        ({"min_confidence": -0.5}, "min_confidence is -0.5"),
+        ({"min_confidence": float("nan")}, "min_confidence is nan"),
         ({"variant": "best"}, "'best'.*path_sum"),
+        ({"variant": "auto"}, "'auto'.*path_sum"),
         ({"image_size": (9, 8)}, r"\(9, 8\).*\(8, 8\)"),
         ({"output_size": (0, 8)}, r"\(0, 8\).*positive"),
     ],

@@ -172,8 +172,10 @@ def test_images_are_padded_to_the_coarsest_stride(make_model):
 
 
 def test_scores_allow_path_sum_leaf_and_nothing_else(make_model):
-    assert make_model(*SMALL).variant == "path_sum"
-    assert make_model(*SMALL, "MODEL.HIERA_SEG.TEST.DECODE", "leaf").variant == "leaf"
+    assert make_model(*SMALL).decode_options.variant == "path_sum"
+    assert (
+        make_model(*SMALL, "MODEL.HIERA_SEG.TEST.DECODE", "leaf").decode_options.variant == "leaf"
+    )
     with pytest.raises(ValueError, match="HieraMaskFormerHead: .* 'joint_softmax', but the head"):
         make_model(*SMALL, "MODEL.HIERA_SEG.TEST.DECODE", "joint_softmax")
 
@@ -205,7 +207,7 @@ def test_the_loss_weight_scales_everything(make_model, make_inputs):
         ([f"{QUERY}OPTION", "softmax"], r"OPTION is 'softmax'; choose one of .*leaf_softmax"),
         ([f"{QUERY}NUM_QUERIES", 0], "NUM_QUERIES is 0: 1 or more"),
         ([f"{QUERY}HIDDEN_DIM", 0], "HIDDEN_DIM is 0: 1 or more"),
-        (["MODEL.HIERA_SEG.AUXILIARY.WEIGHT", 0.4], "WEIGHT is 0.4; .* no auxiliary head"),
+        (["MODEL.HIERA_SEG.AUXILIARY.WEIGHT", 0.4], "AUXILIARY.WEIGHT is 0.4.*set it to 0"),
         ([f"{QUERY}HIDDEN_DIM", 34], "HIDDEN_DIM is 34; it must be a multiple of 4 and of"),
         ([f"{QUERY}SCORE_STRIDE", 8], "SCORE_STRIDE is 8; choose 1 .exact. to 4"),
         ([f"{QUERY}OVERSAMPLE_RATIO", 0.5], "OVERSAMPLE_RATIO is 0.5"),

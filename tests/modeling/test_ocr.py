@@ -101,7 +101,7 @@ def test_regions_of_nodes_learn_by_the_losses_of_nodes(make_model, make_inputs, 
 
 
 def test_regions_of_nodes_need_a_loss_on_logits(make_model):
-    with pytest.raises(ConfigError, match="none of LOSSES .*tree_triplet.* reads logits"):
+    with pytest.raises(ConfigError, match="LOSSES is .*tree_triplet.*OCR.REGIONS"):
         make_model(*OCR, f"{KEY}LOSSES", [["tree_triplet", 1.0]], f"{KEY}TEST.DECODE", "leaf")
 
 

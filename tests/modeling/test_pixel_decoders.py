@@ -5,7 +5,7 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.projects.deeplab import DeepLabV3PlusHead
 
 from hiera_seg.errors import ConfigError
-from hiera_seg.modeling import HIERA_PIXEL_DECODERS, build_pixel_decoder
+from hiera_seg.modeling import HIERA_PIXEL_DECODERS, PixelFeatures, build_pixel_decoder
 
 SHAPES = {
     "res2": ShapeSpec(channels=16, stride=4),
@@ -33,13 +33,34 @@ def features(height: int, width: int, names=SHAPES) -> dict[str, torch.Tensor]:
 def test_the_seam_of_pixel_decoders(make_cfg, name, size):
     decoder = build_pixel_decoder(make_cfg("MODEL.HIERA_SEG.PIXEL_DECODER", name), SHAPES).eval()
     given = features(*size)
-    pixels, nothing, scales = decoder.forward_features(given)
+    found = decoder.forward_features(given)
+    pixels, encoder_features, scales = found  # in the order of Mask2Former
     assert (decoder.out_channels, decoder.stride) == (32, 4)
     assert decoder.in_features == ["res2", "res5"]
     assert pixels.shape == (2, 32, -(-size[0] // 4), -(-size[1] // 4))
-    assert nothing is None
+    assert isinstance(found, PixelFeatures) and encoder_features is scales[0]
     assert [scale.shape[1] for scale in scales] == decoder.multi_scale_channels == [32, 16]
     assert scales[0] is given["res5"]
+
+
+@pytest.mark.parametrize("head", ["HieraPixelHead", "HieraMaskFormerHead"])
+def test_heads_take_the_plain_triple_of_mask2formers_decoders(make_model, make_inputs, head):
+    """Its FPN decoder returns None as the encoder's features."""
+    options = [f"{HEAD}NAME", head]
+    if head == "HieraMaskFormerHead":
+        options += [
+            "MODEL.HIERA_SEG.LOSSES",
+            [],
+            "MODEL.HIERA_SEG.MASK_FORMER.PIXEL_DECODER",
+            "fpn",
+        ]
+    model = make_model(*options).eval()
+    inputs = make_inputs((64, 96))
+    expected = model(inputs)[0]["sem_seg"]
+    decoder = model.sem_seg_head.pixel_decoder
+    ours = decoder.forward_features
+    decoder.forward_features = lambda features: (ours(features)[0], None, ours(features)[2])
+    assert torch.equal(model(inputs)[0]["sem_seg"], expected)
 
 
 def test_deeplab_computes_what_detectron2_does(make_cfg):

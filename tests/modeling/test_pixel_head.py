@@ -210,11 +210,11 @@ def test_options_of_the_config_reach_the_losses(make_cfg, make_model):
     ("value", "found"),
     [
         ([], "empty"),
-        ("bce", "found 'bce'"),
-        (["bce"], "found 'bce'"),
-        ([["bce"]], r"found \['bce'\]"),
-        ([["bce", 1.0, 2.0]], r"found \['bce', 1.0, 2.0\]"),
-        ([[1.0, "bce"]], r"found \[1.0, 'bce'\]"),
+        ("bce", "'bce'"),
+        (["bce"], "'bce'"),
+        ([["bce"]], r"\['bce'\]"),
+        ([["bce", 1.0, 2.0]], r"\['bce', 1.0, 2.0\]"),
+        ([[1.0, "bce"]], r"\[1.0, 'bce'\]"),
         ([["focal", 1.0]], "unknown loss 'focal'"),
         ([["bce", "a"]], "weight of 'bce'"),
         ([["bce", -1.0]], "weight of 'bce'"),
@@ -314,6 +314,6 @@ def test_a_sibling_adjustment_needs_a_softmax_and_counts(make_cfg, node_counts):
         build_model(make_cfg(*softmax, *tau, key, "none.json"))
     with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT: tau is -1\.0"):
         build_model(make_cfg(*softmax, f"{ADJUSTMENT}.TAU", -1.0, key, file))
-    with pytest.raises(ConfigError, match=r"DECODE is 'path_sum' here"):
+    with pytest.raises(ConfigError, match=r"DECODE is 'path_sum'"):
         head = ("MODEL.SEM_SEG_HEAD.NAME", "HieraMaskFormerHead", LOSSES, [])
         build_model(make_cfg(*head, *tau, key, file))

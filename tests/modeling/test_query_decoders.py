@@ -86,8 +86,8 @@ class TestPixelDecoder:
     def test_gives_masks_at_the_finest_stride_and_maps_coarse_to_fine(self, kind, size):
         decoder = pixel_decoder(kind)
         found = features(*size)
-        mask_features, nothing, multi_scale = decoder.forward_features(found)
-        assert nothing is None and decoder.stride == 4
+        mask_features, encoder_features, multi_scale = decoder.forward_features(found)
+        assert encoder_features is multi_scale[0] and decoder.stride == 4
         assert mask_features.shape == (2, decoder.out_channels, *found["res2"].shape[-2:])
         assert [x.shape[1] for x in multi_scale] == decoder.multi_scale_channels == [32, 32]
         assert [x.shape[-2:] for x in multi_scale] == [

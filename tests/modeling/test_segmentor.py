@@ -15,7 +15,7 @@ from torch import nn
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.layers.scores import NodeOutput
-from hiera_seg.modeling import HieraSegmentor, decode
+from hiera_seg.modeling import DecodeOptions, HieraSegmentor, NodeView, decode, evaluation_mode
 
 VOID = 250
 
@@ -172,12 +172,10 @@ def test_predictions_are_those_of_decode_at_the_original_size(plain, make_inputs
         padded[:, :height, :width] = (sample["image"] - plain.pixel_mean) / plain.pixel_std
         output, _ = plain.sem_seg_head({"pixels": padded[None]})
         expected = decode(
-            output,
+            [NodeView(output, tuple(padded.shape[1:]), (height, width))],
             hierarchy,
-            padded_size=tuple(padded.shape[1:]),
-            image_size=(height, width),
+            DecodeOptions("path_sum"),
             output_size=(sample["height"], sample["width"]),
-            variant="path_sum",
         )
         assert result["sem_seg"].shape == (6, sample["height"], sample["width"])
         torch.testing.assert_close(result["sem_seg"], expected["sem_seg"], rtol=0, atol=1e-5)
@@ -197,35 +195,83 @@ def test_predictions_are_those_of_decode_at_the_original_size(plain, make_inputs
     ],
 )
 def test_decode_options_reach_the_decoder(hierarchy, make_inputs, options, keys):
-    model = HieraSegmentor(
-        backbone=Recorder(),
-        sem_seg_head=ScoringHead(hierarchy),
-        pixel_mean=[100.0] * 3,
-        pixel_std=[50.0] * 3,
-        **options,
-    ).eval()
-    assert set(model(make_inputs((32, 32)))[0]) == keys
+    parts = {
+        "backbone": Recorder(),
+        "sem_seg_head": ScoringHead(hierarchy),
+        "pixel_mean": [100.0] * 3,
+        "pixel_std": [50.0] * 3,
+    }
+    model = HieraSegmentor(decode_options=DecodeOptions(**options), **parts).eval()
+    (sample,) = make_inputs((32, 32))
+    assert set(model([sample])[0]) == keys
+    plain = HieraSegmentor(**parts).eval()
+    assert set(plain.predict([sample["image"]], DecodeOptions(**options))[0]) == keys
+    assert len(plain([sample])[0]) == 3  # the model's own options stay
+
+
+def test_options_of_version_0_1_warn_and_work(hierarchy):
+    parts = {"pixel_mean": [100.0] * 3, "pixel_std": [50.0] * 3}
+    parts |= {"backbone": Recorder(), "sem_seg_head": ScoringHead(hierarchy)}
+    with pytest.warns(FutureWarning, match="safe_depth.*DecodeOptions.*min_confidence=0.5"):
+        model = HieraSegmentor(decode_as="leaf", safe_depth=0.5, path_scores=True, **parts)
+    assert model.decode_options == DecodeOptions("leaf", min_confidence=0.5, confidence=True)
+    with pytest.raises(TypeError, match="safe_deep"):
+        HieraSegmentor(safe_deep=0.5, **parts)
 
 
 def test_config_keys_of_test_reach_the_segmentor(make_model):
     test = "MODEL.HIERA_SEG.TEST."
-    model = make_model(
-        *(f"{test}DECODE", "leaf"),
-        *(f"{test}DIRECT", False),
-        *(f"{test}OUTPUT", "labels"),
-        *(f"{test}SAFE_DEPTH", 0.5),
-    )
-    assert (model.variant, model.direct, model.output, model.safe_depth) == (
-        "leaf",
-        False,
-        "labels",
-        0.5,
-    )
-    assert make_model().variant == "path_sum" and make_model().safe_depth is None
+    keys = {"DECODE": "leaf", "DIRECT": False, "OUTPUT": "labels", "MIN_CONFIDENCE": 0.5}
+    keys |= {"CONFIDENCE": True, "GREEDY_PATH": True}
+    model = make_model(*(x for name, value in keys.items() for x in (f"{test}{name}", value)))
+    expected = DecodeOptions("leaf", False, "labels", 0.5, confidence=True, greedy_path=True)
+    assert model.decode_options == expected
+    assert make_model().decode_options == DecodeOptions("path_sum")
 
 
-def test_safe_depth_stops_at_inner_nodes(make_model, make_inputs, hierarchy):
-    model = make_model("MODEL.HIERA_SEG.TEST.SAFE_DEPTH", 0.99).eval()
+def test_old_config_keys_of_test_warn_and_reach_the_segmentor(make_model):
+    test = "MODEL.HIERA_SEG.TEST."
+    with pytest.warns(FutureWarning, match="MIN_CONFIDENCE"):
+        model = make_model(
+            *(f"{test}SAFE_DEPTH", 0.5, f"{test}SAFE_DEPTH_CURVE", True, f"{test}CALIBRATION", True)
+        )
+    options = model.decode_options
+    assert options.min_confidence == 0.5 and options.greedy_path and options.confidence
+
+
+def test_losses_in_eval_are_those_of_training_without_its_randomness(make_model, make_inputs):
+    model = make_model("MODEL.HIERA_SEG.AUXILIARY.WEIGHT", 0.4).eval()
+    inputs = make_inputs((64, 96), (64, 96))
+    torch.manual_seed(0)  # of the triplets
+    found = model.losses(inputs)
+    assert set(found) == {"loss_focal_tree_min", "loss_tree_triplet", "loss_auxiliary"}
+    assert not any(module.training for module in model.modules())
+    model.training = model.sem_seg_head.training = True  # the norms and dropout stay in eval
+    torch.manual_seed(0)
+    expected = model(inputs)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_predicting_in_training_mode_is_an_error(plain, make_inputs):
+    with pytest.raises(RuntimeError, match=r"eval\(\)"):
+        plain.train().predict([make_inputs((32, 32))[0]["image"]])
+
+
+def test_evaluation_mode_restores_every_module_after_an_error(make_model):
+    model = make_model().train()
+    model.backbone.eval()
+    before = [module.training for module in model.modules()]
+    with pytest.raises(ZeroDivisionError), torch.autocast("cpu", torch.bfloat16):
+        with evaluation_mode(model):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+            assert not torch.is_grad_enabled()
+            assert not any(module.training for module in model.modules())
+            raise ZeroDivisionError
+    assert [module.training for module in model.modules()] == before
+
+
+def test_min_confidence_stops_at_inner_nodes(make_model, make_inputs, hierarchy):
+    model = make_model("MODEL.HIERA_SEG.TEST.MIN_CONFIDENCE", 0.99).eval()
     finest = model(make_inputs((32, 32)))[0]["hiera_labels"][-1]
     assert finest.max() >= hierarchy.num_leaves
 
@@ -236,16 +282,20 @@ def test_unknown_test_options_stop_the_build_and_name_their_key(make_model, key,
         make_model(f"MODEL.HIERA_SEG.TEST.{key}", value)
 
 
-def test_scores_of_labels_and_walks_by_config(make_model, make_inputs):
+def test_confidence_and_greedy_path_by_config(make_model, make_inputs):
     test = "MODEL.HIERA_SEG.TEST."
     inputs = make_inputs((40, 50))
-    asked = make_model(f"{test}CALIBRATION", True, f"{test}SAFE_DEPTH_CURVE", True)
+    asked = make_model(f"{test}CONFIDENCE", True, f"{test}GREEDY_PATH", True)
     found, plain = asked.eval()(inputs)[0], make_model().eval()(inputs)[0]
-    assert set(found) - set(plain) == {"hiera_scores", "hiera_walk", "hiera_walk_limits"}
-    for scores in (*found["hiera_scores"], *found["hiera_walk_limits"]):
+    assert set(found) - set(plain) == {
+        "hiera_confidence",
+        "hiera_greedy_path",
+        "hiera_greedy_path_limits",
+    }
+    for scores in (*found["hiera_confidence"], *found["hiera_greedy_path_limits"]):
         assert scores.shape == (40, 50) and 0 <= scores.min() and scores.max() <= 1
-    with pytest.raises(ValueError, match="CALIBRATION needs label maps"):
-        make_model(f"{test}CALIBRATION", True, f"{test}OUTPUT", "scores")
+    with pytest.raises(ValueError, match="TEST.CONFIDENCE needs label maps"):
+        make_model(f"{test}CONFIDENCE", True, f"{test}OUTPUT", "scores")
 
 
 def test_simple_trainer_of_detectron2_trains_it(make_model, make_inputs):

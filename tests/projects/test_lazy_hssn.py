@@ -155,11 +155,11 @@ def test_the_readme_names_the_file_and_the_tool():
 @pytest.mark.parametrize(
     ("name", "text", "opts", "message"),
     [
-        ("x.yaml", "", [], "a LazyConfig, a .py file, is wanted"),
+        ("x.yaml", "", [], "specify a LazyConfig"),
         ("gone.py", None, [], r"gone\.py does not exist"),
         ("x.py", "train = {", [], r"x\.py has syntax error"),
         ("x.py", "import nothing_like_it", [], "No module named 'nothing_like_it'"),
-        ("x.py", "train = {}", [], "lacks model, optimizer, lr_multiplier, dataloader; projects"),
+        ("x.py", "train = {}", [], "lacks model, optimizer, lr_multiplier, dataloader; "),
         (CONFIG, None, ["train.max_iter"], "options train.max_iter: "),
         (CONFIG, None, ["train.max_iter=[1"], "options train.max_iter="),
         (CONFIG, None, ["train.max_iter=two"], "train.max_iter is 'two'; a number"),

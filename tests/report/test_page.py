@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_refused(street, evaluation, tmp_path):
     with pytest.raises(ValueError, match="level 'kind' is"):
         write_report(tmp_path / "r.html", street, summary, [matrices[0], matrices[0], matrices[2]])
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="can not be written"):
+    with pytest.raises(ConfigError, match="cannot be written"):
         write_report(tmp_path / "file" / "r.html", street, summary, matrices)
 
 

@@ -140,4 +140,4 @@ def test_bad_arguments_are_one_line(project, check):
 
 def test_help(check):
     code, out, _ = check("--help")
-    assert code == 0 and "The exit status is 1 when something is wrong." in out
+    assert code == 0 and "The exit code is 1" in out

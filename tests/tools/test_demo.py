@@ -161,7 +161,7 @@ def test_the_test_set_of_the_config_is_the_default(demo):
 
 
 def test_safe_depth_is_drawn_as_inner_nodes(demo, project, tmp_path):
-    key = "MODEL.HIERA_SEG.TEST.SAFE_DEPTH"
+    key = "MODEL.HIERA_SEG.TEST.MIN_CONFIDENCE"
     code, _, _ = demo("--input", project / "images" / "a.jpg", "--opts", key, 2.0)
     ids = np.asarray(Image.open(tmp_path / "out" / "a-ids-class.png"))
     assert code == 0 and np.isin(ids, STREET.level_nodes(0)).all()
@@ -330,7 +330,7 @@ def test_bad_arguments(demo, project):
     one_error(*demo(*image, "--safe-depth", -1), 2, "--safe-depth is -1")
     one_error(*demo(*image, "--max-frames", 0), 2, "--max-frames is 0")
     one_error(*demo("--webcam", -1), 2, "--webcam is -1")
-    one_error(*demo(*image, "--output", "/proc"), 2, "/proc can not be written")
+    one_error(*demo(*image, "--output", "/proc"), 2, "cannot write to the folder /proc")
     one_error(*demo("--dataset", NAME, "--num", 0), 2, "--num is 0")
     one_error(*demo("--dataset", "demo_street_tests"), 2, "'demo_street_tests'", NAME)
     one_error(*demo(), 2, "DATASETS.TEST is empty")

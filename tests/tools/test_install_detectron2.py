@@ -1,4 +1,4 @@
-"""tools/install_detectron2.py without a network: what it refuses, what it mends, what it builds."""
+"""tools/install_detectron2.py without a network: refusals, patches, builds."""
 
 import hashlib
 import importlib.metadata
@@ -16,7 +16,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "install_detectron2.py"
 
-# As little of Detectron2 0.6 as the script touches, with the lines that it has to mend.
+# As little of Detectron2 0.6 as the script touches, with the lines that it must patch.
 SOURCES = {
     "LICENSE": "",
     "setup.py": (
@@ -103,7 +103,7 @@ def test_leaves_an_importable_detectron2_alone_and_names_it(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert only_line(result.stdout) == (
-        f"Detectron2 0.7.dev1 in {package / 'detectron2'} is there already; nothing was changed"
+        f"Detectron2 0.7.dev1 in {package / 'detectron2'} is installed already; nothing was changed"
     )
 
 
@@ -182,9 +182,9 @@ def test_builds_a_pure_python_wheel_with_the_right_name_and_contents(
     assert not any(requirement.startswith("black") for requirement in requirements)
 
 
-def test_mends_what_newer_libraries_broke_and_nothing_else(script, tmp_path):
+def test_patches_what_newer_libraries_broke_and_nothing_else(script, tmp_path):
     source = write_sources(tmp_path, SOURCES)
-    script.mend(source)
+    script.patch(source)
     package = source / "detectron2"
     transform = (package / "data" / "transforms" / "transform.py").read_text()
     assert transform == "interp = Image.BILINEAR\n"
@@ -207,7 +207,7 @@ def test_mends_what_newer_libraries_broke_and_nothing_else(script, tmp_path):
 def test_sources_in_which_a_fix_finds_nothing_are_refused(script, tmp_path, file):
     source = write_sources(tmp_path, {**SOURCES, f"detectron2/{file}": ""})
     with pytest.raises(script.InstallError, match="does not hold the sources of Detectron2 0.6"):
-        script.mend(source)
+        script.patch(source)
 
 
 class TestInstalled:

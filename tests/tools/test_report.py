@@ -138,7 +138,7 @@ def one_error(result, expected_code, *parts):
 
 def test_bad_arguments(report, project, tmp_path):
     one_error(report(run=None), 2, "--run", "--config-file")
-    one_error(report(run=tmp_path / "nowhere"), 2, "nowhere is no folder")
+    one_error(report(run=tmp_path / "nowhere"), 2, "nowhere is not a folder")
     one_error(report("--images", -1), 2, "--images is -1")
     one_error(report("--dataset", "nothing"), 2, "nothing")
     other = "hiera_generated_val"

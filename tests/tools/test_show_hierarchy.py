@@ -11,7 +11,7 @@ from PIL import Image
 
 TOOL = Path(__file__).resolve().parents[2] / "tools/show_hierarchy.py"
 # What every other tool does with its output
-PRINTS_MUCH = "from hiera_seg.engine import exit_on_error; exit_on_error(print, 'x' * 200_000)"
+PRINTS_MUCH = "from hiera_seg.cli import exit_on_error; exit_on_error(print, 'x' * 200_000)"
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_picture_that_can_not_be_written(show, tmp_path):
     code, _, err = show("lip", "--png", tmp_path)
     assert code == 2 and f"--png {tmp_path} is a folder" in err and err.count("\n") == 1
     code, _, err = show("lip", "--png", "/proc/new/lip.png")
-    assert code == 2 and err.startswith("error: --png: the folder /proc/new can not be made")
+    assert code == 2 and err.startswith("error: --png: cannot create the folder /proc/new")
 
 
 def test_a_terminal_without_unicode(tmp_path):

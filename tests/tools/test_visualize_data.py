@@ -107,11 +107,11 @@ def test_a_bad_file_is_named_and_the_others_are_drawn(visualize, project, tmp_pa
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), "name a registered dataset"),
+        ((), "no dataset to draw"),
         (("nothing_registered",), "nothing_registered"),
         ((NAME, "--num", 0), "--num is 0"),
         ((NAME, "--alpha", 2), "--alpha is 2"),
-        ((NAME, "--source", "dataloader"), "add --config-file"),
+        ((NAME, "--source", "dataloader"), "needs --config-file"),
         (("--config-file", "none.yaml"), "none.yaml"),
     ],
 )

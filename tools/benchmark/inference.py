@@ -10,7 +10,7 @@ from benchmark.harness import Comparison
 from benchmark.losses import cityscapes, mapillary_sized
 from hiera_seg.layers.scores import NodeOutput, node_scores
 from hiera_seg.layers.tree_index import TreeIndex
-from hiera_seg.modeling.decode import decode
+from hiera_seg.modeling import DecodeOptions, NodeView, decode
 
 _VARIANT = "path_sum"
 
@@ -24,10 +24,9 @@ def _logits(make_tree, size, device):
 def make_bands(make_tree, size: tuple[int, int], device) -> Callable[[], object]:
     """Label maps of all levels from logits of stride 4, as the model makes them."""
     tree, logits = _logits(make_tree, size, device)
-    sizes = {"padded_size": size, "image_size": size, "output_size": size}
-    return lambda: decode(
-        NodeOutput(logits, "logits"), tree, variant=_VARIANT, direct=False, output="labels", **sizes
-    )
+    view = NodeView(NodeOutput(logits, "logits"), padded_size=size, image_size=size)
+    options = DecodeOptions(_VARIANT, direct=False, output="labels")
+    return lambda: decode([view], tree, options, output_size=size)
 
 
 def make_whole(make_tree, size: tuple[int, int], device) -> Callable[[], object]:

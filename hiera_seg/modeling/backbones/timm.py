@@ -1,4 +1,4 @@
-"""Any model of timm that gives features of strides 4, 8, 16 and 32, as a Detectron2 backbone."""
+"""Wrap timm models with features of strides 4, 8, 16 and 32 as Detectron2 backbones."""
 
 import difflib
 import importlib
@@ -23,8 +23,8 @@ NORMS = ("BN", "SyncBN")
 OUT_NORMS = ("", "LN")
 
 _ANY_SIZE = {"strict_img_size": False, "always_partition": True}
-# By the file of timm that defines a model: what turns a classifier of one image size into a
-# network for images of any size, and takes HRNet's branches instead of its classifier's widening.
+# Options by the timm module that defines a model. They allow images of any size, and select HRNet's
+# branches instead of the widened features of its classifier.
 MODEL_OPTIONS: dict[str, dict[str, Any]] = {
     "hrnet": {"feature_location": ""},
     "swin_transformer": _ANY_SIZE,
@@ -36,9 +36,9 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
 class TimmBackbone(Backbone):
     """The last four stages of a timm model as features res2, res3, res4 and res5.
 
-    Images are to be padded to multiples of ``size_divisibility``, as
-    :class:`~hiera_seg.modeling.HieraSegmentor` does. All parameters train:
-    ``MODEL.BACKBONE.FREEZE_AT`` is a key of Detectron2's ResNets.
+    Images must be padded to multiples of ``size_divisibility``, as in
+    :class:`~hiera_seg.modeling.HieraSegmentor`. All parameters are trained:
+    ``MODEL.BACKBONE.FREEZE_AT`` applies to Detectron2's ResNets only.
     """
 
     @configurable
@@ -57,22 +57,22 @@ class TimmBackbone(Backbone):
     ):
         """
         Args:
-            name: of the model in timm, such as "hrnet_w48"; "model.tag" chooses among weights.
+            name: of the model in timm, such as "hrnet_w48"; "model.tag" selects pretrained weights.
             in_channels: channels of images.
-            pretrained: begin with timm's weights, downloaded where they are not cached.
-            checkpoint: file of weights to begin with instead, in timm's names.
-            output_stride: 8, 16 or 32; below 32 the last stages are dilated, as far as the model
-                can be.
-            out_features: which of res2, res3, res4, res5 to give.
+            pretrained: start from timm's weights, which are downloaded unless cached.
+            checkpoint: file of weights to start from instead, with timm's names.
+            output_stride: 8, 16 or 32; below 32 the last stages are dilated, if the model supports
+                it.
+            out_features: which of res2, res3, res4, res5 to return.
             drop_path_rate: of stochastic depth.
-            synchronize_norms: batch norm over all processes (on GPUs; a CPU has none).
-            out_norm: "LN" normalises each feature over its channels, as published segmentation
-                networks on Swin and ConvNeXt do; "" leaves it.
+            synchronize_norms: batch norm over all processes (GPUs only).
+            out_norm: "LN" normalises each feature over its channels, as in published segmentation
+                networks on Swin and ConvNeXt; "" for none.
 
         Raises:
-            ConfigError: timm is not installed, knows no such model, or the model cannot do what
-                is asked, features of the strides that it names included.
-            CheckpointError: the weights can not be found, read or downloaded, or do not fit.
+            ConfigError: timm is not installed or has no such model, or the model does not support
+                an option or the strides.
+            CheckpointError: the weights cannot be found, read or downloaded, or do not fit.
         """
         super().__init__()
         timm = _import_timm()
@@ -87,7 +87,7 @@ class TimmBackbone(Backbone):
         self.body = _build(timm, name, options)
         indices = _stage_indices(self.body, name, output_stride, any_size=bool(own))
         _check_sizes(self.body, name, in_channels)
-        if len(out_features) < len(STRIDES):  # again, without the stages that nobody reads
+        if len(out_features) < len(STRIDES):  # again, without unused stages
             options["out_indices"] = [indices[feature] for feature in self._out_features]
             self.body = _build(timm, name, options)
         if checkpoint:
@@ -95,7 +95,7 @@ class TimmBackbone(Backbone):
         elif pretrained:
             try:
                 self.body = _create(timm, name, {**options, "pretrained": True})
-            except Exception as error:  # whatever a download, a cache or a damaged file runs into
+            except Exception as error:  # of any download, cache or damaged file
                 raise download_error(self.body.pretrained_cfg, name, error) from error
         _drop_unstrided_pools(self.body)
         if synchronize_norms:
@@ -119,7 +119,7 @@ class TimmBackbone(Backbone):
         return {
             "name": keys.NAME,
             "in_channels": input_shape.channels,
-            # MODEL.WEIGHTS holds the whole network: nothing to download for it
+            # MODEL.WEIGHTS contains the backbone
             "pretrained": keys.PRETRAINED and not cfg.MODEL.WEIGHTS,
             "checkpoint": "" if cfg.MODEL.WEIGHTS else keys.CHECKPOINT,
             "output_stride": keys.OUTPUT_STRIDE,
@@ -154,7 +154,7 @@ class TimmBackbone(Backbone):
         return features
 
     def _last(self, stages: Sequence[Any]) -> dict[str, Any]:
-        """By feature name, from what timm lists for all stages: those before res2 are not used."""
+        """Return a dict by feature name from timm's list of stages, without those before res2."""
         return dict(zip(self._out_features, stages[-len(self._out_features) :], strict=True))
 
 
@@ -169,7 +169,7 @@ def _import_timm() -> ModuleType:
         return importlib.import_module("timm")
     except ImportError as error:
         raise ConfigError(
-            f"MODEL.BACKBONE.NAME build_hiera_timm_backbone needs timm, which can not be imported "
+            f"MODEL.BACKBONE.NAME build_hiera_timm_backbone needs timm, which cannot be imported "
             f"({error}): pip install timm"
         ) from error
 
@@ -204,7 +204,7 @@ def _build(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
         return _create(timm, name, {**options, "pretrained": False})
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(
-            f"{KEY}: timm can not build {name} with {options} ({error}); models without dilation "
+            f"{KEY}: timm cannot build {name} with {options} ({error}); models without dilation "
             "take no OUTPUT_STRIDE but 32, those without stochastic depth no DROP_PATH_RATE"
         ) from error
 
@@ -229,9 +229,9 @@ def _stage_indices(net: nn.Module, name: str, output_stride: int, any_size: bool
 
 @torch.no_grad()
 def _check_sizes(net: nn.Module, name: str, in_channels: int) -> None:
-    """Run the model once: without padding, features are smaller than the strides it names say."""
+    """Run the model once: without padding, features are smaller than their strides imply."""
     strides = list(net.feature_info.reduction())[-4:]
-    size = 3 * max(STRIDES.values())  # less is no image to Inception
+    size = 3 * max(STRIDES.values())  # the smallest that Inception accepts
     training = net.training
     try:
         features = net.eval()(torch.zeros(1, in_channels, size, size))[-4:]
@@ -250,10 +250,10 @@ def _check_sizes(net: nn.Module, name: str, in_channels: int) -> None:
 
 
 def _drop_unstrided_pools(net: nn.Module) -> None:
-    """Leave out the 2x2 average pools of stride 1 in the shortcuts of dilated ResNet-Ds.
+    """Remove the 2x2 average pools of stride 1 in the shortcuts of dilated ResNet-Ds.
 
-    The pool stands there to look at all pixels that a stride of 2 would jump over. Without the
-    stride it only blurs and shifts; ResNet-V1d of segmentation networks has none.
+    The pool averages the pixels that a stride of 2 would skip. Without the stride it only blurs and
+    shifts; ResNet-V1d of segmentation networks has no such pool.
     """
     for module in net.modules():
         shortcut = getattr(module, "downsample", None)

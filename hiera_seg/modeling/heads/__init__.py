@@ -1,4 +1,4 @@
-"""Heads: from backbone features to node outputs and losses."""
+"""Predict node outputs and losses from backbone features."""
 
 from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
 from hiera_seg.modeling.heads.embedding import EmbeddingHead

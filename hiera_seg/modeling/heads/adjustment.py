@@ -1,4 +1,4 @@
-"""The adjustment of a head's logits that a config asks for."""
+"""Build the sibling adjustment of logits from a config."""
 
 from collections.abc import Iterable
 
@@ -17,17 +17,17 @@ _SOFTMAX = ("marginal", "marginal_path_sum", "level_softmax")
 def build_sibling_adjustment(
     cfg: CfgNode, hierarchy: Hierarchy, loss_names: Iterable[str], *, kind: str = "logits"
 ) -> SiblingAdjustment | None:
-    """Build what MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT asks for; None with TAU 0.
+    """Build the adjustment of MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT, or None if TAU is 0.
 
     Args:
         cfg: the whole config.
         hierarchy: the tree.
         loss_names: names of the losses that train the model.
-        kind: what the head puts out, "logits" or "scores".
+        kind: the head's output, "logits" or "scores".
 
     Raises:
-        ConfigError: a negative TAU, no FILE or one that can not be read, or a model that is not
-            decoded by a softmax over leaves or one a level.
+        ConfigError: a negative TAU, no FILE or an unreadable one, or a model that is not decoded by
+            a softmax over leaves or per level.
     """
     test = cfg.MODEL.HIERA_SEG.TEST
     tau, file = test.SIBLING_ADJUSTMENT.TAU, test.SIBLING_ADJUSTMENT.FILE
@@ -36,14 +36,14 @@ def build_sibling_adjustment(
     variant = decode_variant(test.DECODE, loss_names, kind=kind)
     if variant not in _SOFTMAX:
         raise ConfigError(
-            f"{KEY}.TAU is {tau}, but {DECODE_KEY} is {variant!r} here: only a softmax over the "
-            f"leaves or one a level can be adjusted, with {DECODE_KEY} one of {_SOFTMAX} "
-            "(marginal_ce and level_ce train them)"
+            f"{KEY}.TAU is {tau}, but {DECODE_KEY} is {variant!r}, which has no softmax over the "
+            f"leaves or per level; set {DECODE_KEY} to one of {_SOFTMAX}, for a model trained with "
+            "marginal_ce or level_ce"
         )
     if not file:
         raise ConfigError(
-            f"{KEY}.TAU is {tau}, but {KEY}.FILE is empty: name the pixel counts of the training "
-            "set, a file of tools/count_nodes.py"
+            f"{KEY}.TAU is {tau}, but {KEY}.FILE is empty; set it to the pixel counts of the "
+            "training set, written by tools/count_nodes.py"
         )
     try:
         counts = read_node_counts(file, hierarchy)

@@ -1,4 +1,4 @@
-"""A flat head on an earlier feature, for the gradient it sends into the backbone."""
+"""Train the backbone by an additional flat head on an earlier feature."""
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -13,8 +13,8 @@ from hiera_seg.modeling.features import pick_features
 class AuxiliaryHead(nn.Module):
     """3x3 convolution with norm and ReLU, dropout, 1x1 convolution to the leaves; cross entropy.
 
-    It serves training only, and knows leaves only: pixels whose label is an inner node are left
-    out, as void is.
+    Used in training only. Predicts leaves; pixels labelled with an inner node are ignored, like
+    void.
     """
 
     class_rows = {"predictor": "leaves"}
@@ -37,7 +37,7 @@ class AuxiliaryHead(nn.Module):
             in_channels: its channels.
             channels: channels between the two convolutions.
             num_leaves: leaves of the tree.
-            dropout: share of channels to drop in training.
+            dropout: share of channels dropped in training.
             norm: after the first convolution, in Detectron2's names; "" for none.
             weight: factor of the loss.
         """
@@ -82,15 +82,15 @@ class AuxiliaryHead(nn.Module):
         return self.predictor(self.dropout(self.conv(features[self.in_feature])))
 
     def losses(self, logits: Tensor, labels: Tensor, leaf_count: Tensor) -> dict[str, Tensor]:
-        """Weighted cross entropy of leaf logits.
+        """Compute the weighted cross entropy of leaf logits.
 
         Args:
             logits: (B, num_leaves, h, w) float.
             labels: (B, H, W) int64 node ids or the void value.
-            leaf_count: 0-d, the number of pixels to divide by; 0 counts as 1.
+            leaf_count: 0-d, the normalizer; 0 counts as 1.
 
         Returns:
-            {"loss_auxiliary": scalar}; without one leaf label a zero that has a gradient path.
+            {"loss_auxiliary": scalar}; without any leaf label a zero with a gradient path.
         """
         loss = leaf_cross_entropy(logits, labels, self.num_leaves, leaf_count)
         return {"loss_auxiliary": self.weight * loss}
@@ -99,16 +99,16 @@ class AuxiliaryHead(nn.Module):
 def leaf_cross_entropy(
     logits: Tensor, labels: Tensor, num_leaves: int, leaf_count: Tensor
 ) -> Tensor:
-    """Cross entropy of upsampled leaf logits over the pixels whose label is a leaf.
+    """Compute the cross entropy of upsampled leaf logits over the pixels labelled with a leaf.
 
     Args:
         logits: (B, num_leaves, h, w) float.
         labels: (B, H, W) int64 node ids or the void value.
         num_leaves: leaves of the tree.
-        leaf_count: 0-d, the number of pixels to divide by; 0 counts as 1.
+        leaf_count: 0-d, the normalizer; 0 counts as 1.
 
     Returns:
-        A float32 scalar; without one leaf label a zero that has a gradient path.
+        A float32 scalar; without any leaf label a zero with a gradient path.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)

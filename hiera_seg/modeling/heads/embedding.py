@@ -1,4 +1,4 @@
-"""The projection whose output the triplet loss trains."""
+"""Project a backbone feature to the embeddings of the triplet loss."""
 
 import fvcore.nn.weight_init as weight_init
 from detectron2.config import CfgNode, configurable
@@ -12,9 +12,9 @@ from hiera_seg.modeling.features import pick_features
 class EmbeddingHead(nn.Module):
     """A 1x1 convolution with norm and ReLU, then a 1x1 convolution to the embedding.
 
-    It serves training only. The loss normalises the embedding to length 1, so that its scale is
-    free; the last convolution starts at unit scale, because the gradient of that normalisation
-    grows as the embedding shrinks.
+    Used in training only. The loss normalises embeddings to length 1, so their scale is arbitrary.
+    The last convolution starts at unit scale, because the gradient of the normalisation grows as
+    the embedding shrinks.
     """
 
     @configurable

@@ -1,4 +1,4 @@
-"""What every head needs for its losses: terms a config names, denominator, clock, random values."""
+"""Build configured losses, average normalizers over processes and seed sampling, for all heads."""
 
 import inspect
 from typing import Any
@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from hiera_seg.compat import has_event_storage
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses import (
@@ -28,13 +29,12 @@ WEIGHTS_KEY = "MODEL.HIERA_SEG.NODE_WEIGHTS"
 def build_hierarchical_loss(
     cfg: CfgNode, hierarchy: Hierarchy, ignore_label: int
 ) -> HierarchicalLoss:
-    """The weighted sum of losses that MODEL.HIERA_SEG.LOSSES names.
+    """Build the weighted sum of the losses in MODEL.HIERA_SEG.LOSSES.
 
-    The options of a loss are the keys of MODEL.HIERA_SEG.<NAME>, where that node exists.
+    The options of a loss are the keys of MODEL.HIERA_SEG.<NAME>, if that node exists.
 
     Raises:
-        ConfigError: a malformed entry, an unknown name, a bad weight, or an option that the loss
-            refuses.
+        ConfigError: a malformed entry, an unknown name, or an invalid weight or option.
     """
     entries = cfg.MODEL.HIERA_SEG.LOSSES
     if not isinstance(entries, list | tuple):
@@ -46,8 +46,9 @@ def build_hierarchical_loss(
     terms = [(name, weight, _options(cfg, name, node_weights)) for name, weight in entries]
     if node_weights is not None and not any("node_weights" in term[2] for term in terms):
         raise ConfigError(
-            f"{WEIGHTS_KEY}.METHOD is set, but no loss of {KEY} takes weights of nodes; among "
-            f"those that do: {', '.join(filter(_takes_node_weights, HIERA_LOSSES.names()))}"
+            f"{WEIGHTS_KEY}.METHOD is {cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD!r}, but no loss of "
+            f"{KEY} takes node weights; add one of "
+            f"{', '.join(filter(_takes_node_weights, HIERA_LOSSES.names()))}"
         )
     try:
         return HierarchicalLoss(hierarchy, terms, ignore_label)
@@ -56,10 +57,10 @@ def build_hierarchical_loss(
 
 
 def mean_over_processes(counts: Tensor) -> Tensor:
-    """Mean of a tensor over all processes, on the device of the model; alone, the tensor itself.
+    """Return the mean of a tensor over all processes, or the tensor itself in a single process.
 
-    With the mean of what losses divide by as denominator, the gradient that DDP averages over N
-    processes is that of one process with all the images.
+    With the mean of the processes' normalizers, the gradient that DDP averages over N processes
+    equals that of one process with all images. The tensor is on the device of the model.
     """
     world_size = comm.get_world_size()
     if world_size > 1:
@@ -70,31 +71,28 @@ def mean_over_processes(counts: Tensor) -> Tensor:
 
 
 def training_iteration() -> int | None:
-    """The iteration of the Detectron2 trainer that is running, or None outside of one."""
-    try:
-        return get_event_storage().iter
-    except AssertionError:  # what Detectron2 raises where there is no storage
-        return None
+    """Return the iteration of the running Detectron2 trainer, or None outside of training."""
+    return get_event_storage().iter if has_event_storage() else None
 
 
 def sampling_generator(
     seed: int | None, iteration: int | None, device: torch.device | str = "cpu"
 ) -> torch.Generator | None:
-    """A source of random values that seed, iteration and process decide, whatever drew before.
+    """Return a generator whose values depend only on the seed, the iteration and the rank.
 
     Returns:
-        A generator on the device; None, PyTorch's own, without a seed or an iteration.
+        A generator on the device; None, for PyTorch's global one, without a seed or an iteration.
     """
     if seed is None or iteration is None:
         return None
     state = np.random.SeedSequence([seed, iteration, comm.get_rank()]).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))  # it takes signed
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))  # a signed number
 
 
 def _malformed(found: Any) -> ConfigError:
     return ConfigError(
-        f"{KEY} is a list of [name, weight], such as [['focal_tree_min', 1.0]], with names among "
-        f"{', '.join(HIERA_LOSSES.names())}; found {found!r}"
+        f"{KEY} contains {found!r}; set a list of [name, weight], such as "
+        f"[['focal_tree_min', 1.0]], with names among {', '.join(HIERA_LOSSES.names())}"
     )
 
 
@@ -113,25 +111,26 @@ def _takes_node_weights(name: str) -> bool:
 
 
 def _node_weights(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
-    """(N,) the weights that MODEL.HIERA_SEG.NODE_WEIGHTS asks for, or None."""
+    """Return (N,) weights as configured by MODEL.HIERA_SEG.NODE_WEIGHTS, or None."""
     keys = cfg.MODEL.HIERA_SEG.NODE_WEIGHTS
     if not keys.METHOD:
         if keys.FILE:
             raise ConfigError(
-                f"{WEIGHTS_KEY}.FILE is set without METHOD: choose one of {NODE_WEIGHT_METHODS}"
+                f"{WEIGHTS_KEY}.FILE is {keys.FILE!r}, but METHOD is empty; choose one of "
+                f"{NODE_WEIGHT_METHODS}"
             )
         return None
     if keys.METHOD not in NODE_WEIGHT_METHODS:
         raise ConfigError(
-            f"{WEIGHTS_KEY}.METHOD is {keys.METHOD!r}: choose one of {NODE_WEIGHT_METHODS}"
+            f"{WEIGHTS_KEY}.METHOD is {keys.METHOD!r}; choose one of {NODE_WEIGHT_METHODS}"
         )
     if not keys.FILE:
         raise ConfigError(
-            f"{WEIGHTS_KEY}.METHOD is {keys.METHOD!r}, but FILE is empty: name a file of counts, "
-            "which tools/count_nodes.py writes"
+            f"{WEIGHTS_KEY}.METHOD is {keys.METHOD!r}, but FILE is empty; set it to a file "
+            "of counts, written by tools/count_nodes.py"
         )
     if not keys.MAX > 0:
-        raise ConfigError(f"{WEIGHTS_KEY}.MAX is {keys.MAX}: above 0, such as 10.0")
+        raise ConfigError(f"{WEIGHTS_KEY}.MAX is {keys.MAX}; set it above 0, such as 10.0")
     try:
         pixels = read_node_counts(keys.FILE, hierarchy)
         return node_weights_from_counts(pixels, hierarchy, keys.METHOD, maximum=keys.MAX)

@@ -1,4 +1,4 @@
-"""The head whose queries score nodes: Mask2Former on a class tree."""
+"""Score nodes by queries: Mask2Former on a class tree."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ from hiera_seg.modeling.heads.loss import (
     sampling_generator,
     training_iteration,
 )
-from hiera_seg.modeling.pixel_decoders import build_pixel_decoder
+from hiera_seg.modeling.pixel_decoders import PixelFeatures, build_pixel_decoder
 from hiera_seg.modeling.transformer_decoder import MaskedAttentionDecoder, QueryPrediction
 
 KEY = "MODEL.HIERA_SEG.MASK_FORMER"
 
-# Queries whose masks are upsampled at a time: all of them would be the peak of memory in eval.
+# Number of masks that are upsampled at a time; all at once would be the memory peak in eval.
 _CHUNK = 8
 
 
@@ -33,7 +33,7 @@ _CHUNK = 8
 class HieraMaskFormerHead(nn.Module):
     """A pixel decoder, a masked-attention transformer decoder, and matched losses.
 
-    Each query has a mask and scores for the nodes of the tree; the score of a node at a pixel is
+    Each query predicts a mask and a score per node of the tree; the score of a node at a pixel is
     the sum over queries of node score times mask.
     """
 
@@ -58,19 +58,19 @@ class HieraMaskFormerHead(nn.Module):
         """
         Args:
             hierarchy: the class tree.
-            pixel_decoder: see ``HIERA_PIXEL_DECODERS``; it gives multi-scale features.
-            transformer_decoder: its class logits are those of ``loss.classes``.
-            loss: how queries are matched and trained.
-            ignore_value: what void is in the targets.
+            pixel_decoder: see ``HIERA_PIXEL_DECODERS``.
+            transformer_decoder: predicts the class logits of ``loss.classes``.
+            loss: matches and trains the queries.
+            ignore_value: the value of void in the targets.
             loss_weight: factor of all losses.
-            deep_supervision: also train what every layer but the last predicts.
-            seed: decides, with the trainer's iteration and the process, the points of the losses;
-                None: PyTorch's own random state does.
-            score_stride: in eval, masks are upsampled to this stride before they become scores; 1
-                is Mask2Former's order. The pixel decoder's stride saves time and memory; scores
-                are then upsampled instead of masks, which blurs thin things.
+            deep_supervision: also train the predictions of all layers but the last.
+            seed: determines, with the trainer's iteration and the rank, the points of the losses;
+                None: PyTorch's global random state.
+            score_stride: in eval, masks are upsampled to this stride before scores are computed; 1
+                is Mask2Former's order. The pixel decoder's stride saves time and memory, but then
+                scores instead of masks are upsampled, which blurs thin objects.
             size_divisibility: images are padded to multiples of it, so that masks upsampled to
-                stride 1 lie on the pixels; 0: not padded.
+                stride 1 are aligned with the pixels; 0: no padding.
         """
         super().__init__()
         self.hierarchy = hierarchy
@@ -93,22 +93,23 @@ class HieraMaskFormerHead(nn.Module):
         ignore_value = resolve_ignore_label(cfg, hierarchy)
         check_config(cfg, "MODEL.")
         _check_keys(keys)
-        if cfg.MODEL.HIERA_SEG.LOSSES:  # or a config would name losses that nothing computes
+        if cfg.MODEL.HIERA_SEG.LOSSES:  # they would silently not be computed
             raise ConfigError(
-                f"MODEL.HIERA_SEG.LOSSES is {cfg.MODEL.HIERA_SEG.LOSSES}; HieraMaskFormerHead "
-                f"trains its queries by losses of their own, which {KEY} weighs: set it to []"
+                f"MODEL.HIERA_SEG.LOSSES is {cfg.MODEL.HIERA_SEG.LOSSES}, but HieraMaskFormerHead "
+                f"has its own losses, with weights in {KEY}; set it to []"
             )
         if cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT:
             raise ConfigError(
-                f"MODEL.HIERA_SEG.AUXILIARY.WEIGHT is {cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT}; "
-                "HieraMaskFormerHead has no auxiliary head: set it to 0"
+                f"MODEL.HIERA_SEG.AUXILIARY.WEIGHT is {cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT}, but "
+                "HieraMaskFormerHead has no auxiliary head; set it to 0"
             )
         if cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD:
             raise ConfigError(
-                "MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD is set; the losses of HieraMaskFormerHead "
-                'take no weights of nodes: set it to ""'
+                f"MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD is "
+                f"{cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD!r}, but the losses of "
+                'HieraMaskFormerHead take no node weights; set it to ""'
             )
-        build_sibling_adjustment(cfg, hierarchy, (), kind=cls.output_kind)  # refuses
+        build_sibling_adjustment(cfg, hierarchy, (), kind=cls.output_kind)  # only checks
         pixel_decoder = build_pixel_decoder(
             cfg, input_shape, keys.PIXEL_DECODER, f"{KEY}.PIXEL_DECODER"
         )
@@ -119,7 +120,7 @@ class HieraMaskFormerHead(nn.Module):
             )
         classes = QUERY_OPTIONS[keys.OPTION](hierarchy)
         transformer_decoder = MaskedAttentionDecoder(
-            # The coarsest three, as in Mask2Former: finer maps cost the most and help masks alone
+            # The coarsest three, as in Mask2Former: finer maps cost most and only refine masks
             in_channels=pixel_decoder.multi_scale_channels[:3],
             mask_channels=pixel_decoder.out_channels,
             num_classes=classes.num_logits,
@@ -160,6 +161,8 @@ class HieraMaskFormerHead(nn.Module):
         features: dict[str, Tensor],
         targets: Tensor | None = None,
         counts: Tensor | None = None,
+        *,
+        training: bool | None = None,
     ) -> tuple[NodeOutput | None, dict[str, Tensor]]:
         """Compute losses in training, node scores in eval.
 
@@ -167,21 +170,32 @@ class HieraMaskFormerHead(nn.Module):
             features: backbone features (B, C, h, w) float by name.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``; read in training only.
             counts: see :meth:`losses`; read in training only.
+            training: whether to compute losses; None: in training mode only.
 
         Returns:
             In training None and the losses by name; in eval node scores (B, N, h, w) at
             ``score_stride`` and an empty dict.
         """
-        predictions = self.layers(features)
-        if self.training:
+        training = self.training if training is None else training
+        predictions = self.layers(features, training=training)
+        if training:
             return None, self.losses(predictions, targets, counts)
         return NodeOutput(self.scores(predictions[-1]), self.output_kind), {}
 
-    def layers(self, features: dict[str, Tensor]) -> list[QueryPrediction]:
-        """Run the network; in training with deep supervision, of all layers."""
-        mask_features, _, multi_scale = self.pixel_decoder.forward_features(features)
+    def layers(
+        self, features: dict[str, Tensor], *, training: bool | None = None
+    ) -> list[QueryPrediction]:
+        """Run the network without losses; arguments as for :meth:`forward`.
+
+        Returns:
+            The prediction of the last layer; in training with deep supervision, of all layers.
+        """
+        training = self.training if training is None else training
+        pixels = PixelFeatures(*self.pixel_decoder.forward_features(features))
         return self.transformer_decoder(
-            multi_scale, mask_features, all_layers=self.training and self.deep_supervision
+            pixels.multi_scale_features,
+            pixels.mask_features,
+            all_layers=training and self.deep_supervision,
         )
 
     def scores(self, prediction: QueryPrediction) -> Tensor:
@@ -211,7 +225,7 @@ class HieraMaskFormerHead(nn.Module):
         return total
 
     def label_counts(self, targets: Tensor) -> Tensor:
-        """What losses divide by, of (B, H, W) targets alone: see ``QueryLoss.normalizers``."""
+        """Return the normalizers of the losses for (B, H, W) targets; see ``QueryLoss``."""
         return self._label_counts(targets, self.loss.segments(targets))
 
     def _label_counts(self, targets: Tensor, segments: list[Tensor]) -> Tensor:
@@ -224,13 +238,13 @@ class HieraMaskFormerHead(nn.Module):
         targets: Tensor,
         counts: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted losses of what :meth:`layers` computed.
+        """Compute weighted losses.
 
         Args:
-            predictions: of one or all layers, the last layer's last.
+            predictions: of :meth:`layers`, the last layer's last.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``.
-            counts: what to divide by, as :meth:`label_counts` gives it; None: that of these
-                targets, a mean over all processes.
+            counts: the normalizer, as returned by :meth:`label_counts`; None: that of these
+                targets, averaged over all processes.
 
         Returns:
             {"loss_class", "loss_mask", "loss_dice"} of the last layer and, where there are more,

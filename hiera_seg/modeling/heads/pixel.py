@@ -1,4 +1,4 @@
-"""The head that gives every pixel one logit for each node of the class tree."""
+"""Predict one logit per pixel and node of the class tree."""
 
 from typing import NamedTuple
 
@@ -24,16 +24,16 @@ from hiera_seg.modeling.heads.loss import (
     training_iteration,
 )
 from hiera_seg.modeling.heads.regions import RegionLoss, build_region_loss
-from hiera_seg.modeling.pixel_decoders import build_pixel_decoder
+from hiera_seg.modeling.pixel_decoders import PixelFeatures, build_pixel_decoder
 
 
 class PixelOutput(NamedTuple):
-    """What the layers of a :class:`HieraPixelHead` compute.
+    """The output of the layers of a :class:`HieraPixelHead`.
 
     Attributes:
-        logits: (B, N, H / stride, W / stride), one for each node.
-        embeddings: (B, D, h, w) at the stride of their feature; None in eval or without a head.
-        auxiliary: (B, L, h, w) leaf logits; None in eval or without a head.
+        logits: (B, N, H / stride, W / stride), one per node.
+        embeddings: (B, D, h, w) at the stride of their feature; None in eval or without the head.
+        auxiliary: (B, L, h, w) leaf logits; None in eval or without the head.
         regions: (B, N or L, h, w) logits of the pixel decoder's soft regions; None in eval or
             without a region loss.
     """
@@ -48,13 +48,13 @@ class PixelOutput(NamedTuple):
 class HieraPixelHead(nn.Module):
     """A pixel decoder and a 1x1 convolution to the nodes, trained by hierarchical losses.
 
-    A head that :class:`~hiera_seg.modeling.HieraSegmentor` can use has the attributes
-    ``hierarchy``, ``ignore_value``, ``loss_names`` and ``output_kind``, and a ``forward`` like
-    this one's.
+    :class:`~hiera_seg.modeling.HieraSegmentor` accepts any head that has the attributes
+    ``hierarchy``, ``ignore_value``, ``loss_names`` and ``output_kind``, and a ``forward`` that
+    takes features and targets and returns the same as this one's.
     """
 
     output_kind = "logits"  # the kind of its NodeOutput
-    class_rows = {"predictor": "nodes"}  # which layers have a row for each; hiera_seg.checkpoint
+    class_rows = {"predictor": "nodes"}  # layers with one row per node, for checkpoints
 
     @configurable
     def __init__(
@@ -76,23 +76,23 @@ class HieraPixelHead(nn.Module):
             hierarchy: the class tree.
             pixel_decoder: see ``HIERA_PIXEL_DECODERS``.
             loss: the terms to train with.
-            ignore_value: what void is in the targets.
+            ignore_value: the value of void in the targets.
             loss_weight: factor of all losses.
-            seed: decides, with the trainer's iteration and the process, which pixels losses
-                sample; None: PyTorch's own random state does.
-            embedding_head: needed where a term of ``loss`` works on embeddings.
-            auxiliary_head: a flat head that training adds.
-            region_loss: of a pixel decoder with ``forward_with_regions``.
-            sibling_adjustment: what the logits go through in eval.
+            seed: determines, with the trainer's iteration and the rank, which pixels losses
+                sample; None: PyTorch's global random state.
+            embedding_head: required if a term of ``loss`` needs embeddings.
+            auxiliary_head: a flat head used in training only.
+            region_loss: for a pixel decoder with ``forward_with_regions``.
+            sibling_adjustment: applied to the logits in eval.
 
         Raises:
-            ValueError: ``loss`` needs embeddings and there is no ``embedding_head``.
+            ValueError: ``loss`` needs embeddings, but ``embedding_head`` is None.
         """
         super().__init__()
         if "embeddings" in loss.needs and embedding_head is None:
             raise ValueError(
-                f"losses {', '.join(loss.names)} need embeddings: give HieraPixelHead an "
-                "embedding_head"
+                f"losses {', '.join(loss.names)} need embeddings; pass an embedding_head to "
+                "HieraPixelHead"
             )
         self.hierarchy = hierarchy
         self.ignore_value = ignore_value
@@ -106,7 +106,7 @@ class HieraPixelHead(nn.Module):
         self.region_loss = region_loss
         self.sibling_adjustment = sibling_adjustment
         self.predictor = Conv2d(pixel_decoder.out_channels, hierarchy.num_nodes, kernel_size=1)
-        # As Detectron2's DeepLab heads begin: all scores near 1/2, whatever the loss
+        # As in Detectron2's DeepLab heads: all scores start near 1/2, with any loss
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
 
@@ -117,7 +117,7 @@ class HieraPixelHead(nn.Module):
         ignore_value = resolve_ignore_label(cfg, hierarchy)
         loss = build_hierarchical_loss(cfg, hierarchy, ignore_value)
         embedding_head = auxiliary_head = None
-        if "embeddings" in loss.needs:  # an unused head would stop DDP
+        if "embeddings" in loss.needs:  # DDP fails on an unused head
             embedding_head = EmbeddingHead(cfg, input_shape)
         if cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT > 0:
             auxiliary_head = AuxiliaryHead(cfg, input_shape, num_leaves=hierarchy.num_leaves)
@@ -143,6 +143,8 @@ class HieraPixelHead(nn.Module):
         features: dict[str, Tensor],
         targets: Tensor | None = None,
         counts: Tensor | None = None,
+        *,
+        training: bool | None = None,
     ) -> tuple[NodeOutput | None, dict[str, Tensor]]:
         """Compute losses in training, node logits in eval.
 
@@ -150,46 +152,51 @@ class HieraPixelHead(nn.Module):
             features: backbone features (B, C, h, w) float by name.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``; read in training only.
             counts: see :meth:`losses`; read in training only.
+            training: whether to compute losses; None: in training mode only.
 
         Returns:
             In training None and the losses by name; in eval node logits (B, N, h, w) at the pixel
             decoder's stride and an empty dict.
         """
-        output = self.layers(features)
-        if self.training:
+        training = self.training if training is None else training
+        output = self.layers(features, training=training)
+        if training:
             return None, self.losses(output, targets, counts)
         logits = output.logits
         if self.sibling_adjustment is not None:
             logits = self.sibling_adjustment(logits)
         return NodeOutput(logits, self.output_kind), {}
 
-    def layers(self, features: dict[str, Tensor]) -> PixelOutput:
-        """Run the network, without losses."""
+    def layers(self, features: dict[str, Tensor], *, training: bool | None = None) -> PixelOutput:
+        """Run the network without losses; arguments as for :meth:`forward`."""
+        training = self.training if training is None else training
         embeddings = auxiliary = regions = None
-        if self.training and self.region_loss is not None:
+        if training and self.region_loss is not None:
             mask_features, regions = self.pixel_decoder.forward_with_regions(features)
         else:
-            mask_features, _, _ = self.pixel_decoder.forward_features(features)
-        if self.training and self.embedding_head is not None:
+            mask_features = PixelFeatures(
+                *self.pixel_decoder.forward_features(features)
+            ).mask_features
+        if training and self.embedding_head is not None:
             embeddings = self.embedding_head(features)
-        if self.training and self.auxiliary_head is not None:
+        if training and self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(features)
         return PixelOutput(self.predictor(mask_features), embeddings, auxiliary, regions)
 
     def label_counts(self, targets: Tensor) -> Tensor:
-        """What losses divide by, of (B, H, W) targets alone: see ``valid_pixels``."""
+        """Return the normalizer of the losses for (B, H, W) targets: see ``valid_pixels``."""
         return valid_pixels(targets, self.hierarchy, self.ignore_value)
 
     def losses(
         self, output: PixelOutput, targets: Tensor, counts: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Weighted losses of what :meth:`layers` computed.
+        """Compute weighted losses.
 
         Args:
-            output: of the layers, in training.
+            output: of :meth:`layers` in training.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``.
-            counts: what to divide by, as :meth:`label_counts` gives it; None: that of these
-                targets, a mean over all processes.
+            counts: the normalizer, as returned by :meth:`label_counts`; None: that of these
+                targets, averaged over all processes.
 
         Returns:
             {"loss_<name>": scalar}, float32 (float64 for float64 logits).

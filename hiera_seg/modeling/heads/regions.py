@@ -1,4 +1,4 @@
-"""The loss of the soft regions that a pixel decoder such as "ocr" draws on the way."""
+"""Train the soft regions that a pixel decoder such as "ocr" predicts."""
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from hiera_seg.modeling.heads.loss import build_hierarchical_loss
 
 
 class RegionLoss(nn.Module):
-    """Trains region logits to find their classes: nodes by hierarchical losses, leaves flat."""
+    """Train region logits: hierarchical losses for nodes, cross entropy for leaves."""
 
     def __init__(
         self, hierarchy: Hierarchy, *, weight: float, node_loss: HierarchicalLoss | None = None
@@ -29,12 +29,12 @@ class RegionLoss(nn.Module):
         self.node_loss = node_loss
 
     def forward(self, logits: Tensor, labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        """Weighted losses of region logits.
+        """Compute weighted losses of region logits.
 
         Args:
             logits: (B, N or L, h, w) float.
             labels: (B, H, W) int64 node ids or the void value.
-            counts: (1 + num_levels,) pixels to divide by, as ``valid_pixels`` gives them.
+            counts: (1 + num_levels,) the normalizers, as returned by ``valid_pixels``.
 
         Returns:
             {"loss_regions": scalar} of leaves, {"loss_regions_<name>": scalar} of nodes.
@@ -55,9 +55,9 @@ class RegionLoss(nn.Module):
 def build_region_loss(
     cfg: CfgNode, hierarchy: Hierarchy, ignore_label: int, region_kind: str
 ) -> RegionLoss:
-    """The loss of regions, with the weight MODEL.HIERA_SEG.OCR.WEIGHT.
+    """Build the loss of regions with weight MODEL.HIERA_SEG.OCR.WEIGHT.
 
-    Regions of nodes are trained by those of MODEL.HIERA_SEG.LOSSES that read logits.
+    Regions of nodes are trained by the losses of MODEL.HIERA_SEG.LOSSES that need logits.
     """
     node_loss = None
     if region_kind == "node":
@@ -69,8 +69,8 @@ def build_region_loss(
         ]
         if not cfg.MODEL.HIERA_SEG.LOSSES:
             raise ConfigError(
-                f"MODEL.HIERA_SEG.OCR trains regions of nodes, but none of LOSSES "
-                f"{list(entries)} reads logits: add one, or set OCR.REGIONS to 'leaf'"
+                f"MODEL.HIERA_SEG.LOSSES is {list(entries)}, but regions of nodes need a loss of "
+                "logits; add one, or set MODEL.HIERA_SEG.OCR.REGIONS to 'leaf'"
             )
         node_loss = build_hierarchical_loss(cfg, hierarchy, ignore_label)
     return RegionLoss(hierarchy, weight=cfg.MODEL.HIERA_SEG.OCR.WEIGHT, node_loss=node_loss)

@@ -1,6 +1,10 @@
-"""Pixel decoders: from backbone features to one map of features for every pixel."""
+"""Decode backbone features to one feature vector per pixel."""
 
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS, build_pixel_decoder
+from hiera_seg.modeling.pixel_decoders.build import (
+    HIERA_PIXEL_DECODERS,
+    PixelFeatures,
+    build_pixel_decoder,
+)
 from hiera_seg.modeling.pixel_decoders.deeplab import DeepLabV3PlusDecoder
 from hiera_seg.modeling.pixel_decoders.fpn import FPNDecoder
 from hiera_seg.modeling.pixel_decoders.ms_deform_attn import MSDeformAttnDecoder
@@ -14,6 +18,7 @@ __all__ = [
     "FPNDecoder",
     "MSDeformAttnDecoder",
     "OCRDecoder",
+    "PixelFeatures",
     "SeparableASPPDecoder",
     "TopDownFPNDecoder",
     "build_pixel_decoder",

@@ -1,28 +1,49 @@
-"""The registry of pixel decoders and the key that chooses one."""
+"""Register pixel decoders and build the one that a config names."""
+
+from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from fvcore.common.registry import Registry
-from torch import nn
+from torch import Tensor, nn
 
 from hiera_seg.errors import ConfigError
+
+GROUPS = 32  # of Detectron2's "GN"
 
 HIERA_PIXEL_DECODERS = Registry("HIERA_PIXEL_DECODERS")
 HIERA_PIXEL_DECODERS.__doc__ = """
 Builders ``(cfg, input_shape) -> nn.Module`` of pixel decoders. A pixel decoder has
 
-- ``forward_features(features) -> (mask_features, None, multi_scale_features)``: from a dict of
-  backbone features, maps (B, out_channels, H / stride, W / stride) for the pixels, and a list of
-  maps from coarse to fine for heads that attend to several scales;
-- ``out_channels`` and ``stride`` of the first, ``in_features``, the names of what it reads, and
-  ``multi_scale_channels``, one number for each map of the list.
+- ``forward_features(features) -> PixelFeatures`` (or the triple of Mask2Former's decoders, which is
+  the same): decodes a dict of backbone features;
+- ``in_features``: the names of the features that it reads;
+- ``out_channels`` and ``stride`` of its mask features, and ``multi_scale_channels``, the channels
+  of each multi-scale feature.
 
-One that draws soft regions of classes on the way may also have
+A decoder that predicts soft regions of classes may also have
 
-- ``forward_with_regions(features) -> (mask_features, region_logits)``, (B, N or L, h, w), which
-  pixel heads train;
+- ``forward_with_regions(features) -> (mask_features, region_logits)``, with region logits
+  (B, N or L, h, w), which pixel heads train;
 - ``region_kind``, "node" or "leaf": what the channels of the region logits stand for.
 """
+
+
+class PixelFeatures(NamedTuple):
+    """The output of a pixel decoder, in the order of Mask2Former's ``forward_features``.
+
+    Attributes:
+        mask_features: (B, out_channels, H / stride, W / stride), one vector per pixel.
+        encoder_features: (B, C, h, w), the coarsest of the multi-scale features, which MaskFormer's
+            transformer decoder reads; the heads of this package do not. Mask2Former's FPN decoder
+            returns None here.
+        multi_scale_features: maps (B, C, h, w) from coarse to fine, for heads that attend to
+            several scales.
+    """
+
+    mask_features: Tensor
+    encoder_features: Tensor | None
+    multi_scale_features: list[Tensor]
 
 
 def build_pixel_decoder(
@@ -34,16 +55,42 @@ def build_pixel_decoder(
     """Build a pixel decoder.
 
     Args:
-        cfg: the config that it reads its options from.
-        input_shape: what the backbone gives.
-        name: in the registry; None: what MODEL.HIERA_SEG.PIXEL_DECODER names.
-        key: that holds the name, for the error.
+        cfg: the whole config.
+        input_shape: shapes of the backbone's features.
+        name: in the registry; None: MODEL.HIERA_SEG.PIXEL_DECODER.
+        key: the config key that holds the name, for the error.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: the registry has no such name.
     """
     name = cfg.MODEL.HIERA_SEG.PIXEL_DECODER if name is None else name
     if name not in HIERA_PIXEL_DECODERS:
         known = ", ".join(sorted(known for known, _ in HIERA_PIXEL_DECODERS))
         raise ConfigError(f"{key} is {name!r}; choose one of: {known}")
     return HIERA_PIXEL_DECODERS.get(name)(cfg, input_shape)
+
+
+def check_common_stride(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
+    """Raise ConfigError unless MODEL.SEM_SEG_HEAD.COMMON_STRIDE is the finest feature's stride."""
+    stride = min(shape.stride for shape in shapes.values())
+    if keys.COMMON_STRIDE != stride:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; set it to the stride of "
+            f"the finest of the features {list(shapes)}, which is {stride}"
+        )
+
+
+def check_group_norm(keys: CfgNode, channels: dict[str, int] | None = None) -> None:
+    """Raise ConfigError if MODEL.SEM_SEG_HEAD.NORM is "GN" and a layer has unsuitable channels.
+
+    Args:
+        keys: the node MODEL.SEM_SEG_HEAD.
+        channels: of each layer with a norm, by config key; None: never suitable.
+    """
+    if keys.NORM != "GN" or channels is not None and not any(n % GROUPS for n in channels.values()):
+        return
+    found = "".join(f"; {key} is {value}" for key, value in (channels or {}).items())
+    raise ConfigError(
+        f"MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs multiples of {GROUPS} channels in every "
+        f"layer{found}; set NORM to BN or SyncBN"
+    )

@@ -1,4 +1,4 @@
-"""Convolutions that pixel decoders are made of."""
+"""Build the convolutions of pixel decoders."""
 
 import fvcore.nn.weight_init as weight_init
 from detectron2.layers import Conv2d, DepthwiseSeparableConv2d, get_norm
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> Conv2d:
-    """A convolution that keeps the size, with norm (in Detectron2's names) and ReLU."""
+    """Build a convolution that keeps the size, with norm (in Detectron2's names) and ReLU."""
     conv = Conv2d(
         in_channels,
         out_channels,
@@ -23,7 +23,7 @@ def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, norm: 
 def separable_conv(
     in_channels: int, out_channels: int, norm: str, dilation: int = 1
 ) -> DepthwiseSeparableConv2d:
-    """A 3x3 convolution a channel and a 1x1 over channels, each with norm and ReLU."""
+    """Build a 3x3 depthwise and a 1x1 pointwise convolution, each with norm and ReLU."""
     return DepthwiseSeparableConv2d(
         in_channels,
         out_channels,

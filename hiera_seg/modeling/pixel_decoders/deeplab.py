@@ -1,4 +1,4 @@
-"""DeepLabV3+'s decoder (Chen et al., ECCV 2018), as Detectron2 builds it."""
+"""Wrap Detectron2's DeepLabV3+ decoder (Chen et al., ECCV 2018) as a pixel decoder."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,20 @@ from torch import Tensor, nn
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
-
-GROUPS = 32  # of Detectron2's "GN"
+from hiera_seg.modeling.pixel_decoders.build import (
+    HIERA_PIXEL_DECODERS,
+    PixelFeatures,
+    check_common_stride,
+    check_group_norm,
+)
 
 
 class DeepLabV3PlusDecoder(nn.Module):
     """ASPP on the coarsest feature, then upsampled and fused with each finer one.
 
-    The image pooling of ASPP is global, so neither the size of training crops nor that of test
-    images is written into the network. (Detectron2 ties it to the crop: a test image then has to
-    be a multiple of the crop.) It has no norm, so a batch of one image trains.
+    The image pooling of ASPP is global, so the network does not depend on the size of training
+    crops or test images. (In Detectron2 test images must be multiples of the training crop.) The
+    pooled branch has no norm, so a batch of one image can be trained.
     """
 
     @configurable
@@ -47,7 +50,9 @@ class DeepLabV3PlusDecoder(nn.Module):
         """
         super().__init__()
         self.head = DeepLabV3PlusHead(
-            dict(input_shape),  # in a LazyConfig it is a DictConfig, which would pass for a config
+            dict(
+                input_shape
+            ),  # a LazyConfig passes a DictConfig, which @configurable takes for a config
             project_channels=project_channels,
             aspp_dilations=aspp_dilations,
             aspp_dropout=aspp_dropout,
@@ -78,44 +83,30 @@ class DeepLabV3PlusDecoder(nn.Module):
             "use_depthwise_separable_conv": keys.USE_DEPTHWISE_SEPARABLE_CONV,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
-        """Decode backbone features.
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
+        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
 
-        Args:
-            features: (B, C, h, w) float by name, one for each of ``in_features``.
-
-        Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
-            read, coarse to fine.
+        The multi-scale features are the features read.
         """
         multi_scale = [features[name] for name in reversed(self.in_features)]
-        return self.head.layers(features), None, multi_scale
+        return PixelFeatures(self.head.layers(features), multi_scale[0], multi_scale)
 
 
 def _check_deeplab_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
     if len(keys.PROJECT_CHANNELS) != len(shapes) - 1:
         raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(keys.PROJECT_CHANNELS)}; "
-            f"{len(shapes) - 1} numbers are needed, one for each of MODEL.SEM_SEG_HEAD.IN_FEATURES "
+            f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(keys.PROJECT_CHANNELS)}; set "
+            f"{len(shapes) - 1} numbers, one for each of MODEL.SEM_SEG_HEAD.IN_FEATURES "
             f"{list(shapes)} but the coarsest"
         )
     if len(keys.ASPP_DILATIONS) != 3:
         raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.ASPP_DILATIONS is {list(keys.ASPP_DILATIONS)}; three are needed"
+            f"MODEL.SEM_SEG_HEAD.ASPP_DILATIONS is {list(keys.ASPP_DILATIONS)}; set three"
         )
-    stride = min(shape.stride for shape in shapes.values())
-    if keys.COMMON_STRIDE != stride:
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; DeepLabV3+ decodes at the "
-            f"stride of the finest of its features {list(shapes)}, which is {stride}"
-        )
-    channels = [*keys.PROJECT_CHANNELS, keys.CONVS_DIM, keys.ASPP_CHANNELS]
-    if keys.NORM == "GN" and any(c % GROUPS for c in channels):
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs multiples of {GROUPS} channels; "
-            f"PROJECT_CHANNELS, CONVS_DIM, ASPP_CHANNELS are {channels}. Change them, or choose "
-            "BN or SyncBN"
-        )
+    check_common_stride(keys, shapes)
+    projected = {f"PROJECT_CHANNELS[{i}]": n for i, n in enumerate(keys.PROJECT_CHANNELS)}
+    names = ("CONVS_DIM", "ASPP_CHANNELS")
+    check_group_norm(keys, {**projected, **{name: keys[name] for name in names}})
 
 
 @HIERA_PIXEL_DECODERS.register()

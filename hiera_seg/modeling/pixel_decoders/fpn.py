@@ -8,7 +8,11 @@ from torch.nn import functional as F
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import (
+    HIERA_PIXEL_DECODERS,
+    PixelFeatures,
+    check_group_norm,
+)
 
 
 class FPNDecoder(nn.Module):
@@ -36,13 +40,17 @@ class FPNDecoder(nn.Module):
         """
         super().__init__()
         self.head = SemSegFPNHead(
-            dict(input_shape),  # in a LazyConfig it is a DictConfig, which would pass for a config
+            dict(
+                input_shape
+            ),  # a LazyConfig passes a DictConfig, which @configurable takes for a config
             num_classes=1,
             conv_dims=conv_dims,
             common_stride=common_stride,
             norm=norm,
         )
-        self.head.predictor = nn.Identity()  # it has no decoder-only form; the head predicts
+        self.head.predictor = (
+            nn.Identity()
+        )  # SemSegFPNHead has no decoder-only form; our head predicts
         self.in_features = self.head.in_features  # finest first
         self.out_channels = conv_dims
         self.stride = common_stride
@@ -59,11 +67,7 @@ class FPNDecoder(nn.Module):
                 f"features {list(shapes)} has stride {finest}, and FPN only upsamples: choose "
                 f"{finest} or less"
             )
-        if keys.NORM == "GN" and keys.CONVS_DIM % 32:
-            raise ConfigError(
-                "MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs a multiple of 32 channels; "
-                f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {keys.CONVS_DIM}"
-            )
+        check_group_norm(keys, {"CONVS_DIM": keys.CONVS_DIM})
         return {
             "input_shape": shapes,
             "conv_dims": keys.CONVS_DIM,
@@ -71,15 +75,10 @@ class FPNDecoder(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
-        """Decode backbone features.
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
+        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
 
-        Args:
-            features: (B, C, h, w) float by name, one for each of ``in_features``.
-
-        Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
-            read, coarse to fine.
+        The multi-scale features are the features read.
         """
         total = None
         for name, layers in zip(self.in_features, self.head.scale_heads, strict=True):
@@ -87,10 +86,11 @@ class FPNDecoder(nn.Module):
             if total is None:
                 total = x
                 continue
-            # A copy where the sizes agree; asking first would tie an exported file to sizes
+            # Also where the sizes agree: a comparison would fix the sizes of an exported file
             x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=False)
             total = total + x
-        return total, None, [features[name] for name in reversed(self.in_features)]
+        multi_scale = [features[name] for name in reversed(self.in_features)]
+        return PixelFeatures(total, multi_scale[0], multi_scale)
 
 
 @HIERA_PIXEL_DECODERS.register()

@@ -1,4 +1,4 @@
-"""Mask2Former's pixel decoder: a deformable transformer encoder, then FPN steps to finer maps."""
+"""Implement Mask2Former's pixel decoder: a deformable transformer encoder and one FPN step."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,12 @@ from torch.nn import functional as F
 from hiera_seg.errors import ConfigError
 from hiera_seg.layers import MultiScaleDeformableAttention, sine_positions
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
-
-GROUPS = 32  # of the group norms
+from hiera_seg.modeling.pixel_decoders.build import (
+    GROUPS,
+    HIERA_PIXEL_DECODERS,
+    PixelFeatures,
+    check_common_stride,
+)
 
 Size = tuple[int, int]
 
@@ -47,7 +50,7 @@ class EncoderLayer(nn.Module):
         """
         Args:
             x: (B, S, dim), the maps of all levels, each row by row.
-            positions: (S, dim), added to what asks, not to what is read.
+            positions: (S, dim), added to the queries, not to the values.
             reference: (S, 2), the centre of each position, (x, y) in [0, 1].
             sizes: (height, width) of each level.
         """
@@ -56,9 +59,9 @@ class EncoderLayer(nn.Module):
 
 
 class MSDeformAttnDecoder(nn.Module):
-    """All features but the finest read each other by deformable attention; the finest joins by FPN.
+    """Deformable attention over all features but the finest, which is fused by an FPN step.
 
-    (Cheng et al., Mask2Former, CVPR 2022.)
+    Source: Cheng et al., Mask2Former, CVPR 2022.
     """
 
     @configurable
@@ -143,15 +146,10 @@ class MSDeformAttnDecoder(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
-        """Decode backbone features.
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
+        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
 
-        Args:
-            features: (B, C, h, w) float by name, one for each of ``in_features``.
-
-        Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the encoder's maps,
-            coarse to fine.
+        The multi-scale features are the encoder's maps.
         """
         finest, *coarse = self.in_features
         maps = [
@@ -163,7 +161,7 @@ class MSDeformAttnDecoder(nn.Module):
         above = F.interpolate(
             maps[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False
         )
-        return self.mask_features(self.smooth(lateral + above)), None, maps
+        return PixelFeatures(self.mask_features(self.smooth(lateral + above)), maps[0], maps)
 
     def _encode(self, maps: list[Tensor]) -> list[Tensor]:
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
@@ -187,26 +185,21 @@ class MSDeformAttnDecoder(nn.Module):
 
 
 def check_feature_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
-    """Check the keys of MODEL.SEM_SEG_HEAD that decoders which end at the finest feature read.
+    """Check the features and the stride of a decoder for query heads.
 
     Raises:
-        ConfigError: less than two features, or a COMMON_STRIDE that is not that of the finest.
+        ConfigError: fewer than two features, or a COMMON_STRIDE that is not that of the finest.
     """
     if len(shapes) < 2:
         raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(shapes)}; the pixel decoder needs two "
-            "features or more: the finest for masks, the others for queries"
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(shapes)}; name two features or more: the "
+            "finest for masks, the others for queries"
         )
-    finest = min(shape.stride for shape in shapes.values())
-    if keys.COMMON_STRIDE != finest:
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; the pixel decoder ends at "
-            f"the stride of the finest of its features {list(shapes)}, which is {finest}"
-        )
+    check_common_stride(keys, shapes)
 
 
 def _centres(height: int, width: int, device: torch.device) -> Tensor:
-    """(height * width, 2): (x, y) of the centres of pixels, in [0, 1]."""
+    """Return the (x, y) of the centres of pixels in [0, 1], (height * width, 2)."""
     y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
     x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(

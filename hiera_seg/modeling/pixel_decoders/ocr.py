@@ -1,4 +1,4 @@
-"""Object-contextual representations (Yuan, Chen, Wang, ECCV 2020) over any strided features."""
+"""Decode features by object-contextual representations (Yuan, Chen, Wang, ECCV 2020)."""
 
 import math
 
@@ -11,22 +11,27 @@ from torch.nn import functional as F
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import (
+    HIERA_PIXEL_DECODERS,
+    PixelFeatures,
+    check_common_stride,
+    check_group_norm,
+)
 from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu
 
 REGIONS = ("node", "leaf")
 
 
 class OCRDecoder(nn.Module):
-    """Pixels that know the objects around them: each attends to one soft region a class.
+    """Each pixel attends to one soft region per class.
 
-    All features are brought to the finest stride and put side by side. Two convolutions give each
-    pixel a logit for every region; over all pixels, the softmax of a region's logits weighs them
-    into one vector a region (the paper's equation 2). Each pixel gathers these vectors by its
-    relation to them (equations 3 and 4), and is put together with what it gathered.
+    All features are resized to the finest stride and concatenated. Two convolutions predict a logit
+    per pixel and region; the softmax of a region's logits over all pixels weights their mean, one
+    vector per region (the paper's equation 2). Each pixel attends to these vectors (equations 3
+    and 4), and the result is concatenated with the pixel's own features.
 
-    In a class tree a region can stand for every node, so that "vehicle" is a context of its own
-    beside "car" and "bus", or for leaves only, as in the paper.
+    Regions are the nodes of the class tree, so that "vehicle" is a context beside "car" and "bus",
+    or the leaves only, as in the paper.
     """
 
     @configurable
@@ -45,8 +50,8 @@ class OCRDecoder(nn.Module):
         Args:
             input_shape: shapes of the features to read.
             num_regions: nodes or leaves of the tree.
-            region_kind: "node" or "leaf": what a region stands for, which decides how heads train
-                the region logits.
+            region_kind: "node" or "leaf": what a region stands for; heads train the region logits
+                accordingly.
             channels: channels of pixels and regions, and of the result.
             key_channels: channels in which pixels and regions are compared.
             dropout: share of the result's channels to drop in training.
@@ -97,21 +102,17 @@ class OCRDecoder(nn.Module):
             "norm": head.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
-        """Decode backbone features.
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
+        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
 
-        Args:
-            features: (B, C, h, w) float by name, one for each of ``in_features``.
-
-        Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
-            read, coarse to fine.
+        The multi-scale features are the features read.
         """
         pixels, _ = self.forward_with_regions(features)
-        return pixels, None, [features[name] for name in reversed(self.in_features)]
+        multi_scale = [features[name] for name in reversed(self.in_features)]
+        return PixelFeatures(pixels, multi_scale[0], multi_scale)
 
     def forward_with_regions(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Decode backbone features, and give the logits of soft regions beside.
+        """Decode backbone features and predict soft regions.
 
         Returns:
             The decoded map (B, out_channels, H / stride, W / stride), and (B, num_regions,
@@ -129,7 +130,7 @@ class OCRDecoder(nn.Module):
         return self.dropout(self.augment(torch.cat([context, x], dim=1))), logits
 
     def _gather(self, pixels: Tensor, regions: Tensor) -> Tensor:
-        """Pixels (B, C, H, W) and regions (B, C, K) -> what each pixel gathers, (B, C, H, W)."""
+        """Attend from pixels (B, C, H, W) to regions (B, C, K); returns (B, C, H, W)."""
         regions = regions.unsqueeze(3)
         query, key = self.query(pixels).flatten(2), self.key(regions).flatten(2)
         value = self.value(regions).flatten(2)
@@ -139,11 +140,11 @@ class OCRDecoder(nn.Module):
 
 
 def region_vectors(pixels: Tensor, logits: Tensor) -> Tensor:
-    """Mean of pixels in each soft region (Yuan et al., equation 2).
+    """Return the weighted mean of pixels in each soft region (Yuan et al., equation 2).
 
     Args:
         pixels: (B, C, H, W) float.
-        logits: (B, K, H, W) float; their softmax over the pixels of an image weighs these.
+        logits: (B, K, H, W) float; their softmax over the pixels of an image gives the weights.
 
     Returns:
         (B, C, K).
@@ -159,7 +160,7 @@ def ocr(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> OCRDecoder:
 
 
 def _softmax(x: Tensor) -> Tensor:
-    """Over the last dimension, in float32 at least: half precision has too few digits for many."""
+    """Softmax over the last dimension, in float32 or more: half precision is too coarse for it."""
     return x.softmax(dim=-1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
@@ -168,14 +169,5 @@ def _check_keys(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
     regions = cfg.MODEL.HIERA_SEG.OCR.REGIONS
     if regions not in REGIONS:
         raise ConfigError(f"MODEL.HIERA_SEG.OCR.REGIONS is {regions!r}; choose one of {REGIONS}")
-    stride = min(shape.stride for shape in shapes.values())
-    if keys.COMMON_STRIDE != stride:
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; ocr decodes at the stride "
-            f"of the finest of its features {list(shapes)}, which is {stride}"
-        )
-    if keys.NORM == "GN":
-        raise ConfigError(
-            "MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs multiples of 32 channels everywhere; "
-            "choose BN or SyncBN"
-        )
+    check_common_stride(keys, shapes)
+    check_group_norm(keys)

@@ -1,4 +1,4 @@
-"""The decoder of HSSN's public release: separable ASPP under a wide bottleneck."""
+"""Implement the pixel decoder of HSSN's public release: separable ASPP with a wide bottleneck."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,21 @@ from torch.nn import functional as F
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import (
+    HIERA_PIXEL_DECODERS,
+    PixelFeatures,
+    check_common_stride,
+    check_group_norm,
+)
 from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu, separable_conv
 
 
 class SeparableASPPDecoder(nn.Module):
-    """DeepLabV3+ in another shape than Detectron2's.
+    """A variant of DeepLabV3+ that differs from Detectron2's.
 
     The coarse feature goes through image pooling (with norm), a 1x1 convolution and separable
-    dilated 3x3 convolutions; a 3x3 convolution joins the five. Upsampled and put beside the
-    projected fine feature, two separable 3x3 convolutions mix them.
+    dilated 3x3 convolutions; a 3x3 convolution joins these branches. The result is upsampled,
+    concatenated with the projected fine feature and fused by two separable 3x3 convolutions.
     """
 
     @configurable
@@ -48,7 +53,7 @@ class SeparableASPPDecoder(nn.Module):
         shapes = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))
         if len(shapes) != 2:
             raise ValueError(
-                f"two features are needed, a fine and a coarse one; got {list(shapes)}"
+                f"input_shape has features {list(shapes)}; pass two, a fine and a coarse one"
             )
         fine, coarse = shapes.values()
         self.in_features = list(shapes)
@@ -85,15 +90,10 @@ class SeparableASPPDecoder(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
-        """Decode backbone features.
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
+        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
 
-        Args:
-            features: (B, C, h, w) float by name, one for each of ``in_features``.
-
-        Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the features
-            read, coarse to fine.
+        The multi-scale features are the features read.
         """
         fine, coarse = (features[name] for name in self.in_features)
         pooled = _pooled(self.pool, coarse).expand(-1, -1, *coarse.shape[-2:])
@@ -101,7 +101,7 @@ class SeparableASPPDecoder(nn.Module):
         projected = self.project(fine)
         x = F.interpolate(x, projected.shape[-2:], mode="bilinear", align_corners=False)
         x = self.fuse(torch.cat([x, projected], dim=1))
-        return self.dropout(x), None, [coarse, fine]
+        return PixelFeatures(self.dropout(x), coarse, [coarse, fine])
 
 
 @HIERA_PIXEL_DECODERS.register()
@@ -111,10 +111,10 @@ def sep_aspp(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> SeparableASPPDe
 
 
 def _pooled(conv: Conv2d, feature: Tensor) -> Tensor:
-    """Global mean through a 1x1 convolution with norm and ReLU: (B, channels, 1, 1).
+    """Apply a 1x1 convolution with norm and ReLU to the global mean: (B, channels, 1, 1).
 
-    One image has one value a channel here, over which batch norm has no statistics: it then
-    normalises by its running ones, so that a batch of one image trains.
+    One image has one value per channel here, which has no batch statistics. A batch of one image is
+    therefore normalised by the running statistics, so that it can be trained.
     """
     mean = feature.mean(dim=(2, 3), keepdim=True)
     alone = type(conv.norm) is nn.BatchNorm2d and conv.training and feature.shape[0] == 1
@@ -131,24 +131,17 @@ def _pooled(conv: Conv2d, feature: Tensor) -> Tensor:
 def _check_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
     if len(shapes) != 2:
         raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(shapes)}; sep_aspp reads two, a fine and a "
-            "coarse one"
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(shapes)}; sep_aspp reads two: name a fine "
+            "and a coarse one"
         )
     if len(keys.PROJECT_CHANNELS) != 1:
         raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(keys.PROJECT_CHANNELS)}; one number is "
-            "needed, for the finer feature"
+            f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(keys.PROJECT_CHANNELS)}; set one "
+            "number, for the finer feature"
         )
     if not keys.ASPP_DILATIONS:
-        raise ConfigError("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS is empty; the release has 12, 24, 36")
-    stride = min(shape.stride for shape in shapes.values())
-    if keys.COMMON_STRIDE != stride:
         raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; sep_aspp decodes at the "
-            f"stride of the finer of its features {list(shapes)}, which is {stride}"
+            "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS is empty; set it to [12, 24, 36], as in the release"
         )
-    if keys.NORM == "GN":
-        raise ConfigError(
-            "MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs multiples of 32 channels everywhere; "
-            "choose BN or SyncBN"
-        )
+    check_common_stride(keys, shapes)
+    check_group_norm(keys)

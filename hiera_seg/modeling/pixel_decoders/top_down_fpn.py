@@ -1,4 +1,4 @@
-"""A plain FPN (Lin et al., CVPR 2017) as pixel decoder for query heads."""
+"""Decode features by a plain FPN (Lin et al., CVPR 2017), for query heads."""
 
 import fvcore.nn.weight_init as weight_init
 from detectron2.config import CfgNode, configurable
@@ -6,17 +6,20 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
-from hiera_seg.modeling.pixel_decoders.build import HIERA_PIXEL_DECODERS
+from hiera_seg.modeling.pixel_decoders.build import (
+    HIERA_PIXEL_DECODERS,
+    PixelFeatures,
+    check_group_norm,
+)
 from hiera_seg.modeling.pixel_decoders.ms_deform_attn import check_feature_keys
 
 
 class TopDownFPNDecoder(nn.Module):
-    """Coarse maps are upsampled and added to finer ones; each sum is smoothed.
+    """Upsample coarse maps, add them to finer ones and smooth each sum.
 
-    Unlike :class:`~hiera_seg.modeling.FPNDecoder`, which hands on the backbone's own features, its
-    multi-scale maps know what is in all coarser ones.
+    Each multi-scale map contains the information of all coarser ones, unlike those of
+    :class:`~hiera_seg.modeling.FPNDecoder`, which are the backbone's own features.
     """
 
     @configurable
@@ -59,22 +62,13 @@ class TopDownFPNDecoder(nn.Module):
         keys = cfg.MODEL.SEM_SEG_HEAD
         shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
         check_feature_keys(keys, shapes)
-        if keys.NORM == "GN" and keys.CONVS_DIM % 32:
-            raise ConfigError(
-                "MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs a multiple of 32 channels; "
-                f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {keys.CONVS_DIM}"
-            )
+        check_group_norm(keys, {"CONVS_DIM": keys.CONVS_DIM})
         return {"input_shape": shapes, "conv_dims": keys.CONVS_DIM, "norm": keys.NORM}
 
-    def forward_features(self, features: dict[str, Tensor]) -> tuple[Tensor, None, list[Tensor]]:
-        """Decode backbone features.
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
+        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
 
-        Args:
-            features: (B, C, h, w) float by name, one for each of ``in_features``.
-
-        Returns:
-            The decoded map (B, out_channels, H / stride, W / stride), None, and the smoothed maps
-            of all features but the finest, coarse to fine.
+        The multi-scale features are the smoothed maps of all features but the finest.
         """
         maps: list[Tensor] = []
         for name in reversed(self.in_features):
@@ -84,7 +78,7 @@ class TopDownFPNDecoder(nn.Module):
                     maps[-1], size=x.shape[-2:], mode="bilinear", align_corners=False
                 )
             maps.append(self.smooths[name](x))
-        return self.mask_features(maps[-1]), None, maps[:-1]
+        return PixelFeatures(self.mask_features(maps[-1]), maps[0], maps[:-1])
 
 
 @HIERA_PIXEL_DECODERS.register()

@@ -1,5 +1,5 @@
 "use strict";
-// What classes are taken for: siblings, cousins, strangers.
+// What classes are predicted as: siblings, cousins, strangers.
 report.confusionView = () => {
   const { data, el, percent, KINDS } = report;
   const { tree } = data;
@@ -21,7 +21,7 @@ report.confusionView = () => {
     box.closest(".split").classList.toggle("narrow", size > MOST);
     if (size > MOST) {
       Plotly.purge(box);
-      box.textContent = `${size} classes are too many for a picture; the table lists the largest confusions.`;
+      box.textContent = `${size} classes are too many for a matrix; the table lists the largest confusions.`;
       box.style.height = "auto";
       return;
     }
@@ -68,7 +68,7 @@ report.confusionView = () => {
 
   const columns = [
     { title: "true", left: true, value: (row) => row.truth, show: (row) => row.truth },
-    { title: "taken for", left: true, value: (row) => row.predicted, show: (row) => row.predicted },
+    { title: "predicted as", left: true, value: (row) => row.predicted, show: (row) => row.predicted },
     {
       title: "related", left: true, value: (row) => row.kind,
       show: (row) => el("span", { class: "tag" }, el("span", { class: `swatch kind-${row.kind}` }), KINDS[row.kind]),

@@ -91,7 +91,7 @@ report.classTable = () => {
       show: (row) => (row.pixels ? percent(row.share, 2) : "–"),
     },
     {
-      title: "taken for", downFirst: true, value: (row) => (row.pixels ? row.kinds[0] / row.pixels : null),
+      title: "predicted as", downFirst: true, value: (row) => (row.pixels ? row.kinds[0] / row.pixels : null),
       show: (row) => report.stack(row.kinds),
     },
   ];

@@ -100,7 +100,7 @@ report.treeView = () => {
         ["ACC", `${percent(level.acc[i], 2)} %`], ["share of the pixels", `${percent(level.share[i], 2)} %`],
         ["pixels", level.pixels[i].toLocaleString("en")]];
       parts.push(el("dl", { class: "facts" }, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
-      parts.push(el("h4", {}, "Its pixels are taken for"), report.stack(level.kinds[i]));
+      parts.push(el("h4", {}, "Its pixels are predicted as"), report.stack(level.kinds[i]));
       const confused = level.cells.filter((cell) => cell[0] === i).slice(0, 5);
       if (confused.length) {
         parts.push(el("dl", { class: "facts" }, confused.flatMap(([, other, count]) => [

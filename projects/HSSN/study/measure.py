@@ -1,5 +1,6 @@
 """What a trained network is measured by: every number of a result that comes from test images."""
 
+import dataclasses
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -51,7 +52,8 @@ def measure(model: HieraSegmentor, loader: Iterable, dataset: str) -> dict[str, 
     reader = LabelReader.from_metadata(MetadataCatalog.get(dataset))
     tree = model.hierarchy
     assert reader.hierarchy == tree, "study: the model has another tree than its dataset"
-    variants = (model.variant, *OTHER_VARIANTS[model.variant])
+    model_variant = model.decode_options.variant
+    variants = (model_variant, *OTHER_VARIANTS[model_variant])
     assert set(variants) <= set(DECODE_VARIANTS)
     counts = {variant: PathCounts(tree, reader.ignore_label) for variant in variants}
     calibration = CalibrationCounts(tree)
@@ -63,11 +65,12 @@ def measure(model: HieraSegmentor, loader: Iterable, dataset: str) -> dict[str, 
         for x, view in zip(batch, model.node_views([x["image"] for x in batch]), strict=True):
             truth = reader(x["sem_seg_file_name"])
             for variant in variants:
-                own = variant == model.variant
-                found = model.decode(
-                    [view], truth.shape, variant=variant, output="labels", direct=own,
-                    path_scores=own, walk=False,
+                own = variant == model_variant
+                options = dataclasses.replace(
+                    model.decode_options, variant=variant, output="labels", direct=own,
+                    confidence=own, greedy_path=False,
                 )  # fmt: skip
+                found = model.decode([view], truth.shape, options)
                 labels = found["hiera_labels"][-1].numpy()
                 if not own:
                     counts[variant].add(labels, truth)
@@ -76,12 +79,12 @@ def measure(model: HieraSegmentor, loader: Iterable, dataset: str) -> dict[str, 
                 direct = [level.numpy() for level in found["hiera_labels_direct"]]
                 counts[variant].add(labels, truth, direct)
                 per_image.append((counts[variant].nodes - before)[:leaves, :leaves])
-                scores = [level.numpy() for level in found["hiera_scores"]]
+                scores = [level.numpy() for level in found["hiera_confidence"]]
                 calibration.add(labels, scores, truth)
                 boundary += count_near_boundary(labels, truth, tree)
     seconds = time.process_time() - start
     scores = {variant: hierarchy_scores(of) for variant, of in counts.items()}
-    own = scores[model.variant]
+    own = scores[model_variant]
     return {
         "metrics": {
             "mIoU": percent(level.miou for level in own.merged),
@@ -93,8 +96,8 @@ def measure(model: HieraSegmentor, loader: Iterable, dataset: str) -> dict[str, 
             "ece": percent(level.ece for level in level_calibrations(calibration)),
         },
         "variants": {v: percent(level.miou for level in of.merged) for v, of in scores.items()},
-        "variant": model.variant,
-        "confusion": counts[model.variant].nodes[:leaves, :leaves].tolist(),
+        "variant": model_variant,
+        "confusion": counts[model_variant].nodes[:leaves, :leaves].tolist(),
         "boundary": boundary.tolist(),
         "bootstrap": bootstrap(np.array(per_image), tree),
         "images": len(per_image),

@@ -1,4 +1,4 @@
-"""HSSN on generated street scenes, every part of it built here: the demo's config in lazy style."""
+"""HSSN on generated street scenes: the config of the demo as a LazyConfig."""
 
 import sys
 from pathlib import Path

@@ -12,7 +12,7 @@ from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.layers.scores import NodeOutput
-from hiera_seg.modeling.decode import decode
+from hiera_seg.modeling import DecodeOptions, NodeView, decode
 
 TREE = Hierarchy.from_dict(
     {"sky": None, "flat": ["road", "path"], "vehicle": {"car": ["taxi", "van"], "bus": None}},
@@ -42,7 +42,7 @@ def records(tmp_path):
 
 @pytest.fixture
 def name(records, tmp_path):
-    name = f"hiera_test_trust_{tmp_path.name}"
+    name = f"hiera_test_selective_{tmp_path.name}"
     register_hierarchical_dataset(name, lambda: records, hierarchy=TREE)
     yield name
     DatasetCatalog.remove(name)
@@ -56,11 +56,9 @@ def predict(record, **options):
     generator = torch.Generator().manual_seed(0)
     noise = 2 * torch.randn(TREE.num_nodes, *SIZE, generator=generator)
     values = 2 * torch.as_tensor(on_path).permute(2, 0, 1).float() - 1 + noise
-    options = {"path_scores": True, "walk": True} | options
-    return decode(
-        NodeOutput(values, "logits"), TREE, padded_size=SIZE, image_size=SIZE, output_size=SIZE,
-        variant="path_sum", **options,
-    )  # fmt: skip
+    options = DecodeOptions("path_sum", **{"confidence": True, "greedy_path": True, **options})
+    view = NodeView(NodeOutput(values, "logits"), padded_size=SIZE, image_size=SIZE)
+    return decode([view], TREE, options, output_size=SIZE)
 
 
 def evaluate(evaluator, records, outputs):
@@ -93,7 +91,9 @@ def test_the_curve_is_what_an_evaluation_at_that_safe_depth_finds(name, records,
     curve = json.loads((tmp_path / "safe_depth.json").read_text())["overall"]
     right = pixels = 0
     for record in records:
-        label = predict(record, safe_depth=curve["thresholds"][index])["hiera_labels"][-1].numpy()
+        label = predict(record, min_confidence=curve["thresholds"][index])["hiera_labels"][
+            -1
+        ].numpy()
         truth = np.asarray(Image.open(record["sem_seg_file_name"]))
         known = truth < TREE.num_leaves
         right += TREE.ancestor_matrix[truth[known], label[known]].sum()
@@ -111,17 +111,38 @@ def test_labels_alone_give_the_same(name, records):
 def test_without_scores_there_are_no_numbers_and_no_files(name, records, tmp_path, caplog):
     evaluator = HieraSemSegEvaluator(name, output_dir=str(tmp_path / "out"))
     evaluate(evaluator, records, [predict(record) for record in records])
-    outputs = [predict(record, path_scores=False, walk=False) for record in records]
+    outputs = [predict(record, confidence=False, greedy_path=False) for record in records]
     assert not KEYS & set(evaluate(evaluator, records, outputs))
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert "hiera_metrics.json" in written and not FILES & written  # none of an earlier evaluation
     outputs[0] = predict(records[0])
     assert not KEYS & set(evaluate(evaluator, records, outputs))
-    assert "1 of 2 images had scores" in caplog.text and "1 of 2 images had walks" in caplog.text
+    for key in ("hiera_confidence", "hiera_greedy_path"):
+        assert f"1 of 2 images had '{key}'" in caplog.text
+
+
+def test_output_keys_of_version_0_1_are_read(name, records):
+    evaluator = HieraSemSegEvaluator(name)
+    outputs = [predict(record) for record in records]
+    expected = evaluate(evaluator, records, outputs)
+    for output in outputs:
+        output["hiera_scores"] = output.pop("hiera_confidence")
+        output["hiera_walk"] = output.pop("hiera_greedy_path")
+        output["hiera_walk_limits"] = output.pop("hiera_greedy_path_limits")
+    assert evaluate(evaluator, records, outputs) == expected
+
+
+@pytest.mark.parametrize("unscored", [[], ["sky"]])
+def test_metric_names_are_the_keys_of_a_complete_result(name, records, unscored):
+    MetadataCatalog.get(name).set(unscored_classes=unscored)
+    evaluator = HieraSemSegEvaluator(name)
+    result = evaluate(evaluator, records, [predict(record) for record in records])
+    assert sorted(evaluator.metric_names) == sorted(result)
+    assert ("mIoU_all" in result) == bool(unscored)
 
 
 def test_scores_that_do_not_fit_name_the_image(name, records):
     output = predict(records[0])
-    output["hiera_scores"] = output["hiera_scores"][:1]
+    output["hiera_confidence"] = output["hiera_confidence"][:1]
     with pytest.raises(ValueError, match=r"0\.jpg .* 1 maps of scores for the 3 levels"):
         HieraSemSegEvaluator(name).process(records[:1], [output])
