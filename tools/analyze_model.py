@@ -8,9 +8,9 @@ import warnings
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
-from hiera_seg.config import check_config
 from hiera_seg.cli import add_import, add_opts, exit_on_error, load_config
 from hiera_seg.cli.exit import prepare_file
+from hiera_seg.config import check_config
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.diagnostics.cost import (
     NetworkCost,
