@@ -75,7 +75,9 @@ def _merge_file(cfg: CfgNode, config_file: str, allow_remote: bool) -> None:
         known = model_zoo.config_names()
         if config_file.removeprefix("configs/") not in known:
             near = suggestion(config_file, known)
-            raise ConfigError(f"no such file, and no such name in the model zoo{near}")
+            raise ConfigError(
+                f"it does not exist, and is no name in the model zoo{near}"
+            )
         config_file = model_zoo.get_config_file(config_file)
     try:
         _check_files(config_file, allow_remote)
@@ -186,8 +188,8 @@ def _yaml_reason(error: yaml.MarkedYAMLError) -> str:
     tag = re.search(r"tag:yaml\.org,2002:(python/[^\s']+)", error.problem or "")
     if tag:
         return (
-            f"{where}the tag !!{tag[1]} is refused (it could execute code); write plain values, and "
-            "lists instead of tuples"
+            f"{where}the tag !!{tag[1]} is refused (it could execute code); write plain values, "
+            "and lists instead of tuples"
         )
     return f"{where}{error.problem or error}"
 
