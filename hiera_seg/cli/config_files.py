@@ -75,9 +75,7 @@ def _merge_file(cfg: CfgNode, config_file: str, allow_remote: bool) -> None:
         known = model_zoo.config_names()
         if config_file.removeprefix("configs/") not in known:
             near = suggestion(config_file, known)
-            raise ConfigError(
-                f"it does not exist, and is no name in the model zoo{near}"
-            )
+            raise ConfigError(f"it does not exist, and is no name in the model zoo{near}")
         config_file = model_zoo.get_config_file(config_file)
     try:
         _check_files(config_file, allow_remote)
