@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
     if (args.size and min(args.size) < 1) or args.depth < 0:
         raise ConfigError(

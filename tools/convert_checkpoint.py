@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     allow_unsafe_pickle(args.unsafe_pickle)
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = args.source  # so that backbones do not download weights of their own

@@ -105,7 +105,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     allow_unsafe_pickle(args.unsafe_pickle)
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
     cfg.MODEL.HIERA_SEG.TEST.OUTPUT = "labels"
     cfg.MODEL.HIERA_SEG.TEST.DIRECT = False
@@ -257,9 +257,9 @@ def what_of(samples: Sequence[tuple[str, dict[str, Any]]]) -> str:
     return "videos" if videos == len(names) else "images and videos"
 
 
-def run() -> None:
+def command_line() -> None:
     exit_on_error(main, parse_args())
 
 
 if __name__ == "__main__":
-    run()
+    command_line()

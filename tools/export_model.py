@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     allow_unsafe_pickle(args.unsafe_pickle)
     cfg = load_config(
         args.config_file,

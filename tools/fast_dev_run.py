@@ -10,6 +10,7 @@ import torch
 
 from hiera_seg.cli import exit_on_error, load_config
 from hiera_seg.cli.exit import prepare_file
+from hiera_seg.data.catalog import import_modules
 from hiera_seg.diagnostics import fast_dev_run
 from hiera_seg.diagnostics.fast_dev_run import CROP, FastDevRun, repository_configs
 from hiera_seg.disk import replace_text
@@ -18,9 +19,10 @@ PAGE = """# Every config, tried
 
 `tools/train_net.py --config-file ... --fast-dev-run` sees in seconds whether a config works:
 network, losses, optimizer, augmentations and evaluation are its own, and everything else is small.
-It draws four scenes, labelled with the leaves of the config's tree, and trains from random weights
-on {crop}x{crop} crops, on CPU. It reads no dataset, downloads nothing and keeps nothing. A test
-does it for every config of the repository, with one iteration each.
+It draws four images of random patches, labelled with leaves, inner nodes and void of the config's
+tree, and trains from random weights on {crop}x{crop} crops, on CPU. It reads no dataset, downloads
+nothing and keeps nothing. A test does it for every config of the repository, with one iteration
+each.
 
 What it can not see: whether a dataset is there, whether weights can be loaded, whether a network
 learns.
@@ -47,6 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    import_modules([], tool=__file__)
     found = [Path(config) for config in args.configs] or repository_configs(REPOSITORY)
     if args.table:
         prepare_file(args.table, "--table")

@@ -64,7 +64,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     require_plotly()
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     allow_unsafe_pickle(args.unsafe_pickle)
     cfg = config_of(args)
     if args.images is not None and args.images < 0:

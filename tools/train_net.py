@@ -30,6 +30,7 @@ examples:
 
 
 def main(args: argparse.Namespace) -> dict | None:
+    import_modules(args.modules, tool=__file__)
     if args.fast_dev_run or args.dry_run:
         return try_config(args)
     cfg = setup(args)
@@ -43,15 +44,14 @@ def main(args: argparse.Namespace) -> dict | None:
 def try_config(args: argparse.Namespace) -> None:
     if args.num_gpus * args.num_machines > 1:
         raise ConfigError("--dry-run and --fast-dev-run are for one process: leave --num-gpus away")
-    import_modules(args.modules)
     cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
     run = dry_run(cfg) if args.dry_run else fast_dev_run(cfg, iterations=args.iterations)
     print(run if args.dry_run else f"{args.config_file}: {run}")
 
 
-def run() -> None:
+def command_line() -> None:
     launch(main, argument_parser(EPILOG).parse_args())
 
 
 if __name__ == "__main__":
-    run()
+    command_line()

@@ -67,7 +67,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     check_arguments(args)
     cfg = load_config(args.config_file, args.opts, allow_remote=args.allow_remote)
     names = tuple(args.names or cfg.DATASETS.TRAIN)

@@ -165,9 +165,13 @@ def value_of(cfg: CN, key: str) -> Any:
 
 
 def remote_scheme(path: object) -> str:
-    """Return the scheme of an address, such as "https"; "" for a local file."""
+    """Return the scheme of an address, such as "https"; "" for a file.
+
+    ``package://`` names a file of an installed package, which is local.
+    """
     match = re.match(r"\s*([a-z][a-z0-9+.-]*)://", str(path), re.IGNORECASE)
-    return match[1].lower() if match else ""
+    scheme = match[1].lower() if match else ""
+    return "" if scheme == "package" else scheme
 
 
 def weights_source_problem(path: str) -> str:

@@ -11,6 +11,7 @@ from lazy_training import (
 )
 
 from hiera_seg.cli import argument_parser, launch
+from hiera_seg.data.catalog import import_modules
 from hiera_seg.inference.weights import find_weights, load_for_eval
 
 EPILOG = """
@@ -24,6 +25,7 @@ examples:
 
 
 def main(args: argparse.Namespace) -> None:
+    import_modules(args.modules, tool=__file__)
     cfg = setup_lazily(args)
     if not args.eval_only:
         train_lazily(cfg, resume=args.resume)

@@ -142,7 +142,7 @@ def test_a_base_on_the_network_is_allowed_by_the_switch_alone(folder, downloads)
 
 
 def test_the_switch_of_train_net_reaches_the_config(folder, downloads):
-    address = "https://strangers.invalid/c.yaml"  # iopath does not download one address twice
+    address = "https://strangers.invalid/c.yaml"  # iopath remembers what it has fetched
     (folder / "a.yaml").write_text(f"_BASE_: {address}\nVERSION: 2\n")
     words = ["--config-file", "a.yaml"]
     with pytest.raises(ConfigError, match="--allow-remote-config"):

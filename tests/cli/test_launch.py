@@ -62,7 +62,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("launcher", ["--num-gpus", "torchrun"])
 def test_a_process_that_hangs_ends_the_job_after_dist_timeout(launcher, tmp_path):
     (tmp_path / "train.py").write_text(HANG)
-    (tmp_path / "config.yaml").write_text("DIST_TIMEOUT: 5\n")
+    (tmp_path / "config.yaml").write_text(
+        "DIST_TIMEOUT: 5\nDATASETS: {TRAIN: [hiera_camvid_train]}\n"
+    )
     command = [tmp_path / "train.py", "--config-file", tmp_path / "config.yaml"]
     if launcher == "torchrun":
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
