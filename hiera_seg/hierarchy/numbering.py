@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hiera_seg.hierarchy import tables
 from hiera_seg.hierarchy.inputs import SEPARATOR, FlatTree, Scalar, not_a_string, view_list
 from hiera_seg.hierarchy.messages import fail, listing, suggestion
 from hiera_seg.hierarchy.naming import as_full_path, walk
@@ -32,36 +33,20 @@ def number_nodes(
     Raises:
         HierarchyError: the leaf order is not a permutation of the leaves.
     """
-    total = len(flat.names)
-    children: list[list[int]] = [[] for _ in range(total)]
-    order = []  # parents before their children
-    for index, parent in enumerate(flat.parents):
-        (order if parent < 0 else children[parent]).append(index)
-    depth = [0] * total
-    for index in order:  # grows during the loop: breadth first
-        for child in children[index]:
-            depth[child] = depth[index] + 1
-        order.extend(children[index])
-
-    leaves = [index for index in range(total) if not children[index]]
+    parent = np.asarray(flat.parents, dtype=np.int64)
+    depth = tables.depths(parent)
+    is_leaf = ~np.isin(np.arange(len(parent)), parent)
+    leaves = np.flatnonzero(is_leaf).tolist()
     if leaf_order is not None:
         leaves = _ordered_leaves(flat, leaves, leaf_order)
-    first_leaf = [total] * total
-    for position, leaf in enumerate(leaves):
-        first_leaf[leaf] = position
-    for index in reversed(order):
-        parent = flat.parents[index]
-        if parent >= 0:
-            first_leaf[parent] = min(first_leaf[parent], first_leaf[index])
-    inner = [index for index in range(total) if children[index]]
-    inner.sort(key=lambda index: (-depth[index], first_leaf[index]))
+    inner = np.flatnonzero(~is_leaf)
+    first_leaf = tables.first_leaves(parent, depth, leaves)[inner]
+    by_id = [*leaves, *inner[np.lexsort((first_leaf, -depth[inner]))].tolist()]
 
-    by_id = leaves + inner
-    id_of = np.empty(total, dtype=np.int64)
-    id_of[by_id] = np.arange(total)
-    above = np.asarray(flat.parents, dtype=np.int64)[by_id]
-    parent_ids = np.where(above >= 0, id_of[above], -1)
-    return tuple(flat.names[index] for index in by_id), parent_ids, max(depth) + 1
+    id_of = np.empty(len(parent) + 1, dtype=np.int64)
+    id_of[[*by_id, -1]] = [*range(len(parent)), -1]  # the virtual root keeps -1
+    names = tuple(flat.names[index] for index in by_id)
+    return names, id_of[parent[by_id]], int(depth.max()) + 1
 
 
 def _ordered_leaves(flat: FlatTree, leaves: list[int], leaf_order: Any) -> list[int]:

@@ -35,6 +35,15 @@ def nodes_by_depth(depth: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.split(order, np.cumsum(np.bincount(depth))[:-1]))
 
 
+def first_leaves(parent: np.ndarray, depth: np.ndarray, leaves: Any) -> np.ndarray:
+    """Return (N,): for each node the smallest position in `leaves` of a leaf below it."""
+    first = np.full(len(parent) + 1, len(parent))  # the last entry is the virtual root's
+    first[leaves] = np.arange(len(leaves))
+    for nodes in reversed(nodes_by_depth(depth)):
+        np.minimum.at(first, parent[nodes], first[nodes])
+    return first[:-1]
+
+
 def children_lists(
     parent: np.ndarray, depth: np.ndarray, num_leaves: int
 ) -> tuple[tuple[int, ...], ...]:
@@ -42,14 +51,10 @@ def children_lists(
 
     The last of the N + 1 entries, index -1, holds the top-level nodes.
     """
-    total = len(parent)
-    first_leaf = np.full(total + 1, total)
-    first_leaf[:num_leaves] = np.arange(num_leaves)
-    for nodes in reversed(nodes_by_depth(depth)):
-        np.minimum.at(first_leaf, parent[nodes], first_leaf[nodes])
-    children: list[list[int]] = [[] for _ in range(total + 1)]
+    first_leaf = first_leaves(parent, depth, np.arange(num_leaves))
+    children: list[list[int]] = [[] for _ in range(len(parent) + 1)]
     above = parent.tolist()
-    for node in np.argsort(first_leaf[:-1], kind="stable").tolist():
+    for node in np.argsort(first_leaf, kind="stable").tolist():
         children[above[node]].append(node)
     return tuple(tuple(row) for row in children)
 
