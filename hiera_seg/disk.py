@@ -1,4 +1,4 @@
-"""Write files atomically, and name them in errors of the operating system."""
+"""Write files atomically, and name the file in errors."""
 
 import contextlib
 import errno
@@ -8,23 +8,23 @@ from typing import IO
 
 
 def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file under another name, and rename it once all of it is on the disk.
+    """Write a file under a temporary name, and rename it once it is complete on the disk.
 
     Args:
-        path: the file; an existing one is replaced when the new one is complete. Links are
-            followed, and devices (``/dev/stdout``) are written to directly.
-        write: writes to an open binary file.
+        path: the file; a previous one is kept until the new one is complete. Links are followed,
+            and special files such as ``/dev/stdout`` are written to directly.
+        write: function that writes to an open binary file.
 
     Raises:
-        OSError: it cannot be written; ``filename`` is `path`.
+        OSError: the file cannot be written; ``filename`` is `path`.
     """
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
         with naming(path), open(target, "wb") as file:
             write(file)
         return
-    # One temporary name per file, because several processes write to a folder. The rest of a killed
-    # process is overwritten when the resumed run writes the same file.
+    # One temporary name per file, because several processes write to a folder. The temporary file
+    # of a killed process is overwritten when the resumed run writes the same file.
     temporary = f"{target}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -48,7 +48,7 @@ def replace_text(path: str | os.PathLike, text: str) -> None:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Add `path` to an OSError that names no file, such as that of a full disk."""
+    """Context manager: add `path` to an OSError without a file name, such as of a full disk."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -59,9 +59,8 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 def discard_pending(file: IO) -> None:
-    """Redirect an open file to the null device.
-
-    Otherwise the buffers of a failed write fail again when the file is closed.
+    """Redirect an open file to the null device, so that flushing its buffers after a failed write
+    does not fail again when the file is closed or the interpreter ends.
     """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, file.fileno())
@@ -76,14 +75,14 @@ def _naming_error(error: Exception, path: str | os.PathLike) -> OSError:
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
-    """Return the OSError that caused an error: torch.save wraps it in its own types."""
+    """Return the OSError that caused an error; torch.save wraps it in its own errors."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _sync_folder(folder: str) -> None:
-    """Sync the entry of a renamed file; not all file systems support it."""
+    """Write a new file name to the disk, if the file system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Read config files and KEY VALUE pairs, which may come from strangers, without running code."""
+"""Read config files and KEY VALUE pairs of unknown origin without executing code."""
 
 import io
 import re
@@ -9,30 +9,31 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
 
-from hiera_seg import add_hiera_seg_config
+from hiera_seg import add_hiera_seg_config, model_zoo
 from hiera_seg.cli.arguments import REMOTE_SWITCH
 from hiera_seg.config import map_old_keys
 from hiera_seg.config.checks import check_addresses, remote_scheme
 from hiera_seg.errors import ConfigError
-from hiera_seg.hierarchy.messages import listing, nearest
+from hiera_seg.hierarchy.messages import listing, nearest, suggestion
 
 MAX_DEPTH = 100  # of brackets in a config file
-MAX_NODES = 100_000  # values of a config file, with every alias written out
+MAX_NODES = 100_000  # values of a config file, with aliases expanded
 
 
 def load_config(config_file: str, opts: list[str], *, allow_remote: bool = False) -> CfgNode:
-    """Read a config file and the KEY VALUE pairs of a command line, for this machine.
+    """Read a config file and the KEY VALUE pairs of a command line.
 
-    MODEL.DEVICE becomes "cpu" where it names a GPU and there is none.
+    MODEL.DEVICE becomes "cpu" if it names a GPU and there is none.
 
     Args:
-        config_file: a yaml file; "" reads none.
-        opts: keys and values in turns.
-        allow_remote: whether ``_BASE_`` may name an address, which is downloaded then.
+        config_file: a yaml file, or a name of :mod:`hiera_seg.model_zoo` if no such file exists;
+            "" reads none.
+        opts: alternating keys and values.
+        allow_remote: whether ``_BASE_`` may be an address, which is then downloaded.
 
     Raises:
-        ConfigError: a file that cannot be read, an unknown key, a value of the wrong type, or an
-            address under another key than MODEL.WEIGHTS.
+        ConfigError: the file cannot be read, a key is unknown, a value has the wrong type, or a
+            key other than MODEL.WEIGHTS holds an address.
     """
     refuse_switches(opts)
     cfg = get_cfg()
@@ -57,49 +58,53 @@ def load_config(config_file: str, opts: list[str], *, allow_remote: bool = False
 
 
 def refuse_switches(opts: Iterable[object]) -> None:
-    """Check that no switch stands among KEY VALUE pairs, which take all words after them.
+    """Check that no switch is among the KEY VALUE pairs, which take all remaining words.
 
     Raises:
-        ConfigError: one does.
+        ConfigError: there is a switch.
     """
     for word in opts:
         if isinstance(word, str) and word.startswith("--"):
-            raise ConfigError(f"{word} stands after KEY VALUE pairs: put switches before them")
+            raise ConfigError(f"{word} is after KEY VALUE pairs; put switches before them")
 
 
 def _merge_file(cfg: CfgNode, config_file: str, allow_remote: bool) -> None:
     if remote_scheme(config_file):
-        raise ConfigError("it is an address; download it and name the local copy")
+        raise ConfigError("is an address; download it and name the local copy")
     if not PathManager.isfile(config_file):
-        raise ConfigError("it does not exist")
+        known = model_zoo.config_names()
+        if config_file.removeprefix("configs/") not in known:
+            near = suggestion(config_file, known)
+            raise ConfigError(f"it does not exist, and is no name in the model zoo{near}")
+        config_file = model_zoo.get_config_file(config_file)
     try:
         _check_files(config_file, allow_remote)
     except RecursionError as error:
-        raise ConfigError("its _BASE_ files name each other") from error
+        raise ConfigError("its _BASE_ files include each other") from error
     except Exception as error:
         raise ConfigError(_file_reason(error, cfg)) from error
     try:
         cfg.merge_from_file(config_file, allow_unsafe=False)
-    except (RecursionError, MemoryError) as error:  # of a text that is read as a literal
+    except (RecursionError, MemoryError) as error:  # raised for a text that is read as a literal
         raise ConfigError("the brackets or signs of a value are nested too deeply") from error
     except Exception as error:
         raise ConfigError(_file_reason(error, cfg)) from error
 
 
 def _check_files(config_file: str, allow_remote: bool) -> None:
-    """Open a config file and its bases as Detectron2 will, and check each before it is parsed."""
+    """Open a config file and its bases as Detectron2 does, and check each before it is parsed."""
 
     class CheckedFiles(CfgNode):
         @classmethod
         def _open_cfg(cls, filename: str) -> io.StringIO:
             if remote_scheme(filename) and not allow_remote:
                 raise ConfigError(
-                    f"_BASE_ names the address {filename}; download it and name the local copy, "
+                    f"_BASE_ is the address {filename}; download it and name the local copy, "
                     f"or pass {REMOTE_SWITCH} if you trust it"
                 )
             with PathManager.open(filename, "r") as file:
                 stream = io.StringIO(file.read())
-            stream.name = filename  # which PyYAML names in its errors
+            stream.name = filename  # PyYAML names it in errors
             _check_nesting(stream)
             stream.seek(0)
             return stream
@@ -108,12 +113,12 @@ def _check_files(config_file: str, allow_remote: bool) -> None:
 
 
 def _check_nesting(stream: io.StringIO) -> None:
-    """Refuse what would recurse too deeply, or grow out of all bounds by aliases of aliases.
+    """Refuse brackets that are nested too deeply and aliases that expand to too many values.
 
-    The events of PyYAML are read one by one, so this stops before the work that it avoids.
+    The events of PyYAML are read one by one, so that it stops before any value is built.
     """
     stack: list[tuple[str | None, int]] = []  # anchors of open containers, values before them
-    sizes: dict[str, int] = {}  # values below each anchor, aliases written out
+    sizes: dict[str, int] = {}  # values below each anchor, with aliases expanded
     total = 0
     for event in yaml.parse(stream, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -132,7 +137,9 @@ def _check_nesting(stream: io.StringIO) -> None:
         if len(stack) > MAX_DEPTH:
             raise ConfigError(f"{_place(event)}: brackets are nested more than {MAX_DEPTH} deep")
         if total > MAX_NODES:
-            raise ConfigError(f"{_place(event)}: more than {MAX_NODES} values, aliases written out")
+            raise ConfigError(
+                f"{_place(event)}: more than {MAX_NODES} values, with aliases expanded"
+            )
 
 
 def _place(event: yaml.Event) -> str:
@@ -140,7 +147,7 @@ def _place(event: yaml.Event) -> str:
 
 
 def _refuse_none(node: CfgNode, defaults: CfgNode, name: str) -> None:
-    """yacs lets any value be None, which keys that need one cannot work with."""
+    """Refuse None, which yacs allows for every key, where the default is a value."""
     for key, default in defaults.items():
         if isinstance(default, CfgNode):
             _refuse_none(node[key], default, f"{name}.{key}")
@@ -166,21 +173,21 @@ def _file_reason(error: Exception, cfg: CfgNode) -> str:
         return _yaml_reason(error)
     if isinstance(error, TypeError | AttributeError):
         return (
-            "it, or a _BASE_ of it, does not hold keys with their values, such as "
+            "the file or a _BASE_ of it is not a mapping of keys to values, such as "
             f"MODEL: {{DEVICE: cpu}} ({_reason(error, cfg)})"
         )
     return _reason(error, cfg)
 
 
 def _yaml_reason(error: yaml.MarkedYAMLError) -> str:
-    """What is wrong in which file and line; a base may be the file."""
+    """Return file, line and problem of a YAML error, which may be in a base."""
     mark = error.problem_mark
     where = f"{mark.name}, line {mark.line + 1}: " if mark is not None else ""
     tag = re.search(r"tag:yaml\.org,2002:(python/[^\s']+)", error.problem or "")
     if tag:
         return (
-            f"{where}the tag !!{tag[1]} is refused, because it could run code; write lists, not "
-            "tuples, and plain values"
+            f"{where}the tag !!{tag[1]} is refused (it could execute code); write plain values, "
+            "and lists instead of tuples"
         )
     return f"{where}{error.problem or error}"
 
@@ -195,7 +202,7 @@ def _reason(error: Exception, cfg: CfgNode) -> str:
 
 
 def _nearest_keys(unknown: str, cfg: CfgNode) -> str:
-    """Return "; nearest: ..." with keys of that last name, and keys that are spelled alike."""
+    """Return "; nearest: ..." with keys that have the same last name or a similar one."""
     last = unknown.rpartition(".")[2].casefold()
     keys = list(_keys(cfg))
     same = [key for key in keys if key.rpartition(".")[2].casefold() == last]

@@ -1,4 +1,4 @@
-"""Config keys of the package, the tree of a config, and checks of its values."""
+"""Define the config keys of the package, check their values, and resolve the class tree."""
 
 from hiera_seg.config.checks import RULES, check_config
 from hiera_seg.config.resolve import (

@@ -28,19 +28,19 @@ def add_defaults(cfg: CN) -> None:
     """
     add_deeplab_config(cfg)  # ASPP keys, poly schedule, SINGLE_CATEGORY_MAX_AREA of crops
 
-    # Lay features out with channels innermost: quicker on CPUs, and on GPUs in half precision.
+    # Store features with channels last: faster on CPUs, and on GPUs in half precision.
     cfg.MODEL.CHANNELS_LAST = False
 
     cfg.MODEL.HIERA_SEG = CN()
     hiera = cfg.MODEL.HIERA_SEG
-    # Class tree: a built-in name or a file; "" takes the tree of the first training set.
+    # Class tree: a built-in name or a file. "" uses the tree of the first training dataset.
     hiera.HIERARCHY = ""
-    # Terms of the loss with their weights; names of hiera_seg.losses.HIERA_LOSSES.
+    # Losses of hiera_seg.losses.HIERA_LOSSES by name, with their weights.
     hiera.LOSSES = [["focal_tree_min", 1.0], ["tree_triplet", 1.0]]
-    # Load weights of another tree too: the rows of its class layers move by their nodes' names.
+    # Also load checkpoints of another tree, whose class layers are matched by the nodes' names.
     hiera.MAP_CLASSES = False
-    # What turns backbone features into one map: "deeplab_v3_plus", "fpn", "ocr", or "sep_aspp",
-    # the decoder of HSSN's public release.
+    # Pixel decoder: "deeplab_v3_plus", "fpn", "ocr", or "sep_aspp", which HSSN's public release
+    # uses.
     hiera.PIXEL_DECODER = "deeplab_v3_plus"
 
     # Options of the losses (docs/losses.md).
@@ -48,109 +48,112 @@ def add_defaults(cfg: CN) -> None:
     # Denominator of the sum over nodes: "sum", "node_mean" or "level_mean".
     hiera.TREE_MIN = CN({"NORMALIZE": "sum"})
     hiera.FOCAL_TREE_MIN = CN()
-    hiera.FOCAL_TREE_MIN.GAMMA = 2.0  # how much more hard nodes weigh; 0 is tree_min
+    hiera.FOCAL_TREE_MIN.GAMMA = 2.0  # focusing exponent; 0 equals tree_min
     hiera.FOCAL_TREE_MIN.NORMALIZE = "sum"  # as TREE_MIN.NORMALIZE
     hiera.BCE = CN({"NORMALIZE": "sum"})  # as TREE_MIN.NORMALIZE
-    # One weight a level, coarse to fine; [] weighs all levels 1.
+    # One weight per level, coarse to fine; [] weights all levels with 1.
     hiera.LEVEL_CE = CN({"LEVEL_WEIGHTS": []})
-    # As LEVEL_CE.LEVEL_WEIGHTS; [0, ..., 0, 1] is flat cross entropy over the leaves.
+    # As LEVEL_CE.LEVEL_WEIGHTS; [0, ..., 0, 1] is cross entropy over the leaves.
     hiera.MARGINAL_CE = CN({"LEVEL_WEIGHTS": []})
-    hiera.RMI = CN({"RIDGE": 1e-3})  # added to the diagonals of covariance matrices
+    hiera.RMI = CN({"RIDGE": 1e-3})  # added to the diagonal of covariance matrices
     hiera.TREE_TRIPLET = CN()
-    # The part of the margin that all triplets share.
+    # Constant part of the margin.
     hiera.TREE_TRIPLET.MARGIN_EPS = 0.1
-    # A constant margin; below 0 the margin follows the distances in the tree.
+    # Constant margin. Negative: compute the margin from the distances in the tree.
     hiera.TREE_TRIPLET.MARGIN = -1.0
-    # At most so many anchors of each class that a batch holds.
+    # Maximum number of anchors per class in a batch.
     hiera.TREE_TRIPLET.SAMPLES_PER_CLASS = 64
-    # Iterations over which its weight grows from 0 to 1/2; 0 takes SOLVER.MAX_ITER.
+    # Iterations in which its weight increases from 0 to 1/2; 0 means SOLVER.MAX_ITER.
     hiera.TREE_TRIPLET.SCHEDULE_ITERS = 0
 
-    # The embedding that tree_triplet trains; built only when a loss asks for it.
+    # Embedding head for tree_triplet; built only if a loss needs it.
     hiera.EMBEDDING = CN()
-    hiera.EMBEDDING.IN_FEATURE = "res5"  # of the backbone
-    hiera.EMBEDDING.HIDDEN_CHANNELS = 0  # 0: as many as the input feature has
-    hiera.EMBEDDING.DIM = 256  # length of an embedding
-    hiera.EMBEDDING.NORM = "BN"  # of the hidden layer; a name of Detectron2's get_norm
+    hiera.EMBEDDING.IN_FEATURE = "res5"  # backbone feature
+    hiera.EMBEDDING.HIDDEN_CHANNELS = 0  # 0 means the channels of IN_FEATURE
+    hiera.EMBEDDING.DIM = 256  # channels of the embedding
+    hiera.EMBEDDING.NORM = "BN"  # norm of the hidden layer, as in Detectron2's get_norm
 
-    # A flat head on an earlier feature, used in training only; WEIGHT 0 leaves it out.
+    # Auxiliary head that predicts leaves, used in training only.
     hiera.AUXILIARY = CN()
-    hiera.AUXILIARY.WEIGHT = 0.0  # of its cross entropy over the leaves
-    hiera.AUXILIARY.IN_FEATURE = "res4"  # of the backbone
-    hiera.AUXILIARY.CHANNELS = 256  # of its hidden layer
-    hiera.AUXILIARY.DROPOUT = 0.1  # before its last layer
-    hiera.AUXILIARY.NORM = "BN"  # of its hidden layer
+    hiera.AUXILIARY.WEIGHT = 0.0  # weight of its cross entropy; 0 disables the head
+    hiera.AUXILIARY.IN_FEATURE = "res4"  # backbone feature
+    hiera.AUXILIARY.CHANNELS = 256  # channels of the hidden layer
+    hiera.AUXILIARY.DROPOUT = 0.1  # dropout rate before the last layer
+    hiera.AUXILIARY.NORM = "BN"  # norm of the hidden layer
 
-    # Weights of the nodes in the losses, from pixel counts that tools/count_nodes.py wrote to FILE:
-    # "inverse", "inverse_sqrt" or "median" frequency, but none above MAX; "": all weigh 1.
+    # Weights of the nodes in the losses, computed from the pixel counts in FILE (written by
+    # tools/count_nodes.py): "inverse", "inverse_sqrt" or "median" frequency, at most MAX. ""
+    # weights all nodes with 1.
     hiera.NODE_WEIGHTS = CN({"METHOD": "", "FILE": "", "MAX": 10.0})
 
-    # Queries that score nodes (HieraMaskFormerHead); set MODEL.HIERA_SEG.LOSSES to [].
+    # HieraMaskFormerHead, whose queries score nodes; needs MODEL.HIERA_SEG.LOSSES [].
     hiera.MASK_FORMER = CN()
-    # "leaf_softmax" (softmax over leaves, parents summed) or "node_sigmoid" (a sigmoid a node).
+    # "leaf_softmax" (softmax over leaves, parents are sums) or "node_sigmoid" (sigmoid per node).
     hiera.MASK_FORMER.OPTION = "leaf_softmax"
-    hiera.MASK_FORMER.NUM_QUERIES = 100  # masks that an image can be made of
+    hiera.MASK_FORMER.NUM_QUERIES = 100  # number of queries, each of which predicts a mask
     hiera.MASK_FORMER.HIDDEN_DIM = 256  # channels of queries and mask features
-    hiera.MASK_FORMER.NUM_HEADS = 8  # of every attention
-    hiera.MASK_FORMER.DIM_FEEDFORWARD = 2048  # hidden channels in a layer of the decoder
-    hiera.MASK_FORMER.DECODER_LAYERS = 9  # queries look at the image so many times
-    # "ms_deform_attn", "top_down_fpn", or a name of HIERA_SEG.PIXEL_DECODER (queries read the
-    # backbone's own features then).
+    hiera.MASK_FORMER.NUM_HEADS = 8  # heads per attention layer
+    hiera.MASK_FORMER.DIM_FEEDFORWARD = 2048  # hidden channels of the decoder's layers
+    hiera.MASK_FORMER.DECODER_LAYERS = 9  # number of decoder layers
+    # "ms_deform_attn", "top_down_fpn", or a name of HIERA_SEG.PIXEL_DECODER, with which queries
+    # attend to the features of the backbone.
     hiera.MASK_FORMER.PIXEL_DECODER = "ms_deform_attn"
-    hiera.MASK_FORMER.ENCODER_LAYERS = 6  # of ms_deform_attn
-    hiera.MASK_FORMER.ENCODER_DIM_FEEDFORWARD = 1024  # hidden channels in a layer of it
-    # Of the class loss, and of its cost when queries are matched with segments.
+    hiera.MASK_FORMER.ENCODER_LAYERS = 6  # layers of ms_deform_attn
+    hiera.MASK_FORMER.ENCODER_DIM_FEEDFORWARD = 1024  # hidden channels of these layers
+    # Weight of the classification loss, and of its cost in the matching of queries and segments.
     hiera.MASK_FORMER.CLASS_WEIGHT = 2.0
-    hiera.MASK_FORMER.MASK_WEIGHT = 5.0  # of the masks' binary cross entropy, in both
-    hiera.MASK_FORMER.DICE_WEIGHT = 5.0  # of the masks' dice loss, in both
-    # Queries without a segment weigh so much in the class loss.
+    hiera.MASK_FORMER.MASK_WEIGHT = 5.0  # binary cross entropy of masks, in loss and matching
+    hiera.MASK_FORMER.DICE_WEIGHT = 5.0  # dice loss of masks, in loss and matching
+    # Weight of unmatched queries in the classification loss.
     hiera.MASK_FORMER.NO_OBJECT_WEIGHT = 0.1
-    # Masks are compared at so many points, most of them where a mask is undecided.
+    # Number of points at which masks are compared (importance sampling as in PointRend).
     hiera.MASK_FORMER.NUM_POINTS = 12544
-    hiera.MASK_FORMER.OVERSAMPLE_RATIO = 3.0  # candidates for each point
-    # The share of points where a mask is least decided; the others are drawn anywhere.
+    hiera.MASK_FORMER.OVERSAMPLE_RATIO = 3.0  # sampled candidates per point
+    # Share of points that are the most uncertain candidates; the others are uniformly random.
     hiera.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO = 0.75
-    hiera.MASK_FORMER.DEEP_SUPERVISION = True  # train every layer's masks, not the last's alone
-    # Stride at which masks become scores in eval; 1 is exact, the decoder's own is quick.
+    hiera.MASK_FORMER.DEEP_SUPERVISION = True  # losses after every decoder layer, not only the last
+    # Stride at which masks become scores in evaluation: 1 is exact, the decoder's stride fastest.
     hiera.MASK_FORMER.SCORE_STRIDE = 1
     # Object-contextual representations (PIXEL_DECODER "ocr").
     hiera.OCR = CN()
-    # A soft region for every "node", trained by LOSSES, or every "leaf", by cross entropy.
+    # One soft region per "node", trained by LOSSES, or per "leaf", trained by cross entropy.
     hiera.OCR.REGIONS = "node"
-    hiera.OCR.WEIGHT = 0.4  # of the regions' loss; 0 leaves them to the final one
-    hiera.OCR.KEY_CHANNELS = 256  # of the attention from pixels to regions
-    hiera.OCR.DROPOUT = 0.05  # after it
+    hiera.OCR.WEIGHT = 0.4  # weight of the regions' loss; 0 disables it
+    hiera.OCR.KEY_CHANNELS = 256  # channels of the attention from pixels to regions
+    hiera.OCR.DROPOUT = 0.05  # dropout rate after the attention
 
-    # A model of timm as backbone (MODEL.BACKBONE.NAME: build_hiera_timm_backbone).
+    # timm backbone (MODEL.BACKBONE.NAME: build_hiera_timm_backbone).
     hiera.TIMM = CN()
-    hiera.TIMM.NAME = ""  # such as "hrnet_w48"; docs/backbones.md
-    # Begin with timm's own weights, downloaded; not where MODEL.WEIGHTS is set.
+    hiera.TIMM.NAME = ""  # name of a timm model, such as "hrnet_w48" (docs/backbones.md)
+    # Download timm's pretrained weights; ignored if MODEL.WEIGHTS is set.
     hiera.TIMM.PRETRAINED = True
-    # A local file of weights to begin with instead.
+    # Local file with weights to load instead.
     hiera.TIMM.CHECKPOINT = ""
-    # 8 or 16 dilate the last stages of models that can be dilated.
+    # 8 or 16 dilate the last stages of models that support it.
     hiera.TIMM.OUTPUT_STRIDE = 32
-    # Name only those that heads read where OUT_NORM is set or several processes train.
+    # Output features. With OUT_NORM or several processes, list only features that heads use.
     hiera.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    hiera.TIMM.DROP_PATH_RATE = 0.0  # stochastic depth
-    hiera.TIMM.NORM = "BN"  # "SyncBN": batch norms over all GPUs
-    # "LN": layer norm of each feature, for Swin and ConvNeXt.
+    hiera.TIMM.DROP_PATH_RATE = 0.0  # rate of stochastic depth
+    hiera.TIMM.NORM = "BN"  # "SyncBN" synchronizes batch norm over all GPUs
+    # "LN" applies layer norm to each output feature, for Swin and ConvNeXt.
     hiera.TIMM.OUT_NORM = ""
 
     _add_nodes_of_other_losses(hiera)
 
     hiera.TEST = CN()
-    # How node scores become leaf scores: "auto" fits the losses, or a name of docs/decoding.md.
+    # Decoding of node scores to leaf scores: "auto" (follows the losses) or a name of
+    # docs/decoding.md.
     hiera.TEST.DECODE = "auto"
-    # Also give the best node of each level by its own score.
+    # Also predict the node with the highest score at each level, independent of the leaves.
     hiera.TEST.DIRECT = True
     # "both", "scores" (sem_seg alone) or "labels" (label maps alone, least memory).
     hiera.TEST.OUTPUT = "both"
     # Safe depth: predict an inner node if its best child scores below this. Negative: always
     # predict a leaf.
     hiera.TEST.MIN_CONFIDENCE = -1.0
-    # Against rare leaves' lot: divide the probability of a node among its siblings by its share of
-    # the pixels of FILE (of tools/count_nodes.py) to the power TAU; 0: not (docs/decoding.md).
+    # Logit adjustment for rare leaves: divide each node's probability among its siblings by (its
+    # pixel share in FILE) ** TAU; 0 disables it. FILE is written by tools/count_nodes.py
+    # (docs/decoding.md).
     hiera.TEST.SIBLING_ADJUSTMENT = CN({"TAU": 0.0, "FILE": ""})
     # Return the greedy path and evaluate accuracy against specificity over all safe depths
     # (docs/metrics.md).
@@ -159,50 +162,50 @@ def add_defaults(cfg: CN) -> None:
     # (docs/metrics.md).
     hiera.TEST.CONFIDENCE = False
 
-    # Beside Detectron2's ENABLED, MIN_SIZES ([]: INPUT.MIN_SIZE_TEST alone), MAX_SIZE and FLIP:
-    # sliding windows of (height, width) over each resized image; [] sees it as a whole.
+    # [height, width] of sliding windows over each resized image, in addition to Detectron2's
+    # ENABLED, MIN_SIZES ([]: INPUT.MIN_SIZE_TEST only), MAX_SIZE and FLIP; [] uses whole images.
     cfg.TEST.AUG.CROP_SIZE = []
-    # Steps between windows down and across; [] takes two thirds of CROP_SIZE.
+    # [vertical, horizontal] step between windows; [] means two thirds of CROP_SIZE.
     cfg.TEST.AUG.STRIDE = []
 
     # Write report.html after every evaluation (docs/report.md).
     cfg.TEST.REPORT = False
-    cfg.TEST.REPORT_IMAGES = 6  # in the report
-    # So many images of the test set go to tensorboard at each evaluation, every level drawn.
+    cfg.TEST.REPORT_IMAGES = 6  # number of images in the report
+    # Number of test images drawn in TensorBoard at each evaluation, with all levels.
     cfg.TEST.STRIP_IMAGES = 2
 
-    # Keep the best weights of all evaluations in model_best.pth: by a metric such as
-    # "sem_seg/mIoU" or "validation_loss" ("": not), of which "max" or "min" is best.
+    # Save the weights with the best METRIC, such as "sem_seg/mIoU" or "validation_loss", to
+    # model_best.pth; MODE "max" or "min" says which value is best. METRIC "" disables it.
     cfg.TEST.BEST_CHECKPOINT = CN({"METRIC": "", "MODE": "max"})
-    # End the training after PATIENCE evaluations in a row without a better value of METRIC.
+    # Stop training after PATIENCE evaluations without a better METRIC; METRIC "" disables it.
     cfg.TEST.EARLY_STOPPING = CN({"METRIC": "", "MODE": "max", "PATIENCE": 5})
-    # At each evaluation also compute the training losses on DATASETS.TEST.
+    # Compute the training losses on DATASETS.TEST at each evaluation.
     cfg.TEST.VALIDATION_LOSS = False
 
-    # A training sample that can not be read: "raise" ends the run, "skip" takes another one.
+    # If a training sample cannot be read, "raise" ends the run and "skip" uses another sample.
     cfg.DATALOADER.ON_ERROR = "raise"
 
-    # [lowest, highest]: the values that become 0 and 255 in images of more than 8 bits per channel.
-    # []: 16 bits lose their lower 8; floats and 32 bits are refused (datasets/README.md).
+    # [lowest, highest] values that become 0 and 255 in images of more than 8 bits per channel. []
+    # drops the lower 8 of 16 bits and refuses floats and 32 bits (datasets/README.md).
     cfg.INPUT.IMAGE_RANGE = []
-    # "apply" turns images and labels by their EXIF orientation, "ignore" leaves both as stored.
+    # "apply" rotates images and labels by their EXIF orientation, "ignore" keeps both as stored.
     cfg.INPUT.EXIF = "apply"
-    # Seconds that processes of a job wait for each other in one operation before the job ends.
+    # Seconds that the processes of a job wait for each other before it is aborted.
     cfg.DIST_TIMEOUT = 1800
 
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 
-    # With AMP.ENABLED: "bfloat16", "float16" (with scaled gradients; GPUs only), or "auto", which
-    # is float16 on a GPU, as Detectron2 has it, and bfloat16 on a CPU.
+    # Precision of AMP: "bfloat16", "float16" (with scaled gradients, GPUs only), or "auto", which
+    # is float16 on a GPU, as in Detectron2, and bfloat16 on a CPU.
     cfg.SOLVER.AMP.PRECISION = "auto"
-    # "SGD" or "ADAMW"
+    # Optimizer: "SGD" or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
-    # The learning rate of the backbone as a multiple of BASE_LR.
+    # Learning rate of the backbone as a multiple of BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
-    # Go through the IMS_PER_BATCH images of a step in so many parts, to save memory.
+    # Number of parts into which the IMS_PER_BATCH images of a step are split to save memory.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
-    # Exponential moving average of the weights, which is then what is evaluated.
+    # Exponential moving average of the weights, which is evaluated in place of the weights.
     cfg.SOLVER.EMA = CN({"ENABLED": False, "DECAY": 0.999})
 
     # Old keys: None unless a config file or command line of version 0.1 sets them.
@@ -212,10 +215,10 @@ def add_defaults(cfg: CN) -> None:
 
 
 def _add_nodes_of_other_losses(hiera: CN) -> None:
-    """Give losses that are not of this package a node each, with the defaults of their options.
+    """Add a node with the default options of each loss that a user registered.
 
-    New keys are allowed in it, for options without a plain default; those that the loss does not
-    know are refused where it is built.
+    New keys are allowed in these nodes, for options without a plain default. Building a loss with
+    an unknown option is an error.
     """
     for name, loss in HIERA_LOSSES:
         if name.upper() in hiera:
@@ -226,6 +229,6 @@ def _add_nodes_of_other_losses(hiera: CN) -> None:
                 "ignore_label",
                 "node_weights",
             ):
-                continue  # they have keys of their own
+                continue  # these have keys of their own
             if isinstance(option.default, bool | int | float | str | list | tuple):
                 node[option.name.upper()] = copy.deepcopy(option.default)

@@ -16,11 +16,9 @@ from hiera_seg.config.defaults import OLD_KEYS, add_defaults
 from hiera_seg.errors import ConfigError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
 
-# Projects of the repository that register datasets, by how the names of these begin
+# Projects of the repository that register datasets, by prefix of the datasets' names.
 DATASET_PROJECTS = {"hiera_generated_": "projects.GeneratedStreets"}
 STOCK_IGNORE_VALUE = 255  # Detectron2's default of MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-
-
 WIDE_IGNORE_VALUE = 65535  # void of 16-bit label files, for trees of more than 255 nodes
 
 
@@ -33,36 +31,37 @@ def how_to_register(names: Iterable[str]) -> str:
 
 
 def resolve_hierarchy(cfg: CN) -> Hierarchy:
-    """The class tree that a config trains: MODEL.HIERA_SEG.HIERARCHY or the training set's.
+    """Return the class tree of a config: MODEL.HIERA_SEG.HIERARCHY, or that of its datasets.
 
     Raises:
-        ConfigError: neither is there, or the tree that the key names can not be read.
+        ConfigError: there is no tree, or the one that the key names cannot be read.
     """
     if cfg.MODEL.HIERA_SEG.HIERARCHY:
         try:
             return Hierarchy.load(cfg.MODEL.HIERA_SEG.HIERARCHY)
         except HierarchyError as error:
-            raise ConfigError(f"MODEL.HIERA_SEG.HIERARCHY: {error}") from error
+            key, value = "MODEL.HIERA_SEG.HIERARCHY", cfg.MODEL.HIERA_SEG.HIERARCHY
+            raise ConfigError(f"{key}: {error}", key=key, value=value) from error
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         tree = MetadataCatalog.get(name).get("hierarchy")
         if tree is not None:
             return Hierarchy.from_dict(**tree)
     raise ConfigError(
-        f"no class tree: none of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} and DATASETS.TEST "
-        f"{tuple(cfg.DATASETS.TEST)} was registered with one; "
+        f"no class tree: neither DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} nor DATASETS.TEST "
+        f"{tuple(cfg.DATASETS.TEST)} has a dataset that was registered with one; "
         f"{how_to_register((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))}, or set "
         "MODEL.HIERA_SEG.HIERARCHY to a built-in tree or a file"
     )
 
 
 def resolve_ignore_label(cfg: CN, hierarchy: Hierarchy) -> int:
-    """The value that stands for void in the labels of a batch.
+    """Return the value that marks void pixels in the labels of a batch.
 
-    It is MODEL.SEM_SEG_HEAD.IGNORE_VALUE; where that was left at Detectron2's 255 and the tree
-    has a node 255, it is 65535.
+    It is MODEL.SEM_SEG_HEAD.IGNORE_VALUE, or 65535 if this is Detectron2's default 255 and the
+    tree has a node 255.
 
     Raises:
-        ConfigError: the key holds the id of a node.
+        ConfigError: the value is the id of a node.
     """
     value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     if not 0 <= value < hierarchy.num_nodes:
@@ -72,7 +71,9 @@ def resolve_ignore_label(cfg: CN, hierarchy: Hierarchy) -> int:
     raise ConfigError(
         f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {value}, which is node "
         f"{hierarchy.paths[value]!r} of tree {hierarchy.name!r}; choose a value outside "
-        f"[0, {hierarchy.num_nodes}), such as {WIDE_IGNORE_VALUE}"
+        f"[0, {hierarchy.num_nodes}), such as {WIDE_IGNORE_VALUE}",
+        key="MODEL.SEM_SEG_HEAD.IGNORE_VALUE",
+        value=value,
     )
 
 

@@ -1,4 +1,4 @@
-"""The class tree: reading, checking, numbering, lookup tables, colours, drawing as text."""
+"""Read, check, number, query, colour and print class trees."""
 
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy.colors import tree_colors

@@ -1,4 +1,4 @@
-"""Colours of a class tree: relatives look related, strangers do not.
+"""Choose colours for the nodes of a class tree, similar for related nodes.
 
 Colours are chosen in OKLCH (lightness, chroma, hue), where equal steps look about equal:
 B. Ottosson, "A perceptual color space for image processing", 2020.
@@ -13,29 +13,29 @@ import numpy as np
 if TYPE_CHECKING:
     from hiera_seg.hierarchy.tree import Hierarchy
 
-_FIRST_HUE = 25.0  # degrees; where the first family is centred
-_HUE_GAP = 0.3  # share of a family's part of the hue circle left empty towards its neighbours
-_LIGHTNESS = (0.46, 0.90)  # leaves; darker or lighter ones have no room left for a hue
+_FIRST_HUE = 25.0  # degrees; centre of the first top-level node's arc
+_HUE_GAP = 0.3  # share of an arc of the hue circle that is left empty at its ends
+_LIGHTNESS = (0.46, 0.90)  # leaves; darker or lighter colours have hardly a hue
 _INNER_LIGHTNESS = (0.54, 0.84)
-_TOP_LIGHTNESS = 0.68  # as long as hue alone tells the top-level nodes apart
+_TOP_LIGHTNESS = 0.68  # with at most _MANY_TOPS top-level nodes, which differ in hue alone
 _MANY_TOPS = 8
 _CHROMA = (0.10, 0.20)  # leaves; inner nodes take the upper end
-# Fractions of a range that a value jumps by from one node to the next. Multiples of the golden
-# ratio fall far from all earlier ones; the other (the plastic number's) keeps out of its step.
+# Fractions of a range by which a value jumps from one node to the next. Multiples of the golden
+# ratio are far from all earlier ones; the plastic number's fraction is out of step with them.
 _LIGHTNESS_STEP = 0.6180339887498949
 _CHROMA_STEP = 0.7548776662466927
 
 
 def tree_colors(hierarchy: Hierarchy) -> np.ndarray:
-    """Returns one RGB colour a node, all different (up to several hundred nodes at least).
+    """Return one RGB colour per node, all different (for several hundred nodes at least).
 
-    Every top-level node with all that is below it gets an arc of the hue circle, longer for more
-    leaves. Inside it a leaf's hue follows its place in the tree, so that siblings are neighbours;
-    lightness and chroma jump from each leaf to the next and tell siblings apart. An inner node has
-    the mean hue of its leaves, strong and of middling lightness: the colour of its family.
+    Every top-level node with its descendants gets an arc of the hue circle, longer for more
+    leaves. Within it a leaf's hue follows its position in the tree, so that siblings are
+    neighbours; lightness and chroma jump from each leaf to the next to distinguish siblings. An
+    inner node has the mean hue of its leaves, high chroma and medium lightness.
 
     Args:
-        hierarchy: Tree of N nodes.
+        hierarchy: tree of N nodes.
 
     Returns:
         uint8 (N, 3), the same on every call.
@@ -51,7 +51,7 @@ def tree_colors(hierarchy: Hierarchy) -> np.ndarray:
         offset = (np.arange(len(leaves)) + 0.5) / len(leaves) - 0.5
         hue[leaves] = centre + arc * (1 - _HUE_GAP) * offset
         in_order.extend(leaves)
-    # One sequence through the whole tree: neighbouring leaves differ across families as well.
+    # One sequence over all leaves, so that neighbours differ across top-level nodes as well.
     lightness[in_order] = _jumping(h.num_leaves, _LIGHTNESS_STEP, _LIGHTNESS)
     chroma[in_order] = _jumping(h.num_leaves, _CHROMA_STEP, _CHROMA)
 
@@ -68,12 +68,12 @@ def tree_colors(hierarchy: Hierarchy) -> np.ndarray:
 
 
 def _jumping(count: int, step: float, span: tuple[float, float]) -> np.ndarray:
-    """Returns values that fill a span evenly, each far from the one before."""
+    """Return values that fill a span evenly, each far from the previous one."""
     return np.interp((0.5 + step * np.arange(count)) % 1, (0, 1), span)
 
 
 def _mean_below(hierarchy: Hierarchy, values: np.ndarray) -> np.ndarray:
-    """Returns for every node the mean value of the leaves below it."""
+    """Return the mean value of the leaves below each node."""
     total, count = values.copy(), np.ones_like(values)
     total[hierarchy.num_leaves :] = count[hierarchy.num_leaves :] = 0
     for node in np.argsort(-hierarchy.depth, kind="stable").tolist():
@@ -85,7 +85,7 @@ def _mean_below(hierarchy: Hierarchy, values: np.ndarray) -> np.ndarray:
 
 
 def _leaves_in_order(hierarchy: Hierarchy, top: int) -> list[int]:
-    """Returns the leaves below a node, depth first, so that siblings are neighbours."""
+    """Return the leaves below a node, depth first, so that siblings are neighbours."""
     leaves, stack = [], [top]
     while stack:
         node = stack.pop()
@@ -96,7 +96,7 @@ def _leaves_in_order(hierarchy: Hierarchy, top: int) -> list[int]:
 
 
 def _to_srgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndarray:
-    """Returns uint8 (N, 3) of OKLCH colours; chroma is reduced to what the screen can show."""
+    """Return uint8 (N, 3) of OKLCH colours; chroma is reduced to what the screen can show."""
     low, high = np.zeros_like(chroma), chroma.copy()
     shown = _linear_rgb(lightness, high, hue)
     fits = ((shown >= 0) & (shown <= 1)).all(axis=1)
@@ -127,7 +127,7 @@ def _linear_rgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> n
 
 
 def _all_different(colors: np.ndarray, inner: list[int]) -> np.ndarray:
-    """Moves a colour that is taken to the nearest free one; leaves keep theirs before others do."""
+    """Replace repeated colours by the nearest free ones, those of inner nodes first."""
     taken: set[tuple[int, ...]] = set()
     for node in (*range(len(colors) - len(inner)), *inner):
         wanted = tuple(int(channel) for channel in colors[node])
@@ -150,4 +150,4 @@ def _nearest_free(wanted: tuple[int, ...], taken: set[tuple[int, ...]]) -> tuple
         for _, color in sorted(shell):
             if min(color) >= 0 and max(color) <= 255 and color not in taken:
                 return color
-    raise AssertionError("a tree has more nodes than there are colours")
+    raise AssertionError("the tree has more nodes than there are 8-bit colours")

@@ -1,4 +1,4 @@
-"""Whatever a user may give for a tree, as a ``Hierarchy``."""
+"""Convert every form of a class tree to a ``Hierarchy``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from hiera_seg.hierarchy.tree import Hierarchy
 def as_hierarchy(
     source: Hierarchy | Mapping[str, Any] | Sequence[Any] | str | os.PathLike[str],
 ) -> Hierarchy:
-    """Returns a Hierarchy from any form a user may give one in.
+    """Return a Hierarchy from any accepted form of a class tree.
 
     Args:
-        source: A Hierarchy; plain data as ``to_dict`` gives it (any of its keys with ``tree``); a
-            bare tree (dict or list) as ``from_dict`` takes it; a built-in name; or a file.
+        source: a Hierarchy; plain data as ``to_dict`` returns it (``tree`` and any of its other
+            keys); a bare tree (dict or list) as ``from_dict`` takes it; a built-in name; or a file.
+
+    Raises:
+        HierarchyError: the source is not a valid tree.
     """
     if isinstance(source, Hierarchy):
         return source

@@ -1,4 +1,4 @@
-"""A class tree as text."""
+"""Draw a class tree as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def draw(hierarchy: Hierarchy) -> str:
-    """Returns a heading and one line a node: lines of the tree, name, node id."""
+    """Return a heading and one line per node, with branches, name and node id."""
     h = hierarchy
     title = f"{h.name or 'hierarchy'}: {h.num_nodes} nodes, {h.num_leaves} leaves"
     if h.num_levels > 8:
@@ -17,7 +17,7 @@ def draw(hierarchy: Hierarchy) -> str:
     else:
         levels = f"levels {' > '.join(h.level_names)}"
     lines = [f"{title}, {levels}"]
-    stack: list[tuple[int, str, bool]] = []  # node, what stands before it, last of its siblings
+    stack: list[tuple[int, str, bool]] = []  # node, indent, whether it is the last sibling
 
     def push(children: tuple[int, ...], indent: str) -> None:
         stack.extend((node, indent, node == children[-1]) for node in reversed(children))

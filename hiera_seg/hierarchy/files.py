@@ -1,4 +1,4 @@
-"""Hierarchy files: which form a file has, what stands in it, and writing one."""
+"""Read hierarchy files: YAML, JSON and csv."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hiera_seg.disk import replace_text
 from hiera_seg.hierarchy.inputs import (
     SEPARATOR,
     FlatTree,
@@ -22,11 +21,7 @@ from hiera_seg.hierarchy.inputs import (
     not_a_string,
 )
 from hiera_seg.hierarchy.markup import read_json, read_yaml
-from hiera_seg.hierarchy.messages import fail, listing, nearest, suggestion
-from hiera_seg.hierarchy.writing import yaml_text
-
-if TYPE_CHECKING:
-    from hiera_seg.hierarchy.tree import Hierarchy
+from hiera_seg.hierarchy.messages import fail, first_seen, listing, suggestion
 
 FILE_KEYS = ("tree", "name", "levels", "leaf_order")
 LIBRARY = Path(__file__).with_name("library")
@@ -35,7 +30,7 @@ SUFFIXES = (".yaml", ".yml", ".json", ".csv")
 
 @dataclass(frozen=True)
 class FileContent:
-    """What a hierarchy file says; None for a key that is not there."""
+    """The content of a hierarchy file; None for a missing key."""
 
     flat: FlatTree
     stem: str
@@ -45,24 +40,23 @@ class FileContent:
 
 
 def builtin_names() -> tuple[str, ...]:
-    """Returns the names of the trees that come with the package."""
+    """Return the names of the trees that come with the package."""
     return tuple(sorted(path.stem for path in LIBRARY.glob("*.yaml")))
 
 
 def read(source: str | os.PathLike[str]) -> FileContent:
-    """Reads a built-in tree by name or a file by path."""
+    """Read a built-in tree by name, or a file by path."""
     text = os.fspath(source) if isinstance(source, os.PathLike) else source
     if not isinstance(text, str):
-        fail(f"a hierarchy is loaded from a name or a path, not from {source!r}")
+        fail(f"expected the name or path of a hierarchy, not {source!r}")
     if text in builtin_names():
         path = LIBRARY / f"{text}.yaml"
     else:
         path = Path(text).expanduser()
         if path.suffix.lower() not in SUFFIXES:
             fail(
-                f"{text!r} is neither a built-in hierarchy (there are:"
-                f" {listing(builtin_names(), 99)}) nor a file that ends in {', '.join(SUFFIXES)}"
-                f"{_near_builtin(text)}"
+                f"{text!r} is neither a built-in hierarchy nor a file that ends in"
+                f" {', '.join(SUFFIXES)}{suggestion(text, builtin_names())}"
             )
     origin = str(path)
     try:
@@ -80,11 +74,6 @@ def read(source: str | os.PathLike[str]) -> FileContent:
     return _read_document(read_text(content, origin), origin, path.stem)
 
 
-def _near_builtin(text: str) -> str:
-    close = nearest(text, builtin_names())
-    return f"; nearest: {listing(close)}" if close else ""
-
-
 def _read_document(document: Any, origin: str, stem: str) -> FileContent:
     if not isinstance(document, MapNode):
         fail("the file must be a mapping with the key 'tree'", origin, document.line)
@@ -92,16 +81,12 @@ def _read_document(document: Any, origin: str, stem: str) -> FileContent:
     lines: dict[str, int | None] = {}
     for key, value in document.items:
         if not isinstance(key, Scalar):
-            fail("a key is a list or a mapping", origin, key.line)
+            fail("a key is a list or a mapping; write it as text", origin, key.line)
         if key.value not in FILE_KEYS:
             near = suggestion(key.text, FILE_KEYS)
             fail(f"unknown key {key.text!r}{near}", origin, key.line)
         if key.value in values:
-            fail(
-                f"key {key.value!r} is there twice (first on line {lines[key.value]})",
-                origin,
-                key.line,
-            )
+            fail(f"key {key.value!r} is repeated{first_seen(lines[key.value])}", origin, key.line)
         values[key.value] = value
         lines[key.value] = key.line
     if "tree" not in values:
@@ -109,7 +94,7 @@ def _read_document(document: Any, origin: str, stem: str) -> FileContent:
     name = values.get("name")
     if name is not None:
         if not isinstance(name, Scalar):
-            fail("name must be a string", origin, lines["name"])
+            fail("name is a list or a mapping; write it as text", origin, lines["name"])
         if name.value is not None and not isinstance(name.value, str):
             fail(f"name: {not_a_string(name)}", origin, name.line)
     optional = {
@@ -126,7 +111,7 @@ def _read_document(document: Any, origin: str, stem: str) -> FileContent:
 
 
 def _read_csv(content: str, origin: str, stem: str) -> FileContent:
-    """Reads one of three tables: level columns, a path column, or node and parent columns."""
+    """Read a table with level columns, a path column, or node and parent columns."""
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     rows: list[tuple[int, list[str]]] = []
     try:
@@ -137,15 +122,15 @@ def _read_csv(content: str, origin: str, stem: str) -> FileContent:
     except csv.Error as error:
         fail(f"not a csv file: {error}", origin, reader.line_num)
     if not rows:
-        fail("the file is empty: its first line names the columns", origin)
+        fail("the file is empty; name the columns in its first line", origin)
     (header_line, header), rows = rows[0], rows[1:]
     for line, cells in rows:
         if any(cells[len(header) :]):
-            fail(f"{len(cells)} cells under {len(header)} columns", origin, line)
+            fail(f"{len(cells)} cells for {len(header)} columns", origin, line)
         cells[len(header) :] = []
         cells.extend([""] * (len(header) - len(cells)))
     if not rows:
-        fail("the tree is empty: there is no line below the header", origin, header_line)
+        fail("the tree is empty; add a line below the header", origin, header_line)
     lines = [line for line, _ in rows]
     folded = [column.casefold() for column in header]
     if sorted(folded) == ["node", "parent"]:
@@ -157,24 +142,19 @@ def _read_csv(content: str, origin: str, stem: str) -> FileContent:
         return FileContent(flat_from_rows(names, origin, lines), stem)
     if {"path", "parent"} & set(folded):
         fail(
-            f"columns {listing(header)}: a hierarchy table has either one column 'path', or the"
-            " columns 'node' and 'parent', or one column a level",
+            f"columns {listing(header)} are not a hierarchy; write one column 'path', or the"
+            " columns 'node' and 'parent', or one column per level",
             origin,
             header_line,
         )
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        fail(f"header {header[0]!r}: columns are separated by commas", origin, header_line)
+        fail(f"header {header[0]!r} has no commas; separate columns by commas", origin, header_line)
     names = []
     for line, cells in rows:
         while not cells[-1]:
             cells.pop()
         if "" in cells:
-            fail(f"empty cell before {cells[-1]!r}: a row is a path without gaps", origin, line)
+            fail(f"empty cell before {cells[-1]!r}; a row is a path without gaps", origin, line)
         names.append(cells)
     levels = ListNode([Scalar(name, name, header_line) for name in header], header_line)
     return FileContent(flat_from_rows(names, origin, lines), stem, None, levels)
-
-
-def write_yaml(hierarchy: Hierarchy, path: str | os.PathLike[str]) -> None:
-    """Write the tree as a file that reads back equal."""
-    replace_text(path, yaml_text(hierarchy))

@@ -1,6 +1,6 @@
-"""Every way to write a class tree, brought to one flat list of nodes.
+"""Convert every form of a class tree to one flat list of nodes.
 
-Nothing here recurses: a tree may be thousands of levels deep.
+Nothing here recurses, so trees may be thousands of levels deep.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from hiera_seg.errors import HierarchyError
-from hiera_seg.hierarchy.messages import fail, suggestion
+from hiera_seg.hierarchy.messages import fail, first_seen, suggestion
 
 SEPARATOR = "/"
 MAX_NAME_LENGTH = 255  # far below the 1024 characters that a YAML key may have
@@ -19,16 +19,16 @@ MAX_NAME_LENGTH = 255  # far below the 1024 characters that a YAML key may have
 
 @dataclass(frozen=True)
 class Scalar:
-    """A single value of a file: as parsed, as written, and where."""
+    """A single value of a file: as parsed, as written, and its line."""
 
     value: Any
-    text: str | None = None  # None: not from a file, so there is no other spelling than repr
+    text: str | None = None  # None if it is not from a file
     line: int | None = None
 
 
 @dataclass(frozen=True)
 class MapNode:
-    """A mapping of a file, duplicate keys kept."""
+    """A mapping of a file, with duplicate keys."""
 
     items: list[tuple[Any, Any]]
     line: int | None = None
@@ -52,7 +52,7 @@ class FlatTree:
     lines: list[int | None] = field(default_factory=list)
 
     def add(self, name: str, parent: int, line: int | None) -> int:
-        self.names.append(str.__str__(name))  # a plain str also for subclasses, as numpy's
+        self.names.append(str.__str__(name))  # a plain str, also from numpy
         self.parents.append(parent)
         self.lines.append(line)
         return len(self.names) - 1
@@ -65,7 +65,7 @@ class FlatTree:
         return SEPARATOR.join(reversed(parts))
 
     def inside(self, parent: int) -> str:
-        """Words where the children of a node stand."""
+        """Return "in group 'a/b'", or "at the top level" for the children of -1."""
         return f"in group {self.path(parent)!r}" if parent >= 0 else "at the top level"
 
     def fail(self, message: str, line: int | None = None) -> NoReturn:
@@ -73,7 +73,7 @@ class FlatTree:
 
 
 def view(value: Any) -> Scalar | MapNode | ListNode:
-    """Returns plain Python data in the form that files are read into, one layer deep."""
+    """Return plain Python data as nodes of a file, one layer deep."""
     if isinstance(value, (Scalar, MapNode, ListNode)):
         return value
     if isinstance(value, Mapping):
@@ -84,7 +84,7 @@ def view(value: Any) -> Scalar | MapNode | ListNode:
 
 
 def view_list(value: Any, complaint: str, origin: str) -> tuple[list[Scalar], int | None]:
-    """Returns the scalars of a list and its line; anything else is an error with ``complaint``."""
+    """Return the scalars of a list and its line; anything else is an error with `complaint`."""
     if not isinstance(value, (str, Mapping, Scalar, MapNode, ListNode)) and isinstance(
         value, Iterable
     ):
@@ -100,43 +100,43 @@ def view_list(value: Any, complaint: str, origin: str) -> tuple[list[Scalar], in
 
 
 def not_a_string(scalar: Scalar) -> str:
-    """Words what is wrong with a value that should have been text."""
+    """Return an error message for a value that should be a string."""
     if scalar.text is None:
         return (
-            f"{scalar.value!r} is of type {type(scalar.value).__name__}, not a string (YAML reads"
-            " unquoted no, on, 1 and 2020-01-01 as other types): quote it"
+            f"{scalar.value!r} is of type {type(scalar.value).__name__}, not a string; quote it"
+            " (YAML reads unquoted no, on, 1 and 2020-01-01 as other types)"
         )
     if scalar.value is NotImplemented:
         read = "a special word"
     else:
         read = f"{type(scalar.value).__name__} {scalar.value!s}"
-    return f'{scalar.text} is read as {read}, not as a string: quote it, "{scalar.text}"'
+    return f'{scalar.text} is read as {read}, not as a string; quote it, "{scalar.text}"'
 
 
 def name_problem(name: str) -> str | None:
-    """Returns what is wrong with a node's name, or None."""
+    """Return an error message for an invalid name of a node; None for a valid one."""
     if not name.strip():
         return "a name is empty"
     if SEPARATOR in name:
         fixed = name.replace(SEPARATOR, "-")
         return (
-            f'name {name!r} contains "{SEPARATOR}", which separates the names of a path:'
+            f'name {name!r} contains "{SEPARATOR}", which separates the names of a path;'
             f" write {fixed!r} or nest the nodes"
         )
     if name != name.strip():
-        return f"name {name!r} begins or ends with white space: write {name.strip()!r}"
+        return f"name {name!r} begins or ends with white space; write {name.strip()!r}"
     if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
         return f"name {name!r} contains a control character"
     if len(name) > MAX_NAME_LENGTH:
-        return f"name {name[:40]!r}... has {len(name)} characters, allowed are {MAX_NAME_LENGTH}"
+        return f"name {name[:40]!r}... has {len(name)} characters; {MAX_NAME_LENGTH} are allowed"
     return None
 
 
 def checked_name(flat: FlatTree, key: Any, parent: int) -> Scalar:
-    """Returns the scalar of a node's name; an error names the group it stands in."""
+    """Return the scalar of a valid node name; errors name its group."""
     scalar = view(key)
     if not isinstance(scalar, Scalar):
-        flat.fail(f"{flat.inside(parent)}: a name is a list or a mapping", scalar.line)
+        flat.fail(f"{flat.inside(parent)}: a name is a list or a mapping; write text", scalar.line)
     if scalar.value is None and not scalar.text:
         flat.fail(f"{flat.inside(parent)}: an entry without a name", scalar.line)
     if not isinstance(scalar.value, str):
@@ -148,18 +148,18 @@ def checked_name(flat: FlatTree, key: Any, parent: int) -> Scalar:
 
 
 def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
-    """Reads nested mappings, lists and None (the ``tree`` of a file, or of ``from_dict``)."""
+    """Read nested mappings, lists and None (the ``tree`` of a file, or of ``from_dict``)."""
     flat = FlatTree(origin)
     top = view(tree)
     if isinstance(top, Scalar):
         if top.value is None:
-            flat.fail("the tree is empty: it needs at least one node", top.line)
-        flat.fail(f"the tree is {top.value!r}: it must be a mapping or a list", top.line)
+            flat.fail("the tree is empty; it needs at least one node", top.line)
+        flat.fail(f"the tree is {top.value!r}; expected a mapping or a list", top.line)
     if not top.items:
-        flat.fail("the tree is empty: it needs at least one node", top.line)
+        flat.fail("the tree is empty; it needs at least one node", top.line)
 
     seen: dict[tuple[int, str], int] = {}
-    open_ids = {id(tree)}  # containers between the top and here: plain data can contain itself
+    open_ids = {id(tree)}  # open containers: plain data can contain itself
     stack: list[tuple[Iterator[tuple[Any, Any]], int, int]] = [
         (_entries(flat, top, -1), -1, id(tree))
     ]
@@ -175,7 +175,7 @@ def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
         first = seen.get((parent, name.value))
         index = flat.add(name.value, parent, name.line)
         if first is not None:
-            also = f" (first on line {flat.lines[first]})" if flat.lines[first] else ""
+            also = first_seen(flat.lines[first])
             flat.fail(f"duplicate path {flat.path(index)!r}{also}", name.line)
         seen[parent, name.value] = index
         node = view(value)
@@ -183,14 +183,14 @@ def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
             if node.value is not None:
                 shown = repr(node.value) if node.text is None else repr(node.text)
                 flat.fail(
-                    f"the value of {flat.path(index)!r} is {shown}: write [{shown}] for one child,"
+                    f"the value of {flat.path(index)!r} is {shown}; write [{shown}] for one child,"
                     " a mapping or list for several, nothing for a leaf",
                     node.line or name.line,
                 )
             continue
         if not node.items:
             flat.fail(
-                f"group {flat.path(index)!r} is empty: give it children, or no value for a leaf",
+                f"group {flat.path(index)!r} is empty; give it children, or no value for a leaf",
                 name.line,
             )
         if id(value) in open_ids:
@@ -201,7 +201,7 @@ def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
 
 
 def _entries(flat: FlatTree, node: MapNode | ListNode, parent: int) -> Iterator[tuple[Any, Any]]:
-    """Yields (name, value) of a group: strings of a list are leaves, mappings in it are spliced."""
+    """Yield (name, value) of a group; strings in a list are leaves, mappings in it are groups."""
     if isinstance(node, MapNode):
         yield from node.items
         return
@@ -210,7 +210,7 @@ def _entries(flat: FlatTree, node: MapNode | ListNode, parent: int) -> Iterator[
         if isinstance(inside, Scalar):
             yield inside, None
         elif isinstance(inside, ListNode):
-            complaint = "a list directly in a list: give the inner one a name"
+            complaint = "nested lists are not allowed; name the inner group, such as {name: [...]}"
             flat.fail(f"{flat.inside(parent)}: {complaint}", inside.line)
         elif not inside.items:
             flat.fail(f"{flat.inside(parent)}: an empty mapping in a list", inside.line)
@@ -219,11 +219,11 @@ def _entries(flat: FlatTree, node: MapNode | ListNode, parent: int) -> Iterator[
 
 
 def flat_from_paths(paths: Iterable[Any], sep: str = SEPARATOR) -> FlatTree:
-    """Reads paths whose names stand between separators."""
+    """Read paths of names with separators between them."""
     if isinstance(paths, str) or not isinstance(paths, Iterable):
-        raise HierarchyError(f"paths must be a list of strings, not {paths!r}")
+        raise HierarchyError(f"expected a list of paths, not {paths!r}")
     if not isinstance(sep, str) or not sep:
-        raise HierarchyError(f"the separator must be a string that is not empty, not {sep!r}")
+        raise HierarchyError(f"expected a separator of one character or more, not {sep!r}")
     rows = []
     for number, path in enumerate(paths):
         if not isinstance(path, str):
@@ -235,9 +235,9 @@ def flat_from_paths(paths: Iterable[Any], sep: str = SEPARATOR) -> FlatTree:
 def flat_from_rows(
     rows: Sequence[Sequence[str]], origin: str = "", lines: Sequence[int] | None = None
 ) -> FlatTree:
-    """Reads rows of names from the top down; nodes appear in the order they are first named in.
+    """Read rows of names from the top down; nodes are in the order in which they first appear.
 
-    A row that others go on from is a group, whether it has a row of its own or not.
+    A row that is the beginning of others is a group; it need not be listed itself.
     """
     flat = FlatTree(origin)
     index_of: dict[tuple[int, str], int] = {}
@@ -259,7 +259,7 @@ def flat_from_rows(
             flat.fail(f"duplicate path {flat.path(node)!r} ({also})", line)
         listed[node] = number
     if not flat.names:
-        flat.fail("the tree is empty: it needs at least one node")
+        flat.fail("the tree is empty; it needs at least one node")
     return flat
 
 
@@ -268,7 +268,7 @@ def flat_from_parents(
     origin: str = "",
     lines: Sequence[int | None] | None = None,
 ) -> FlatTree:
-    """Reads (node, parent or None) pairs; every parent must be a node of its own."""
+    """Read (node, parent or None) pairs; every parent must be a node of its own."""
     flat = FlatTree(origin)
     wanted: list[Any] = []
     index_of: dict[str, int] = {}
@@ -277,7 +277,7 @@ def flat_from_parents(
         name = checked_name(flat, Scalar(key, None, line), -1).value
         if name in index_of:
             first = index_of[name]
-            also = f" (first on line {lines[first]})" if lines else ""
+            also = first_seen(flat.lines[first])
             if parent == wanted[first]:
                 flat.fail(f"duplicate node {name!r}{also}", line)
             flat.fail(
@@ -286,7 +286,7 @@ def flat_from_parents(
         index_of[name] = flat.add(name, -1, line)
         wanted.append(parent)
     if not flat.names:
-        flat.fail("the tree is empty: it needs at least one node")
+        flat.fail("the tree is empty; it needs at least one node")
     for index, parent in enumerate(wanted):
         if parent is None:
             continue
@@ -295,8 +295,8 @@ def flat_from_parents(
             flat.fail(f"parent of {flat.names[index]!r}: {not_a_string(Scalar(parent))}", line)
         if parent not in index_of:
             flat.fail(
-                f"parent {parent!r} of node {flat.names[index]!r} is not itself a node: add it,"
-                f" with no parent if it is at the top{suggestion(parent, index_of)}",
+                f"parent {parent!r} of node {flat.names[index]!r} is not listed as a node; add it,"
+                f" without a parent if it is at the top{suggestion(parent, index_of)}",
                 line,
             )
         flat.parents[index] = index_of[parent]

@@ -1,7 +1,6 @@
-"""YAML and JSON text to nodes that keep their lines and duplicate keys.
+"""Parse YAML and JSON text into nodes that keep line numbers and duplicate keys.
 
-The plain loaders swallow duplicate keys, forget lines, and recurse; these do not. Both are read
-safely: no tag makes an object.
+The plain loaders drop both, and the YAML one recurses. No tag creates an object.
 """
 
 from __future__ import annotations
@@ -17,14 +16,15 @@ from hiera_seg.hierarchy.messages import fail
 
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")} | {"!", None}
 
-
-# Lists inside lists and brackets as names: no tree needs them, and PyYAML takes a minute to read
-# some ten thousand of them. Groups inside groups, {a: {b: ...}}, may be nested to any depth.
+# Limits lists in lists and brackets in keys: no tree needs them, and PyYAML needs a minute for ten
+# thousand. Groups in groups, {a: {b: ...}}, may be nested to any depth.
 MAX_BRACKETS = 100
+
+_JSON_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s,:{}\[\]"]+')  # of valid JSON
 
 
 class _Builder:
-    """Builds nested nodes from a flat sequence of events."""
+    """Build nested nodes from a flat sequence of events."""
 
     def __init__(self, origin: str) -> None:
         self.root: Any = None
@@ -66,7 +66,7 @@ class _Builder:
 
 
 def read_yaml(text: str, origin: str) -> Any:
-    """Parses one YAML document."""
+    """Parse one YAML document."""
     builder = _Builder(origin)
     documents = 0
     try:
@@ -76,21 +76,21 @@ def read_yaml(text: str, origin: str) -> Any:
             line = event.start_mark.line + 1
             if getattr(event, "tag", None) not in _PLAIN_TAGS:
                 tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-                fail(f"tag {tag} is not allowed: a hierarchy file is plain data", origin, line)
+                fail(f"tag {tag} is not allowed; a hierarchy file is plain data", origin, line)
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    fail("a second document: a hierarchy file holds one", origin, line)
+                    fail("a second document starts here; keep one per file", origin, line)
             elif getattr(event, "anchor", None) is not None:
                 mark = "alias *" if isinstance(event, yaml.AliasEvent) else "anchor &"
-                fail(f"{mark}{event.anchor}: write the nodes out instead", origin, line)
+                fail(f"{mark}{event.anchor} is not allowed; write the nodes out", origin, line)
             elif isinstance(event, yaml.ScalarEvent):
                 builder.value(_yaml_scalar(loader, event, line))
             elif isinstance(event, yaml.MappingStartEvent):
                 builder.start(MapNode([], line))
             elif isinstance(event, yaml.SequenceStartEvent):
                 builder.start(ListNode([], line))
-            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            elif isinstance(event, yaml.CollectionEndEvent):
                 builder.end()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -102,7 +102,7 @@ def read_yaml(text: str, origin: str) -> Any:
         line = text.count("\n", 0, error.position) + 1
         fail(f"not a YAML file: character {chr(error.character)!r} is not allowed", origin, line)
     if builder.root is None:
-        fail("the file is empty: it needs the key 'tree'", origin)
+        fail("the file is empty; it needs the key 'tree'", origin)
     return builder.root
 
 
@@ -115,61 +115,31 @@ def _yaml_scalar(loader: yaml.SafeLoader, event: yaml.ScalarEvent, line: int) ->
     try:
         value = loader.construct_object(yaml.ScalarNode(tag, event.value))
     except (yaml.YAMLError, ValueError):
-        value = NotImplemented  # not text, and not a value either, as 2020-99-99
+        value = NotImplemented  # neither text nor a valid value, such as 2020-99-99
     return Scalar(value, event.value, line)
 
 
-_SPACE = re.compile(r"[ \t\r\n]*")
-
-
 def read_json(text: str, origin: str) -> Any:
-    """Parses one JSON document."""
-    decoder = json.JSONDecoder()
-    builder = _Builder(origin)
-    closers: list[str] = []
-    line, counted, position = 1, 0, 0
-    expected = "value"  # or "first" (value or key, or the closing bracket), "key", ":", ","
+    """Parse one JSON document."""
     if not text.strip():
-        fail("the file is empty: it needs the key 'tree'", origin)
-    while True:
-        position = _SPACE.match(text, position).end()
-        line += text.count("\n", counted, position)
-        counted = position
-        char = text[position : position + 1]
-        if expected == "," and not closers:
-            if char:
-                fail(f"not a JSON file: text after the end, at {char!r}", origin, line)
-            return builder.root
-        closer = closers[-1] if closers else ""
-        if expected in (",", "first") and char and char == closer:
+        fail("the file is empty; it needs the key 'tree'", origin)
+    try:
+        json.loads(text)
+    except ValueError as error:  # includes Python's limit on the digits of a number
+        line = getattr(error, "lineno", None)
+        fail(f"not a JSON file: {getattr(error, 'msg', error)}", origin, line)
+    except RecursionError:
+        fail("brackets are nested too deeply for JSON; use YAML", origin)
+    builder = _Builder(origin)
+    line, counted = 1, 0
+    for match in _JSON_TOKENS.finditer(text):
+        line += text.count("\n", counted, match.start())
+        counted, token = match.start(), match[0]
+        if token in ("{", "["):
+            builder.start(MapNode([], line) if token == "{" else ListNode([], line))
+        elif token in ("}", "]"):
             builder.end()
-            closers.pop()
-            position, expected = position + 1, ","
-        elif expected in (",", ":"):
-            if char != expected:
-                _json_fail(
-                    f"{expected!r} or {closer!r}" if expected == "," else "':'", char, origin, line
-                )
-            position += 1
-            expected = "value" if expected == ":" or closer == "]" else "key"
         else:
-            wants_key = expected == "key" or (expected == "first" and closer == "}")
-            if wants_key and char != '"':
-                _json_fail("a name in double quotes", char, origin, line)
-            if char and char in "{[":
-                builder.start(MapNode([], line) if char == "{" else ListNode([], line))
-                closers.append("}" if char == "{" else "]")
-                position, expected = position + 1, "first"
-                continue
-            try:
-                value, end = decoder.raw_decode(text, position)
-            except ValueError as error:  # also Python's own limit on the digits of a number
-                fail(f"not a JSON file: {getattr(error, 'msg', error)}", origin, line)
-            raw = value if isinstance(value, str) else text[position:end]
-            builder.value(Scalar(value, raw, line))
-            position, expected = end, ":" if wants_key else ","
-
-
-def _json_fail(wanted: str, found: str, origin: str, line: int) -> None:
-    shown = repr(found) if found else "the end of the file"
-    fail(f"not a JSON file: expected {wanted}, found {shown}", origin, line)
+            value = json.loads(token)
+            builder.value(Scalar(value, value if isinstance(value, str) else token, line))
+    return builder.root

@@ -1,4 +1,4 @@
-"""The error of this package and the helpers that word it."""
+"""Raise ``HierarchyError`` with file and line, and word its messages."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from hiera_seg.errors import HierarchyError
 
 
 def fail(message: str, origin: str = "", line: int | None = None) -> NoReturn:
-    """Raises ``HierarchyError``, with file and line before the message where they are known."""
+    """Raise ``HierarchyError`` with file and line before the message, where they are known."""
     where = f"{origin}:{line}: " if origin and line else f"{origin}: " if origin else ""
     raise HierarchyError(where + message)
 
 
+def first_seen(line: int | None) -> str:
+    """Return where a repeated thing was first, in brackets; "" if the line is unknown."""
+    return f" (first on line {line})" if line else ""
+
+
 def listing(names: Iterable[object], limit: int = 8) -> str:
-    """Quotes names for an error message, no more than ``limit`` of them."""
+    """Return up to `limit` quoted names for an error message, and the number of others."""
     names = list(names)
     shown = ", ".join(repr(name) for name in names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """Returns the known names most like ``name``, best first; case is no difference."""
+    """Return up to `limit` known names that are most similar to `name`, ignoring case."""
     folded: dict[str, list[str]] = {}
     for candidate in dict.fromkeys(known):
         folded.setdefault(candidate.casefold(), []).append(candidate)
@@ -32,7 +37,7 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
 
 
 def suggestion(name: str, known: Iterable[str], likely: Iterable[str] = ()) -> str:
-    """Returns "; nearest: ..." with ``likely`` first or, where nothing is near, "; known: ..."."""
+    """Return "; nearest: ..." with `likely` first, or "; known: ..." if no name is similar."""
     known = list(dict.fromkeys(known))
     close = list(dict.fromkeys((*likely, *nearest(name, known))))
     return f"; nearest: {listing(close)}" if close else f"; known: {listing(known)}"

@@ -1,4 +1,4 @@
-"""Names of nodes: from a name to an id, and the names that tables show."""
+"""Find nodes by name, and choose the names that tables show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def walk(index_of: dict[tuple[int, str], int], path: str) -> int | None:
-    """Follows a full path down from the top; one "/" before it is allowed."""
+    """Return the node at a full path, which may begin with one "/"; None if there is none."""
     node: int | None = -1
     for part in path.removeprefix(SEPARATOR).split(SEPARATOR):
         node = index_of.get((node, part))
@@ -24,12 +24,12 @@ def walk(index_of: dict[tuple[int, str], int], path: str) -> int | None:
 
 
 def as_full_path(path: str) -> str:
-    """Returns a path in the form that is read as one: "/car" for a top-level node."""
+    """Return a path with a "/" in it, such as "/car" for a top-level node."""
     return path if SEPARATOR in path else SEPARATOR + path
 
 
 def level_index(hierarchy: Hierarchy, level: int | str) -> int:
-    """Returns the index of a level given by name or by (negative) index."""
+    """Return the index of a level given by name or by (negative) index."""
     total, names = hierarchy.num_levels, hierarchy.level_names
     if isinstance(level, str):
         if level in names:
@@ -38,18 +38,18 @@ def level_index(hierarchy: Hierarchy, level: int | str) -> int:
     try:
         index = operator.index(level)
     except TypeError:
-        raise HierarchyError(f"a level is a name or an index, not {level!r}") from None
+        raise HierarchyError(f"expected the name or index of a level, not {level!r}") from None
     if not -total <= index < total:
         raise HierarchyError(f"level {index} is outside {-total} .. {total - 1} of {hierarchy!r}")
     return index % total
 
 
 class NameIndex:
-    """Finds the nodes of one tree by name.
+    """Find the nodes of a tree by name.
 
     Attributes:
-        leaves: Name -> ids of the leaves that have it.
-        inner: Name -> ids of the inner nodes that have it.
+        leaves: name -> ids of the leaves with this name.
+        inner: name -> ids of the inner nodes with this name.
     """
 
     def __init__(self, hierarchy: Hierarchy) -> None:
@@ -64,7 +64,7 @@ class NameIndex:
             self._by_parent[parents[node], name] = node
 
     def find(self, node: int | str) -> int:
-        """Returns the id of a full path, a bare name (the leaf first) or a checked id."""
+        """Return the id of a node given by full path, bare name (leaves first) or id."""
         if not isinstance(node, str):
             return self._checked_id(node)
         if SEPARATOR in node:
@@ -79,7 +79,7 @@ class NameIndex:
         self._ambiguous(node, [*leaves, *inner], "")
 
     def find_at(self, node: int | str, level: int) -> int:
-        """Returns the id of a node among those that stand at a level, by the same names."""
+        """Return the id of a node of a level, given as in :meth:`find`."""
         h = self.hierarchy
         standing = h.level_nodes(level)
         at = f"at level {h.level_names[level]!r} "
@@ -97,7 +97,7 @@ class NameIndex:
             if found in standing:
                 return found
         there = listing(h.paths[other] for other in standing.tolist())
-        raise HierarchyError(f"{node!r} does not stand {at}of {h!r}; there stand: {there}")
+        raise HierarchyError(f"{node!r} is not {at}of {h!r}; the level has: {there}")
 
     def _checked_id(self, node: Any) -> int:
         total = self.hierarchy.num_nodes
@@ -106,7 +106,7 @@ class NameIndex:
         except TypeError:
             index = None
         if index is None or isinstance(node, bool):
-            raise HierarchyError(f"a node is a name or an id, not {node!r}")
+            raise HierarchyError(f"expected the name or id of a node, not {node!r}")
         if not 0 <= index < total:
             raise HierarchyError(
                 f"node id {index} is outside 0 .. {total - 1} of {self.hierarchy!r}"
@@ -126,14 +126,14 @@ class NameIndex:
     def _ambiguous(self, node: str, same: list[int], at: str) -> NoReturn:
         paths = listing(as_full_path(self.hierarchy.paths[other]) for other in same)
         raise HierarchyError(
-            f"name {node!r} is ambiguous {at}in {self.hierarchy!r}: write a path, one of {paths}"
+            f"name {node!r} is ambiguous {at}in {self.hierarchy!r}; write one of the paths {paths}"
         )
 
 
 def display_names(hierarchy: Hierarchy, index: NameIndex) -> tuple[str, ...]:
-    """Returns the shortest path suffix of each node that is unique among the nodes of its level.
+    """Return the shortest path suffix of each node that is unique among the nodes of its level.
 
-    Where no suffix is (leaves ``b`` and ``a/b``), the full path, which then no other node shows.
+    If no suffix is unique (leaves ``b`` and ``a/b``), the full path is returned.
     """
     names = list(hierarchy.node_names)
     for same in index.leaves.values():
@@ -154,7 +154,7 @@ def display_names(hierarchy: Hierarchy, index: NameIndex) -> tuple[str, ...]:
 
 
 def _distinct_suffixes(hierarchy: Hierarchy, nodes: list[int]) -> dict[int, str]:
-    """Lengthens the names of nodes of one name upwards, one step a round, until none is shared."""
+    """Return path suffixes of nodes with the same name, as long as needed to differ."""
     suffix = {node: hierarchy.node_names[node] for node in nodes}
     above = {node: int(hierarchy.parent[node]) for node in nodes}
     while True:

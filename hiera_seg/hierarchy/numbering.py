@@ -1,4 +1,4 @@
-"""Node ids: the numbering rule of the house, leaf orders and level names."""
+"""Assign node ids: leaves first in `leaf_order`, then inner nodes from the finest level up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hiera_seg.hierarchy import tables
 from hiera_seg.hierarchy.inputs import SEPARATOR, FlatTree, Scalar, not_a_string, view_list
 from hiera_seg.hierarchy.messages import fail, listing, suggestion
 from hiera_seg.hierarchy.naming import as_full_path, walk
@@ -18,54 +19,38 @@ _LEVEL_NAME = re.compile(r"[A-Za-z0-9_]+")
 def number_nodes(
     flat: FlatTree, leaf_order: Iterable[Any] | None
 ) -> tuple[tuple[str, ...], np.ndarray, int]:
-    """Numbers the nodes: leaves first, then inner nodes from the finest level to the coarsest.
+    """Number the nodes: leaves first, then inner nodes from the finest level to the coarsest.
 
     Args:
-        flat: The nodes in order of appearance.
-        leaf_order: Leaf names (full paths where a bare name is not unique) in the order they are
-            to have; None for the order of appearance.
+        flat: the nodes in order of appearance.
+        leaf_order: leaf names (full paths where a bare name is not unique) in the order of their
+            ids; None means the order of appearance.
 
     Returns:
         Names of the nodes by id, int64 array (N,) of parent ids (-1 at the top), and the number
         of levels.
 
     Raises:
-        HierarchyError: If the leaf order is not a permutation of the leaves.
+        HierarchyError: the leaf order is not a permutation of the leaves.
     """
-    total = len(flat.names)
-    children: list[list[int]] = [[] for _ in range(total)]
-    order = []  # parents before their children
-    for index, parent in enumerate(flat.parents):
-        (order if parent < 0 else children[parent]).append(index)
-    depth = [0] * total
-    for index in order:  # grows while it is walked: breadth first
-        for child in children[index]:
-            depth[child] = depth[index] + 1
-        order.extend(children[index])
-
-    leaves = [index for index in range(total) if not children[index]]
+    parent = np.asarray(flat.parents, dtype=np.int64)
+    depth = tables.depths(parent)
+    is_leaf = ~np.isin(np.arange(len(parent)), parent)
+    leaves = np.flatnonzero(is_leaf).tolist()
     if leaf_order is not None:
         leaves = _ordered_leaves(flat, leaves, leaf_order)
-    first_leaf = [total] * total
-    for position, leaf in enumerate(leaves):
-        first_leaf[leaf] = position
-    for index in reversed(order):
-        parent = flat.parents[index]
-        if parent >= 0:
-            first_leaf[parent] = min(first_leaf[parent], first_leaf[index])
-    inner = [index for index in range(total) if children[index]]
-    inner.sort(key=lambda index: (-depth[index], first_leaf[index]))
+    inner = np.flatnonzero(~is_leaf)
+    first_leaf = tables.first_leaves(parent, depth, leaves)[inner]
+    by_id = [*leaves, *inner[np.lexsort((first_leaf, -depth[inner]))].tolist()]
 
-    by_id = leaves + inner
-    id_of = np.empty(total, dtype=np.int64)
-    id_of[by_id] = np.arange(total)
-    above = np.asarray(flat.parents, dtype=np.int64)[by_id]
-    parent_ids = np.where(above >= 0, id_of[above], -1)
-    return tuple(flat.names[index] for index in by_id), parent_ids, max(depth) + 1
+    id_of = np.empty(len(parent) + 1, dtype=np.int64)
+    id_of[[*by_id, -1]] = [*range(len(parent)), -1]  # the virtual root keeps -1
+    names = tuple(flat.names[index] for index in by_id)
+    return names, id_of[parent[by_id]], int(depth.max()) + 1
 
 
 def _ordered_leaves(flat: FlatTree, leaves: list[int], leaf_order: Any) -> list[int]:
-    """Returns the leaves in the given order; the error lists the unknown, double and missing."""
+    """Return the leaves in the given order; the error lists unknown, repeated and missing ones."""
     by_name: dict[str, list[int]] = {}
     for leaf in leaves:
         by_name.setdefault(flat.names[leaf], []).append(leaf)
@@ -90,7 +75,7 @@ def _ordered_leaves(flat: FlatTree, leaves: list[int], leaf_order: Any) -> list[
         same = by_name.get(name, [])
         if len(same) > 1:
             fail(
-                f"leaf_order: {len(same)} leaves have the name {name!r}: write the path, one of"
+                f"leaf_order: {len(same)} leaves have the name {name!r}; write one of the paths"
                 f" {listing(label(leaf) for leaf in same)}",
                 flat.origin,
                 scalar.line,
@@ -107,7 +92,7 @@ def _ordered_leaves(flat: FlatTree, leaves: list[int], leaf_order: Any) -> list[
     missing = [label(leaf) for leaf in leaves if leaf not in found]
     problems = [
         f"{what}: {listing(scalar.value for scalar in wrong)}"
-        for what, wrong in (("a group, no leaf", groups), ("unknown", unknown), ("twice", twice))
+        for what, wrong in (("not a leaf", groups), ("unknown", unknown), ("repeated", twice))
         if wrong
     ]
     if unknown:
@@ -122,10 +107,11 @@ def _ordered_leaves(flat: FlatTree, leaves: list[int], leaf_order: Any) -> list[
 
 
 def check_levels(levels: Any, num_levels: int, origin: str = "") -> tuple[str, ...]:
-    """Returns the level names, coarse to fine; None gives level_0, level_1, ...
+    """Return the level names, coarse to fine; None gives level_0, level_1, ...
 
     Raises:
-        HierarchyError: If they do not fit the depth, repeat, or cannot be part of a metric key.
+        HierarchyError: their number is not the depth, they repeat, or they cannot be part of
+            metric keys.
     """
     if levels is None:
         return tuple(f"level_{level}" for level in range(num_levels))
@@ -136,27 +122,27 @@ def check_levels(levels: Any, num_levels: int, origin: str = "") -> tuple[str, .
             fail(f"levels: {not_a_string(scalar)}", origin, scalar.line)
         if not _LEVEL_NAME.fullmatch(scalar.value):
             fail(
-                f"level name {scalar.value!r} must be made of A-Z, a-z, 0-9 and _ only"
-                " (metric keys are made of it)",
+                f"level name {scalar.value!r} cannot be part of a metric key; use A-Z, a-z, 0-9"
+                " and _ only",
                 origin,
                 scalar.line,
             )
         if scalar.value in names:
-            fail(f"level name {scalar.value!r} is there twice", origin, scalar.line)
+            fail(f"level name {scalar.value!r} is repeated; rename one", origin, scalar.line)
         names[scalar.value] = scalar.line
     if len(names) != num_levels:
         fail(
-            f"level names {listing(names)} are {len(names)}, the levels of the tree {num_levels}:"
-            " give one name a level, coarse to fine",
+            f"{len(names)} level names {listing(names)} for {num_levels} levels of the tree;"
+            " give one name per level, coarse to fine",
             origin,
             line,
         )
     for name in names:
         if f"direct_{name}" in names:
             fail(
-                f"level names {name!r} and 'direct_{name}' would share the metric key"
-                f" 'mIoU_direct_{name}': rename one",
+                f"level names {name!r} and 'direct_{name}' have the same metric key"
+                f" 'mIoU_direct_{name}'; rename one",
                 origin,
                 names[f"direct_{name}"],
             )
-    return tuple(str.__str__(name) for name in names)  # no subclasses, as numpy's
+    return tuple(str.__str__(name) for name in names)  # plain strings, also from numpy

@@ -1,4 +1,4 @@
-"""``Hierarchy``: the immutable class tree that every other part of the package reads."""
+"""Define ``Hierarchy``, the immutable class tree that the rest of the package reads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hiera_seg.disk import replace_text
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy import files, tables
 from hiera_seg.hierarchy.drawing import draw
@@ -21,22 +22,23 @@ from hiera_seg.hierarchy.inputs import (
 )
 from hiera_seg.hierarchy.naming import NameIndex, as_full_path, display_names, level_index
 from hiera_seg.hierarchy.numbering import check_levels, number_nodes
+from hiera_seg.hierarchy.writing import nested, yaml_text
 
 
 class Hierarchy:
-    """An immutable tree of classes. Made by ``load`` and the ``from_...`` methods only.
+    """An immutable tree of classes, made by ``load`` or one of the ``from_...`` methods.
 
     Node ids: leaves first, ``0 .. L-1``, in ``leaf_order``; then inner nodes from the finest level
-    to the coarsest, each level in the order of its first leaf. The virtual root above the top-level
-    nodes has no id; -1 stands for it.
+    to the coarsest, each level in the order of its nodes' first leaves. The virtual root above the
+    top-level nodes has no id; as a parent it is -1.
 
-    A leaf above the deepest level stands for itself at every deeper level.
+    A leaf above the deepest level represents itself at every deeper level.
 
     Attributes:
-        name: What the tree is called; no part of equality.
-        node_names: Bare names of the nodes (N,), by id.
-        level_names: Names of the levels, coarse to fine.
-        num_leaves: L.
+        name: name of the tree, which is ignored in comparisons.
+        node_names: bare names of the nodes (N,), by id.
+        level_names: names of the levels, coarse to fine.
+        num_leaves: L, the number of leaves.
         parent: int64 array (N,), -1 at the top.
         depth: int64 array (N,), 0 at the top.
     """
@@ -51,9 +53,7 @@ class Hierarchy:
     # -- construction ------------------------------------------------------------------------
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError(
-            "make a Hierarchy with Hierarchy.load, .from_dict, .from_paths or .from_parents"
-        )
+        raise TypeError("use Hierarchy.load, .from_dict, .from_paths or .from_parents")
 
     @classmethod
     def _make(
@@ -77,7 +77,7 @@ class Hierarchy:
     @classmethod
     def _from_flat(cls, flat: FlatTree, name: Any, levels: Any, leaf_order: Any) -> Hierarchy:
         if not isinstance(name, str):
-            raise HierarchyError(f"the name of a hierarchy must be a string, not {name!r}")
+            raise HierarchyError(f"expected a string as name of a hierarchy, not {name!r}")
         node_names, parent, num_levels = number_nodes(flat, leaf_order)
         return cls._make(name, node_names, parent, check_levels(levels, num_levels, flat.origin))
 
@@ -90,24 +90,23 @@ class Hierarchy:
         levels: Iterable[str] | None = None,
         leaf_order: Iterable[str] | None = None,
     ) -> Hierarchy:
-        """Reads a nested dict / list / None.
+        """Read nested dicts and lists.
 
         Args:
-            tree: A dict of name -> children, or a list. Children None make a leaf; strings in a
-                list are leaves, dicts in a list are groups among them.
-            name: What to call the tree.
-            levels: Level names, coarse to fine; default ``level_0``, ``level_1``, ...
-            leaf_order: Leaf names in the order of their ids (full paths where names repeat);
+            tree: a dict of name -> children, or a list. A node whose children are None is a leaf;
+                strings in a list are leaves, dicts in a list are groups.
+            name: name of the tree.
+            levels: level names, coarse to fine; default ``level_0``, ``level_1``, ...
+            leaf_order: leaf names in the order of their ids (full paths where names repeat);
                 default: order of appearance.
 
         Raises:
-            HierarchyError: Naming the node and where it stands.
+            HierarchyError: the tree is invalid; the message names the node.
         """
-        # with "tree" alone it may be a tree whose one top-level node is called so
+        # A dict with "tree" alone may be a tree whose only top-level node has this name.
         if isinstance(tree, dict) and {"tree"} < set(tree) <= set(files.FILE_KEYS):
             raise HierarchyError(
-                "this dict holds the tree beside its name, levels and leaf order: write"
-                " from_dict(**data)"
+                "this dict holds the tree, its name, levels and leaf order; write from_dict(**data)"
             )
         return cls._from_flat(flat_from_tree(tree), name, levels, leaf_order)
 
@@ -121,10 +120,10 @@ class Hierarchy:
         levels: Iterable[str] | None = None,
         leaf_order: Iterable[str] | None = None,
     ) -> Hierarchy:
-        """Reads full paths from the top down, one a leaf, as ``"human/rider/bicyclist"``.
+        """Read full paths of the leaves, such as ``"human/rider/bicyclist"``.
 
-        A path that others go on from is a group; it may be listed or not. Leaves are numbered in
-        the order in which they are listed. The other arguments are those of ``from_dict``.
+        Groups may be listed too. Leaves are numbered in the order in which they are listed. The
+        other arguments are those of ``from_dict``.
         """
         return cls._from_flat(flat_from_paths(paths, sep), name, levels, leaf_order)
 
@@ -137,28 +136,28 @@ class Hierarchy:
         levels: Iterable[str] | None = None,
         leaf_order: Iterable[str] | None = None,
     ) -> Hierarchy:
-        """Reads ``{node: parent}``, None for a top-level node; names must not repeat.
+        """Read ``{node: parent}``, with parent None for top-level nodes; names must not repeat.
 
         Leaves are numbered in the order of the mapping. The other arguments are those of
         ``from_dict``.
         """
         if not isinstance(parents, Mapping):
-            raise HierarchyError(f"parents must be a mapping, not a {type(parents).__name__}")
+            raise HierarchyError(f"expected a mapping of parents, not a {type(parents).__name__}")
         return cls._from_flat(flat_from_parents(parents.items()), name, levels, leaf_order)
 
     @classmethod
     def load(cls, source: str | os.PathLike[str]) -> Hierarchy:
-        """Reads a built-in tree by name, or a .yaml, .yml, .json or .csv file.
+        """Read a built-in tree by name, or a .yaml, .yml, .json or .csv file.
 
         Raises:
-            HierarchyError: With file and line, or the built-in names there are.
+            HierarchyError: the file is invalid, with file and line, or the name is unknown.
         """
         data = files.read(source)
         name = data.name if data.name is not None else data.stem
         return cls._from_flat(data.flat, name, data.levels, data.leaf_order)
 
     def with_leaf_order(self, names: Iterable[str]) -> Hierarchy:
-        """Returns the same tree with the leaves renumbered to ``names`` (a dataset's order)."""
+        """Return the same tree with its leaves numbered in the order of `names`."""
         flat = FlatTree("", list(self.node_names), self.parent.tolist(), [None] * self.num_nodes)
         return self._from_flat(flat, self.name, self.level_names, names)
 
@@ -166,17 +165,17 @@ class Hierarchy:
 
     @property
     def num_nodes(self) -> int:
-        """N, the virtual root not counted."""
+        """N, the number of nodes without the virtual root."""
         return len(self.node_names)
 
     @property
     def num_levels(self) -> int:
-        """Nodes on the longest path from the top down."""
+        """Number of nodes on the longest path from a top-level node to a leaf."""
         return len(self.level_names)
 
     @property
     def height(self) -> int:
-        """Edges from the virtual root to the deepest leaf; equals ``num_levels``."""
+        """Number of edges from the virtual root to the deepest leaf; equals ``num_levels``."""
         return len(self.level_names)
 
     @property
@@ -195,24 +194,24 @@ class Hierarchy:
 
     @cached_property
     def display_names(self) -> tuple[str, ...]:
-        """Names for tables and metric keys (N,), never the same for two nodes of one level.
+        """Names for tables and metric keys (N,), unique among the nodes of each level.
 
-        The bare name where it is unique among the nodes of the node's level (a leaf's is the last
-        one), else the shortest path suffix that is.
+        A node's bare name if it is unique among the nodes of its ``node_level``, otherwise the
+        shortest path suffix that is.
         """
         return display_names(self, self._names)
 
     # -- levels ------------------------------------------------------------------------------
 
     def level_index(self, level: int | str) -> int:
-        """Returns the index of a level given by name or by (negative) index."""
+        """Return the index of a level given by name or by (negative) index."""
         return level_index(self, level)
 
     def level_nodes(self, level: int | str) -> np.ndarray:
-        """Returns the ids of the nodes that stand at a level, ascending; every leaf is below one.
+        """Return the ids of the nodes of a level, ascending; together they cover all leaves.
 
         Args:
-            level: Index, negative index or name. A leaf above the level stands for itself.
+            level: index, negative index or name. A leaf above the level represents itself.
         """
         level = self.level_index(level)
         if level not in self._level_nodes:
@@ -223,7 +222,7 @@ class Hierarchy:
         return self._level_nodes[level]
 
     def leaf_to_level(self, level: int | str) -> np.ndarray:
-        """Returns an int64 array (L,): for each leaf the index of its node in ``level_nodes``."""
+        """Return an int64 array (L,): for each leaf the index of its node in ``level_nodes``."""
         level = self.level_index(level)
         if level not in self._leaf_to_level:
             node = tables.leaf_ancestors(self.parent, self.depth, self.num_leaves, level)
@@ -233,21 +232,21 @@ class Hierarchy:
 
     @cached_property
     def node_level(self) -> np.ndarray:
-        """int64 (N,): the level a node counts at: the last one for a leaf, else its depth."""
+        """int64 (N,): the level of each node: the last level for a leaf, otherwise its depth."""
         is_leaf = np.arange(self.num_nodes) < self.num_leaves
         return tables.frozen(np.where(is_leaf, self.num_levels - 1, self.depth))
 
     @cached_property
     def level_slices(self) -> tuple[tuple[int, int], ...]:
-        """Per level the (start, stop) of the ids whose ``node_level`` it is; the last is (0, L)."""
+        """(start, stop) of the ids of each ``node_level``; the last is (0, L)."""
         return tables.level_slices(self.depth, self.num_leaves, self.num_levels)
 
     @cached_property
     def level_ancestor(self) -> np.ndarray:
-        """int64 (num_levels, N): the node that stands for node v at level l.
+        """int64 (num_levels, N): the node that represents node v at level l.
 
-        Its ancestor at depth l; v itself where v is a leaf above l; -1 where v is an inner node
-        above l (a label of v does not reach the level).
+        The ancestor of v at depth l; v itself if v is a leaf above l; -1 if v is an inner node
+        above l, because a label of v is coarser than the level.
         """
         return tables.frozen(
             tables.level_ancestors(self.parent, self.depth, self.num_leaves, self.num_levels)
@@ -256,7 +255,7 @@ class Hierarchy:
     # -- relations ---------------------------------------------------------------------------
 
     def ancestors(self, node: int | str) -> tuple[int, ...]:
-        """Returns the node and its ancestors, from the node up."""
+        """Return the node and its ancestors, from the node to the top level."""
         node = self.id(node)
         found = []
         while node >= 0:
@@ -265,24 +264,24 @@ class Hierarchy:
         return tuple(found)
 
     def path(self, node: int | str) -> tuple[int, ...]:
-        """Returns the ids from the top-level node down to the node."""
+        """Return the ids on the path from the top-level node to the node."""
         return self.ancestors(node)[::-1]
 
     def children(self, node: int | str) -> tuple[int, ...]:
-        """Returns the children in the order of their first leaves; of -1 the top-level nodes."""
+        """Return the children in the order of their first leaves; top-level nodes for -1."""
         if not isinstance(node, str) and node == -1:
             return self._children[-1]
         return self._children[self.id(node)]
 
     def descendants(self, node: int | str) -> tuple[int, ...]:
-        """Returns the node and all nodes below it, ascending."""
+        """Return the node and all nodes below it, ascending."""
         found = [self.id(node)]
-        for inside in found:  # grows while it is walked
+        for inside in found:  # grows during the loop
             found.extend(self._children[inside])
         return tuple(sorted(found))
 
     def lca(self, u: int | str, v: int | str) -> int:
-        """Returns the lowest common ancestor; -1 where only the virtual root is common."""
+        """Return the lowest common ancestor; -1 if it is the virtual root."""
         u, v = self.id(u), self.id(v)
         while u != v:
             if u < 0 or v < 0:
@@ -304,23 +303,23 @@ class Hierarchy:
 
     @cached_property
     def distance_matrix(self) -> np.ndarray:
-        """int16 (N, N): edges between two nodes, through the virtual root where need be."""
+        """int16 (N, N): edges between two nodes, if necessary through the virtual root."""
         matrix = tables.distance_matrix(self.parent, self.depth, self.ancestor_matrix)
         return tables.frozen(matrix, matrix.dtype)
 
     # -- finding nodes -----------------------------------------------------------------------
 
     def id(self, node: int | str, level: int | str | None = None) -> int:
-        """Returns the id of a node.
+        """Return the id of a node.
 
         Args:
-            node: A full path (with "/"; "/car" is the top-level node of that name), a bare name,
+            node: a full path (with "/"; "/car" is the top-level node of this name), a bare name,
                 or an id, which is checked. A bare name means the leaf if exactly one leaf has it,
-                else the inner node if exactly one has it.
-            level: Only a node that stands at this level.
+                otherwise the inner node if exactly one has it.
+            level: restrict the search to the nodes of this level.
 
         Raises:
-            HierarchyError: Unknown or ambiguous name, or id outside the tree.
+            HierarchyError: the name is unknown or ambiguous, or the id is outside the tree.
         """
         if level is None:
             return self._names.find(node)
@@ -339,17 +338,9 @@ class Hierarchy:
     # -- writing -----------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the four arguments of ``from_dict`` as plain data."""
-        built: list[Any] = [None] * (self.num_nodes + 1)
-        inner = sorted(range(self.num_leaves, self.num_nodes), key=lambda n: -self.depth[n])
-        for node in (*inner, -1):
-            children = self._children[node]
-            if all(child < self.num_leaves for child in children):
-                built[node] = [self.node_names[child] for child in children]
-            else:
-                built[node] = {self.node_names[child]: built[child] for child in children}
+        """Return the four arguments of ``from_dict`` as plain data."""
         return {
-            "tree": built[-1],
+            "tree": nested(self),
             "name": self.name,
             "levels": list(self.level_names),
             "leaf_order": [
@@ -359,8 +350,8 @@ class Hierarchy:
         }
 
     def to_yaml(self, path: str | os.PathLike[str]) -> None:
-        """Writes a file that ``load`` reads back equal."""
-        files.write_yaml(self, path)
+        """Write a YAML file from which ``load`` reads an equal tree."""
+        replace_text(path, yaml_text(self))
 
     def __str__(self) -> str:
         return draw(self)
@@ -374,10 +365,10 @@ class Hierarchy:
     # -- identity ----------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a Hierarchy is immutable: {name!r} cannot be set")
+        raise AttributeError(f"a Hierarchy is immutable; {name!r} cannot be set")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a Hierarchy is immutable: {name!r} cannot be deleted")
+        raise AttributeError(f"a Hierarchy is immutable; {name!r} cannot be deleted")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Hierarchy):
@@ -396,14 +387,10 @@ class Hierarchy:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.name, self.node_names, self.parent.tolist(), self.level_names)
+        return self._make, (self.name, self.node_names, self.parent.tolist(), self.level_names)
 
     def __copy__(self) -> Hierarchy:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hierarchy:
         return self
-
-
-def _restore(name: str, node_names: Any, parent: Any, levels: Any) -> Hierarchy:
-    return Hierarchy._make(name, node_names, parent, levels)

@@ -113,7 +113,7 @@ def test_two_processes_on_cpu_by_torchrun(script, tmp_path):
         (["MODEL.NOPE", "1"], 2, "error: options MODEL.NOPE 1: Non-existent.*MODEL.NOPE"),
         (["SOLVER.MAX_ITER", "soon"], 2, "error: options SOLVER.MAX_ITER soon: .*int"),
         (["--nope"], 2, "unrecognized arguments: --nope"),
-        (["SOLVER.MAX_ITER", "2", "--resume"], 2, "error: --resume stands after KEY VALUE pairs"),
+        (["SOLVER.MAX_ITER", "2", "--resume"], 2, "error: --resume is after KEY VALUE pairs"),
         (
             ["MODEL.HIERA_SEG.TEST.MIN_CONFIDENCE", "None"],
             2,

@@ -57,7 +57,7 @@ def test_every_key_of_the_package_says_what_it_is(rows):
 
 def test_comments_belong_to_their_key(rows):
     assert "Class tree" in rows["MODEL.HIERA_SEG.HIERARCHY"][1]
-    assert rows["MODEL.HIERA_SEG.OCR.WEIGHT"][1].startswith("of the regions' loss")
+    assert rows["MODEL.HIERA_SEG.OCR.WEIGHT"][1].startswith("weight of the regions' loss")
     assert rows["MODEL.HIERA_SEG.TEST.DECODE"][1].endswith("[docs/decoding.md](../decoding.md).")
 
 

@@ -1,4 +1,4 @@
-"""Makes the random trees importable: the tests are no package."""
+"""Make the helpers of this folder importable: the tests are no package."""
 
 import sys
 from pathlib import Path

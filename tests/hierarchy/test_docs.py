@@ -1,4 +1,4 @@
-"""docs/hierarchy.md: its examples run, its tables are equal, its errors are what is printed."""
+"""Examples of docs/hierarchy.md run, its tables are equal, its errors are as printed."""
 
 import re
 from pathlib import Path
