@@ -48,9 +48,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
             by another run.
     """
     evaluates = getattr(args, "eval_only", False)
-    if not args.config_file:
-        raise ConfigError("--config-file is missing; name the config of the model")
     cfg = read_config(args)
+    if not args.config_file:
+        raise ConfigError("--config-file is missing; specify the config of the model")
     _check_datasets(cfg, evaluates)
     if cfg.MODEL.HIERA_SEG.HIERARCHY:
         resolve_hierarchy(cfg)
