@@ -23,7 +23,10 @@ class BuildWithConfigs(build_py):
         super().run()
         if self.editable_mode:  # then they are read where they lie
             return
-        for file in [*HERE.glob("configs/**/*.yaml"), *HERE.glob("projects/HSSN/configs/**/*.yaml")]:
+        for file in [
+            *HERE.glob("configs/**/*.yaml"),
+            *HERE.glob("projects/HSSN/configs/**/*.yaml"),
+        ]:
             target = Path(self.build_lib) / "hiera_seg" / "model_zoo" / file.relative_to(HERE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
@@ -42,8 +45,8 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={
         "console_scripts": [
-            "hiera-seg-train = hiera_seg_tools.train_net:run",
-            "hiera-seg-demo = hiera_seg_tools.demo:run",
+            "hiera-seg-train = hiera_seg_tools.train_net:command_line",
+            "hiera-seg-demo = hiera_seg_tools.demo:command_line",
         ]
     },
     package_data={
@@ -73,7 +76,7 @@ setup(
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "opencv": ["opencv-python"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
-        "dev": ["pytest>=7.3", "hypothesis>=6.80", "ruff>=0.5"],
+        "dev": ["pytest>=7.3", "pytest-xdist>=3", "hypothesis>=6.80", "ruff>=0.5"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     names = [name for given in args.names for name in splits_of(given)]
     require_registered(names, "NAME")
 

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     require_registered([args.name], "NAME")
     prepare_folder(args.out, "OUT")
     total = len(DatasetCatalog.get(args.name))

@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    import_modules(args.modules)
+    import_modules(args.modules, tool=__file__)
     require_registered(args.names, "NAME")
     prepare_file(args.output, "--output")
     counts = count_nodes(args.names, progress=True, exif=args.exif)

@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    cfg = read_config(args)
+    cfg = read_config(args, tool=__file__)
     cfg.MODEL.HIERA_SEG.TEST.OUTPUT = "labels"
     cfg.MODEL.HIERA_SEG.TEST.DIRECT = False
     hierarchy = resolve_hierarchy(cfg)
@@ -227,9 +227,9 @@ def what_of(samples: Sequence[tuple[str, dict[str, Any]]]) -> str:
     return "videos" if videos == len(names) else "images and videos"
 
 
-def run() -> None:
+def command_line() -> None:
     exit_on_error(main, parse_args())
 
 
 if __name__ == "__main__":
-    run()
+    command_line()

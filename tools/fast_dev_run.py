@@ -10,6 +10,7 @@ import torch
 
 from hiera_seg.cli import exit_on_error, load_config, tool_parser
 from hiera_seg.cli.exit import prepare_file
+from hiera_seg.data.catalog import import_modules
 from hiera_seg.diagnostics import fast_dev_run
 from hiera_seg.diagnostics.fast_dev_run import CROP, FastDevRun, repository_configs
 from hiera_seg.disk import replace_text
@@ -18,9 +19,9 @@ PAGE = """# Fast development run of every config
 
 `tools/train_net.py --config-file ... --fast-dev-run` checks in seconds whether a config works. It
 uses the network, losses, optimizer, augmentations and evaluation of the config, and trains from
-random weights on {crop}x{crop} crops of four generated images, labelled with the leaves of the
-config's tree, on CPU. It reads no dataset, downloads nothing and keeps nothing. A test runs it for
-every config of the repository, with one iteration each.
+random weights on {crop}x{crop} crops of four images of random patches, labelled with leaves, inner
+nodes and void of the config's tree, on CPU. It reads no dataset, downloads nothing and keeps
+nothing. A test runs it for every config of the repository, with one iteration each.
 
 It does not check whether a dataset exists, whether weights can be loaded, or whether a network
 learns.
@@ -49,6 +50,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    import_modules([], tool=__file__)
     found = [Path(config) for config in args.configs] or repository_configs(REPOSITORY)
     if args.table:
         prepare_file(args.table, "--table")

@@ -1,4 +1,4 @@
-"""The page of all config keys, made from hiera_seg/config/defaults.py: keys, defaults and comments."""
+"""Make the page of all config keys from hiera_seg/config/defaults.py."""
 
 import ast
 import inspect
@@ -20,7 +20,8 @@ INTRODUCTION = """\
 # Config keys
 
 Every key that `add_hiera_seg_config` adds to a config, with its default. This page is made from
-`hiera_seg/config/defaults.py` when the site is built. All other keys are Detectron2's and keep its meaning.
+`hiera_seg/config/defaults.py` when the site is built. All other keys are Detectron2's and keep its
+meaning.
 They are set in a yaml file, or on the command line after all other arguments:
 
     python tools/train_net.py --config-file configs/CamVid/hssn_deeplab_v3_plus_r18.yaml \\

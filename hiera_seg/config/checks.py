@@ -45,9 +45,13 @@ _MODEL_AT_LEAST = {
 
 
 def remote_scheme(path: object) -> str:
-    """Return the scheme of an address that begins with one, such as "https"; "" for a file."""
+    """Return the scheme of an address, such as "https"; "" for a file.
+
+    ``package://`` names a file of an installed package, which is local.
+    """
     match = re.match(r"\s*([a-z][a-z0-9+.-]*)://", str(path), re.IGNORECASE)
-    return match[1].lower() if match else ""
+    scheme = match[1].lower() if match else ""
+    return "" if scheme == "package" else scheme
 
 
 def weights_source_problem(path: str) -> str:

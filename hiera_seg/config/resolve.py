@@ -5,16 +5,28 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 # isort: split
 
 
+from collections.abc import Iterable
+
 from detectron2.config import CfgNode as CN
 from detectron2.data import MetadataCatalog
 
 from hiera_seg.errors import ConfigError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
 
+# Projects of the repository that register datasets, by how the names of these begin
+DATASET_PROJECTS = {"hiera_generated_": "projects.GeneratedStreets"}
 STOCK_IGNORE_VALUE = 255  # Detectron2's default of MODEL.SEM_SEG_HEAD.IGNORE_VALUE
 
 
 WIDE_IGNORE_VALUE = 65535  # void of 16-bit label files, for trees of more than 255 nodes
+
+
+def how_to_register(names: Iterable[str]) -> str:
+    """Return advice for datasets that are not registered, for an error message."""
+    for start, project in DATASET_PROJECTS.items():
+        if any(name.startswith(start) for name in names):
+            return f"pass --import {project}, with the repository on the Python path"
+    return "import the code that registers it first (--import)"
 
 
 def resolve_hierarchy(cfg: CN) -> Hierarchy:
@@ -34,8 +46,8 @@ def resolve_hierarchy(cfg: CN) -> Hierarchy:
             return Hierarchy.from_dict(**tree)
     raise ConfigError(
         f"no class tree: none of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} and DATASETS.TEST "
-        f"{tuple(cfg.DATASETS.TEST)} was registered with one; register it with "
-        "register_hierarchical_dataset in a module that is imported (--import), or set "
+        f"{tuple(cfg.DATASETS.TEST)} was registered with one; "
+        f"{how_to_register((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))}, or set "
         "MODEL.HIERA_SEG.HIERARCHY to a built-in tree or a file"
     )
 

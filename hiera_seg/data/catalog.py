@@ -6,11 +6,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
+from hiera_seg.config.resolve import DATASET_PROJECTS, how_to_register
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import Listing
 from hiera_seg.errors import ConfigError, DatasetError, HierarchyError
@@ -172,18 +174,25 @@ def require_registered(names: Iterable[str], where: str) -> None:
             raise ConfigError(
                 f"{where} names the dataset {name!r}, which is not registered"
                 + (f" (nearest: {', '.join(near)})" if near else "")
-                + "; import the module that registers it (tools: --import MODULE)"
+                + f"; {how_to_register([name])}"
             )
 
 
-def import_modules(modules: Iterable[str]) -> None:
+def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = None) -> None:
     """Import modules that register datasets, for command lines; the current folder counts too.
+
+    Args:
+        modules: names of modules.
+        tool: path of the script, if it is one of the repository's tools. The projects that lie
+            beside it and register datasets are imported as well.
 
     Raises:
         ConfigError: there is no such module.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if tool is not None:
+        modules = [*_projects_beside(tool), *modules]
     for module in modules:
         try:
             importlib.import_module(module)
@@ -192,6 +201,17 @@ def import_modules(modules: Iterable[str]) -> None:
                 f"--import {module}: {error.msg}; the name of a module is wanted, without .py, "
                 f"that lies in {os.getcwd()} or is installed"
             ) from error
+
+
+def _projects_beside(tool: str | os.PathLike) -> list[str]:
+    for repository in Path(tool).resolve().parents[1:3]:  # of tools/x.py, projects/NAME/x.py
+        names = DATASET_PROJECTS.values()
+        found = [name for name in names if (repository / name.replace(".", "/")).is_dir()]
+        if found:
+            if str(repository) not in sys.path:
+                sys.path.append(str(repository))
+            return found
+    return []
 
 
 def resolve_flip_pairs(

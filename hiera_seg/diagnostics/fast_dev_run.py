@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,17 @@ from PIL import Image
 from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, resolve_hierarchy
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.data.augmentations import is_wide
-from hiera_seg.data.generated import VOID, draw_scene
 from hiera_seg.engine.randomness import seed_everything
 from hiera_seg.engine.trainer import HieraTrainer
 from hiera_seg.errors import ConfigError
-from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy import Hierarchy, tree_colors
 
 TRAIN, TEST = "hiera_fast_dev_run_train", "hiera_fast_dev_run_val"
 NUM_IMAGES = 4
 NUM_TESTED = 2  # of these images
 CROP = 64
 SCENE = (80, 112)  # height, width: larger than a crop, so that cropping has a choice
+PATCH = 8  # side of a patch of one node
 BATCH = 2  # the minimum for batch norm after global pooling
 
 
@@ -65,7 +64,7 @@ def fast_dev_run(cfg: CfgNode, *, iterations: int = 1) -> FastDevRun:
     """Train the model of a config for a few iterations on made-up images, and evaluate it, on CPU.
 
     The network, losses, optimizer, augmentations and evaluation are those of the config. The
-    datasets are replaced by generated images labeled with the config's tree; images, crops and
+    datasets are replaced by random patches of the config's tree; images, crops and
     batches are small, and weights are random. Nothing is downloaded, and no files are kept.
 
     Args:
@@ -162,18 +161,20 @@ def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
 
 
 def _draw(folder: Path, hierarchy: Hierarchy) -> list[dict]:
-    """Images with label files of node ids: the scene's classes are dealt to the tree's leaves."""
+    """Write images of random patches, labelled with leaves, inner nodes and void of the tree."""
     records = []
     wide = is_wide(hierarchy)
     void = WIDE_IGNORE_VALUE if wide else STOCK_IGNORE_VALUE
+    ids = np.append(np.arange(hierarchy.num_nodes), void).astype(np.uint16 if wide else np.uint8)
+    colours = np.append(tree_colors(hierarchy), [[0, 0, 0]], axis=0)
     for index in range(NUM_IMAGES):
-        image, scene = _scene(index)
-        # Each image begins elsewhere, so that large trees show more of their leaves.
-        leaves = scene.astype(np.int64) + index * hierarchy.num_leaves // NUM_IMAGES
-        labels = np.where(scene == VOID, void, leaves % hierarchy.num_leaves)
+        random = np.random.RandomState(index)
+        patches = random.randint(len(ids), size=(SCENE[0] // PATCH, SCENE[1] // PATCH))
+        patches = patches.repeat(PATCH, axis=0).repeat(PATCH, axis=1)
+        image = colours[patches] * 3 // 4 + random.randint(64, size=(*SCENE, 3))
         names = [str(folder / f"{index}_{kind}.png") for kind in ("image", "labels")]
-        Image.fromarray(image).save(names[0])
-        Image.fromarray(labels.astype(np.uint16 if wide else np.uint8)).save(names[1])
+        Image.fromarray(image.astype(np.uint8)).save(names[0])
+        Image.fromarray(ids[patches]).save(names[1])
         records.append(
             {
                 "file_name": names[0],
@@ -183,11 +184,6 @@ def _draw(folder: Path, hierarchy: Hierarchy) -> list[dict]:
             }
         )
     return records
-
-
-@cache
-def _scene(index: int) -> tuple[np.ndarray, np.ndarray]:
-    return draw_scene(0, index, SCENE)
 
 
 def _flip_pairs(cfg: CfgNode, hierarchy: Hierarchy) -> list:

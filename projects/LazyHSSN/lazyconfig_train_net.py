@@ -6,6 +6,7 @@ import argparse
 from lazy_training import build_lazy_model, evaluate_lazily, setup_lazily, train_lazily
 
 from hiera_seg.cli import argument_parser, launch
+from hiera_seg.data.catalog import import_modules
 from hiera_seg.inference.weights import find_weights, load_for_eval
 
 EPILOG = """
@@ -19,6 +20,7 @@ examples:
 
 
 def main(args: argparse.Namespace) -> None:
+    import_modules(args.modules, tool=__file__)
     cfg = setup_lazily(args)
     if not args.eval_only:
         train_lazily(cfg, resume=args.resume)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiera_seg.data import LabelReader, read_label_file
-from hiera_seg.data.files import read_image_file
+from hiera_seg.data import LabelReader, read_image_file, read_label_file
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 

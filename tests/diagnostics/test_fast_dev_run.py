@@ -8,14 +8,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
+from PIL import Image
 
+import projects.GeneratedStreets  # noqa: F401  (registers what configs/Generated trains on)
 from hiera_seg import Hierarchy
 from hiera_seg.cli import exit_on_error, load_config
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.diagnostics import fast_dev_run
-from hiera_seg.diagnostics.fast_dev_run import repository_configs
+from hiera_seg.diagnostics.fast_dev_run import NUM_IMAGES, repository_configs
+from hiera_seg.diagnostics.fast_dev_run import _draw as draw_patches
 from hiera_seg.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -82,8 +86,22 @@ def test_any_tree(tmp_path):
     run = fast_dev_run(cfg)
     (tmp_path / "wide.yaml").unlink()
     assert math.isfinite(run.total_loss)
-    # the scenes' classes, dealt to other leaves for each image
+    # random patches show many leaves, and inner nodes, which are no class of their own
     assert sum(not math.isnan(run.metrics[f"IoU-{name}"]) for name in tree.leaf_names) > 15
+
+
+def test_patches_show_leaves_inner_nodes_and_void(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patches")
+    tree = Hierarchy.load("camvid")
+    records = draw_patches(folder, tree)
+    assert len(records) == NUM_IMAGES
+    labels = np.stack([np.asarray(Image.open(r["sem_seg_file_name"])) for r in records])
+    assert labels.shape[1:] == (records[0]["height"], records[0]["width"])
+    seen = set(np.unique(labels).tolist())
+    assert seen == {*range(tree.num_nodes), 255}
+    images = np.stack([np.asarray(Image.open(r["file_name"])) for r in records]).astype(int)
+    first, second = (images[labels == node].mean(axis=0) for node in (0, tree.num_leaves))
+    assert np.abs(first - second).max() > 8, "a node has a colour of its own"
 
 
 def test_test_time_augmentation_is_tried_too():

@@ -153,7 +153,7 @@ def test_the_yaml_of_a_train_net_builds_on_detectron2s_defaults(tmp_path):
 
 def test_the_readmes_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    dataset, train_net, losses = blocks("README.md", "python")
+    losses, dataset, train_net = blocks("README.md", "python")
     exec(compile(dataset, "README.md", "exec"), {})
     try:
         reader = LabelReader.from_metadata(MetadataCatalog.get("street_val"))

@@ -66,7 +66,7 @@ def test_every_public_package_has_a_reference_page(navigation):
         if "__all__" in file.read_text(encoding="utf-8")
     }
     assert {"losses", "hierarchy", "inference"} <= packages
-    for package in packages:
+    for package in packages - {"config"}:  # whose page is made from its keys
         page = (DOCS / "reference" / f"{package}.md").read_text(encoding="utf-8")
         assert re.search(rf"^::: hiera_seg\.{package}$", page, flags=re.M)
 

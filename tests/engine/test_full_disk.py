@@ -23,8 +23,7 @@ from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.inference.coco import CocoResultWriter
 from hiera_seg.losses import write_node_counts
 from hiera_seg.visualization import save_label_map
-
-from .test_command_line import SCRIPT
+from tests.cli.test_command_line import SCRIPT
 
 
 @pytest.fixture
@@ -52,7 +51,8 @@ def check_one_line(done: subprocess.CompletedProcess, file: str) -> None:
     ("limit", "file"),
     [
         (20, r"run\.lock: File too large"),
-        (1000, r"log\.txt: File too large"),
+        (1000, r"File too large: .*config\.yaml"),
+        (25_000, r"(log\.txt|events\.out\S+): File too large"),
         (1_000_000, r"model_final\.pth could not be written: File too large"),
     ],
 )

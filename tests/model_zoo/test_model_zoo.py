@@ -62,8 +62,8 @@ def test_wheel_holds_all_configs_and_tools(tmp_path):
         archive.extractall(tmp_path / "installed")
         (scripts,) = (archive.read(n).decode() for n in names if n.endswith("entry_points.txt"))
     assert "hiera_seg_tools/train_net.py" in names and "hiera_seg_tools/demo.py" in names
-    assert "hiera-seg-train = hiera_seg_tools.train_net:run" in scripts
-    assert "hiera-seg-demo = hiera_seg_tools.demo:run" in scripts
+    assert "hiera-seg-train = hiera_seg_tools.train_net:command_line" in scripts
+    assert "hiera-seg-demo = hiera_seg_tools.demo:command_line" in scripts
     read = [sys.executable, "-c", READ_ALL, str(tmp_path / "installed")]
     done = subprocess.run(read, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

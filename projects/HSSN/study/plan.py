@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from projects import GeneratedStreets  # noqa: F401  (registers hiera_generated_*)
+
 SETTINGS = Path(__file__).parent / "settings"
 ARMS = (
     "flat",

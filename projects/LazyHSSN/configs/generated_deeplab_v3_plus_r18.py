@@ -1,5 +1,8 @@
 """HSSN on generated street scenes: the config of the demo as a LazyConfig."""
 
+import sys
+from pathlib import Path
+
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import get_detection_dataset_dicts
@@ -27,6 +30,9 @@ from hiera_seg.modeling import (
     HieraSegmentor,
 )
 
+sys.path.append(str(Path(__file__).resolve().parents[3]))  # the repository
+from projects.GeneratedStreets import TREE  # noqa: E402  (registers the datasets)
+
 VOID = 255
 NORM = "BN"  # "SyncBN" for several GPUs
 CROP = (192, 256)
@@ -34,7 +40,7 @@ PIXEL_MEAN = [123.675, 116.28, 103.53]
 MAX_ITER = 800
 SEED = 1
 
-hierarchy = L(Hierarchy.load)(source="generated")  # a built-in tree, or a file
+hierarchy = L(Hierarchy.load)(source=str(TREE))  # a file, or the name of a built-in tree
 datasets = {"train": "hiera_generated_train", "test": "hiera_generated_val"}
 
 dataloader = {

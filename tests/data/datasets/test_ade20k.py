@@ -103,7 +103,7 @@ def test_bad_releases_are_one_line(release, prepare):
     assert prepare("nowhere")[::2] == (1, f"error: no such zip or folder: {release}/nowhere\n")
     (release / "bad.zip").write_bytes(b"no zip")
     code, _, err = prepare("bad.zip")
-    assert code == 1 and err.startswith(f"error: cannot read {release}/bad.zip: ")
+    assert code == 1 and err.startswith(f"error: cannot unpack {release}/bad.zip: ")
     with zipfile.ZipFile(release / "empty.zip", "w"):
         pass
     assert prepare("empty.zip")[::2] == (
