@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    cfg = read_config(args)
+    cfg = read_config(args, tool=__file__)
     if (args.size and min(args.size) < 1) or args.depth < 0:
         raise ConfigError(
             f"--size {args.size} must be positive and --depth {args.depth} at least 0"

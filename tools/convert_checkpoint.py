@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    cfg = read_config(args, "MODEL.DEVICE", "cpu")
+    cfg = read_config(args, "MODEL.DEVICE", "cpu", tool=__file__)
     cfg.MODEL.WEIGHTS = args.source  # so that backbones do not download weights of their own
     model = build_model(cfg)
     state, report = convert_checkpoint(args.source, args.project, model, classes=args.classes)

@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    cfg = read_config(args)
+    cfg = read_config(args, tool=__file__)
     cfg.MODEL.HIERA_SEG.TEST.OUTPUT = "labels"
     cfg.MODEL.HIERA_SEG.TEST.DIRECT = False
     hierarchy = resolve_hierarchy(cfg)

@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    cfg = read_config(args, "MODEL.DEVICE", "cpu")
+    cfg = read_config(args, "MODEL.DEVICE", "cpu", tool=__file__)
     if cfg.TEST.AUG.ENABLED:
         print("TEST.AUG is enabled; the exported network does not use it", file=sys.stderr)
     model, weights = build_for_eval(cfg, args.opts, build=build_exportable)

@@ -19,10 +19,9 @@ PAGE = """# Fast development run of every config
 
 `tools/train_net.py --config-file ... --fast-dev-run` checks in seconds whether a config works. It
 uses the network, losses, optimizer, augmentations and evaluation of the config, and trains from
-random weights on {crop}x{crop} crops of four images of random patches, labelled with leaves,
-inner nodes and void of the config's tree, on CPU.
-It reads no dataset, downloads nothing and keeps nothing. A test runs it for
-every config of the repository, with one iteration each.
+random weights on {crop}x{crop} crops of four images of random patches, labelled with leaves, inner
+nodes and void of the config's tree, on CPU. It reads no dataset, downloads nothing and keeps
+nothing. A test runs it for every config of the repository, with one iteration each.
 
 It does not check whether a dataset exists, whether weights can be loaded, or whether a network
 learns.

@@ -88,13 +88,13 @@ def config_of(args: argparse.Namespace) -> CfgNode:
     if args.run is None:
         if not args.config_file:
             raise ConfigError("--run and --config-file are missing; specify one of them")
-        return read_config(args)
+        return read_config(args, tool=__file__)
     if not args.run.is_dir():
         raise ConfigError(f"--run {args.run} is not a folder")
     stored = args.run / "config.yaml"
     if not args.config_file and stored.is_file():
         args.config_file = str(stored)
-    cfg = read_config(args)
+    cfg = read_config(args, tool=__file__)
     cfg.OUTPUT_DIR = str(args.run)
     return cfg
 

@@ -64,7 +64,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     check_arguments(args)
-    cfg = read_config(args)
+    cfg = read_config(args, tool=__file__)
     names = tuple(args.names or cfg.DATASETS.TRAIN)
     require_registered(names, "NAME" if args.names else "DATASETS.TRAIN")
     prepare_folder(args.output, "--output")

@@ -6,7 +6,6 @@
 import argparse
 import logging
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,9 +48,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
             by another run.
     """
     evaluates = getattr(args, "eval_only", False)
-    if not args.config_file:
-        raise ConfigError("--config-file is missing; name the config of the model")
     cfg = read_config(args)
+    if not args.config_file:
+        raise ConfigError("--config-file is missing; specify the config of the model")
     _check_datasets(cfg, evaluates)
     if cfg.MODEL.HIERA_SEG.HIERARCHY:
         resolve_hierarchy(cfg)
@@ -67,17 +66,18 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def read_config(args: argparse.Namespace, *opts: str) -> CfgNode:
+def read_config(args: argparse.Namespace, *opts: str, tool: str | None = None) -> CfgNode:
     """Import the modules that a command line names, and read its config.
 
     Args:
         args: of :func:`~hiera_seg.cli.arguments.add_config`, or see :func:`setup`.
         opts: keys and values that follow those of the command line.
+        tool: the script, see :func:`~hiera_seg.data.catalog.import_modules`.
 
     Raises:
         ConfigError: see :func:`load_config`.
     """
-    import_modules(getattr(args, "modules", ()), tool=sys.argv[0])
+    import_modules(getattr(args, "modules", ()), tool=tool)
     allow_unsafe_pickle(getattr(args, "unsafe_pickle", False))
     allow_remote = getattr(args, "allow_remote", False)
     return load_config(args.config_file, [*args.opts, *opts], allow_remote=allow_remote)

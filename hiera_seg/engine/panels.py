@@ -19,7 +19,8 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.modeling import HieraSegmentor, evaluation_mode
 from hiera_seg.modeling.heads.loss import training_iteration
 from hiera_seg.report.images import ReportImage
-from hiera_seg.report.run import SamplePredictor, spread_over
+from hiera_seg.report.run import SamplePredictor
+from hiera_seg.report.samples import spread_over
 
 logger = logging.getLogger(__name__)
 

