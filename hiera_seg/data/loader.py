@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hiera_seg.config.checks import ON_ERROR, check_input_keys
+from hiera_seg.config.checks import ON_ERROR
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.mapper import HieraDatasetMapper
 from hiera_seg.errors import ConfigError, DatasetError
@@ -320,13 +320,9 @@ class ResumableLoader:
     Attributes:
         seed: determines the order of the data and all augmentations.
         start_position: samples of the stream that were used before, over all processes.
-
-    Raises:
-        ConfigError: a key of INPUT has an impossible value.
     """
 
     def __init__(self, cfg: CfgNode):
-        check_input_keys(cfg)
         self.cfg = cfg
         self.seed = cfg.SEED
         self.start_position = 0

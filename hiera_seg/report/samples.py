@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data import LabelReader
-from hiera_seg.data.files import check_same_size
+from hiera_seg.data.image_files import check_same_size
 from hiera_seg.data.images import ImageReader
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
