@@ -198,7 +198,7 @@ def test_options_of_the_config_reach_the_losses(make_cfg, make_model):
     )
     focal, triplet = model.sem_seg_head.loss.losses
     assert triplet.schedule_iters == 321
-    assert triplet.options["margin"] is None
+    assert triplet.options["margin"] == -1
     assert (triplet.options["margin_eps"], triplet.options["samples_per_class"]) == (0.2, 9)
     assert "gamma=3" in repr(focal) and "'sum'" in repr(focal)
     other = make_model(f"{TRIPLET}MARGIN", 0.0, f"{TRIPLET}SCHEDULE_ITERS", 5)

@@ -103,7 +103,7 @@ def test_a_config_hands_them_to_the_losses_that_take_them(tmp_path):
     tree = focal.hierarchy
     assert focal.node_weights[tree["Sky"]] == pytest.approx(1.6)
     assert focal.node_weights[tree["Road"]] == pytest.approx(0.4)
-    assert not hasattr(rmi, "node_weights")
+    assert rmi.node_weights is None
 
 
 @pytest.mark.parametrize(
