@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
 from hiera_seg.config.checks import remote_scheme
+from hiera_seg.data.regions import RegionLabels
 from hiera_seg.errors import DatasetError
 
 MAX_RAW_ID = 65535  # of a 16-bit label file
@@ -69,6 +70,8 @@ def read_label_file(path: str, *, exif: str = "apply") -> np.ndarray:
 
 def read_oriented_label(path: str, exif: str) -> tuple[np.ndarray, int]:
     """The values of a label file, see :func:`read_label_file`, and its EXIF orientation."""
+    if isinstance(path, RegionLabels):
+        return path.read(), 1
     with open_image(path, "label") as (image, content):
         _check_png_sums(content, path)
         _check_label_image(image, path)

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 
 from hiera_seg.data.files import refuse_download
+from hiera_seg.data.json_files import refuse_annotations
 from hiera_seg.errors import DatasetError
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -253,6 +254,7 @@ class Listing:
                 "'sem_seg_file_name' is expected"
             ) from error
         if not isinstance(records, list):
+            refuse_annotations(records, path)
             raise DatasetError(
                 f"{path} holds a {type(records).__name__}; a list of dicts with 'file_name' and "
                 "'sem_seg_file_name' is wanted"

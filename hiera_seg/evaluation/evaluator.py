@@ -20,6 +20,7 @@ from detectron2.utils.file_io import PathManager
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import check_metric_names, resolve_unscored
 from hiera_seg.data.labels import LabelReader
+from hiera_seg.data.regions import RegionLabels
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.disk import replace_file, replace_text
 from hiera_seg.errors import DatasetError
@@ -342,6 +343,8 @@ def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
 
 def _exists(path: str | os.PathLike) -> bool:
     """Return whether a file exists; one that has to be downloaded first is taken to."""
+    if isinstance(path, RegionLabels):
+        return True
     return "://" in os.fspath(path) or os.path.isfile(path)
 
 
