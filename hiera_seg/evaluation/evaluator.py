@@ -155,7 +155,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             outputs: for each a dict with ``hiera_labels`` (one (H, W) map of node ids per level,
                 coarse to fine, of which the last one counts; or that one alone, in a list or by
                 itself) or ``sem_seg`` ((L, H, W) leaf scores), and
-                ``hiera_labels_direct`` where there are direct labels; ``hiera_scores``,
+                ``hiera_labels_direct`` where there are direct labels; ``hiera_unpredicted``, bool
+                (H, W), for pixels without a prediction, which count as wrong; ``hiera_scores``,
                 ``hiera_walk`` and ``hiera_walk_limits`` as
                 :func:`hiera_seg.modeling.decode.decode` gives them, where there are any.
 
@@ -176,7 +177,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 )
             try:
                 labels, direct = self._read_output(output)
-                self._counts.add(labels, truth, direct)
+                self._counts.add(labels, truth, direct, output.get("hiera_unpredicted"))
                 self._score_counts.add(output, labels, truth)
                 self._nan_images += "hiera_nan_count" in output
             except ValueError as error:
@@ -308,7 +309,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._write_json("hiera_metrics.json", summary, indent=1)
         for level, name in enumerate(h.level_names):
             arrays = {
-                "matrix": collapse_nodes(self._counts.nodes, h, level),
+                "matrix": collapse_nodes(self._counts.nodes, h, level, self._counts.unpredicted),
                 "classes": np.array(scores.class_names(level)),
                 "rows": np.array("predicted class; the last row: predictions above this level"),
                 "columns": np.array("true class"),
