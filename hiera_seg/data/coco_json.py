@@ -67,6 +67,8 @@ def register_coco_hierarchical(
         name,
         CocoSource(os.fspath(json_file), os.fspath(image_root), nodes, fill, ignore_label > 255),
         hierarchy=tree,
+        # Node ids as they are; void is named, so that no check takes it for a forgotten id.
+        label_map={**{node: node for node in range(tree.num_nodes)}, ignore_label: None},
         ignore_label=ignore_label,
         json_file=os.fspath(json_file),
         image_root=os.fspath(image_root),

@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
 from hiera_seg.config.checks import remote_scheme
+from hiera_seg.data.array_files import is_array_file, read_array_file
 from hiera_seg.data.regions import RegionLabels
 from hiera_seg.errors import DatasetError
 
@@ -51,10 +52,11 @@ def read_label_file(path: str, *, exif: str = "apply") -> np.ndarray:
     """Read the values of a label file exactly as they are stored.
 
     Grey files of 1 to 16 bits and palette files (the index, not its colour) are understood, in
-    any lossless format whose numbers Pillow hands out as they are.
+    any lossless format whose numbers Pillow hands out as they are; also ``.npy`` and ``.mat``
+    files that hold one array of integers (H, W).
 
     Args:
-        path: an image file of one channel, in a lossless format.
+        path: an image file of one channel, in a lossless format, or an array file.
         exif: "apply" turns the labels by the file's EXIF orientation, as images are turned;
             "ignore" leaves them as they are stored.
 
@@ -72,6 +74,8 @@ def read_oriented_label(path: str, exif: str) -> tuple[np.ndarray, int]:
     """The values of a label file, see :func:`read_label_file`, and its EXIF orientation."""
     if isinstance(path, RegionLabels):
         return path.read(), 1
+    if is_array_file(path):
+        return read_array_file(path), 1
     with open_image(path, "label") as (image, content):
         _check_png_sums(content, path)
         _check_label_image(image, path)

@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
+from hiera_seg.data.array_files import ARRAY_TYPES
 from hiera_seg.data.files import refuse_download
 from hiera_seg.data.json_files import refuse_annotations
 from hiera_seg.errors import DatasetError
@@ -84,6 +85,7 @@ def pair_files(
     if label_dir is None:
         return [{"file_name": path} for _, path in sorted(images.items())]
     label_types = tuple(s for s in _IMAGE_SUFFIXES if s not in _LOSSY_SUFFIXES or not by_type)
+    label_types += ARRAY_TYPES
     labels = _list_files(
         "label", sem_seg_root, label_suffix, label_types, image_dir,
         image_suffix if by_suffix else "",

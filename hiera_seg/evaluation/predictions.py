@@ -9,6 +9,7 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
+from hiera_seg.data.array_files import ARRAY_TYPES
 from hiera_seg.data.files import check_same_size, read_label_file
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import walk_folders
@@ -16,7 +17,7 @@ from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
 
 NODE_IDS = "node"  # as label map: the files hold node ids
-_TYPES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".npy")
+_TYPES = (".png", ".bmp", ".tif", ".tiff", ".pgm", *ARRAY_TYPES)
 _SHOWN = 3  # images that an error lists before it only counts
 
 
@@ -32,9 +33,9 @@ def evaluate_predictions(
 ) -> dict[str, dict[str, float]]:
     """Score the label maps of a folder against a dataset's ground truth.
 
-    Files may be grey or palette images of 8 or 16 bits, or ``.npy`` arrays of integers, of the size
-    of their image. A pixel that the label map maps to void counts as wrong, as in the official
-    scripts of Cityscapes; pixels that are void in the ground truth do not count.
+    Files may be grey or palette images of 8 or 16 bits, or ``.npy`` or ``.mat`` arrays of integers,
+    of the size of their image. A pixel that the label map maps to void counts as wrong, as in the
+    official scripts of Cityscapes; pixels that are void in the ground truth do not count.
 
     Args:
         dataset_name: a registered dataset with a class tree.
@@ -82,7 +83,7 @@ def evaluate_predictions(
     for record, path in zip(
         tqdm(records, desc=dataset_name, disable=None if progress else True), files, strict=True
     ):
-        raw = read_prediction(path, exif)
+        raw = read_label_file(path, exif=exif)
         if unknown := reader.unmapped(raw):
             raise DatasetError(
                 f"prediction {path} holds the ids {str(unknown[:20])[1:-1]}, which {source} does "
@@ -95,26 +96,6 @@ def evaluate_predictions(
         output = {"hiera_labels": np.where(void, 0, nodes), "hiera_unpredicted": void}
         evaluator.process([record], [output])
     return evaluator.evaluate()
-
-
-def read_prediction(path: str, exif: str = "apply") -> np.ndarray:
-    """Read a label map of integers (H, W): a ``.npy`` array, or an image by `read_label_file`.
-
-    Raises:
-        DatasetError: the file cannot be read, or has another form.
-    """
-    if not path.lower().endswith(".npy"):
-        return read_label_file(path, exif=exif)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"cannot read {path}: {error}") from error
-    if array.ndim != 2 or not (array.dtype == bool or np.issubdtype(array.dtype, np.integer)):
-        raise DatasetError(
-            f"{path} holds {array.dtype} of shape {array.shape}; integers of shape (H, W) are "
-            "expected"
-        )
-    return array.astype(np.int64)
 
 
 def read_label_map(path: str | os.PathLike) -> dict[Any, Any]:
