@@ -34,7 +34,8 @@ def is_coco(content: Any) -> bool:
 
 def is_labelme(content: Any) -> bool:
     """Return whether the content of a json file has labelme's form: the shapes of one image."""
-    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
+    shapes = content.get("shapes") if isinstance(content, dict) else None
+    return isinstance(shapes, list) and all(isinstance(shape, dict) for shape in shapes)
 
 
 def refuse_annotations(content: Any, path: str) -> None:
