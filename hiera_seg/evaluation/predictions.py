@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from hiera_seg.data.array_files import ARRAY_TYPES
-from hiera_seg.data.files import check_same_size, read_label_file
+from hiera_seg.data.files import read_label_file
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import walk_folders
 from hiera_seg.errors import ConfigError, DatasetError
@@ -84,17 +84,23 @@ def evaluate_predictions(
         tqdm(records, desc=dataset_name, disable=None if progress else True), files, strict=True
     ):
         raw = read_label_file(path, exif=exif)
-        if unknown := reader.unmapped(raw):
-            raise DatasetError(
-                f"prediction {path} holds the ids {str(unknown[:20])[1:-1]}, which {source} does "
-                "not map; specify a label map (--label-map) with null for void"
-            )
-        nodes = reader.lookup(raw, path)
+        try:
+            nodes = reader.lookup(raw, path)
+        except DatasetError as error:
+            if unknown := reader.unmapped(raw):
+                raise DatasetError(
+                    f"prediction {path} holds the ids {str(unknown[:20])[1:-1]}, which {source} "
+                    "does not map; specify a label map (--label-map) with null for void"
+                ) from error
+            raise
         void = nodes == reader.ignore_label
-        size = record.get("height", raw.shape[0]), record.get("width", raw.shape[1])
-        check_same_size(record["file_name"], size, path, raw.shape)
         output = {"hiera_labels": np.where(void, 0, nodes), "hiera_unpredicted": void}
-        evaluator.process([record], [output])
+        try:
+            evaluator.process([record], [output])
+        except DatasetError:
+            raise
+        except ValueError as error:
+            raise DatasetError(f"prediction {path}: {error}") from error
     return evaluator.evaluate()
 
 

@@ -90,7 +90,15 @@ class PathCounts:
             labels, truth, direct: see :func:`count_image`.
             unpredicted: bool (H, W), pixels whose predicted node is void. They are wrong at every
                 level, whatever `labels` holds there.
+
+        Raises:
+            ValueError: see :func:`count_image`.
         """
+        if unpredicted is not None and unpredicted.shape != truth.shape:
+            raise ValueError(
+                f"the prediction has the size {_size(unpredicted.shape)}, the ground truth "
+                f"{_size(truth.shape)}"
+            )
         if unpredicted is not None and unpredicted.any():
             missed = truth[unpredicted & (truth != self.ignore_label)]
             self.unpredicted[:] += np.bincount(missed, minlength=self.hierarchy.num_nodes)

@@ -131,7 +131,7 @@ def test_problems_are_named(toy):
     with pytest.raises(DatasetError, match=r"b/y\.png.*77.*'toy'.*--label-map"):
         evaluate_predictions("toy", folder)
     Image.fromarray(np.full((4, 2), 10, np.uint8)).save(folder / "b/y.png")
-    with pytest.raises(DatasetError, match=r"4x2.*b/y\.png is 2x4"):
+    with pytest.raises(DatasetError, match=r"out/b/y\.png.*4 x 2.*2 x 4"):
         evaluate_predictions("toy", folder)
     np.save(folder / "b/y.npy", np.zeros((2, 4)))
     with pytest.raises(DatasetError, match=r"two predictions.*b/y\.npy"):
