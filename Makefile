@@ -19,8 +19,10 @@ DEMO_CONFIG ?= configs/Generated/hssn_deeplab_v3_plus_r18.yaml
 DEMO_OUTPUT ?= output/demo
 DEMO_OPTS ?=
 TEST_OPTS ?=
+# One process per core; the tests of a file stay together, since they share what they have made.
+PARALLEL ?= -n auto --dist loadfile
 
-.PHONY: help setup demo test lint format docs clean distclean
+.PHONY: help setup demo test test-quick lint format docs clean distclean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -28,7 +30,8 @@ help:
 	@echo "make demo       train on generated scenes, evaluate, draw, report; into $(DEMO_OUTPUT)"
 	@echo "                (DEMO_OPTS='SOLVER.MAX_ITER 20' for a short one)"
 	@echo "make test       run the tests (TEST_OPTS='-k tree' for some of them)"
-	@echo "make lint       check style; make format mends what can be mended"
+	@echo "make test-quick run the quick ones: trees, layers, losses, metrics"
+	@echo "make lint       check style; make format fixes what can be fixed"
 	@echo "make docs       build the documentation into site/ (open site/index.html)"
 	@echo "make setup      only install, into $(VENV) (PYTHON=python3.12 for another Python)"
 	@echo "make clean      remove what builds and runs left behind; make distclean also the $(VENV) it made"
@@ -73,7 +76,12 @@ demo: $(READY)
 	$(BIN)/python tools/report.py --run $(DEMO_OUTPUT) --output $(DEMO_OUTPUT)/report.html
 
 test: $(READY)
-	$(BIN)/python -m pytest $(TEST_OPTS)
+	$(BIN)/python -m pytest $(PARALLEL) $(TEST_OPTS)
+
+# What can be tested without training: under two minutes, between edits.
+test-quick: $(READY)
+	$(BIN)/python -m pytest $(PARALLEL) $(TEST_OPTS) tests/test_architecture.py tests/hierarchy \
+		tests/layers tests/losses tests/metrics
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -77,7 +77,7 @@ setup(
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "opencv": ["opencv-python"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
-        "dev": ["pytest>=7.3", "hypothesis>=6.80", "ruff>=0.5"],
+        "dev": ["pytest>=7.3", "pytest-xdist>=3", "hypothesis>=6.80", "ruff>=0.5"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

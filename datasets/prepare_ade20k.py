@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Put ADE20K's scene parsing release where hiera_seg reads it, and check its classes."""
+"""Copy ADE20K's scene parsing release to the folder of hiera_seg, and check its classes."""
 
 import argparse
 import shutil
@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def copy(release: Path, out: Path) -> None:
-    """Copy what is needed of a folder, unless it is the place itself."""
+    """Copy the needed files of a folder, unless it is the output folder itself."""
     for name in FOLDERS:
         if not (release / name).is_dir():
             raise DatasetError(f"folder not found: {release / name}")
@@ -70,7 +70,7 @@ def copy(release: Path, out: Path) -> None:
 
 
 def unpack(release: Path, out: Path) -> None:
-    """Write what is needed of the zip below the folder."""
+    """Write the needed files of the zip below the folder."""
     try:
         with zipfile.ZipFile(release) as archive:
             wanted = {}
@@ -90,8 +90,7 @@ def unpack(release: Path, out: Path) -> None:
     except FileNotFoundError as error:
         raise DatasetError(f"no such zip or folder: {release}") from error
     except (OSError, zipfile.BadZipFile) as error:
-        file = getattr(error, "filename", None) or release
-        raise DatasetError(f"cannot unpack {release}: {file}: {error}") from error
+        raise DatasetError(f"cannot unpack {release}: {error}") from error
 
 
 def check_classes(path: Path) -> None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data import read_image_file
 from hiera_seg.data.datasets.camvid import CLASSES, ROOT, split_of
+from hiera_seg.data.image_files import check_same_size
 from hiera_seg.data.listing import expand_root
 from hiera_seg.disk import naming
 from hiera_seg.errors import ConfigError, DatasetError
@@ -24,7 +25,7 @@ frames that most papers use.
 example:
   datasets/prepare_camvid.py --images 701_StillsRaw_full --labels LabeledApproved_full
 """
-VOID = 255  # of a pixel whose colour is no class, where that is allowed
+VOID = 255  # of colours without a class, with --unknown-as-void
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,16 +34,18 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--images", required=True, type=Path, help="folder of the stills (*.png)")
     parser.add_argument("--labels", required=True, type=Path, help="folder of the *_L.png files")
-    parser.add_argument("--colors", type=Path, help="label_colors.txt, to be compared with ours")
+    parser.add_argument("--colors", type=Path, help="label_colors.txt, to compare with our table")
     parser.add_argument(
         "--out", default=ROOT, help="default: camvid below $DETECTRON2_DATASETS, else ./datasets"
     )
     parser.add_argument(
         "--size", default="480x360", help="WIDTHxHEIGHT, or 'original' (960x720); default 480x360"
     )
-    parser.add_argument("--quality", type=int, default=90, help="of the JPEGs written (90)")
     parser.add_argument(
-        "--unknown-as-void", action="store_true", help="write void for colours that no class has"
+        "--quality", type=int, default=90, help="quality of the JPEG files (default 90)"
+    )
+    parser.add_argument(
+        "--unknown-as-void", action="store_true", help="write void for colours without a class"
     )
     return parser.parse_args()
 
@@ -60,36 +63,32 @@ def main(args: argparse.Namespace) -> None:
             read_image_file(str(label_path), "RGB"), label_path, args.unknown_as_void
         )
         label = Image.fromarray(ids)
-        if image.size != label.size:
-            raise DatasetError(
-                f"size differs: image {image_path} is {image.width}x{image.height}, label "
-                f"{label_path} is {label.width}x{label.height}"
-            )
+        check_same_size(str(image_path), image.size[::-1], str(label_path), ids.shape)
         if size is not None:
             image = image.resize(size, Image.Resampling.LANCZOS)
             label = label.resize(size, Image.Resampling.NEAREST)
-        for folder, picture, suffix in (("images", image, "jpg"), ("labels", label, "png")):
+        for folder, written, suffix in (("images", image, "jpg"), ("labels", label, "png")):
             target = out / folder / split / f"{image_path.stem}.{suffix}"
             target.parent.mkdir(parents=True, exist_ok=True)
             with naming(target):
-                picture.save(target, quality=args.quality)
+                written.save(target, quality=args.quality)
         counts[split] = counts.get(split, 0) + 1
-    told = ", ".join(f"{counts[split]} {split}" for split in sorted(counts))
-    print(f"wrote {len(pairs)} frames ({told}) to {out}")
+    summary = ", ".join(f"{counts[split]} {split}" for split in sorted(counts))
+    print(f"wrote {len(pairs)} frames ({summary}) to {out}")
 
 
 def parse_size(text: str) -> tuple[int, int] | None:
-    """(width, height), or None to keep each frame's own."""
+    """Return (width, height), or None to keep the size of each frame."""
     if text == "original":
         return None
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise ConfigError(f"--size {text!r}: WIDTHxHEIGHT is wanted, such as 480x360, or original")
+        raise ConfigError(f"--size {text!r}: specify WIDTHxHEIGHT, such as 480x360, or original")
     return int(width), int(height)
 
 
 def find_pairs(images: Path, labels: Path) -> list[tuple[str, Path, Path]]:
-    """(split, image, label) of every frame, sorted by name."""
+    """Return (split, image, label) of every frame, sorted by name."""
     for folder in (images, labels):
         if not folder.is_dir():
             raise DatasetError(f"folder not found: {folder}")
@@ -109,12 +108,12 @@ def find_pairs(images: Path, labels: Path) -> list[tuple[str, Path, Path]]:
 
 
 def decode_colors(rgb: np.ndarray, path: os.PathLike, unknown_as_void: bool = False) -> np.ndarray:
-    """The id of each pixel's colour.
+    """Return the id of each pixel's colour.
 
     Args:
         rgb: (H, W, 3) uint8.
-        path: for messages.
-        unknown_as_void: 255 where a colour is no class, instead of an error.
+        path: the file, for messages.
+        unknown_as_void: return 255 for a colour without a class, instead of an error.
 
     Returns:
         (H, W) uint8.
@@ -127,15 +126,15 @@ def decode_colors(rgb: np.ndarray, path: os.PathLike, unknown_as_void: bool = Fa
     unknown = known[ids] != packed
     if unknown.any() and not unknown_as_void:
         colors, first, count = np.unique(packed[unknown], return_index=True, return_counts=True)
-        told = []
+        found = []
         for color, index, number in list(zip(colors.tolist(), first, count, strict=True))[:5]:
             y, x = np.argwhere(unknown)[index]
-            told.append(
+            found.append(
                 f"({color >> 16}, {color >> 8 & 255}, {color & 255}) {number}x, at x={x} y={y}"
             )
         raise DatasetError(
-            f"{path}: {len(colors)} unknown colour(s): {'; '.join(told)}; --unknown-as-void writes "
-            "void there"
+            f"{path}: {len(colors)} unknown colour(s): {'; '.join(found)}; --unknown-as-void "
+            "writes void for them"
         )
     return np.where(unknown, VOID, ids).astype(np.uint8)
 
@@ -154,8 +153,8 @@ def check_colors(path: Path) -> None:
         *color, name = words
         if ours.get(name) != tuple(int(c) for c in color if c.isdecimal()):
             raise DatasetError(
-                f"{path}, line {number}: {line.strip()!r} is not what this package knows: "
-                f"{name} is {ours.get(name, 'no class')}"
+                f"{path}, line {number}: {line.strip()!r} differs from our table, "
+                f"where {name} is {ours.get(name, 'not a class')}"
             )
 
 

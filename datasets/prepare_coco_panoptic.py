@@ -39,7 +39,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="default: both")
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, help="images at a time (all cores)"
+        "--threads",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="images to convert at once (default: all cores)",
     )
     return parser.parse_args()
 
@@ -73,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def read_annotations(path: Path) -> tuple[list[dict], dict[int, int]]:
-    """The annotations of a panoptic json file, and category id -> leaf of the tree."""
+    """Return the annotations of a panoptic json file, and {category id: leaf of the tree}."""
     try:
         content = json.loads(path.read_text())
     except OSError as error:
@@ -82,7 +85,7 @@ def read_annotations(path: Path) -> tuple[list[dict], dict[int, int]]:
         raise DatasetError(f"{path}, line {error.lineno}: not valid json: {error.msg}") from error
     for key in ("annotations", "categories"):
         if not isinstance(content, dict) or key not in content:
-            raise DatasetError(f"{path} has no {key!r}: a panoptic json file of COCO is wanted")
+            raise DatasetError(f"{path} has no {key!r}; specify a panoptic json file of COCO")
     tree = Hierarchy.load("coco_panoptic")
     for keys, entries in (
         (("file_name", "segments_info"), content["annotations"]),
@@ -102,13 +105,13 @@ def read_annotations(path: Path) -> tuple[list[dict], dict[int, int]]:
 
 
 def decode(rgb: np.ndarray, segments: list[dict], leaves: dict[int, int], path: Path) -> np.ndarray:
-    """The leaf of each pixel's segment.
+    """Return the leaf of each pixel's segment.
 
     Args:
         rgb: (H, W, 3) uint8; the id of a segment is red + 256 green + 65536 blue, 0 is void.
         segments: dicts with ``id`` and ``category_id``.
         leaves: category id -> leaf.
-        path: of the image, for messages.
+        path: the image, for messages.
 
     Returns:
         (H, W) uint8, void 255.
@@ -118,8 +121,8 @@ def decode(rgb: np.ndarray, segments: list[dict], leaves: dict[int, int], path: 
     for segment in segments:
         if segment["category_id"] not in leaves:
             raise DatasetError(
-                f"{path}: segment {segment['id']} is of category {segment['category_id']}, which "
-                "its json file does not list"
+                f"{path}: segment {segment['id']} has the category {segment['category_id']}, "
+                "which its json file does not list"
             )
         leaf_of[segment["id"]] = leaves[segment["category_id"]]
     unknown = [i for i in ids.tolist() if i not in leaf_of]

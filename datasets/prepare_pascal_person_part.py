@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data import read_image_file
 from hiera_seg.data.datasets.pascal_person_part import PARTS, ROOT, SPLIT_SIZES
-from hiera_seg.data.files import check_same_size
+from hiera_seg.data.image_files import check_same_size
 from hiera_seg.data.listing import expand_root, read_list
 from hiera_seg.disk import naming, replace_text
 from hiera_seg.errors import ConfigError, DatasetError
@@ -21,7 +21,7 @@ from hiera_seg.hierarchy import Hierarchy
 
 EPILOG = """
 VOC2010 (trainval) has its images in JPEGImages/ and its splits in ImageSets/Main/; the part
-annotations of Chen et al. are one .mat file an image, in Annotations_Part/. Written are
+annotations of Chen et al. are one .mat file per image, in Annotations_Part/. Written are
 images/*.jpg, labels/*.png (0 background, 1 to 6 the parts), train.txt and test.txt: the images of
 VOC2010's train and val that show an annotated part of a person, 1716 and 1817 in the published
 split.
@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> None:
         for stem in tqdm(stems, desc=split, disable=None):
             annotation = args.parts / f"{stem}.mat"
             if not annotation.is_file() and not args.lists:
-                continue  # VOC's splits hold every image, the annotations those of 20 classes
+                continue  # VOC's splits list all images, also those without annotations
             label = read_parts(annotation)
             if label is None and not args.lists:
                 continue
@@ -86,16 +86,16 @@ def main(args: argparse.Namespace) -> None:
 
 
 def read_parts(path: Path) -> np.ndarray | None:
-    """The benchmark's ids of one annotation file.
+    """Return the benchmark's ids of one annotation file.
 
-    Where parts overlap the later one of the file counts. What belongs to a person and to none of
-    its parts is background, as in the published labels.
+    If parts overlap, the later one of the file counts. Pixels of a person outside of its parts are
+    background, as in the published labels.
 
     Args:
         path: a .mat file of the release.
 
     Returns:
-        (H, W) uint8, 0..6; None where no person in it has a part.
+        (H, W) uint8, 0..6; None if no person in it has a part.
     """
     if not path.is_file():
         raise DatasetError(f"annotation file not found: {path}")
@@ -118,16 +118,16 @@ def read_parts(path: Path) -> np.ndarray | None:
         return label
     except DatasetError:
         raise
-    except Exception as error:  # SciPy raises whatever a damaged file leads it to
+    except Exception as error:  # SciPy raises errors of many types for damaged files
         reason = " ".join(str(error).split())
         raise DatasetError(
-            f"{path} is no part annotation (a struct 'anno' with 'objects' that have 'class' and "
-            f"'parts'): {type(error).__name__}: {reason}"
+            f"{path} is not a part annotation (a struct 'anno' with 'objects' that have 'class' "
+            f"and 'parts'): {type(error).__name__}: {reason}"
         ) from error
 
 
 def class_of_part() -> dict[str, int]:
-    """Name of a part in the release -> id of the benchmark's class."""
+    """Return {name of a part in the release: id of the benchmark's class}."""
     tree = Hierarchy.load("pascal_person_part")
     return {part: int(tree.id(name)) for name, parts in PARTS.items() for part in parts}
 
@@ -135,16 +135,16 @@ def class_of_part() -> dict[str, int]:
 def write_pair(
     image_path: Path, annotation: Path, label: np.ndarray | None, out: Path, long_side: int | None
 ) -> None:
-    """Write images/<stem>.jpg and labels/<stem>.png; without a label all is background."""
+    """Write images/<stem>.jpg and labels/<stem>.png; without a label, all is background."""
     size = read_image_file(str(image_path)).shape[:2]
     if label is None:
         label = np.zeros(size, np.uint8)
     check_same_size(str(image_path), size, str(annotation), label.shape)
-    target, picture = out / "images" / image_path.name, Image.fromarray(label)
+    target, pixels = out / "images" / image_path.name, Image.fromarray(label)
     scale = 1.0 if long_side is None else long_side / max(size)
     if scale < 1:
         small = tuple(max(1, round(side * scale)) for side in reversed(size))
-        picture = picture.resize(small, Image.Resampling.NEAREST)
+        pixels = pixels.resize(small, Image.Resampling.NEAREST)
         image = Image.fromarray(read_image_file(str(image_path)))
         with naming(target):
             image.resize(small, Image.Resampling.LANCZOS).save(target, quality=90)
@@ -152,7 +152,7 @@ def write_pair(
         shutil.copyfile(image_path, target)
     target = out / "labels" / f"{image_path.stem}.png"
     with naming(target):
-        picture.save(target)
+        pixels.save(target)
 
 
 if __name__ == "__main__":

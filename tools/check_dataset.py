@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from hiera_seg.cli.arguments import add_exif, add_import
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.check import DatasetReport, check_dataset, format_reports
+from hiera_seg.data.dataset_check import DatasetReport, check_dataset, format_reports
 
 EPILOG = """
 examples:

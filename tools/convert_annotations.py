@@ -15,7 +15,7 @@ from hiera_seg.cli.arguments import add_import
 from hiera_seg.cli.exit import exit_on_error, prepare_folder
 from hiera_seg.data import register_coco_hierarchical
 from hiera_seg.data.catalog import import_modules
-from hiera_seg.data.convert import convert_labels
+from hiera_seg.data.label_writer import convert_labels
 from hiera_seg.data.labelme import coco_from_labelme
 from hiera_seg.disk import replace_text
 from hiera_seg.hierarchy import Hierarchy

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from hiera_seg.cli.arguments import add_exif, add_import
 from hiera_seg.cli.exit import exit_on_error, prepare_folder
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.convert import convert_labels
+from hiera_seg.data.label_writer import convert_labels
 
 EPILOG = """
 example: Detectron2's own SemSegEvaluator on CamVid

@@ -6,7 +6,7 @@ import argparse
 from hiera_seg.cli.arguments import add_exif, add_import
 from hiera_seg.cli.exit import exit_on_error, prepare_file
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.counts import count_nodes
+from hiera_seg.data.node_counts import count_nodes
 from hiera_seg.losses import write_node_counts
 
 EPILOG = """

@@ -22,7 +22,7 @@ from hiera_seg.cli.exit import prepare_folder
 from hiera_seg.config import WIDE_IGNORE_VALUE, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import LabelReader, build_hiera_train_loader
 from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.files import check_same_size
+from hiera_seg.data.image_files import check_same_size
 from hiera_seg.data.images import ImageReader
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy

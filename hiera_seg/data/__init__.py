@@ -1,14 +1,14 @@
-"""Datasets with a class tree: labels, registration, mapper, loader, checks.
+"""Read, register, check, augment and load datasets with a class tree.
 
-Importing it registers the built-in datasets with Detectron2.
+Importing this package registers the built-in datasets with Detectron2.
 """
 
-import hiera_seg.compat  # noqa: F401  (first: says how to install Detectron2 if it is missing)
+import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.data import datasets  # noqa: F401  (registers)
 from hiera_seg.data.catalog import register_hierarchical_dataset
 from hiera_seg.data.coco_json import register_coco_hierarchical
-from hiera_seg.data.files import read_label_file
 from hiera_seg.data.images import read_image_file
+from hiera_seg.data.label_files import read_label_file
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import pair_files
 from hiera_seg.data.loader import (

@@ -1,4 +1,4 @@
-"""Augmentations of training samples, on labels that are node ids."""
+"""Augment training samples whose labels are node ids."""
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -8,26 +8,27 @@ from fvcore.transforms.transform import (
     HFlipTransform,
     NoOpTransform,
     Transform,
-    TransformList,
     VFlipTransform,
 )
 
-from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
+from hiera_seg.config import STOCK_IGNORE_VALUE
 from hiera_seg.config.checks import check_input_keys
+from hiera_seg.data.flips import mirrors
+from hiera_seg.data.labels import default_void
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 
-# Transforms that uncover nothing, so that nobody has to look whether they did.
+# Transforms whose output has no pixels from outside of the image.
 _STAYS_INSIDE = (CropTransform, HFlipTransform, VFlipTransform, NoOpTransform, T.ResizeTransform)
 _CROP_TRIES = 10  # as Detectron2's crop with a category constraint
 
 
 class NodeAugInput(T.AugInput):
-    """An image with labels that are node ids, as augmentations see them.
+    """Hold an image and its labels, node ids, for augmentations.
 
-    Detectron2's transforms handle labels of 8 bits alone. Trees of more than 255 nodes therefore
-    travel as two planes of 8 bits, which every transform treats alike. What lies outside of the
-    image that was there before, as the corners of a rotated one, is void.
+    Detectron2's transforms support labels of 8 bits only, so labels of 16 bits are transformed as
+    two planes of 8 bits. Pixels from outside of the image, such as the corners of a rotated one,
+    become void.
 
     Attributes:
         image: (H, W, C).
@@ -42,27 +43,27 @@ class NodeAugInput(T.AugInput):
 
     def transform(self, tfm: Transform) -> None:
         self.image = tfm.apply_image(self.image)
-        inside = None
-        if self.sem_seg is not None and not isinstance(tfm, _STAYS_INSIDE):
-            inside = tfm.apply_segmentation(np.ones(self.sem_seg.shape, np.uint8)) == 1
-        if self.sem_seg is not None and self.sem_seg.dtype == np.uint8:
+        self.mirrored ^= mirrors(tfm)
+        if self.sem_seg is None:
+            return
+        dtype, shape = self.sem_seg.dtype, self.sem_seg.shape
+        if dtype == np.uint8:
             self.sem_seg = tfm.apply_segmentation(self.sem_seg)
-        elif self.sem_seg is not None:
+        else:
             low = tfm.apply_segmentation((self.sem_seg & 0xFF).astype(np.uint8))
             high = tfm.apply_segmentation((self.sem_seg >> 8).astype(np.uint8))
             self.sem_seg = (high.astype(np.uint16) << 8) | low
-        if inside is not None and not inside.all():
-            # Detectron2 fills what a rotation uncovers with 0, which is a node
-            void = STOCK_IGNORE_VALUE if self.sem_seg.dtype == np.uint8 else WIDE_IGNORE_VALUE
-            self.sem_seg = np.where(inside, self.sem_seg, np.array(void, self.sem_seg.dtype))
-        self.mirrored ^= _mirrors(tfm)
+        if not isinstance(tfm, _STAYS_INSIDE):
+            inside = tfm.apply_segmentation(np.ones(shape, np.uint8)) == 1
+            # Detectron2 fills pixels from outside with 0, which is a node; void is all ones.
+            self.sem_seg = np.where(inside, self.sem_seg, np.iinfo(dtype).max).astype(dtype)
 
 
 class RandomCropByCategory(T.Augmentation):
-    """A random crop in which no category fills more than a share of the labelled pixels.
+    """Crop at random so that no category fills more than a share of the labelled pixels.
 
-    Tries up to 10 places; the last one is taken where none will do. Void counts neither as a
-    category nor as area, and a crop of one category alone never passes.
+    Tries up to 10 places, and takes the last one if none is suitable. Void is neither a category
+    nor part of the area; a crop of a single category is never suitable.
     """
 
     def __init__(
@@ -78,15 +79,14 @@ class RandomCropByCategory(T.Augmentation):
             crop_type, crop_size: as in Detectron2's RandomCrop.
             max_area: the largest share of one category, in (0, 1]; 1 allows anything.
             hierarchy: the tree of the labels.
-            level: the level whose nodes are the categories, index or name; a label on an inner
-                node above it is a category of its own.
+            level: the level whose nodes are the categories, index or name; an inner node above it
+                is a category of its own.
         """
         super().__init__()
         self.crop = T.RandomCrop(crop_type, crop_size)
         nodes = np.arange(hierarchy.num_nodes)
         at_level = hierarchy.level_ancestor[hierarchy.level_index(level)]
-        void = WIDE_IGNORE_VALUE if is_wide(hierarchy) else STOCK_IGNORE_VALUE
-        category = np.full(void + 1, hierarchy.num_nodes, dtype=np.intp)
+        category = np.full(default_void(hierarchy) + 1, hierarchy.num_nodes, dtype=np.intp)
         category[nodes] = np.where(at_level >= 0, at_level, nodes)
         self._category = category
         self._init(
@@ -125,16 +125,16 @@ def is_wide(hierarchy: Hierarchy) -> bool:
 def build_augmentations(
     cfg: CfgNode, is_train: bool, hierarchy: Hierarchy
 ) -> list[T.Augmentation | Transform]:
-    """The augmentations that a config asks for: resize, then in training crop, colour and flip.
+    """Build the augmentations of a config: resize, then in training crop, colour and flip.
 
     Args:
-        cfg: its INPUT node is read.
+        cfg: the config; its INPUT node is read.
         is_train: training or test.
         hierarchy: the tree of the labels.
 
     Raises:
-        ConfigError: a key of INPUT can not work, such as COLOR_AUG_SSD with an image format that
-            has no colours.
+        ConfigError: a key of INPUT is invalid, such as COLOR_AUG_SSD with an image format without
+            colours.
     """
     options = cfg.INPUT
     if not is_train:
@@ -161,7 +161,7 @@ def build_augmentations(
 def _color_augmentation(image_format: str) -> Transform:
     if image_format not in ("BGR", "RGB"):
         raise ConfigError(
-            f"INPUT.COLOR_AUG_SSD wants INPUT.FORMAT 'BGR' or 'RGB', which is {image_format!r}"
+            f"INPUT.COLOR_AUG_SSD needs INPUT.FORMAT 'BGR' or 'RGB', found {image_format!r}"
         )
     try:
         from detectron2.projects.point_rend import ColorAugSSDTransform
@@ -171,10 +171,3 @@ def _color_augmentation(image_format: str) -> Transform:
             "opencv-python-headless, or set it to False"
         ) from error
     return ColorAugSSDTransform(img_format=image_format)
-
-
-def _mirrors(tfm: Transform) -> bool:
-    if isinstance(tfm, TransformList):
-        return sum(_mirrors(t) for t in tfm.transforms) % 2 == 1
-    # Upside down is a mirror image too, only turned by half a circle.
-    return isinstance(tfm, HFlipTransform | VFlipTransform)

@@ -1,4 +1,4 @@
-"""Registering datasets with a class tree."""
+"""Register datasets with a class tree."""
 
 import difflib
 import importlib
@@ -11,10 +11,10 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
 from hiera_seg.config.resolve import DATASET_PROJECTS, how_to_register
-from hiera_seg.data.labels import LabelReader
-from hiera_seg.data.listing import Listing
+from hiera_seg.data.flips import resolve_flip_pairs
+from hiera_seg.data.labels import LabelReader, default_void
+from hiera_seg.data.sources import DatasetSource
 from hiera_seg.errors import ConfigError, DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy, as_hierarchy, tree_colors
 
@@ -34,42 +34,42 @@ def register_hierarchical_dataset(
     ignore_label: int | None = None,
     image_suffix: str = "",
     label_suffix: str = "",
+    image_glob: str = "",
+    split_file: str | os.PathLike | None = None,
     **metadata: Any,
 ) -> None:
     """Register a dataset whose pixels are labelled with nodes of a class tree.
 
-    No image is read and no folder listed: that happens when the dataset is used. Roots may hold
-    ``~`` and environment variables, replaced at that time; ``$DETECTRON2_DATASETS`` is
-    ``datasets`` where it is not set, as in Detectron2.
+    No file is read until the dataset is used. Paths may hold ``~`` and environment variables, which
+    are replaced at that time; ``$DETECTRON2_DATASETS`` is ``datasets`` if it is not set, as in
+    Detectron2.
 
     Args:
-        name: for ``cfg.DATASETS`` and the catalogs.
-        source: what lists the files: a callable giving dicts in Detectron2's format
+        name: name for ``cfg.DATASETS`` and the catalogs.
+        source: what lists the files: a callable that returns dicts in Detectron2's format
             (``file_name``, ``sem_seg_file_name``, ...); a list of such dicts, or a json file of
-            them, with paths relative to the roots (without one, to the current folder or to the
-            json's); or None: the images below ``image_root`` and the labels below
-            ``sem_seg_root`` are paired by their path without suffix, else by file stem.
-        hierarchy: the tree: an object, a nested dict or a list (or what ``to_dict`` gives), the
+            them, with paths relative to the roots (without roots, to the current folder or to the
+            folder of the json file); or None to pair the images below ``image_root`` with the
+            labels below ``sem_seg_root`` by :func:`~hiera_seg.data.pair_files`.
+        hierarchy: the tree: an object, a nested dict or a list (or a result of ``to_dict``), the
             name of a built-in tree, or a file.
-        label_map: what the ids in the label files stand for, see
+        label_map: the nodes that the ids in the label files stand for, see
             :class:`~hiera_seg.data.labels.LabelReader`. None: the files hold node ids.
         image_root: folder of the images.
         sem_seg_root: folder of the label files.
-        ignore_label: void in the labels; default 255, or 65535 where the tree has a node 255.
-        image_suffix: without a `source`: ending of the stem of every image, as in
-            :func:`~hiera_seg.data.pair_files`.
-        label_suffix: the same for the labels ("_mask"); it also tells labels and images of one
-            folder apart.
-        metadata: further entries of the dataset's metadata. Used here are ``raw_classes``, names
-            of the raw ids that keys of ``label_map`` may use; ``flip_pairs``, pairs of nodes that
-            swap when an image is mirrored: ``[("left-arm", "right-arm"), ...]``;
-            ``unscored_classes``, leaves that are trained but left out of the means; and
-            ``void_classes``, names of published classes that are void here, which a second mean
-            (``mIoU_all``) counts as 0.
+        ignore_label: void in the labels; default 255, or 65535 if the tree has a node 255.
+        image_suffix, label_suffix, image_glob, split_file: which files of the roots belong to the
+            dataset, see :func:`~hiera_seg.data.pair_files`; only without a `source`.
+        metadata: further entries of the dataset's metadata. Those with a meaning here are
+            ``raw_classes``, names of the raw ids, which keys of ``label_map`` may use;
+            ``flip_pairs``, pairs of nodes that swap when an image is mirrored:
+            ``[("left-arm", "right-arm"), ...]``; ``unscored_classes``, leaves that are trained but
+            left out of the means; and ``void_classes``, names of published classes that are void
+            here, which a second mean (``mIoU_all``) counts as 0.
 
     Raises:
-        DatasetError: tree, label map, ignore label or pairs do not fit each other.
-        HierarchyError: the tree can not be read.
+        DatasetError: an argument is invalid or does not fit the tree.
+        HierarchyError: the tree cannot be read.
     """
     if name in DatasetCatalog:
         raise DatasetError(
@@ -78,11 +78,9 @@ def register_hierarchical_dataset(
         )
     for key in _FIXED_KEYS:
         if key in metadata:
-            raise DatasetError(f"dataset {name!r}: metadata {key!r} is set from the tree; leave it")
+            raise DatasetError(f"dataset {name!r}: metadata {key!r} is set from the tree; omit it")
     tree = as_hierarchy(hierarchy)
-    if ignore_label is None:
-        wide = tree.num_nodes > STOCK_IGNORE_VALUE
-        ignore_label = WIDE_IGNORE_VALUE if wide else STOCK_IGNORE_VALUE
+    ignore_label = default_void(tree) if ignore_label is None else ignore_label
     try:
         LabelReader(tree, label_map, ignore_label, metadata.get("raw_classes"), name=name)
         resolve_flip_pairs(metadata.get("flip_pairs") or (), tree)
@@ -94,8 +92,13 @@ def register_hierarchical_dataset(
 
     roots = {"image_root": image_root, "sem_seg_root": sem_seg_root}
     roots = {key: os.fspath(root) for key, root in roots.items() if root is not None}
-    suffixes = {"image_suffix": image_suffix, "label_suffix": label_suffix}
-    source = _check_source(name, source, roots, suffixes)
+    pairing = {
+        "image_suffix": image_suffix,
+        "label_suffix": label_suffix,
+        "image_glob": image_glob,
+        "split_file": split_file,
+    }
+    source = _check_source(name, source, roots, pairing)
     entries = {
         "evaluator_type": "hiera_sem_seg",
         "stuff_classes": list(tree.display_names[: tree.num_leaves]),
@@ -111,30 +114,27 @@ def register_hierarchical_dataset(
         differ = [key for key in entries if key in before and before[key] != entries[key]]
         if differ:
             raise DatasetError(
-                f"dataset {name!r}: its metadata holds another {differ[0]!r}; choose another name, "
-                f"or remove what is there first with MetadataCatalog.remove({name!r})"
+                f"dataset {name!r}: its metadata already holds another {differ[0]!r}; choose "
+                f"another name, or remove it first with MetadataCatalog.remove({name!r})"
             )
     MetadataCatalog.get(name).set(**entries)
-    DatasetCatalog.register(name, Listing(name, source, **roots, **suffixes))
+    DatasetCatalog.register(name, DatasetSource(name, source, **roots, **pairing))
 
 
-def _check_source(name: str, source: Any, roots: Mapping[str, str], suffixes: Mapping) -> Any:
-    """The source, a list as a copy, or DatasetError where it cannot list files."""
+def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Mapping) -> Any:
+    """Return the source, a list as a copy; raise DatasetError if it cannot list files."""
     if source is None and "image_root" not in roots:
         raise DatasetError(
-            f"dataset {name!r}: give image_root (and sem_seg_root), or a source: a callable, a "
+            f"dataset {name!r}: specify image_root (and sem_seg_root), or a source: a callable, a "
             "list of dicts or a json file of dicts"
         )
-    for key, suffix in suffixes.items():
-        if not isinstance(suffix, str):
+    for key, value in pairing.items():
+        if not isinstance(value, str | os.PathLike | None if key == "split_file" else str):
+            raise DatasetError(f"dataset {name!r}: {key} is {value!r}; specify a string")
+        if value and source is not None:
             raise DatasetError(
-                f"dataset {name!r}: {key} is {suffix!r}; specify the ending of file stems, such "
-                "as '_mask'"
-            )
-        if suffix and source is not None:
-            raise DatasetError(
-                f"dataset {name!r}: {key} is {suffix!r}, but pairs are listed by the source; "
-                "leave out one of them"
+                f"dataset {name!r}: {key} is {value!r}, but the files are listed by the source; "
+                "omit one of them"
             )
     if isinstance(source, list | tuple):
         return list(source)
@@ -150,10 +150,12 @@ def register_builtin_dataset(name: str, *args: Any, **kwargs: Any) -> None:
     """Register a dataset of the package, unless a user has registered one of that name before.
 
     Args:
-        name, args, kwargs: of :func:`register_hierarchical_dataset`.
+        name, args, kwargs: see :func:`register_hierarchical_dataset`.
     """
     if name in DatasetCatalog:
-        logger.info(f"Dataset {name} was registered before hiera_seg was imported, and stays so")
+        logger.info(
+            f"Dataset {name} was registered before hiera_seg was imported; keeping that one"
+        )
         return
     register_hierarchical_dataset(name, *args, **kwargs)
 
@@ -162,11 +164,11 @@ def require_registered(names: Iterable[str], where: str) -> None:
     """Check that datasets are registered.
 
     Args:
-        names: of the datasets.
-        where: what named them, for the message: a config key or an argument.
+        names: the datasets.
+        where: the config key or argument that names them, for the message.
 
     Raises:
-        ConfigError: one is not; the message has the nearest names.
+        ConfigError: a dataset is not registered; the message has the nearest names.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -179,7 +181,7 @@ def require_registered(names: Iterable[str], where: str) -> None:
 
 
 def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = None) -> None:
-    """Import modules that register datasets, for command lines; the current folder counts too.
+    """Import modules that register datasets, from the current folder too.
 
     Args:
         modules: names of modules.
@@ -187,7 +189,7 @@ def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = N
             beside it and register datasets are imported as well.
 
     Raises:
-        ConfigError: there is no such module.
+        ConfigError: a module is not found.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -198,8 +200,8 @@ def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = N
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"--import {module}: {error.msg}; the name of a module is wanted, without .py, "
-                f"that lies in {os.getcwd()} or is installed"
+                f"--import {module}: {error.msg}; specify a module, without .py, that is in "
+                f"{os.getcwd()} or is installed"
             ) from error
 
 
@@ -214,42 +216,11 @@ def _projects_beside(tool: str | os.PathLike) -> list[str]:
     return []
 
 
-def resolve_flip_pairs(
-    pairs: Iterable[tuple[str | int, str | int]], hierarchy: Hierarchy
-) -> list[tuple[int, int]]:
-    """The node ids of pairs of nodes that swap when an image is mirrored.
-
-    Raises:
-        DatasetError: a pair is no pair of two nodes of the tree, or a node is in two pairs.
-    """
-    resolved: list[tuple[int, int]] = []
-    seen: set[int] = set()
-    for pair in pairs:
-        try:
-            left, right = (int(hierarchy.id(x)) if isinstance(x, str) else int(x) for x in pair)
-        except HierarchyError as error:
-            raise DatasetError(f"flip_pairs: {pair!r}: {error}") from error
-        except (TypeError, ValueError) as error:
-            raise DatasetError(f"flip_pairs holds {pair!r}; two names are wanted") from error
-        for node in (left, right):
-            if not 0 <= node < hierarchy.num_nodes:
-                raise DatasetError(
-                    f"flip_pairs: {pair!r}: {node} is no node id (0..{hierarchy.num_nodes - 1})"
-                )
-            if node in seen:
-                raise DatasetError(
-                    f"flip_pairs: node {hierarchy.paths[node]!r} is in more than one pair"
-                )
-            seen.add(node)
-        resolved.append((left, right))
-    return resolved
-
-
 def resolve_unscored(leaves: Iterable[str | int], hierarchy: Hierarchy) -> list[int]:
-    """The node ids of the leaves that a dataset leaves out of its means.
+    """Return the node ids of the leaves that a dataset leaves out of its means.
 
     Raises:
-        DatasetError: one is no leaf of the tree.
+        DatasetError: one is not a leaf of the tree.
     """
     resolved = []
     for leaf in leaves:
@@ -260,7 +231,7 @@ def resolve_unscored(leaves: Iterable[str | int], hierarchy: Hierarchy) -> list[
         if node >= hierarchy.num_leaves:
             raise DatasetError(
                 f"unscored_classes holds {leaf!r}, the inner node {hierarchy.paths[node]!r}; "
-                "leaves are wanted"
+                "specify leaves"
             )
         resolved.append(node)
     return resolved
@@ -268,23 +239,23 @@ def resolve_unscored(leaves: Iterable[str | int], hierarchy: Hierarchy) -> list[
 
 def _check_void_classes(names: Any) -> None:
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise DatasetError(f"void_classes is {names!r}; a list of names is wanted")
+        raise DatasetError(f"void_classes is {names!r}; specify a list of names")
 
 
 def check_metric_names(tree: Hierarchy, metadata: Mapping[str, Any]) -> None:
-    """Check that no two scores of an evaluation would have one name.
+    """Check that all scores of an evaluation have different names.
 
     Args:
-        tree: that is scored in.
-        metadata: of the dataset.
+        tree: the tree of the evaluation.
+        metadata: the metadata of the dataset.
 
     Raises:
-        DatasetError: two would; the message says what to rename.
+        DatasetError: two scores would have one name; the message tells what to rename.
     """
     if "all" in tree.level_names and any(map(metadata.get, ("unscored_classes", "void_classes"))):
         raise DatasetError(
             "the level 'all' and the mean over all published classes would share the metric key "
-            "'mIoU_all': rename the level"
+            "'mIoU_all'; rename the level"
         )
     leaves = {tree.display_names[leaf] for leaf in range(tree.num_leaves)}
     for level, level_name in enumerate(tree.level_names):
@@ -293,5 +264,5 @@ def check_metric_names(tree: Hierarchy, metadata: Mapping[str, Any]) -> None:
             if key in leaves:
                 raise DatasetError(
                     f"leaf {key!r} and {tree.display_names[node]!r} at level {level_name!r} would "
-                    f"share the metric key 'IoU-{key}': rename one"
+                    f"share the metric key 'IoU-{key}'; rename one"
                 )

@@ -1,4 +1,4 @@
-"""Read image files of any depth as 8-bit images, as INPUT.IMAGE_RANGE and INPUT.EXIF say."""
+"""Read image files of any depth as 8-bit images, by INPUT.IMAGE_RANGE and INPUT.EXIF."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,9 @@ from detectron2.config import CfgNode
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
+from PIL import TiffImagePlugin as tiff
 
-from hiera_seg.data.files import (
-    PHOTOMETRIC,
-    exif_orientation,
-    load_pixels,
-    open_image,
-    raw_mode,
-    turn,
-)
+from hiera_seg.data.image_files import exif_orientation, load_pixels, open_image, raw_mode, turn
 from hiera_seg.data.opencv import quiet_opencv
 from hiera_seg.errors import ConfigError, DatasetError
 
@@ -29,17 +23,17 @@ _TIFF = (b"II*\0", b"MM\0*")
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Reads image files; a config's reader is the same in training, evaluation and prediction.
+    """Read image files in the same way in training, evaluation and prediction.
 
     Args:
-        image_format: channel order of what is returned, as in Detectron2's ``read_image``.
-        value_range: (lowest, highest): these values become 0 and 255 and those between them
-            follow linearly, in images of more than 8 bits per channel. Empty: 16 bits lose their
-            lower 8; images of 32 bits or of floats are refused.
+        image_format: channel order of the result, as in Detectron2's ``read_image``.
+        value_range: (lowest, highest), the values that become 0 and 255 in images of more than 8
+            bits per channel; values between them are scaled linearly. If empty, images of 16 bits
+            lose their lower 8, and images of 32 bits or of floats are refused.
         exif: "apply" turns images by their EXIF orientation, "ignore" leaves them as stored.
 
     Raises:
-        ConfigError: an argument cannot work.
+        ConfigError: an argument is invalid.
     """
 
     image_format: str = "RGB"
@@ -60,7 +54,7 @@ class ImageReader:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, image_format: str | None = None) -> "ImageReader":
-        """The reader of a config, for `image_format` or else INPUT.FORMAT."""
+        """Build the reader of a config, for `image_format` or else INPUT.FORMAT."""
         return cls(image_format or cfg.INPUT.FORMAT, cfg.INPUT.IMAGE_RANGE, cfg.INPUT.EXIF)
 
     def __call__(self, path: str) -> np.ndarray:
@@ -80,22 +74,22 @@ def read_image_file(
     """Read an image.
 
     Args:
-        path: of a file that Pillow reads, or a TIFF that OpenCV reads (colours as floats).
-        image_format: see :class:`ImageReader`, as `value_range` and `exif`.
+        path: a file that Pillow reads, or a TIFF that OpenCV reads (colours as floats).
+        image_format, value_range, exif: see :class:`ImageReader`.
 
     Returns:
         (H, W, C) in the channel order of ``image_format``, uint8 (float for YUV).
 
     Raises:
-        DatasetError: no such file, not readable, cut short, or of floats or 32 bits without a
-            `value_range`.
-        ConfigError: `value_range` or `exif` cannot work.
+        DatasetError: the file is missing, unreadable or cut short, or holds floats or 32-bit
+            integers and `value_range` is empty.
+        ConfigError: `value_range` or `exif` is invalid.
     """
     return ImageReader(image_format, value_range, exif)(path)
 
 
 def check_exif(value: str) -> str:
-    """Return a value of INPUT.EXIF, or raise ConfigError where it is none."""
+    """Return a value of INPUT.EXIF; raise ConfigError if it is invalid."""
     if value not in EXIF_CHOICES:
         raise ConfigError(f'INPUT.EXIF is {value!r}; choose "apply" or "ignore"')
     return value
@@ -103,15 +97,15 @@ def check_exif(value: str) -> str:
 
 @dataclass
 class StoredImage:
-    """An image as its file holds it.
+    """Hold an image as it is stored in its file.
 
     Attributes:
-        path: of the file.
-        orientation: the EXIF orientation that the file carries; 1 for none.
-        turn_by: the orientation by which the pixels are still to be turned.
-        decoded: what Pillow decodes to 8 bits per channel; None where `values` is there.
+        path: the file.
+        orientation: the EXIF orientation of the file; 1 if it has none.
+        turn_by: the orientation that is still to be applied to the pixels.
+        decoded: the image with 8 bits per channel, decoded by Pillow; None if `values` is set.
         values: (H, W) or (H, W, 3) RGB of another type than uint8.
-        highest: the highest value that the file can hold, where it holds whole numbers.
+        highest: the highest value that a file of integers can hold.
         inverted: whether 0 is white.
     """
 
@@ -131,14 +125,14 @@ class StoredImage:
 
     @property
     def kind(self) -> str:
-        """What the values are, such as "8-bit", "16-bit", "32-bit integer" or "float"."""
+        """The type of the values, such as "8-bit", "16-bit", "32-bit integer" or "float"."""
         if self.values is None or self.values.dtype == np.uint16:
             return f"{self.highest.bit_length()}-bit"
         bits = 8 * self.values.itemsize
         return f"{bits}-bit integer" if self.values.dtype.kind in "iu" else "float"
 
     def limits(self) -> tuple[float, float]:
-        """The lowest and the highest value; NaN and infinities do not count."""
+        """Return the lowest and the highest value, without NaN and infinities."""
         if self.values is None:
             bands = self.decoded.convert("RGB").getextrema()
             low, high = min(band[0] for band in bands), max(band[1] for band in bands)
@@ -148,17 +142,17 @@ class StoredImage:
         return (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
 
     def as_8_bit(self, value_range: Sequence[float] = ()) -> Image.Image:
-        """The image with 8 bits per channel, not turned.
+        """Return the image with 8 bits per channel, not turned.
 
         Raises:
-            DatasetError: its values have no meaning without a `value_range`.
+            DatasetError: the values need a `value_range`.
         """
         if self.values is None:
             return self.decoded
         if value_range:
             low, high = value_range
             scaled = (self.values.astype(np.float64) - low) * (255 / (high - low))
-            # NaN, which stands for missing values, becomes 0 as the lowest value does.
+            # NaN marks missing values; it becomes 0, like the lowest value.
             values = np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
         elif self.values.dtype == np.uint16:
             values = (self.values.astype(np.uint32) * 256 // (self.highest + 1)).astype(np.uint8)
@@ -176,13 +170,14 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
     """Read an image file without scaling its values to 8 bits.
 
     Args:
-        path: of the file.
+        path: the file.
         exif: "apply" or "ignore".
-        exact_colors: read colours of more than 8 bits in full, by OpenCV; Pillow keeps the
+        exact_colors: read all bits of colours of more than 8 bits, by OpenCV; Pillow keeps the
             upper 8.
 
     Raises:
-        DatasetError: no such file, not readable, or cut short; or OpenCV is needed and missing.
+        DatasetError: the file is missing, unreadable or cut short, or OpenCV is needed and not
+            installed.
     """
     try:
         with open_image(path, "image") as (image, content):
@@ -192,7 +187,10 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
             stored.turn_by = load_pixels(image, content, exif)
             if image.mode == "F" or image.mode.startswith("I"):
                 stored.values, stored.highest = _grey_values(image, packed, highest), highest
-                stored.inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0
+                stored.inverted = (
+                    image.format == "TIFF"
+                    and image.tag_v2.get(tiff.PHOTOMETRIC_INTERPRETATION) == 0
+                )
             elif ";16" not in packed:
                 stored.decoded = image if image.mode in _PLAIN else image.convert("RGB")
             elif exact_colors:
@@ -212,14 +210,14 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
 
 
 def _file_highest(image: Image.Image) -> int:
-    """The highest value that an opened file of more than 8 bits can hold."""
+    """Return the highest value that an opened file of more than 8 bits can hold."""
     if image.format == "PPM" and image.tile[0][0] != "raw":
         return image.tile[0][3][-1]
     return 4095 if raw_mode(image) == "I;12" else 65535
 
 
 def _grey_values(image: Image.Image, packed: str, highest: int) -> np.ndarray:
-    """The values of a decoded grey image of more than 8 bits: uint16, int32 or float32."""
+    """Return the values of a decoded grey image of more than 8 bits: uint16, int32 or float32."""
     values = np.asarray(image)
     if image.format == "PPM":  # Pillow scales these up to 65535
         return ((values.astype(np.int64) * highest + 32767) // 65535).astype(np.uint16)
@@ -230,7 +228,7 @@ def _grey_values(image: Image.Image, packed: str, highest: int) -> np.ndarray:
 
 
 def _read_other_tiff(path: str) -> np.ndarray | None:
-    """A TIFF that Pillow does not know, such as one of float colours; None for other files."""
+    """Read a TIFF that Pillow does not know, such as one of float colours; None: another file."""
     with PathManager.open(path, "rb") as file:
         content = file.read()
     try:
@@ -240,7 +238,7 @@ def _read_other_tiff(path: str) -> np.ndarray | None:
 
 
 def _read_with_opencv(content: bytes) -> np.ndarray:
-    """(H, W, 3) RGB as stored; OpenCV turns TIFF files and no others, as Pillow does."""
+    """Read (H, W, 3) RGB as stored; like Pillow, OpenCV turns TIFF files and no others."""
     cv2 = quiet_opencv("reading colours of more than 8 bits")
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:

@@ -1,4 +1,4 @@
-"""The map from what label files hold to the node ids of a tree."""
+"""Map the values of label files to node ids of a tree."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -7,28 +7,34 @@ from typing import Any
 import numpy as np
 from detectron2.data.catalog import Metadata
 
-from hiera_seg.data.files import MAX_RAW_ID, read_label_file
+from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
+from hiera_seg.data.label_files import MAX_RAW_ID, read_label_file
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
 
 _UNMAPPED = np.iinfo(np.int64).min
 _AMBIGUOUS = -1  # raw id of a name that several raw classes share
-_SHOWN = 20  # ids or files that an error lists before it only counts
+_SHOWN = 20  # ids that an error lists before it only counts
 
 
 class LabelReader:
-    """Reads label files as node ids of a tree; the same table for training and evaluation.
+    """Read label files as node ids of a tree, by one lookup table.
 
     Args:
-        hierarchy: the tree whose node ids come out.
+        hierarchy: the tree that the node ids belong to.
         label_map: raw id, digit string or raw class name -> node id, node name or path, or None
-            (or the ignore label) for void. Many to one is fine and so are inner nodes. None: the
-            files hold node ids.
-        ignore_label: the value that comes out for void. As a raw id it is void too, unless the
-            map says otherwise; a negative one is no raw id.
+            (or the ignore label) for void. Many to one is allowed, and so are inner nodes. None:
+            the files hold node ids.
+        ignore_label: the value of void in the output. As a raw id it is void too, unless the map
+            has it as a key; a negative one is not a raw id.
         raw_classes: names of the raw ids, a sequence (index = raw id) or {name: raw id}.
-        name: of the dataset, for messages.
+        name: name of the dataset, for messages.
         exif: as INPUT.EXIF: "apply" turns label files by their EXIF orientation.
+
+    Attributes:
+        table: int64 (65536,), raw id -> node id or ignore label.
+        known: bool (65536,), whether a raw id is mapped.
+        default_void: the raw id that is void although no label map says so; None if there is none.
 
     Raises:
         DatasetError: the map or the ignore label does not fit the tree; the message names the key.
@@ -48,35 +54,32 @@ class LabelReader:
         self.exif = exif
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
         self.name = name
-        self._mapped = label_map is not None
-        # the raw id that is void although no label map says so
-        self.default_void = ignore_label if 0 <= ignore_label <= MAX_RAW_ID else None
-        # node ids up to 255 and more, and void beyond them: not what files of 8 bits can hold
-        self._wide = not self._mapped and hierarchy.num_nodes > 255 and ignore_label > 255
+        self._has_map = label_map is not None
 
-        table = np.full(MAX_RAW_ID + 1, _UNMAPPED, dtype=np.int64)
-        if 0 <= ignore_label <= MAX_RAW_ID:
-            table[ignore_label] = ignore_label
+        num_nodes = hierarchy.num_nodes
         if label_map is None:
-            table[: hierarchy.num_nodes] = np.arange(min(hierarchy.num_nodes, len(table)))
+            raw_ids = {node: node for node in range(min(num_nodes, MAX_RAW_ID + 1))}
         else:
-            for raw_id, node in self._resolve(label_map, raw_classes).items():
-                table[raw_id] = node
-                if raw_id == self.default_void:
-                    self.default_void = None
-        self._set_table(table)
+            raw_ids = self._resolve(label_map, raw_classes)
+        is_raw_id = 0 <= ignore_label <= MAX_RAW_ID
+        self.default_void = ignore_label if is_raw_id and ignore_label not in raw_ids else None
+        if is_raw_id:
+            raw_ids.setdefault(ignore_label, ignore_label)
+        table = np.full(MAX_RAW_ID + 1, _UNMAPPED, dtype=np.int64)
+        table[list(raw_ids)] = list(raw_ids.values())
+        self.table, self.known = _read_only(table)
 
     @classmethod
     def from_metadata(cls, meta: Metadata, exif: str = "apply") -> "LabelReader":
-        """The reader of a dataset that register_hierarchical_dataset has registered.
+        """Build the reader of a dataset from its metadata.
 
         Raises:
-            DatasetError: the metadata holds no tree.
+            DatasetError: the dataset was not registered with a tree.
         """
         tree = meta.get("hierarchy")
         if tree is None:
             raise DatasetError(
-                f"dataset {meta.name!r} has no class tree: register it with "
+                f"dataset {meta.name!r} has no class tree; register it with "
                 "register_hierarchical_dataset"
             )
         return cls(
@@ -95,7 +98,7 @@ class LabelReader:
             (H, W) int64 node ids; void is ``ignore_label``.
 
         Raises:
-            DatasetError: the file can not be read or holds ids that the map lacks.
+            DatasetError: the file cannot be read or holds ids that are not mapped.
         """
         return self.lookup(read_label_file(path, exif=self.exif), path)
 
@@ -108,14 +111,15 @@ class LabelReader:
         """Check that every value is mapped.
 
         Raises:
-            DatasetError: some are not; the message lists them. Or 255 in a file of 8 bits may as
-                well be void: files of node ids of a tree with so many nodes are of 16 bits.
+            DatasetError: some are not, and the message lists them; or an 8-bit file of node ids
+                holds 255, which is the id of a node, but likely means void.
         """
-        if self._void_of_8_bit(raw):
+        is_node = not self._has_map and self.hierarchy.num_nodes > 255 and self.ignore_label > 255
+        if is_node and raw.dtype == np.uint8 and (raw == 255).any():
             raise DatasetError(
-                f"{source}: 255 in a file of 8 bits is void as a rule, and node "
-                f"{self.hierarchy.paths[self.table[255]]!r} of {_tree(self.hierarchy)} by its "
-                "number: write files of 16 bits, or register the dataset with a label_map"
+                f"{source}: 255 in a file of 8 bits usually means void, but it is the id of node "
+                f"{self.hierarchy.paths[255]!r} of {_tree_text(self.hierarchy)}; write files of 16 "
+                "bits, or register the dataset with a label_map"
             )
         if raw.dtype in (np.uint8, np.uint16) and self.known.take(raw).all():
             return
@@ -126,68 +130,40 @@ class LabelReader:
         if len(unknown) > _SHOWN:
             ids = f"{ids[:-1]}, ... {len(unknown)} in all]"
         of = f" of dataset {self.name!r}" if self.name else ""
-        if self._mapped:
+        if self._has_map:
             raise DatasetError(
                 f"{source}: raw ids {ids} are not in the label map{of}; map each to a node, or to "
                 "None for void"
             )
+        void = f", void {self.ignore_label}" if self.ignore_label >= 0 else ""
         raise DatasetError(
-            f"{source}: ids {ids} are no node ids of {_tree(self.hierarchy)}{of} "
-            f"(0..{self.hierarchy.num_nodes - 1}"
-            + (f", void {self.ignore_label}" if self.ignore_label >= 0 else "")
-            + "); if the file holds other ids, register the dataset with a label_map"
+            f"{source}: ids {ids} are not node ids of {_tree_text(self.hierarchy)}{of} "
+            f"(0..{self.hierarchy.num_nodes - 1}{void}); if the file holds other ids, register the "
+            "dataset with a label_map"
         )
 
-    def _void_of_8_bit(self, raw: np.ndarray) -> bool:
-        """Whether ``raw`` is of 8 bits and holds 255, void to whoever wrote it and a node to us."""
-        return self._wide and raw.dtype == np.uint8 and bool((raw == 255).any())
-
     def unmapped(self, raw: np.ndarray) -> list[int]:
-        """The values in ``raw`` that are not mapped, ascending."""
+        """Return the values in ``raw`` that are not mapped, ascending."""
         values = np.unique(raw).astype(np.int64)
         outside = (values < 0) | (values > MAX_RAW_ID)
         return values[outside | ~self.known[np.where(outside, 0, values)]].tolist()
 
     def to_hierarchy(self, hierarchy: Hierarchy, ignore_label: int) -> "LabelReader":
-        """The same files read as node ids of another tree, in which nodes are found by path.
+        """Return a reader of the same files whose node ids are those of another tree.
+
+        A node of one tree is the node with the same path in the other.
 
         Raises:
-            DatasetError: a node that a label may stand for is not in that tree.
+            DatasetError: a node that labels may hold is not in the other tree.
         """
-        target = {path: node for node, path in enumerate(hierarchy.paths)}
-        translate = np.full(self.hierarchy.num_nodes, _UNMAPPED, dtype=np.int64)
-        is_node = self.known & (self.table != self.ignore_label)
-        for node in np.unique(self.table[is_node]).tolist():
-            path = self.hierarchy.paths[node]
-            if path not in target:
-                near = difflib.get_close_matches(path, target, n=1, cutoff=0.5)
-                raise DatasetError(
-                    f"dataset {self.name!r}: node {path!r} of {_tree(self.hierarchy)} is not in "
-                    f"the model's {_tree(hierarchy).removeprefix('the ')}"
-                    + (f" (nearest: {near[0]!r})" if near else "")
-                    + "; nodes of two trees are the same where their paths are"
-                )
-            translate[node] = target[path]
-        table = np.where(self.known, _check_ignore_label(ignore_label, hierarchy), _UNMAPPED)
-        table[is_node] = translate[self.table[is_node]]
-
-        reader = LabelReader(hierarchy, None, ignore_label, name=self.name, exif=self.exif)
-        reader._mapped, reader._wide = True, self._wide
-        reader.default_void = self.default_void
-        reader._set_table(table)
-        return reader
-
-    def _set_table(self, table: np.ndarray) -> None:
-        self.table = table  # int64 (65536,): raw id -> node id or ignore label
-        self.known = table != _UNMAPPED  # bool (65536,): is the raw id mapped
-        self.table.flags.writeable = self.known.flags.writeable = False
+        return _TranslatedReader(self, hierarchy, ignore_label)
 
     def _resolve(self, label_map: Mapping, raw_classes: Any) -> dict[int, int]:
-        """The label map with raw ids as keys and node ids or the ignore label as values."""
+        """Return the label map as {raw id: node id or ignore label}."""
         raw_ids = _raw_class_ids(raw_classes)
         if not isinstance(label_map, Mapping):
             raise DatasetError(
-                f"label_map is {label_map!r}; a dict of nodes by raw id or name is wanted"
+                f"label_map is {label_map!r}; specify a dict {{raw id or name: node}}"
             )
         resolved: dict[int, int] = {}
         for key, value in label_map.items():
@@ -212,18 +188,62 @@ class LabelReader:
         if _is_int(value) and (0 <= value < num_nodes or value == self.ignore_label):
             return int(value)
         raise DatasetError(
-            f"label_map[{key!r}] is {value!r}; a node of {_tree(self.hierarchy)} is wanted: "
-            f"an id 0..{num_nodes - 1}, a name or a path, or None (or {self.ignore_label}) for void"
+            f"label_map[{key!r}] is {value!r}; specify a node of {_tree_text(self.hierarchy)} by "
+            f"its id 0..{num_nodes - 1}, name or path, or None (or {self.ignore_label}) for void"
         )
 
 
+class _TranslatedReader(LabelReader):
+    """Read the files of one reader as node ids of another tree.
+
+    Values are checked by the first reader, so that messages are about its own ids.
+    """
+
+    def __init__(self, own: LabelReader, hierarchy: Hierarchy, ignore_label: int) -> None:
+        self.own, self.name, self.exif = own, own.name, own.exif
+        self.default_void = own.default_void
+        self.hierarchy = hierarchy
+        self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
+        target = {path: node for node, path in enumerate(hierarchy.paths)}
+        is_node = own.known & (own.table != own.ignore_label)
+        table = np.where(own.known, ignore_label, _UNMAPPED)
+        for node in np.unique(own.table[is_node]).tolist():
+            path = own.hierarchy.paths[node]
+            if path not in target:
+                near = difflib.get_close_matches(path, target, n=1, cutoff=0.5)
+                raise DatasetError(
+                    f"dataset {own.name!r}: node {path!r} of {_tree_text(own.hierarchy)} is not in "
+                    f"the model's {_tree_text(hierarchy).removeprefix('the ')}"
+                    + (f" (nearest: {near[0]!r})" if near else "")
+                    + "; nodes of two trees are the same if their paths are"
+                )
+            table[own.table == node] = target[path]
+        self.table, self.known = _read_only(table)
+
+    def check(self, raw: np.ndarray, source: str = "array") -> None:
+        self.own.check(raw, source)
+
+
+def default_void(hierarchy: Hierarchy) -> int:
+    """Return the ignore label of a tree's datasets: 255, or 65535 if the tree has a node 255."""
+    return STOCK_IGNORE_VALUE if hierarchy.num_nodes <= STOCK_IGNORE_VALUE else WIDE_IGNORE_VALUE
+
+
+def _read_only(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a lookup table and which of its entries are mapped, both read-only."""
+    known = table != _UNMAPPED
+    table.flags.writeable = known.flags.writeable = False
+    return table, known
+
+
 def _check_ignore_label(value: Any, hierarchy: Hierarchy) -> int:
+    """Return an ignore label; raise DatasetError if it is no integer or the id of a node."""
     if not _is_int(value):
-        raise DatasetError(f"ignore_label is {value!r}; an integer is wanted")
+        raise DatasetError(f"ignore_label is {value!r}; specify an integer")
     if 0 <= value < hierarchy.num_nodes:
         raise DatasetError(
             f"ignore_label {value} is the id of node {hierarchy.paths[value]!r} of "
-            f"{_tree(hierarchy)}; choose one outside 0..{hierarchy.num_nodes - 1}"
+            f"{_tree_text(hierarchy)}; choose one outside 0..{hierarchy.num_nodes - 1}"
         )
     return int(value)
 
@@ -233,14 +253,14 @@ def _raw_class_ids(raw_classes: Any) -> dict[str, int] | None:
         return None
     if not isinstance(raw_classes, Sequence | Mapping) or isinstance(raw_classes, str):
         raise DatasetError(
-            f"raw_classes is {raw_classes!r}; a list of names is wanted, in the order of their raw "
-            "ids, or a dict of raw ids by name"
+            f"raw_classes is {raw_classes!r}; specify a list of names in the order of their raw "
+            "ids, or a dict {name: raw id}"
         )
     wrong = [name for name in raw_classes if not isinstance(name, str)]
     if isinstance(raw_classes, Mapping):
         wrong += [raw_id for raw_id in raw_classes.values() if not _is_int(raw_id)]
     if wrong:
-        raise DatasetError(f"raw_classes holds {wrong[0]!r}; names and raw ids are wanted")
+        raise DatasetError(f"raw_classes holds {wrong[0]!r}; specify names and raw ids")
     if isinstance(raw_classes, Mapping):
         return {name: int(raw_id) for name, raw_id in raw_classes.items()}
     ids: dict[str, int] = {}
@@ -263,8 +283,8 @@ def _resolve_key(key: Any, raw_ids: dict[str, int] | None) -> int:
         raw_id = int(key)
     elif isinstance(key, str) and raw_ids is None:
         raise DatasetError(
-            f"label_map has the key {key!r}, a name, but no raw_classes were given to say which "
-            "raw id it has"
+            f"label_map has the key {key!r}, a name, but raw_classes is not given; it maps names "
+            "to raw ids"
         )
     else:
         near = difflib.get_close_matches(str(key), raw_ids or (), n=3)
@@ -275,7 +295,7 @@ def _resolve_key(key: Any, raw_ids: dict[str, int] | None) -> int:
     if not 0 <= raw_id <= MAX_RAW_ID:
         raise DatasetError(
             f"label_map has the raw id {raw_id} (key {key!r}), which a label file of 8 or 16 bits "
-            f"can not hold (0..{MAX_RAW_ID}; a stored -1 reads as 255 or 65535)"
+            f"cannot hold (0..{MAX_RAW_ID}; a stored -1 reads as 255 or 65535)"
         )
     return raw_id
 
@@ -284,5 +304,6 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _tree(hierarchy: Hierarchy) -> str:
+def _tree_text(hierarchy: Hierarchy) -> str:
+    """Return how messages call a tree."""
     return f"tree {hierarchy.name!r}" if hierarchy.name else "the tree"

@@ -1,40 +1,43 @@
-"""Listing the files of a dataset when it is used: pairs of folders, json files, callables."""
+"""List image and label files in folders, and pair them by name."""
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
 from hiera_seg.data.array_files import ARRAY_TYPES
-from hiera_seg.data.files import refuse_download
-from hiera_seg.data.json_files import refuse_annotations
 from hiera_seg.errors import DatasetError
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_LOSSY_SUFFIXES = (".jpg", ".jpeg")
-_PATH_KEYS = {"file_name", "sem_seg_file_name"}
-_SHOWN = 5  # files that an error names before it only counts
+_IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_LOSSY_TYPES = (".jpg", ".jpeg")
+_SHOWN = 5  # files that an error lists before it only counts
 
 
 class UnpairedFilesError(DatasetError):
-    """Images without labels, or labels without images.
+    """Raised for images without labels, and for labels without images.
 
     Attributes:
         records: the dicts of the files that do pair.
-        unpaired: the paths that do not.
+        unpaired: the paths that do not, or the lines of a split file that name no image.
     """
 
-    records: list[dict] = []
-    unpaired: list[str] = []
+    def __init__(
+        self, message: str, records: Sequence[dict] = (), unpaired: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.records = list(records)
+        self.unpaired = list(unpaired)
 
 
 def expand_root(root: str | os.PathLike) -> str:
-    """A folder with ``~`` and environment variables replaced.
+    """Return a path with ``~`` and environment variables replaced.
 
-    ``$DETECTRON2_DATASETS`` stands for ``datasets`` where the variable is not set.
+    ``$DETECTRON2_DATASETS`` is replaced by ``datasets`` if the variable is not set.
     """
     root = os.fspath(root)
     if not os.environ.get("DETECTRON2_DATASETS"):
@@ -49,75 +52,110 @@ def pair_files(
     *,
     image_suffix: str = "",
     label_suffix: str = "",
+    image_glob: str = "",
+    split_file: str | os.PathLike | None = None,
 ) -> list[dict]:
     """List the images below one folder with the label files below another, at any depth.
 
-    An image and a label belong together when their paths below the roots are the same without
-    file suffix; what is left over is paired by file stem, where only one file of each side has it.
-    Links to folders are followed, and a folder that several links reach is listed once. In one
-    folder for both, a suffix tells images and labels apart, else the file type (JPEG images).
+    An image and a label belong together if their paths below the roots, without file type and
+    suffix, are equal; files that are left over are paired by file stem if only one file on each
+    side has it. Links to folders are followed, and a folder that several links lead to is listed
+    once. If both roots are one folder, `image_glob` or a suffix tells images and labels apart, else
+    the file type (images are JPEG files).
 
     Args:
         image_root: folder of the images.
         sem_seg_root: folder of the labels; None lists images alone.
-        image_suffix: ending of the stem of every image, cut off for the comparison; files
-            without it are passed over ("_leftImg8bit" in Cityscapes).
-        label_suffix: the same for the labels ("_mask"). A file of one folder for both that ends
-            with both suffixes belongs to the longer one.
+        image_suffix: ending of the stem of every image, removed for the comparison; files without
+            it are ignored ("_leftImg8bit" in Cityscapes).
+        label_suffix: the same for the labels ("_mask"). If both roots are one folder, a file that
+            ends with both suffixes belongs to the longer one.
+        image_glob: shell pattern for the paths of images below `image_root`, such as
+            "*/rgb/*.png"; ``*`` matches "/" too.
+        split_file: text file that names the images of a split, one stem or path per line, with or
+            without folders, suffix and file type. Only the first word of a line is read, because
+            some lists have further columns. Other images and labels are ignored.
 
     Returns:
-        Dicts with ``file_name`` and ``sem_seg_file_name``, sorted by file name.
+        Dicts with ``file_name`` and ``sem_seg_file_name``, sorted by file name, or in the order of
+        `split_file`.
 
     Raises:
-        DatasetError: a folder is missing or has no such file, or two files have one name.
-        UnpairedFilesError: an image has no label or a label no image.
+        DatasetError: a folder or the split file is missing or empty, two files have one name, or a
+            line fits several images.
+        UnpairedFilesError: an image has no label, a label no image, or a line no image.
     """
     image_dir, label_dir = expand_root(image_root), sem_seg_root and expand_root(sem_seg_root)
-    same = label_dir is not None and os.path.realpath(image_dir) == os.path.realpath(label_dir)
-    by_suffix, by_type = (
-        same and image_suffix != label_suffix,
-        same and image_suffix == label_suffix,
-    )
-    images = _list_files(
-        "image", image_root, image_suffix, _LOSSY_SUFFIXES if by_type else _IMAGE_SUFFIXES,
-        label_dir, label_suffix if by_suffix else "",
-    )  # fmt: skip
+    one_folder = bool(label_dir) and os.path.realpath(image_dir) == os.path.realpath(label_dir)
+
+    def is_image(path: str) -> bool:
+        stem, kind = os.path.splitext(path)
+        if not stem.endswith(image_suffix) or (image_glob and not fnmatch(path, image_glob)):
+            return False
+        if not one_folder or image_glob:
+            return True
+        if image_suffix == label_suffix:
+            return kind.lower() in _LOSSY_TYPES
+        return len(label_suffix) < len(image_suffix) or not stem.endswith(label_suffix)
+
+    def is_label(path: str) -> bool:
+        stem, _ = os.path.splitext(path)
+        return stem.endswith(label_suffix) and not (one_folder and is_image(path))
+
+    images = _list_files("image", image_root, image_suffix, is_image, label_dir)
+    labels = {}
+    if label_dir:
+        labels = _list_files("label", sem_seg_root, label_suffix, is_label, image_dir)
+    for what, root, found, pattern in (
+        ("image", image_root, images, image_glob or f"*{image_suffix}"),
+        ("label", sem_seg_root, labels, f"*{label_suffix}"),
+    ):
+        if root is not None and not found:
+            hint = root_hint(root)
+            if one_folder:
+                hint += _suffix_question(labels.values(), labels.values()) or (
+                    "; if it holds images and labels, specify image_glob, image_suffix or "
+                    "label_suffix"
+                )
+            raise DatasetError(
+                f"no {what} files ({pattern} of type {' '.join(_IMAGE_TYPES)}) below "
+                f"{expand_root(root)}{hint}"
+            )
+
+    chosen, missing = sorted(images), []
+    if split_file is not None:
+        chosen, missing = _select(images, split_file, image_suffix)
     if label_dir is None:
-        return [{"file_name": path} for _, path in sorted(images.items())]
-    label_types = tuple(s for s in _IMAGE_SUFFIXES if s not in _LOSSY_SUFFIXES or not by_type)
-    label_types += ARRAY_TYPES
-    labels = _list_files(
-        "label", sem_seg_root, label_suffix, label_types, image_dir,
-        image_suffix if by_suffix else "",
-    )  # fmt: skip
-
-    pairs = {key: key for key in images if key in labels}
-    images_by_stem = _by_stem(key for key in images if key not in pairs)
-    labels_by_stem = _by_stem(key for key in labels if key not in pairs)
-    for stem, keys in images_by_stem.items():
-        if len(keys) == len(labels_by_stem.get(stem, ())) == 1:
-            pairs[keys[0]] = labels_by_stem[stem][0]
-    records = [
-        {"file_name": images[key], "sem_seg_file_name": labels[pairs[key]]}
-        for key in sorted(images)
-        if key in pairs
-    ]
-
-    no_label = sorted(images[key] for key in images if key not in pairs)
-    used = set(pairs.values())
-    no_image = sorted(labels[key] for key in labels if key not in used)
-    if no_label or no_image:
-        parts = []
-        if no_label:
-            parts.append(f"{_count(no_label, 'image')} without a label: {_first(no_label)}")
-        if no_image:
-            parts.append(f"{_count(no_image, 'label')} without an image: {_first(no_image)}")
-        error = UnpairedFilesError(
-            f"{'; '.join(parts)} (images below {image_dir}, labels below {label_dir}, paired by "
-            "name without suffix)"
+        records, no_label, no_image = [{"file_name": images[key]} for key in chosen], [], []
+    else:
+        pairs = _match(images, labels)
+        records = [
+            {"file_name": images[key], "sem_seg_file_name": labels[pairs[key]]}
+            for key in chosen
+            if key in pairs
+        ]
+        no_label = [images[key] for key in chosen if key not in pairs]
+        no_image = sorted(labels[key] for key in labels.keys() - set(pairs.values()))
+        no_image = [] if split_file is not None else no_image
+    parts = [
+        f"{len(paths)} {what}{'s' * (len(paths) > 1)} {rest}: {', '.join(paths[:_SHOWN])}"
+        + ", ..." * (len(paths) > _SHOWN)
+        for paths, what, rest in (
+            (missing, "line", f"of {split_file and expand_root(split_file)} without an image"),
+            (no_label, "image", "without a label"),
+            (no_image, "label", "without an image"),
         )
-        error.records, error.unpaired = records, no_label + no_image
-        raise error
+        if paths
+    ]
+    if parts:
+        where = f"images below {image_dir}"
+        if label_dir:
+            where += f", labels below {label_dir}, paired by name without file type"
+        raise UnpairedFilesError(
+            f"{'; '.join(parts)} ({where}){_suffix_question(no_label, labels.values())}",
+            records,
+            missing + no_label + no_image,
+        )
     return records
 
 
@@ -127,162 +165,15 @@ def pair_listed(
     sem_seg_root: str | os.PathLike,
     *,
     image_type: str = ".jpg",
-    label_type: str = ".png",
+    **_: str,
 ) -> list[dict]:
-    """List the images and labels that a text file names, one file stem a line.
-
-    Only the first word of a line counts: some lists have further columns.
-
-    Args:
-        list_file: the text file.
-        image_root: folder of the images; a stem may hold folders below it.
-        sem_seg_root: folder of the labels.
-        image_type: file suffix of the images.
-        label_type: the same for the labels.
-
-    Returns:
-        Dicts with ``file_name`` and ``sem_seg_file_name``, in the order of the list.
-
-    Raises:
-        DatasetError: the list or a folder is missing, or the list is empty or names a file twice.
-        UnpairedFilesError: an image or a label that the list names is missing.
-    """
-    stems = read_list(list_file)
-    folders = {"image": expand_root(image_root), "label": expand_root(sem_seg_root)}
-    for (what, folder), root in zip(folders.items(), (image_root, sem_seg_root), strict=True):
-        if not os.path.isdir(folder):
-            raise DatasetError(f"{what} folder not found: {folder}{_hint(os.fspath(root))}")
-    records, missing = [], {"image": [], "label": []}
-    for stem in stems:
-        image = os.path.join(folders["image"], stem + image_type)
-        label = os.path.join(folders["label"], stem + label_type)
-        has_image, has_label = os.path.isfile(image), os.path.isfile(label)
-        if has_image and has_label:
-            records.append({"file_name": image, "sem_seg_file_name": label})
-        if not has_image:
-            missing["image"].append(image)
-        if not has_label:
-            missing["label"].append(label)
-    if missing["image"] or missing["label"]:
-        parts = [
-            f"{_count(paths, what)} of {len(stems)} not found: {_first(paths)}"
-            for what, paths in missing.items()
-            if paths
-        ]
-        error = UnpairedFilesError(f"{'; '.join(parts)} (named in {expand_root(list_file)})")
-        error.records, error.unpaired = records, missing["image"] + missing["label"]
-        raise error
-    return records
-
-
-class Listing:
-    """Lists a dataset on call. A class, not a closure: it can be pickled into a new process."""
-
-    def __init__(
-        self,
-        name: str,
-        source: Any,
-        image_root: str | None = None,
-        sem_seg_root: str | None = None,
-        **suffixes: str,
-    ) -> None:
-        self.name = name
-        self.source = source
-        self.image_root = image_root
-        self.sem_seg_root = sem_seg_root
-        self.suffixes = suffixes  # image_suffix and label_suffix of pair_files
-
-    def __call__(self) -> list[dict]:
-        origin = ""
-        try:
-            if self.source is None:
-                records = pair_files(self.image_root, self.sem_seg_root, **self.suffixes)
-            elif callable(self.source):
-                records = list(self.source())
-            elif isinstance(self.source, list):
-                records = self._below_roots(self.source)
-            else:
-                origin = expand_root(self.source)
-                records = self._read_json(origin)
-            return self._finish(records, origin)
-        except DatasetError as error:
-            # The same error object, so that it keeps its attributes.
-            error.args = (f"dataset {self.name!r}: {error}",)
-            if isinstance(error, UnpairedFilesError):
-                error.records = self._finish(error.records) if error.records else []
-            raise
-
-    def _finish(self, records: list[dict], origin: str = "") -> list[dict]:
-        """Checked copies with this dataset's name; ``origin`` is the file that they come from."""
-        if not records:
-            raise DatasetError(f"{origin} holds an empty list" if origin else "lists no images")
-        finished = []
-        for index, record in enumerate(records):
-            entry = f"{origin}, entry {index}" if origin else f"entry {index}"
-            if not isinstance(record, Mapping) or not _is_path(record.get("file_name")):
-                raise DatasetError(f"{entry}: no dict with a 'file_name'")
-            # A dict that another dataset has listed carries that one's name: ours has to win.
-            record = {**record, "dataset_name": self.name}
-            if record.get("sem_seg_file_name") is None:
-                record.pop("sem_seg_file_name", None)
-            elif not _is_path(record["sem_seg_file_name"]):
-                raise DatasetError(
-                    f"{entry}: 'sem_seg_file_name' is {record['sem_seg_file_name']!r}; a path is "
-                    "wanted, or null where there is no label"
-                )
-            for key in _PATH_KEYS & record.keys():
-                record[key] = os.fspath(record[key])
-                refuse_download(record[key], f"{entry}: {key!r} is ")
-            finished.append(record)
-        return finished
-
-    def _read_json(self, path: str) -> list[dict]:
-        try:
-            with PathManager.open(path, "r") as file:
-                records = json.load(file)
-        except FileNotFoundError as error:
-            raise DatasetError(f"json file not found: {path}{_hint(os.fspath(self.source))}") from (
-                error
-            )
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"cannot read {path}: {error}") from error
-        except json.JSONDecodeError as error:
-            raise DatasetError(
-                f"{path}, line {error.lineno}: not valid json: {error.msg}"
-            ) from error
-        except RecursionError as error:
-            raise DatasetError(
-                f"{path}: its brackets are nested too deeply; a list of dicts with 'file_name' and "
-                "'sem_seg_file_name' is expected"
-            ) from error
-        if not isinstance(records, list):
-            refuse_annotations(records, path)
-            raise DatasetError(
-                f"{path} holds a {type(records).__name__}; a list of dicts with 'file_name' and "
-                "'sem_seg_file_name' is wanted"
-            )
-        return self._below_roots(records, os.path.dirname(path), f"{path}, ")
-
-    def _below_roots(self, records: list, here: str = "", where: str = "") -> list:
-        """Copies of dicts with their paths joined to the roots, or to `here` without a root."""
-        roots = {
-            "file_name": expand_root(self.image_root) if self.image_root else here,
-            "sem_seg_file_name": expand_root(self.sem_seg_root) if self.sem_seg_root else here,
-        }
-        joined = []
-        for index, record in enumerate(records):
-            if isinstance(record, Mapping):
-                paths = {k: record[k] for k in roots if _is_path(record.get(k))}
-                for key, value in paths.items():
-                    refuse_download(value, f"{where}entry {index}: {key!r} is ")
-                    paths[key] = os.path.join(roots[key], value)
-                record = {**record, **paths}
-            joined.append(record)
-        return joined
+    """List the files that a text file names; deprecated: use `split_file` of pair_files."""
+    warnings.warn("pair_listed is deprecated; use pair_files(..., split_file=...)", stacklevel=2)
+    return pair_files(image_root, sem_seg_root, split_file=list_file, image_glob=f"*{image_type}")
 
 
 def read_list(list_file: str | os.PathLike) -> list[str]:
-    """The first word of every line of a text file that lists files.
+    """Read the first word of every line of a text file that lists files.
 
     Raises:
         DatasetError: the file is missing, not text or empty, or has a word twice.
@@ -292,16 +183,14 @@ def read_list(list_file: str | os.PathLike) -> list[str]:
         with PathManager.open(path, "r") as file:
             lines = [line.split() for line in file]
     except FileNotFoundError as error:
-        raise DatasetError(f"list of files not found: {path}{_hint(os.fspath(list_file))}") from (
-            error
-        )
+        raise DatasetError(f"list of files not found: {path}{root_hint(list_file)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read the list of files {path}: {error}") from error
     first_line: dict[str, int] = {}
     for number, words in enumerate(lines, 1):
         if words and first_line.setdefault(words[0], number) != number:
             raise DatasetError(
-                f"{path}, line {number}: {words[0]!r} stands in line {first_line[words[0]]} already"
+                f"{path}, line {number}: {words[0]!r} is also in line {first_line[words[0]]}"
             )
     if not first_line:
         raise DatasetError(f"the list of files {path} is empty")
@@ -309,13 +198,13 @@ def read_list(list_file: str | os.PathLike) -> list[str]:
 
 
 def walk_folders(root: str, skip: str | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Walk through a folder and those below it, each once even where links lead to it again.
+    """Iterate over a folder and those below it, each once even if links lead to it again.
 
-    Folders come before links, so that a folder is found under its own path. Hidden folders are
-    left out, and links to a folder that holds the root.
+    Folders come before links, so that a folder is found under its own path. Hidden folders and
+    links to a folder that contains the root are left out.
 
     Args:
-        root: where to start.
+        root: the folder to start from.
         skip: the real path of a folder to leave out.
 
     Yields:
@@ -338,69 +227,110 @@ def walk_folders(root: str, skip: str | None = None) -> Iterator[tuple[str, list
         waiting += links
 
 
-def _list_files(
-    what: str,
-    root: Any,
-    stem_suffix: str,
-    types: tuple[str, ...],
-    other_dir: str | None,
-    other_suffix: str,
-) -> dict[str, str]:
-    """{path below the root, without suffixes: path} of the files of the given types.
-
-    Files whose stem ends with `other_suffix` are the other side's, if that is the longer suffix.
-    """
-    folder = expand_root(root)
-    if not os.path.isdir(folder):
-        raise DatasetError(f"{what} folder not found: {folder}{_hint(os.fspath(root))}")
-    # Where one root lies inside the other, its files are not the other's.
-    other = other_dir and os.path.realpath(other_dir)
-    is_longer = len(other_suffix) > len(stem_suffix)
-    found: dict[str, str] = {}
-    for parent, files in walk_folders(folder, other):
-        for file in files:
-            stem, suffix = os.path.splitext(file)
-            if (
-                file.startswith(".")
-                or suffix.lower() not in types
-                or not stem.endswith(stem_suffix)
-                or (is_longer and stem.endswith(other_suffix))
-            ):
-                continue
-            path = os.path.join(parent, file)
-            key = os.path.relpath(os.path.join(parent, stem), folder)
-            key = key.removesuffix(stem_suffix).replace(os.sep, "/")
-            if key in found:
-                raise DatasetError(f"two {what} files have one name: {found[key]} and {path}")
-            found[key] = path
-    if not found:
-        wanted = " ".join(f"*{stem_suffix}{suffix}" for suffix in types)
-        raise DatasetError(f"no {what} files ({wanted}) below {folder}{_hint(os.fspath(root))}")
-    return found
-
-
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str | os.PathLike)
-
-
-def _hint(root: str) -> str:
-    if "DETECTRON2_DATASETS" not in root:
+def root_hint(path: str | os.PathLike) -> str:
+    """Return what DETECTRON2_DATASETS is, for a message about a missing path below it."""
+    if "DETECTRON2_DATASETS" not in os.fspath(path):
         return ""
     value = os.environ.get("DETECTRON2_DATASETS")
     now = f"is {value!r}" if value else "is not set, which means 'datasets' in the current folder"
     return f" (DETECTRON2_DATASETS {now}; set it to the folder that holds the datasets)"
 
 
-def _by_stem(keys: Iterable[str]) -> dict[str, list[str]]:
-    stems: dict[str, list[str]] = {}
-    for key in keys:
-        stems.setdefault(key.rsplit("/", 1)[-1], []).append(key)
-    return stems
+def _list_files(
+    what: str,
+    root: str | os.PathLike,
+    suffix: str,
+    belongs: Callable[[str], bool],
+    other_dir: str | None,
+) -> dict[str, str]:
+    """Return {path below the root without suffix and file type: path} of the files that belong."""
+    folder = expand_root(root)
+    if not os.path.isdir(folder):
+        raise DatasetError(f"{what} folder not found: {folder}{root_hint(root)}")
+    # If one root lies inside the other, its files belong to it alone.
+    other = other_dir and os.path.realpath(other_dir)
+    found: dict[str, str] = {}
+    for parent, files in walk_folders(folder, other):
+        for file in files:
+            path = os.path.join(parent, file)
+            below = os.path.relpath(path, folder).replace(os.sep, "/")
+            stem, kind = os.path.splitext(below)
+            types = _IMAGE_TYPES + (ARRAY_TYPES if what == "label" else ())
+            if file.startswith(".") or kind.lower() not in types or not belongs(below):
+                continue
+            key = stem.removesuffix(suffix)
+            if key in found:
+                raise DatasetError(f"two {what} files have one name: {found[key]} and {path}")
+            found[key] = path
+    return found
 
 
-def _count(paths: list[str], what: str) -> str:
-    return f"{len(paths)} {what}{'s' * (len(paths) != 1)}"
+def _match(images: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
+    """Return {key of an image: key of its label}, by equal keys, then by stems that are unique."""
+    labels = set(labels)
+    pairs = {key: key for key in images if key in labels}
+    image_stems = Counter(_name(key) for key in images if key not in pairs)
+    label_stems = Counter(_name(key) for key in labels if key not in pairs)
+    by_stem = {_name(key): key for key in labels if key not in pairs}
+    for key in images:
+        stem = _name(key)
+        if key not in pairs and image_stems[stem] == label_stems[stem] == 1:
+            pairs[key] = by_stem[stem]
+    return pairs
 
 
-def _first(paths: list[str]) -> str:
-    return ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
+def _select(
+    images: Iterable[str], split_file: str | os.PathLike, image_suffix: str
+) -> tuple[list[str], list[str]]:
+    """Return the keys of the images that a split file names, and the lines that fit no image."""
+    by_ending: dict[str, list[str]] = {}
+    for key in images:
+        for ending in _endings(key):
+            by_ending.setdefault(ending, []).append(key)
+    chosen, missing = {}, []
+    for line in read_list(split_file):
+        stem, kind = os.path.splitext(line)
+        name = (stem if kind.lower() in _IMAGE_TYPES else line).removesuffix(image_suffix)
+        fitting = next((by_ending[e] for e in _endings(name) if e in by_ending), [])
+        if len(fitting) > 1:
+            raise DatasetError(
+                f"{expand_root(split_file)}: {line!r} fits {len(fitting)} images, such as "
+                f"{fitting[0]} and {fitting[1]}; add their folders to the line"
+            )
+        chosen.update(dict.fromkeys(fitting))
+        missing += [] if fitting else [line]
+    return list(chosen), missing
+
+
+def _endings(path: str) -> list[str]:
+    """Return a path and all paths that it ends with, from the longest to its name."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
+def _suffix_question(images: Iterable[str], labels: Iterable[str]) -> str:
+    """Return a question about suffixes by which most images would pair, or ""."""
+    image_stems = {os.path.splitext(_name(path))[0] for path in images}
+    label_stems = {os.path.splitext(_name(path))[0] for path in labels}
+    common = os.path.commonprefix([stem[::-1] for stem in image_stems])[::-1]
+    common = re.search(r"[_.-].*|$", common)[0] if len(image_stems) > 1 else ""
+    for image_suffix in dict.fromkeys(("", common)):
+        names = {stem.removesuffix(image_suffix) for stem in image_stems}
+        endings = Counter(
+            stem[end:]
+            for stem in label_stems
+            for end in range(1, len(stem) + bool(image_suffix))
+            if stem[:end] in names
+        )
+        most = max(endings.values(), default=0)
+        if most and 2 * most >= len(image_stems):
+            best = sorted(ending for ending in endings if endings[ending] == most)[:3]
+            words = [f"label_suffix={ending!r}" for ending in best if ending]
+            words = [" or ".join(words)] if words else []
+            words = [f"image_suffix={image_suffix!r}"] * bool(image_suffix) + words
+            return f"; did you mean {' and '.join(words)}?"
+    return ""
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""The training loader, whose samples are a function of (seed, position in the stream) alone."""
+"""Load samples; in training they are a function of (seed, position in the stream) alone."""
 
 import contextlib
 import itertools
@@ -23,19 +23,19 @@ from hiera_seg.errors import ConfigError, DatasetError
 
 logger = logging.getLogger(__name__)
 
-# What a seed is for: streams of one (seed, number) that must not be the same numbers.
+# Purposes of a seed: random streams for one (seed, number) that must differ.
 _ORDER, _SAMPLE, _REPLACEMENT = 0, 1, 2
 
-SKIPPED = "skipped"  # key of a sample: what could not be read before it, a line each
-_MOST_SKIPPED = 20  # in a row; then it is not single files that are bad
+SKIPPED = "skipped"  # key of a sample: errors of the samples that it replaces, one line each
+_MAX_SKIPPED = 20  # in a row; more are not single bad files
 
 
 class PositionSampler(Sampler):
-    """An endless shuffled stream of (position, index), the same however often it is restarted.
+    """Sample an endless shuffled stream of (position, index) that can be entered anywhere.
 
-    The stream runs through the dataset in epochs, each in an order of its own. Process ``rank`` of
-    ``world_size`` takes the positions ``rank, rank + world_size, ...`` of it, so that a global
-    batch holds the same samples for any number of processes.
+    The stream runs through the dataset in epochs, each in its own order. Process ``rank`` of
+    ``world_size`` takes the positions ``rank, rank + world_size, ...``, so that a global batch
+    holds the same samples for any number of processes.
     """
 
     def __init__(
@@ -50,20 +50,20 @@ class PositionSampler(Sampler):
     ):
         """
         Args:
-            size: of the dataset.
+            size: number of samples in the dataset.
             seed: the same on all processes.
-            start_position: the first position of the stream that is used, over all processes.
-            rank, world_size: default this process among all.
+            start_position: the first position of the stream to use, over all processes.
+            rank, world_size: default: this process among all.
             shuffle: False runs through the dataset in its own order.
 
         Raises:
-            ValueError: an empty dataset, or a negative position or seed.
+            ValueError: the dataset is empty, or the position or the seed is negative.
         """
         if size < 1:
-            raise ValueError(f"a dataset of {size} samples can not be trained on")
+            raise ValueError(f"size is {size}: the dataset is empty")
         if start_position < 0 or seed < 0:
             raise ValueError(
-                f"seed and start_position are wanted at 0 or above, not {seed} and {start_position}"
+                f"seed is {seed} and start_position {start_position}; both must be at least 0"
             )
         self.size = size
         self.seed = seed
@@ -96,9 +96,9 @@ def _loader_from_config(
     require_registered(names, "DATASETS.TRAIN")
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         raise ConfigError(
-            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; this loader draws by "
-            'itself, each image once an epoch: leave it at "TrainingSampler"; for a share of the '
-            "images, or some more often, register a list that has them so"
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}, but this loader draws "
+            'each image once per epoch; use "TrainingSampler", and register a list of images to '
+            "train on some of them only or more often"
         )
     if mapper is None:
         mapper = HieraDatasetMapper(cfg, True)
@@ -128,38 +128,38 @@ def build_hiera_train_loader(
 ) -> "HieraTrainLoader":
     """Build the endless loader of training batches, lists of mapped dicts.
 
-    What a batch holds follows from the seed and the batch's place in the stream: not from the
-    number of workers, of processes, or of restarts. Call it with these arguments, or with a config:
-    ``build_hiera_train_loader(cfg, mapper=None, *, start_iter=0, start_position=None)``, where the
-    stream is that of an uninterrupted run from iteration ``start_iter`` on.
+    The content of a batch depends on the seed and its position in the stream, not on the number of
+    workers, processes or restarts. Call it with these arguments, or with a config:
+    ``build_hiera_train_loader(cfg, mapper=None, *, start_iter=0, start_position=None)``, which
+    continues the stream of an uninterrupted run at iteration ``start_iter``.
 
     Args:
         dataset: dicts in Detectron2's format.
-        mapper: from a dict to a sample; may draw from the global generators of numpy, ``random``
-            and torch (CPU), which are seeded for every sample and put back after it.
-        total_batch_size: samples in one step, over all processes.
-        num_workers: processes that read ahead, for each training process; 0 reads in this one.
-        seed: of order and augmentation, the same on all processes; below 0 one is drawn.
+        mapper: maps a dict to a sample; it may draw from the global generators of numpy,
+            ``random`` and torch (CPU), which are seeded for every sample and restored afterwards.
+        total_batch_size: samples per step, over all processes.
+        num_workers: processes that read ahead, per training process; 0 reads in this one.
+        seed: seed of order and augmentation, the same on all processes; a negative one is replaced
+            by a random one.
         start_position: samples of the stream, over all processes, that were used before.
-        on_error: what to do about a sample for which the mapper raises DatasetError, such as one
-            of a damaged file: "raise" it, or "skip" the sample and take another one, which follows
-            from seed and position too. The file is logged once, and the sample that stands in its
-            place says so under the key "skipped".
+        on_error: "raise" raises a DatasetError of the mapper, such as one of a damaged file;
+            "skip" replaces the sample by another one, which depends on seed and position too. The
+            file is logged once, and the replacement has the error under the key "skipped".
 
     Raises:
-        ConfigError: the batch can not be divided among the processes; another `on_error`.
+        ConfigError: the batch cannot be divided among the processes, or `on_error` is invalid.
     """
     if on_error not in ON_ERROR:
-        raise ConfigError(f'DATALOADER.ON_ERROR is {on_error!r}: choose "raise" or "skip"')
+        raise ConfigError(f'DATALOADER.ON_ERROR is {on_error!r}; choose "raise" or "skip"')
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
         raise ConfigError(
-            f"a batch of {total_batch_size} (SOLVER.IMS_PER_BATCH) can not be divided among "
-            f"{world_size} process{'es' if world_size > 1 else ''}; a multiple is wanted"
+            f"SOLVER.IMS_PER_BATCH is {total_batch_size}; specify a multiple of the number of "
+            f"processes, {world_size}"
         )
     if seed < 0:
         seed = comm.shared_random_seed()
-    # One buffer of bytes instead of many objects: workers share it instead of copying it.
+    # DatasetFromList keeps one buffer of bytes, which workers share instead of copying objects.
     records = DatasetFromList(dataset, copy=False)
     return HieraTrainLoader(
         _SeededDataset(records, mapper, seed, skip=on_error == "skip"),
@@ -167,12 +167,12 @@ def build_hiera_train_loader(
         sampler=PositionSampler(len(records), seed=seed, start_position=start_position),
         num_workers=num_workers,
         collate_fn=_as_list,
-        generator=torch.Generator().manual_seed(seed),  # else starting it draws a global number
+        generator=torch.Generator().manual_seed(seed),  # leaves the global generator alone
     )
 
 
 class ReportingLoader(DataLoader):
-    """A DataLoader that reports a bad file as the one line it is, from any worker."""
+    """A DataLoader whose errors about files are one line, also from a worker."""
 
     def __iter__(self) -> Iterator[list[dict]]:
         for batch in super().__iter__():
@@ -183,7 +183,7 @@ class ReportingLoader(DataLoader):
 
 
 class HieraTrainLoader(ReportingLoader):
-    """The loader of a training stream; it logs each file that was skipped once."""
+    """Load a training stream, and log each skipped file once."""
 
     def __iter__(self) -> Iterator[list[dict]]:
         logged = set()
@@ -198,13 +198,13 @@ class HieraTrainLoader(ReportingLoader):
 def build_hiera_test_loader(
     dataset: list[dict], mapper: Callable[[dict], dict], *, num_workers: int = 0
 ) -> ReportingLoader:
-    """Build the loader of all samples of a dataset, one at a time, shared out among processes.
+    """Build the loader of all samples of a dataset, one at a time, divided among processes.
 
-    As Detectron2's ``build_detection_test_loader``, but an error of the mapper keeps its one line.
+    Like Detectron2's ``build_detection_test_loader``, but errors of the mapper stay one line.
 
     Args:
         dataset: dicts in Detectron2's format, at least one.
-        mapper: from a dict to a sample.
+        mapper: maps a dict to a sample.
         num_workers: processes that read ahead; 0 reads in this one.
     """
     records = DatasetFromList(dataset, copy=False)
@@ -218,7 +218,7 @@ def build_hiera_test_loader(
 
 
 def skipped_of(sample: Any) -> Sequence[str]:
-    """A line for each sample that could not be read before this one was taken in its place."""
+    """Return the errors of the samples that this one replaces, one line each."""
     return sample.get(SKIPPED, ()) if isinstance(sample, dict) else ()
 
 
@@ -226,7 +226,7 @@ def skipped_of(sample: Any) -> Sequence[str]:
 def seeded(seed: int, number: int) -> Iterator[None]:
     """Seed the global generators of numpy, ``random`` and torch (CPU) by (seed, number).
 
-    Afterwards they go on as if nothing had been drawn.
+    Their states are restored afterwards.
     """
     words = np.random.SeedSequence([seed, _SAMPLE, number]).generate_state(4)
     states = np.random.get_state(), random.getstate(), torch.get_rng_state()
@@ -243,14 +243,14 @@ def seeded(seed: int, number: int) -> Iterator[None]:
 
 
 class _Failure:
-    """What a worker sends instead of a sample: torch would wrap an exception in a traceback."""
+    """Sent by a worker in place of a sample: torch would wrap an exception in a traceback."""
 
     def __init__(self, message: str):
         self.message = message
 
 
 class _MappedDataset(Dataset):
-    """Maps an index to a sample, or to what is wrong with it."""
+    """Map an index to a sample or a failure."""
 
     def __init__(self, records: Dataset, mapper: Callable[[dict], dict]):
         self.records = records
@@ -267,7 +267,7 @@ class _MappedDataset(Dataset):
 
 
 class _SeededDataset(_MappedDataset):
-    """Maps (position, index) to a sample whose random draws follow from (seed, position)."""
+    """Map (position, index) to a sample whose random numbers depend on (seed, position)."""
 
     def __init__(
         self, records: Dataset, mapper: Callable[[dict], dict], seed: int, *, skip: bool = False
@@ -282,9 +282,9 @@ class _SeededDataset(_MappedDataset):
         if not self.skip or not isinstance(sample, _Failure):
             return sample
         skipped = [sample.message]
-        # Not the next of the stream: that one has its own place, and may be another process's
+        # Not the next of the stream, which is used at its own position.
         for index in _generator(self.seed, _REPLACEMENT, position).randint(
-            len(self), size=_MOST_SKIPPED
+            len(self), size=_MAX_SKIPPED
         ):
             sample = self._read(position, int(index))
             if not isinstance(sample, _Failure):
@@ -300,7 +300,7 @@ class _SeededDataset(_MappedDataset):
 
 
 def _generator(seed: int, purpose: int, number: int) -> np.random.RandomState:
-    # RandomState, not Generator: its streams are promised to be the same in all numpy versions.
+    # The streams of RandomState, unlike those of Generator, are the same in all numpy versions.
     sequence = np.random.SeedSequence([seed, purpose, number])
     return np.random.RandomState(np.random.MT19937(sequence))
 

@@ -1,9 +1,8 @@
-"""From a dict that names an image and its label file to a sample for the model."""
+"""Map a dict that names an image and its label file to a sample for the model."""
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,17 +11,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 
-from hiera_seg.config import (
-    STOCK_IGNORE_VALUE,
-    WIDE_IGNORE_VALUE,
-    resolve_hierarchy,
-    resolve_ignore_label,
-)
-from hiera_seg.data.augmentations import NodeAugInput, build_augmentations, is_wide
-from hiera_seg.data.catalog import resolve_flip_pairs
-from hiera_seg.data.files import check_same_size, read_label_file
+from hiera_seg.config import WIDE_IGNORE_VALUE, resolve_hierarchy, resolve_ignore_label
+from hiera_seg.data.augmentations import NodeAugInput, build_augmentations
+from hiera_seg.data.flips import swap_table
+from hiera_seg.data.image_files import check_listed_size, check_same_size
 from hiera_seg.data.images import ImageReader
-from hiera_seg.data.labels import LabelReader
+from hiera_seg.data.label_files import read_label_file
+from hiera_seg.data.labels import LabelReader, default_void
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
@@ -30,19 +25,19 @@ logger = logging.getLogger(__name__)
 
 
 class HieraDatasetMapper:
-    """Maps dicts of Detectron2's format to samples, for its data loaders and for ours.
+    """Map dicts of Detectron2's format to samples, for its data loaders and for ours.
 
-    A sample of training holds ``image`` (uint8 tensor (C, H, W), in the channel order of
-    INPUT.FORMAT) and ``sem_seg`` (int64 tensor (H, W), node ids of the model's tree), beside what
-    the dict held, with ``height`` and ``width`` of the image file. At test time there is no
-    ``sem_seg`` unless asked for.
+    A training sample holds ``image`` (uint8 tensor (C, H, W), in the channel order of
+    INPUT.FORMAT) and ``sem_seg`` (int64 tensor (H, W), node ids of the model's tree), beside the
+    entries of the dict, with ``height`` and ``width`` of the image file. At test time there is no
+    ``sem_seg`` by default.
 
-    Draws come from the global generators of numpy and, for colours, of ``random``, as in
+    Random numbers come from the global generators of numpy and, for colours, of ``random``, as in
     Detectron2; :func:`~hiera_seg.data.loader.build_hiera_train_loader` seeds them per sample.
 
-    In a mixture every dict's ``dataset_name`` selects the label map. Where that dataset has another
-    tree than the model, its nodes are found by path in the model's. Dicts without the name have
-    label files that hold node ids of the model's tree.
+    The ``dataset_name`` of a dict selects the label map. If that dataset has another tree than the
+    model, its nodes are matched by path. Label files of dicts without the name hold node ids of the
+    model's tree.
     """
 
     @configurable
@@ -67,29 +62,29 @@ class HieraDatasetMapper:
             hierarchy: the model's tree.
             ignore_label: void in ``sem_seg``.
             augmentations: applied in turn. They see labels as uint8 node ids with void 255, or as
-                uint16 with void 65535 where the tree has more than 255 nodes. Where they mirror the
+                uint16 with void 65535 if the tree has more than 255 nodes. If they mirror the
                 image, the dataset's ``flip_pairs`` swap.
             image_format: see Detectron2's ``read_image``.
             pad_size: smallest (height, width) of a sample; smaller ones are padded at the right
                 and at the bottom, with void in ``sem_seg``.
-            pad_value: one value a channel for the padding of the image. The mean pixel (which
-                configs give) becomes 0 when the model normalises, like the padding of batches.
-            with_sem_seg: whether to read labels; default: in training.
-            dataset_names: datasets whose labels to prepare at once, so that a tree or a label map
-                that does not fit is seen here and not at the first sample.
+            pad_value: one value per channel for the padding of the image. Configs use the mean
+                pixel, which becomes 0 when the model normalizes, like the padding of batches.
+            with_sem_seg: whether to read labels; default: in training only.
+            dataset_names: datasets whose labels are prepared at once, so that a tree or a label
+                map that does not fit raises here and not at the first sample.
             image_range: the values that become 0 and 255 in images of more than 8 bits, see
                 :class:`~hiera_seg.data.images.ImageReader`.
             exif: "apply" turns images and labels by their EXIF orientation, "ignore" leaves both
                 as they are stored.
 
         Raises:
-            ConfigError: `image_range` or `exif` cannot work.
-            DatasetError: one of those datasets does not fit the model's tree.
+            ConfigError: `image_range` or `exif` is invalid.
+            DatasetError: one of `dataset_names` does not fit the model's tree.
         """
         if hierarchy.num_nodes > WIDE_IGNORE_VALUE:
             raise DatasetError(
-                f"tree {hierarchy.name!r} has {hierarchy.num_nodes} nodes; labels of 16 bits hold "
-                f"at most {WIDE_IGNORE_VALUE}"
+                f"tree {hierarchy.name!r} has {hierarchy.num_nodes} nodes, but labels of 16 bits "
+                f"hold at most {WIDE_IGNORE_VALUE}; remove nodes"
             )
         self.is_train = is_train
         self.hierarchy = hierarchy
@@ -136,8 +131,8 @@ class HieraDatasetMapper:
             A new dict, see the class.
 
         Raises:
-            DatasetError: a file is missing, unreadable, of another size than its partner, or
-                holds ids that are not mapped; the message names the files.
+            DatasetError: a file is missing or unreadable, sizes differ, or the label file holds
+                ids that are not mapped; the message names the files.
         """
         sample = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         image = self._read_image(sample)
@@ -157,13 +152,8 @@ class HieraDatasetMapper:
     def _read_image(self, sample: dict[str, Any]) -> np.ndarray:
         path = sample["file_name"]
         image = self._read_image_file(path)
-        height, width = image.shape[:2]
-        told = (sample.setdefault("height", height), sample.setdefault("width", width))
-        if told != (height, width):
-            raise DatasetError(
-                f"size differs: image {path} is {width}x{height}, its dataset says "
-                f"{told[1]}x{told[0]} (width x height)"
-            )
+        check_listed_size(path, image.shape[:2], sample)
+        sample["height"], sample["width"] = image.shape[:2]
         return image
 
     def _read_labels(
@@ -172,7 +162,7 @@ class HieraDatasetMapper:
         path = sample.get("sem_seg_file_name")
         if path is None:
             raise DatasetError(
-                f"image {sample['file_name']} has no label file: its dict lacks 'sem_seg_file_name'"
+                f"image {sample['file_name']} has no label file; its dict needs 'sem_seg_file_name'"
             )
         raw = read_label_file(path, exif=self._read_image_file.exif)
         check_same_size(sample["file_name"], image.shape[:2], path, raw.shape)
@@ -186,43 +176,36 @@ class HieraDatasetMapper:
             )
         return self._tables[dataset_name]
 
-    def _padded_size(self, height: int, width: int) -> tuple[int, int]:
-        if self.pad_size is None:
-            return height, width
-        return max(height, self.pad_size[0]), max(width, self.pad_size[1])
-
     def _pad_image(self, image: np.ndarray) -> torch.Tensor:
-        height, width = image.shape[:2]
-        image = image.reshape(height, width, -1)
-        padded = np.empty((image.shape[2], *self._padded_size(height, width)), image.dtype)
-        padded[:, :height, :width] = image.transpose(2, 0, 1)
-        if padded.shape[1:] != (height, width):
-            value = np.resize(np.asarray(self.pad_value), len(padded))
-            if np.issubdtype(padded.dtype, np.integer):
-                value = value.round()
-            value = value.astype(padded.dtype)[:, None, None]
-            padded[:, height:] = value
-            padded[:, :height, width:] = value
-        return torch.from_numpy(padded)
+        channels = np.moveaxis(image.reshape(*image.shape[:2], -1), 2, 0)
+        value = np.resize(np.asarray(self.pad_value), len(channels))
+        if np.issubdtype(image.dtype, np.integer):
+            value = value.round()
+        return torch.from_numpy(self._pad(channels, value.astype(image.dtype)[:, None, None]))
 
     def _pad_labels(self, labels: np.ndarray, table: np.ndarray) -> torch.Tensor:
-        height, width = labels.shape
-        size = self._padded_size(height, width)
-        if size == (height, width):
-            return torch.from_numpy(table.take(labels))
-        padded = np.full(size, self.ignore_label, dtype=np.int64)
-        padded[:height, :width] = table.take(labels)
-        return torch.from_numpy(padded)
+        return torch.from_numpy(self._pad(table.take(labels), self.ignore_label))
+
+    def _pad(self, array: np.ndarray, value: Any) -> np.ndarray:
+        """Pad the last two axes of an array at their ends, up to `pad_size`."""
+        height, width = array.shape[-2:]
+        least = self.pad_size or (0, 0)
+        shape = (*array.shape[:-2], max(height, least[0]), max(width, least[1]))
+        if shape == array.shape:
+            return np.ascontiguousarray(array)
+        padded = np.empty(shape, array.dtype)
+        padded[...] = value
+        padded[..., :height, :width] = array
+        return padded
 
 
-@dataclass
-class _LabelTables:
+class _LabelTables(NamedTuple):
     """Lookup tables of one dataset's labels, in the model's tree.
 
     Attributes:
-        reader: says which raw ids are mapped.
-        compact: raw id -> what augmentations see (uint8 or uint16 node id, void all ones).
-        straight: that -> int64 node id or the model's ignore label.
+        reader: the reader that checks raw ids.
+        compact: raw id -> label during augmentations (uint8 or uint16 node id, void all ones).
+        straight: that label -> int64 node id or the model's ignore label.
         mirrored: the same for an image that was mirrored.
     """
 
@@ -236,7 +219,7 @@ class _LabelTables:
         meta = MetadataCatalog.get(name) if name and name in MetadataCatalog else None
         swap = np.arange(hierarchy.num_nodes)
         if meta is None or meta.get("hierarchy") is None:
-            # A third party's dataset: its files hold node ids of the model's tree.
+            # Label files of a third-party dataset hold node ids of the model's tree.
             void = ignore_label if meta is None else meta.get("ignore_label", ignore_label)
             reader = LabelReader(hierarchy, None, void, name=name or "")
         else:
@@ -245,52 +228,11 @@ class _LabelTables:
         if reader.hierarchy != hierarchy or reader.ignore_label != ignore_label:
             reader = reader.to_hierarchy(hierarchy, ignore_label)
 
-        void = WIDE_IGNORE_VALUE if is_wide(hierarchy) else STOCK_IGNORE_VALUE
+        void = default_void(hierarchy)
         is_node = reader.known & (reader.table != ignore_label)
-        compact = np.where(is_node, reader.table, void).astype(f"uint{8 if void < 256 else 16}")
+        compact = np.where(is_node, reader.table, void).astype(np.min_scalar_type(void))
         straight = np.full(void + 1, ignore_label, dtype=np.int64)
         straight[: hierarchy.num_nodes] = np.arange(hierarchy.num_nodes)
         mirrored = straight.copy()
         mirrored[: hierarchy.num_nodes] = swap
         return cls(reader, compact, straight, mirrored)
-
-
-def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
-    """int64 (N,): the node of the model's tree that each one becomes in a mirrored image.
-
-    It is its own inverse.
-
-    Args:
-        pairs: ``flip_pairs`` of a dataset.
-        own: the dataset's tree.
-        model: the model's.
-    """
-    swap = np.arange(model.num_nodes)
-    target = {path: node for node, path in enumerate(model.paths)}
-    for left, right in resolve_flip_pairs(pairs, own):
-        if own.paths[left] in target and own.paths[right] in target:
-            a, b = target[own.paths[left]], target[own.paths[right]]
-            swap[a], swap[b] = b, a
-    return with_inner_nodes(swap, model)
-
-
-def with_inner_nodes(swap: np.ndarray, model: Hierarchy) -> np.ndarray:
-    """Let two inner nodes swap where all their children do: a coarse label swaps like a fine one.
-
-    Args:
-        swap: int64 (N,), its own inverse; changed in place.
-        model: the tree.
-
-    Returns:
-        `swap`.
-    """
-    inner = np.arange(model.num_leaves, model.num_nodes)
-    for depth in sorted(set(model.depth[inner].tolist()), reverse=True):
-        nodes = inner[model.depth[inner] == depth]
-        for node in nodes[swap[nodes] == nodes]:
-            parents = {int(model.parent[swap[child]]) for child in model.children(int(node))}
-            if len(parents) == 1 and min(parents) >= 0:
-                swap[node] = parents.pop()
-        one_way = nodes[swap[swap[nodes]] != nodes]
-        swap[one_way] = one_way
-    return swap

@@ -1,4 +1,4 @@
-"""OpenCV where it is there, without its chatter."""
+"""Import OpenCV, an optional package, with its messages on stderr turned off."""
 
 import os
 from types import ModuleType
@@ -7,18 +7,18 @@ from hiera_seg.errors import DatasetError
 
 
 def quiet_opencv(purpose: str) -> ModuleType:
-    """Import OpenCV, and keep it from writing to stderr what its return values say already.
+    """Import OpenCV without its messages on stderr, which repeat what its return values tell.
 
     Args:
-        purpose: what it is wanted for, for the message.
+        purpose: the operation that needs OpenCV, for the message.
 
     Returns:
         The module ``cv2``.
 
     Raises:
-        DatasetError: it is not installed.
+        DatasetError: OpenCV is not installed.
     """
-    # FFmpeg's own level, read when the first video is opened; a user's setting wins.
+    # The log level of FFmpeg, read when the first video is opened; a user's setting is kept.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         import cv2

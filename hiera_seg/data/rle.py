@@ -1,4 +1,4 @@
-"""Label maps as COCO's run-length encoding."""
+"""Encode label maps as COCO's run-length encoding."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
         labels: (H, W) integers.
 
     Returns:
-        {label: {"size": [H, W], "counts": str}} of the labels that occur, ascending; what
-        ``pycocotools.mask.decode`` takes, and json too.
+        {label: {"size": [H, W], "counts": str}} for the labels that occur, ascending; plain data
+        for json and for ``pycocotools.mask.decode``.
     """
     import pycocotools.mask as mask_util
 

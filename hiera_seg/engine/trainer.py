@@ -25,7 +25,7 @@ from hiera_seg.config.checks import (
 )
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.catalog import require_registered
-from hiera_seg.data.check import warn_of_absent_leaves
+from hiera_seg.data.dataset_check import warn_of_absent_leaves
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.distributed import UnusedParameters, distribute, share_buffers
 from hiera_seg.engine.elastic import should_resume

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from hiera_seg.data.array_files import ARRAY_TYPES
-from hiera_seg.data.files import read_label_file
+from hiera_seg.data.label_files import read_label_file
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import walk_folders
 from hiera_seg.errors import ConfigError, DatasetError

@@ -10,8 +10,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from torch import Tensor, nn
 
+from hiera_seg.data.flips import swap_table, with_inner_nodes
 from hiera_seg.data.images import ImageReader
-from hiera_seg.data.mapper import swap_table, with_inner_nodes
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.sliding import Size, slide

@@ -17,7 +17,7 @@ from torch import nn
 
 from hiera_seg.config import WIDE_IGNORE_VALUE, resolve_hierarchy
 from hiera_seg.data import LabelReader
-from hiera_seg.data.files import check_same_size
+from hiera_seg.data.image_files import check_same_size
 from hiera_seg.data.images import ImageReader
 from hiera_seg.errors import ConfigError, DatasetError, HierarchyError
 from hiera_seg.evaluation import evaluation_folder

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hiera_seg.data.files import DatasetError
+from hiera_seg.errors import DatasetError
 
 HERE = Path(__file__).parent
 TREE = HERE / "tree.yaml"

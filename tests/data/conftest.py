@@ -55,7 +55,7 @@ def folders(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 
 @pytest.fixture(scope="session")
 def png_bytes() -> Callable[..., bytes]:
-    """Encodes a PNG by hand: Pillow can not write every depth it reads."""
+    """Encodes a PNG by hand: Pillow cannot write every depth it reads."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         crc = struct.pack(">I", zlib.crc32(kind + data))

@@ -9,7 +9,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from hiera_seg.data import LabelReader, pair_files, register_hierarchical_dataset
-from hiera_seg.data.catalog import require_registered, resolve_flip_pairs
+from hiera_seg.data.catalog import require_registered
+from hiera_seg.data.flips import resolve_flip_pairs
 from hiera_seg.data.listing import UnpairedFilesError
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy, tree_colors
@@ -80,9 +81,9 @@ def test_nothing_is_registered_when_something_does_not_fit(tree):
         "label_map[3]: unknown name 'rode'": {"label_map": {3: "rode"}},
         "flip_pairs: ('left-arm', 'arm')": {"flip_pairs": [("left-arm", "arm")]},
         "metadata 'stuff_classes' is set from the tree": {"stuff_classes": ["road"]},
-        "give image_root (and sem_seg_root), or a source": {"source": None},
+        "image_root (and sem_seg_root), or a source": {"source": None},
         "source is of type int": {"source": 5},
-        "void_classes is 'sky'; a list of names is wanted": {"void_classes": "sky"},
+        "void_classes is 'sky'": {"void_classes": "sky"},
         "the level 'all' and the mean over all": {
             "hierarchy": Hierarchy.from_dict(["a", "b"], levels=["all"]),
             "unscored_classes": ["a"],
@@ -103,7 +104,7 @@ def test_nothing_is_registered_when_something_does_not_fit(tree):
 
 def test_registering_twice_says_what_to_do(tree):
     register_hierarchical_dataset("toy", list, hierarchy=tree)
-    with pytest.raises(DatasetError, match="'toy' is already registered; choose another name"):
+    with pytest.raises(DatasetError, match="'toy' is already registered"):
         register_hierarchical_dataset("toy", list, hierarchy=tree)
 
 
@@ -111,9 +112,7 @@ def test_what_is_left_of_a_removed_dataset_is_named_and_nothing_changes(tree):
     register_hierarchical_dataset("toy", list, hierarchy=tree)
     DatasetCatalog.remove("toy")
     other = Hierarchy.from_dict(["a", "b"])
-    with pytest.raises(
-        DatasetError, match=r"holds another 'stuff_classes'.*MetadataCatalog\.remove"
-    ):
+    with pytest.raises(DatasetError, match=r"'stuff_classes'.*MetadataCatalog\.remove"):
         register_hierarchical_dataset("toy", list, hierarchy=other)
     assert "toy" not in DatasetCatalog
     register_hierarchical_dataset("toy", list, hierarchy=tree)  # the same one is welcome back
@@ -133,8 +132,8 @@ def test_flip_pairs_are_pairs_of_two_nodes(tree):
     for pairs, message in (
         ([("left-arm", "left-arm")], "'body/left/left-arm' is in more than one pair"),
         ([("left-arm", "right-arm"), ("head", "left-arm")], "in more than one pair"),
-        ([("left-arm",)], "two names are wanted"),
-        ([(2, 99)], "99 is no node id"),
+        ([("left-arm",)], r"flip_pairs holds \('left-arm',\)"),
+        ([(2, 99)], "99 is not a node id"),
     ):
         with pytest.raises(DatasetError, match=message):
             resolve_flip_pairs(pairs, tree)
@@ -198,7 +197,76 @@ def test_a_suffix_tells_images_and_labels_of_one_folder_apart(tree, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("suffixes", [{"label_suffix": 3}, {"image_suffix": "_rgb"}])
+def test_a_split_file_names_stems_or_paths(tree, tmp_path):
+    names = ("x/a", "x/b", "y/b", "y/c.v2", "y/d")
+    touch(*(tmp_path / f"images/{name}_rgb.jpg" for name in names))
+    touch(*(tmp_path / f"labels/{name}.png" for name in (*names[:-1], "alone")))
+    split = tmp_path / "train.txt"
+    split.write_text("y/b 1\n\n/data/set/y/c.v2_rgb.jpg /data/labels/c.png\na_rgb\n")
+    register_hierarchical_dataset(
+        "split", hierarchy=tree, image_root=tmp_path / "images", sem_seg_root=tmp_path / "labels",
+        image_suffix="_rgb", split_file=split,
+    )  # fmt: skip
+    listing = pickle.loads(pickle.dumps(DatasetCatalog["split"]))
+    assert names_of(listing(), tmp_path) == [
+        (f"images/{name}_rgb.jpg", f"labels/{name}.png") for name in ("y/b", "y/c.v2", "x/a")
+    ]
+    split.write_text("x/a\nd\nnone\n")  # one pair, one image without a label, and no image
+    with pytest.raises(UnpairedFilesError) as error:
+        DatasetCatalog.get("split")
+    assert f"1 line of {split}" in str(error.value) and ": none;" in str(error.value)
+    assert f"1 image without a label: {tmp_path}/images/y/d_rgb.jpg" in str(error.value)
+    assert "alone" not in str(error.value)
+    assert names_of(error.value.records, tmp_path) == [("images/x/a_rgb.jpg", "labels/x/a.png")]
+    split.write_text("b\n")
+    with pytest.raises(DatasetError, match=r"train\.txt: 'b' fits 2 images, such as x/b and y/b"):
+        DatasetCatalog.get("split")
+
+
+def test_a_pattern_tells_images_and_labels_of_one_folder_apart(tmp_path):
+    for name in ("s/rgb/a.png", "s/mask/a.png", "t/rgb/b.png", "t/mask/b.png"):
+        touch(tmp_path / name)
+    found = pair_files(tmp_path, tmp_path, image_glob="*/rgb/*.png")
+    assert names_of(found, tmp_path) == [
+        ("s/rgb/a.png", "s/mask/a.png"), ("t/rgb/b.png", "t/mask/b.png")
+    ]  # fmt: skip
+    with pytest.raises(DatasetError, match=r"no image files \(\*\.jpg "):
+        pair_files(tmp_path, tmp_path, image_glob="*.jpg")
+
+
+@pytest.mark.parametrize(
+    "images, labels, question",
+    [
+        (["a", "b"], ["a_mask", "b_mask"], "did you mean label_suffix='_mask'?"),
+        (["a_rgb", "b_rgb"], ["a", "b"], "did you mean image_suffix='_rgb'?"),
+        (
+            ["a_leftImg8bit", "b_leftImg8bit"],
+            ["a_gtFine_color", "b_gtFine_color", "a_gtFine_labelIds", "b_gtFine_labelIds"],
+            "did you mean image_suffix='_leftImg8bit' and label_suffix='_gtFine_color' or "
+            "label_suffix='_gtFine_labelIds'?",
+        ),
+        (["a", "b", "c"], ["x", "y", "c"], None),
+    ],
+)
+def test_an_error_of_pairing_asks_for_the_suffix(tmp_path, images, labels, question):
+    touch(*(tmp_path / f"images/{name}.jpg" for name in images))
+    touch(*(tmp_path / f"labels/{name}.png" for name in labels))
+    with pytest.raises(UnpairedFilesError) as error:
+        pair_files(tmp_path / "images", tmp_path / "labels")
+    message = str(error.value)
+    assert message.endswith(question) if question else "did you mean" not in message
+
+
+def test_one_folder_without_a_suffix_asks_for_it(tmp_path):
+    touch(*(tmp_path / f"{name}.png" for name in ("a", "a_mask", "b", "b_mask")))
+    with pytest.raises(DatasetError, match="did you mean label_suffix='_mask'?"):
+        pair_files(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "suffixes",
+    [{"label_suffix": 3}, {"image_suffix": "_rgb"}, {"image_glob": None}, {"split_file": "a.txt"}],
+)
 def test_suffixes_that_cannot_work_are_named(tree, suffixes):
     key, value = next(iter(suffixes.items()))
     with pytest.raises(DatasetError, match=f"'odd': {key} is {value!r}"):
@@ -302,8 +370,8 @@ def test_a_callable_lists_dicts_which_get_the_name(tree):
 def test_what_a_callable_lists_is_checked(tree):
     bad = {
         "lists no images": [],
-        "entry 1: no dict with a 'file_name'": [{"file_name": "a.jpg"}, {"image": "b.jpg"}],
-        "entry 0: no dict with a 'file_name'": ["a.jpg"],
+        "entry 1: not a dict with a 'file_name'": [{"file_name": "a.jpg"}, {"image": "b.jpg"}],
+        "entry 0: not a dict with a 'file_name'": ["a.jpg"],
     }
     for index, (message, records) in enumerate(bad.items()):
         register_hierarchical_dataset(f"toy{index}", lambda r=records: r, hierarchy=tree)
@@ -332,7 +400,7 @@ def test_a_list_of_dicts_is_a_source(tree, tmp_path):
     assert [record["file_name"] for record in below] == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
     assert [record["file_name"] for record in kept] == [Path("a.jpg"), "b.jpg"]
     register_hierarchical_dataset("bad", [*kept, {"image": "c.jpg"}], hierarchy=tree)
-    with pytest.raises(DatasetError, match="'bad': entry 2: no dict with a 'file_name'"):
+    with pytest.raises(DatasetError, match="'bad': entry 2: not a dict with a 'file_name'"):
         DatasetCatalog.get("bad")
 
 
@@ -355,11 +423,11 @@ def test_a_json_file_has_paths_relative_to_the_roots(tree, tmp_path):
         (None, "json file not found: {path}"),
         ('[{"file_name": "a"},\n {"x": }]', "{path}, line 2: not valid json"),
         ('{"file_name": "a"}', "{path} holds a dict; a list of dicts"),
-        ('[{"file_name": "a"}, {"image": "b"}]', "{path}, entry 1: no dict with a 'file_name'"),
+        ('[{"file_name": "a"}, {"image": "b"}]', "{path}, entry 1: not a dict with a 'file_name'"),
         ("[]", "{path} holds an empty list"),
         (
             '[{"file_name": "a", "sem_seg_file_name": 3}]',
-            "{path}, entry 0: 'sem_seg_file_name' is 3; a path is wanted, or null",
+            "{path}, entry 0: 'sem_seg_file_name' is 3",
         ),
         ("[" * 100_000, "{path}: its brackets are nested too deeply"),
         ('[{"x": ' + "[" * 5000 + "]" * 5000 + "}]", "{path}: its brackets are nested too deeply"),
@@ -414,7 +482,7 @@ def test_registering_reads_no_file_and_survives_pickling(tree, folders):
 @pytest.mark.parametrize(
     "leaf, words",
     [
-        ("ground", "unscored_classes holds 'ground', the inner node 'ground'; leaves are wanted"),
+        ("ground", "unscored_classes holds 'ground', the inner node 'ground'"),
         ("heads", "unscored_classes: unknown name 'heads'"),
     ],
 )

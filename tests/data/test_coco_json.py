@@ -16,8 +16,8 @@ from hiera_seg.data import (
     register_coco_hierarchical,
     register_hierarchical_dataset,
 )
-from hiera_seg.data.check import check_dataset
-from hiera_seg.data.convert import convert_labels
+from hiera_seg.data.dataset_check import check_dataset
+from hiera_seg.data.label_writer import convert_labels
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.hierarchy import Hierarchy

@@ -89,7 +89,7 @@ def test_camvid_splits_follow_from_frame_names(root):
             found[split] += 1
     assert found.total() == 701
     for name in ("frame_0001", "0001TP", "0001TP_x1", ""):
-        with pytest.raises(ValueError, match="is no frame of CamVid"):
+        with pytest.raises(ValueError, match="of CamVid"):
             camvid.split_of(name)
 
 

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hiera_seg.data.files import read_label_file
-from hiera_seg.data.labels import LabelReader
+from hiera_seg.data import LabelReader, read_label_file
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiera_seg.data import LabelReader, read_label_file
-from hiera_seg.data import read_image_file
+from hiera_seg.data import LabelReader, read_image_file, read_label_file
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
@@ -40,7 +39,7 @@ def test_tiff_of_16_bits_and_grey_of_32(tmp_path):
 
 
 def tiff(values: np.ndarray, bits: int, white_is_0: bool) -> bytes:
-    """A grey TIFF of few bits, which Pillow can not write."""
+    """A grey TIFF of few bits, which Pillow cannot write."""
     height, width = values.shape
     each = 8 // bits
     packed = values.reshape(height, width // each, each).astype(np.uint8)
@@ -58,7 +57,7 @@ def test_grey_tiff_of_few_bits(tmp_path, bits):
     (tmp_path / "a.tif").write_bytes(tiff(values, bits, white_is_0=False))
     assert read_label_file(str(tmp_path / "a.tif")).tolist() == values.tolist()
     (tmp_path / "b.tif").write_bytes(tiff(values, bits, white_is_0=True))
-    with pytest.raises(DatasetError, match=r"b\.tif stores white as 0, .*store labels as PNG"):
+    with pytest.raises(DatasetError, match=r"b\.tif stores white as 0"):
         read_label_file(str(tmp_path / "b.tif"))
 
 
@@ -103,17 +102,17 @@ def test_a_label_with_exif_orientation_turns_like_its_image(tmp_path):
 def test_colour_coded_labels_are_refused(tmp_path, mode):
     path = str(tmp_path / "color.png")
     Image.new(mode, (4, 3)).save(path)
-    with pytest.raises(DatasetError, match="colour-coded .*convert its colours to ids") as error:
+    with pytest.raises(DatasetError, match=f"mode {mode}") as error:
         read_label_file(path)
     assert path in str(error.value)
 
 
 def test_grey_with_alpha_and_jpeg_are_refused(tmp_path):
     Image.new("LA", (4, 3)).save(tmp_path / "alpha.png")
-    with pytest.raises(DatasetError, match="alpha.png has mode LA; one channel of integers"):
+    with pytest.raises(DatasetError, match=r"alpha\.png has mode LA"):
         read_label_file(str(tmp_path / "alpha.png"))
     Image.new("L", (4, 3)).save(tmp_path / "lossy.jpg")
-    with pytest.raises(DatasetError, match="lossy.jpg is a JPEG.*store labels as PNG"):
+    with pytest.raises(DatasetError, match=r"lossy\.jpg is a JPEG"):
         read_label_file(str(tmp_path / "lossy.jpg"))
 
 
@@ -206,12 +205,12 @@ def test_without_a_map_files_hold_node_ids(tree, wide_tree):
     assert LabelReader(wide_tree, ignore_label=65535).lookup(raw).tolist() == raw.tolist()
 
 
-def test_files_of_8_bits_can_not_hold_the_void_of_a_wide_tree(wide_tree, tmp_path):
+def test_files_of_8_bits_cannot_hold_the_void_of_a_wide_tree(wide_tree, tmp_path):
     path = str(tmp_path / "narrow.png")
     Image.fromarray(np.array([[0, 7, 255]], np.uint8)).save(path)
     reader = LabelReader(wide_tree, ignore_label=65535, name="mine")
     for each in (reader, reader.to_hierarchy(wide_tree, 65535)):
-        with pytest.raises(DatasetError, match="narrow.png: 255 in a file of 8 bits is void"):
+        with pytest.raises(DatasetError, match="narrow.png: 255 .* 8 bits"):
             each(path)
     assert reader.lookup(np.array([[0, 254]], np.uint8)).tolist() == [[0, 254]]
     mapped = LabelReader(wide_tree, {0: 0, 7: 7, 255: None}, ignore_label=65535)
@@ -224,20 +223,16 @@ def test_unmapped_ids_are_listed_with_the_file(tree, tmp_path):
     Image.fromarray(np.array([[0, 41, 40], [1, 41, 255]], np.uint8)).save(path)
     with pytest.raises(DatasetError) as error:
         LabelReader(tree, {0: "road", 1: None}, name="mine")(path)
-    assert str(error.value) == (
-        f"{path}: raw ids [40, 41] are not in the label map of dataset 'mine'; map each to a node, "
-        "or to None for void"
-    )
+    for word in (path, "[40, 41]", "label map", "'mine'"):
+        assert word in str(error.value)
     with pytest.raises(DatasetError) as error:
         LabelReader(tree)(path)
-    assert str(error.value) == (
-        f"{path}: ids [40, 41] are no node ids of tree 'toy' (0..9, void 255); if the file holds "
-        "other ids, register the dataset with a label_map"
-    )
+    for word in (path, "[40, 41]", "tree 'toy'", "(0..9, void 255)", "label_map"):
+        assert word in str(error.value)
 
 
 def test_ids_beyond_16_bits_are_unmapped(tree):
-    with pytest.raises(DatasetError, match=r"ids \[-3, 70000\] are no node ids"):
+    with pytest.raises(DatasetError, match=r"ids \[-3, 70000\]"):
         LabelReader(tree).lookup(np.array([[0, 70000, -3]], np.int32))
 
 
@@ -254,7 +249,7 @@ def test_no_integer_wraps_round(tree, dtype):
 
 def test_a_negative_void_is_no_raw_id(tree):
     reader = LabelReader(tree, ignore_label=-1)
-    with pytest.raises(DatasetError, match=r"ids \[-1\] are no node ids of .* \(0\.\.\d+\); if"):
+    with pytest.raises(DatasetError, match=r"ids \[-1\] .* \(0\.\.\d+\);"):
         reader.lookup(np.array([[0, -1]], np.int32))
 
 
@@ -267,13 +262,13 @@ def test_a_long_list_of_ids_is_counted(tree):
     "label_map, raw_classes, message",
     [
         ({3: "rode"}, None, "label_map[3]: unknown name 'rode'"),
-        ({3: 99}, None, "label_map[3] is 99; a node of tree 'toy' is wanted: an id 0..9"),
+        ({3: 99}, None, "label_map[3] is 99"),
         ({3: 1.5}, None, "label_map[3] is 1.5"),
         ({3: True}, None, "label_map[3] is True"),
-        ({"tar": 0}, None, "key 'tar', a name, but no raw_classes were given"),
+        ({"tar": 0}, None, "key 'tar', a name, but raw_classes"),
         ({"tra": 0}, ["tar"], "neither a raw id nor one of raw_classes (nearest: tar)"),
         ({"tar": 0}, ["tar", "tar"], "'tar', which raw_classes names more than once"),
-        ({-1: None}, None, "raw id -1 (key -1), which a label file of 8 or 16 bits can not hold"),
+        ({-1: None}, None, "raw id -1 (key -1)"),
         ({"70000": 0}, None, "raw id 70000 (key '70000')"),
         ({None: 0}, None, "key None, which is neither"),
         ({1: "road", "1": "head"}, None, "maps raw id 1 twice (the second time by key '1')"),
@@ -293,7 +288,7 @@ def test_an_ignore_label_inside_the_tree_is_refused(tree, wide_tree):
     LabelReader(tree, ignore_label=-1)
 
 
-def test_tables_can_not_be_changed(tree):
+def test_tables_cannot_be_changed(tree):
     with pytest.raises(ValueError, match="read-only"):
         LabelReader(tree).table[0] = 1
 
@@ -321,7 +316,19 @@ def test_only_nodes_that_occur_must_be_in_the_other_tree(tree):
     assert reader.lookup(np.array([[1, 2]], np.uint8)).tolist() == [[0, 255]]
     with pytest.raises(DatasetError) as error:
         LabelReader(tree, {1: "road", 2: "grass"}, name="mine").to_hierarchy(small, 255)
-    assert str(error.value) == (
-        "dataset 'mine': node 'ground/grass' of tree 'toy' is not in the model's tree 'small' "
-        "(nearest: 'ground/gras'); nodes of two trees are the same where their paths are"
-    )
+    for word in ("'mine'", "'ground/grass'", "tree 'toy'", "tree 'small'", "'ground/gras'"):
+        assert word in str(error.value)
+
+
+def test_a_translated_reader_names_the_ids_of_its_own_files(tree):
+    larger = Hierarchy.from_dict({**tree.to_dict()["tree"], "more": ["x"]}, name="larger")
+    reader = LabelReader(tree, name="mine", exif="ignore").to_hierarchy(larger, 200)
+    assert (reader.name, reader.exif, reader.default_void) == ("mine", "ignore", 255)
+    assert reader.lookup(np.array([[0, 255]], np.uint8)).tolist() == [[larger["road"], 200]]
+    assert reader.unmapped(np.array([[0, 10, 255]])) == [10]
+    with pytest.raises(DatasetError, match=r"a\.png: ids \[10\] .* tree 'toy' .* \(0\.\.9"):
+        reader.lookup(np.array([[0, 10]], np.uint8), "a.png")
+    with pytest.raises(DatasetError, match="ignore_label 3"):
+        reader.to_hierarchy(larger, 3)
+    again = reader.to_hierarchy(tree, 255)
+    assert again.lookup(np.array([[0, 4, 255]], np.uint8)).tolist() == [[0, 4, 255]]

@@ -73,10 +73,8 @@ def test_an_unknown_colour_is_named_with_its_file(release, prepare, tmp_path):
     Image.fromarray(colors).save(path)
     code, _, err = prepare("--size", "original")
     assert code == 1
-    assert err == (
-        f"error: {path}: 1 unknown colour(s): (1, 2, 3) 3x, at x=5 y=3; --unknown-as-void writes "
-        "void there\n"
-    )
+    assert err.startswith(f"error: {path}: 1 unknown colour(s): (1, 2, 3) 3x, at x=5 y=3; ")
+    assert "--unknown-as-void" in err and err.count("\n") == 1
     assert prepare("--size", "original", "--unknown-as-void")[0] == 0
     label = np.asarray(Image.open(tmp_path / "camvid/labels/val/0016E5_07959.png"))
     assert (label[3, 5:8] == 255).all() and (label == 255).sum() == 3
@@ -87,9 +85,8 @@ def test_bad_input_is_one_line(release, prepare, tmp_path):
     Image.new("RGB", (96, 72)).save(extra)
     assert prepare()[::2] == (1, f"error: no label for {extra}\n")
     extra.unlink()
-    assert prepare("--size", "big")[::2] == (
-        2, "error: --size 'big': WIDTHxHEIGHT is wanted, such as 480x360, or original\n",
-    )  # fmt: skip
+    code, _, err = prepare("--size", "big")
+    assert code == 2 and err.startswith("error: --size 'big': ") and err.count("\n") == 1
     assert prepare("--labels", "nowhere")[::2] == (1, "error: folder not found: nowhere\n")
     small = tmp_path / "stills/0001TP_006690.png"
     Image.new("RGB", (95, 72)).save(small)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from hiera_seg import Hierarchy
-from hiera_seg.data.files import read_label_file
+from hiera_seg.data import read_label_file
 from hiera_seg.hierarchy import tree_colors
 from hiera_seg.visualization import cut_at_level, draw_levels, save_label_map, save_levels
 

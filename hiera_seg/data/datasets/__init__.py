@@ -1,4 +1,4 @@
-"""The built-in datasets, registered on import; their files lie below $DETECTRON2_DATASETS."""
+"""Register the built-in datasets, whose files lie below $DETECTRON2_DATASETS, on import."""
 
 from hiera_seg.data.datasets import (
     ade20k,

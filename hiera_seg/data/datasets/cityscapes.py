@@ -3,14 +3,13 @@
 Cordts et al.: The Cityscapes dataset for semantic urban scene understanding, CVPR 2016.
 """
 
-from functools import partial
+from typing import Any
 
 from hiera_seg.data.catalog import register_builtin_dataset
-from hiera_seg.data.listing import pair_files
 from hiera_seg.hierarchy import Hierarchy
 
 # The official classes in the order of their ids, 0 to 33. The benchmark scores those that are
-# leaves of the tree; the others are void, and so is "license plate" (id -1, stored as 255).
+# leaves of the tree; the others are void, as is "license plate" (id -1, stored as 255).
 CLASSES = (
     "unlabeled",
     "ego vehicle",
@@ -51,21 +50,19 @@ ROOT = "$DETECTRON2_DATASETS/cityscapes"
 SPLITS = ("train", "val")
 
 
-def source_and_roots(split: str, kind: str) -> tuple[partial, dict[str, str]]:
-    """What lists a split, and its folders.
+def files(split: str, kind: str) -> dict[str, Any]:
+    """Return the arguments of register_builtin_dataset that list the files of a split.
 
     Args:
         split: "train" or "val".
-        kind: of the label files, "labelIds" or "labelTrainIds".
+        kind: kind of the label files, "labelIds" or "labelTrainIds".
     """
-    roots = {
+    return {
         "image_root": f"{ROOT}/leftImg8bit/{split}",
         "sem_seg_root": f"{ROOT}/gtFine/{split}",
+        "image_suffix": "_leftImg8bit",
+        "label_suffix": f"_gtFine_{kind}",
     }
-    source = partial(
-        pair_files, *roots.values(), image_suffix="_leftImg8bit", label_suffix=f"_gtFine_{kind}"
-    )
-    return source, roots
 
 
 def register() -> None:
@@ -74,7 +71,7 @@ def register() -> None:
     scored = set(tree.leaf_names)
     kinds = {
         "": ("labelIds", {name: name if name in scored else None for name in CLASSES}, CLASSES),
-        # Train ids are the leaves of the tree in order; only these occur, so inner nodes do not.
+        # Train ids are the leaves of the tree in order; no other ids occur.
         "trainids_": (
             "labelTrainIds",
             {leaf: leaf for leaf in range(tree.num_leaves)},
@@ -83,14 +80,12 @@ def register() -> None:
     }
     for prefix, (kind, label_map, raw_classes) in kinds.items():
         for split in SPLITS:
-            source, roots = source_and_roots(split, kind)
             register_builtin_dataset(
                 f"hiera_cityscapes_{prefix}{split}",
-                source,
                 hierarchy=tree,
                 label_map=label_map,
                 raw_classes=list(raw_classes),
-                **roots,
+                **files(split, kind),
             )
 
 

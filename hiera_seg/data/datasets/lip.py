@@ -9,7 +9,7 @@ from hiera_seg.hierarchy import Hierarchy
 
 ROOT = "$DETECTRON2_DATASETS/lip"
 SPLITS = ("train", "val")
-# Left and right are the person's: they change places when the image is mirrored.
+# Left and right are those of the person, so they swap when the image is mirrored.
 FLIP_PAIRS = (
     ("left-arm", "right-arm"),
     ("left-leg", "right-leg"),

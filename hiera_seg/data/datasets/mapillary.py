@@ -14,7 +14,7 @@ from hiera_seg.hierarchy import Hierarchy
 ROOT = "$DETECTRON2_DATASETS/mapillary_vistas"
 SPLITS = {"train": "training", "val": "validation"}  # ours by the release's folder
 
-# The classes of 2.0 that its config does not evaluate, beside the void ones.
+# The classes of 2.0 that its config does not evaluate, besides the void ones.
 UNSCORED_V2 = (
     "construction--barrier--ambiguous",
     "human--person--person-group",
@@ -33,7 +33,7 @@ VOID_V2 = (
     "void--unlabeled",
 )
 VOID_V1 = ("void--unlabeled",)
-# An arrow on the road points the other way in a mirrored image.
+# Arrows on the road point the other way in a mirrored image.
 FLIP_PAIRS_V2 = (
     ("marking--discrete--arrow--left", "marking--discrete--arrow--right"),
     (
@@ -74,7 +74,7 @@ def register() -> None:
 
 
 def list_v1(folder: str) -> list[dict]:
-    """List a split with labels of version 1.2, which lie in v1.2/labels/ or (older) in labels/."""
+    """List a split with labels of version 1.2, in v1.2/labels/ or (older releases) labels/."""
     labels = f"{ROOT}/{folder}/v1.2/labels"
     older = f"{ROOT}/{folder}/labels"
     if not os.path.isdir(expand_root(labels)) and os.path.isdir(expand_root(older)):
@@ -83,13 +83,13 @@ def list_v1(folder: str) -> list[dict]:
 
 
 def _label_map(tree: Hierarchy, void: tuple[str, ...]) -> dict[int, int | None]:
-    """Raw id -> leaf: leaves are in id order, and the void classes come last."""
+    """Return {raw id: leaf}; leaves are in the order of the ids, and the void classes come last."""
     label_map: dict[int, int | None] = {leaf: leaf for leaf in range(tree.num_leaves)}
     return label_map | {tree.num_leaves + index: None for index in range(len(void))}
 
 
 def _node(name: str, tree: Hierarchy) -> str:
-    """The path of a class: the parts of its name, or the leaf that has the whole name."""
+    """Return the path of a class: the parts of its name, or the leaf with the whole name."""
     return tree.paths[tree.id(name)] if name in tree.leaf_names else name.replace("--", "/")
 
 

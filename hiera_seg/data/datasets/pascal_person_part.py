@@ -5,10 +5,7 @@ parts, CVPR 2014. ``datasets/prepare_pascal_person_part.py`` makes the folders f
 release.
 """
 
-from functools import partial
-
 from hiera_seg.data.catalog import register_builtin_dataset
-from hiera_seg.data.listing import pair_listed
 from hiera_seg.hierarchy import Hierarchy
 
 ROOT = "$DETECTRON2_DATASETS/pascal_person_part"
@@ -30,15 +27,15 @@ PARTS = {
 def register() -> None:
     """Register hiera_pascal_person_part_train and hiera_pascal_person_part_test."""
     tree = Hierarchy.load("pascal_person_part")
-    roots = {"image_root": f"{ROOT}/images", "sem_seg_root": f"{ROOT}/labels"}
     for split in SPLIT_SIZES:
         register_builtin_dataset(
             f"hiera_pascal_person_part_{split}",
-            partial(pair_listed, f"{ROOT}/{split}.txt", *roots.values()),
             hierarchy=tree,
             label_map={leaf: leaf for leaf in range(tree.num_leaves)},
             raw_classes=list(tree.leaf_names),
-            **roots,
+            image_root=f"{ROOT}/images",
+            sem_seg_root=f"{ROOT}/labels",
+            split_file=f"{ROOT}/{split}.txt",
         )
 
 

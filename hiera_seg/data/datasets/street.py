@@ -1,14 +1,15 @@
 """CamVid and Cityscapes in one street tree: labels of different detail to train on together.
 
-CamVid's classes are leaves of the tree; Cityscapes says no more than the category, an inner node.
+The classes of CamVid are leaves of the tree; those of Cityscapes are mapped to their category, an
+inner node.
 """
 
 from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.data.datasets import camvid, cityscapes
 from hiera_seg.hierarchy import Hierarchy
 
-# The classes of Cityscapes by the node of the street tree that their pixels are known to be. Those
-# that no benchmark scores are here too: their category is known. What is not listed is void.
+# The classes of Cityscapes by their node in the street tree. Classes that the benchmark does not
+# score are listed too, because their category is known. All others are void.
 CITYSCAPES_NODES = {
     "flat": ("road", "sidewalk", "parking", "rail track"),
     "construction": ("building", "wall", "fence", "guard rail", "bridge", "tunnel"),
@@ -30,14 +31,12 @@ def register() -> None:
         )
     nodes = {name: node for node, names in CITYSCAPES_NODES.items() for name in names}
     for split in cityscapes.SPLITS:
-        source, roots = cityscapes.source_and_roots(split, "labelIds")
         register_builtin_dataset(
             f"hiera_street_cityscapes_{split}",
-            source,
             hierarchy=tree,
             label_map={name: nodes.get(name) for name in cityscapes.CLASSES},
             raw_classes=list(cityscapes.CLASSES),
-            **roots,
+            **cityscapes.files(split, "labelIds"),
         )
 
 

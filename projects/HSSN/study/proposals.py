@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hiera_seg.data.counts import count_nodes
+from hiera_seg.data.node_counts import count_nodes
 from hiera_seg.losses import write_node_counts
 from hiera_seg.modeling import HieraSegmentor
 

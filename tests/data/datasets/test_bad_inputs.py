@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from hiera_seg.data import HieraDatasetMapper
-from hiera_seg.data.check import check_dataset
+from hiera_seg.data.dataset_check import check_dataset
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
@@ -51,14 +51,17 @@ def test_missing_folder(made_up):
 
 def test_image_without_label(made_up):
     made_up.label("b").unlink()
-    named = made_up.label("b") if made_up.layout.list else made_up.image("b")
-    assert_one_line_that_names(made_up, named)
+    assert_one_line_that_names(made_up, made_up.image("b"))
 
 
 def test_label_without_image(made_up):
     made_up.image("a").unlink()
-    named = made_up.image("a") if made_up.layout.list else made_up.label("a")
-    assert_one_line_that_names(made_up, named)
+    if made_up.layout.list:
+        assert_one_line_that_names(
+            made_up, f"1 line of {made_up.root}/", ".txt", " a (images below"
+        )
+    else:
+        assert_one_line_that_names(made_up, made_up.label("a"))
 
 
 def test_wrong_size(made_up):

@@ -190,7 +190,7 @@ def test_bad_releases_are_one_line(release, prepare):
     assert code == 1 and err.startswith(f"error: {file}: unknown part 'tail' of a person; known ")
     file.write_bytes(b"no matlab file" * 20)
     code, _, err = prepare()
-    assert code == 1 and err.startswith(f"error: {file} is no part annotation (")
+    assert code == 1 and err.startswith(f"error: {file} is not a part annotation (")
     assert err.count("\n") == 1
     write_annotation(file, [person(head=mask(1))])
     image = release / "VOC2010/JPEGImages/2008_000003.jpg"

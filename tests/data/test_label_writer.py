@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from hiera_seg.data import LabelReader, register_hierarchical_dataset
-from hiera_seg.data.convert import convert_labels
+from hiera_seg.data.label_writer import convert_labels
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
@@ -72,14 +72,14 @@ def test_without_a_root_the_common_folder_counts(tree, toy, tmp_path):
 
 
 def test_originals_are_not_overwritten(tree, toy, tmp_path):
-    with pytest.raises(DatasetError, match="holds the labels of 'toy' themselves"):
+    with pytest.raises(DatasetError, match="holds the original labels of 'toy'"):
         list(convert_labels("toy", str(toy[1])))
     assert np.asarray(Image.open(toy[1] / "b.png")).tolist() == [[5, 5]]
     for path in Path(toy[0]).rglob("*.jpg"):
         path.rename(path.with_suffix(".png"))
     pictures = {path: path.read_bytes() for path in Path(toy[0]).rglob("*.png")}
     register_hierarchical_dataset("drawn", hierarchy=tree, image_root=toy[0], sem_seg_root=toy[1])
-    with pytest.raises(DatasetError, match="holds the images of 'drawn' themselves"):
+    with pytest.raises(DatasetError, match="holds the original images of 'drawn'"):
         list(convert_labels("drawn", str(toy[0])))
     assert pictures
     assert all(path.read_bytes() == content for path, content in pictures.items())
@@ -111,7 +111,7 @@ def test_labels_elsewhere_than_their_root_stay_untouched(tree, toy, tmp_path):
         "deep", lambda: DatasetCatalog.get("toy"), hierarchy=tree, label_map=MAP,
         sem_seg_root=tmp_path,
     )  # fmt: skip
-    with pytest.raises(DatasetError, match="holds the labels of 'deep' themselves"):
+    with pytest.raises(DatasetError, match="holds the original labels of 'deep'"):
         list(convert_labels("deep", str(tmp_path)))
     assert np.asarray(Image.open(toy[1] / "b.png")).tolist() == [[5, 5]]
 

@@ -1,4 +1,4 @@
-"""Writing label files that hold node ids, for tools that read label files as they are."""
+"""Write label files that hold node ids, for tools that do not map ids."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data.files import MAX_RAW_ID
+from hiera_seg.data.label_files import MAX_RAW_ID
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import expand_root
 from hiera_seg.disk import naming
@@ -19,29 +19,30 @@ def convert_labels(
 ) -> Iterator[str]:
     """Write the labels of a registered dataset as grey PNGs of node ids.
 
-    8 bits a pixel where all ids and void fit, else 16. Files lie below ``out`` as the originals lie
-    below the dataset's ``sem_seg_root`` (below their common folder where they lie elsewhere).
+    The files have 8 bits per pixel if all ids and void fit, else 16. Their paths below ``out`` are
+    those of the originals below the dataset's ``sem_seg_root``, or below their common folder if
+    some lie elsewhere.
 
     Args:
-        name: of the dataset.
+        name: name of the dataset.
         out: folder to write to.
-        leaves: write void where a label is an inner node, for stock evaluators: they count
-            ``stuff_classes``, which are the leaves.
+        leaves: write void if a label is an inner node, for stock evaluators, which only know the
+            leaves (``stuff_classes``).
         exif: as INPUT.EXIF: "apply" writes labels turned by the EXIF orientation of their files.
 
     Yields:
-        The path of each file, once it is written.
+        The path of each file after it was written.
 
     Raises:
-        DatasetError: an original would be overwritten, or two files would be written to one
-            place; nothing is written then. Or a file can not be read, after those before it.
+        DatasetError: an original would be overwritten, or two files would be written to one path
+            (nothing is written then); or a file cannot be read, after those before it.
     """
     meta = MetadataCatalog.get(name)
     reader = LabelReader.from_metadata(meta, exif)
     if not 0 <= reader.ignore_label <= MAX_RAW_ID:
         raise DatasetError(
             f"dataset {name!r}: its ignore label {reader.ignore_label} does not fit a label file "
-            f"(0..{MAX_RAW_ID}); register it with another"
+            f"(0..{MAX_RAW_ID}); register it with another ignore_label"
         )
     wide = max(reader.hierarchy.num_nodes - 1, reader.ignore_label) > 255
     records = DatasetCatalog.get(name)
@@ -55,7 +56,7 @@ def convert_labels(
     for kind, originals in (("labels", paths), ("images", images)):
         if written & {os.path.realpath(path) for path in originals}:
             raise DatasetError(
-                f"{out} holds the {kind} of {name!r} themselves; write somewhere else"
+                f"{out} holds the original {kind} of {name!r}; choose another folder"
             )
 
     for path, target in targets.items():
@@ -71,7 +72,7 @@ def convert_labels(
 
 
 def _plan(paths: list[str], sem_seg_root: str | None, out: str) -> dict[str, str]:
-    """Where each label file is written to, by its path; one that is listed twice is there once."""
+    """Return {label file: file to write}."""
     root = expand_root(sem_seg_root) if sem_seg_root else ""
     if not root or any(os.path.relpath(path, root).startswith(os.pardir) for path in paths):
         root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])

@@ -1,20 +1,20 @@
-"""Counting the pixels of every node over datasets."""
+"""Count the pixels of every node over datasets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hiera_seg.data.check import check_dataset
+from hiera_seg.data.dataset_check import check_dataset
 from hiera_seg.errors import DatasetError
 
 
 @dataclass
 class NodeCounts:
-    """Pixels of the labels of some datasets.
+    """Hold the number of labelled pixels of some datasets.
 
     Attributes:
-        pixels: by path of the node, labelled with the node itself.
-        void: labelled as void.
-        images: that were counted.
+        pixels: {path of a node: pixels labelled with the node itself}.
+        void: pixels labelled as void.
+        images: number of images.
     """
 
     pixels: dict[str, int] = field(default_factory=dict)
@@ -23,15 +23,15 @@ class NodeCounts:
 
 
 def count_nodes(names: Sequence[str], *, progress: bool = False, exif: str = "apply") -> NodeCounts:
-    """Count the labels of registered datasets, whose nodes are the same where their paths are.
+    """Count the labels of registered datasets; nodes of different trees are matched by path.
 
     Args:
-        names: of datasets with class trees; images are not decoded.
-        progress: show a bar on stderr, where that is a terminal.
+        names: datasets with class trees; images are not decoded.
+        progress: show a progress bar on stderr if it is a terminal.
         exif: as INPUT.EXIF, for the comparison of sizes.
 
     Raises:
-        DatasetError: a dataset has no tree, or files that are missing or can not be used.
+        DatasetError: a dataset has no tree, or a file is missing or unusable.
     """
     total = NodeCounts()
     for name in names:

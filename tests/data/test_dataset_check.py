@@ -6,7 +6,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.data.check import check_dataset, format_reports
+from hiera_seg.data.dataset_check import check_dataset, format_reports
 from hiera_seg.errors import DatasetError
 
 
@@ -61,7 +61,7 @@ def test_every_problem_is_one_line(toy):
     expected = [
         f"dataset 'toy': 1 image without a label: {image_root}/alone.png (",
         f"size differs: image {image_root}/0.png is 10x12, label {label_root}/0.png is 11x12",
-        f"{label_root}/1.png: raw ids [77] are not in the label map of dataset 'toy'; map each",
+        f"{label_root}/1.png: raw ids [77] are not in the label map of dataset 'toy'",
         f"cannot read image file {image_root}/2.png: ",
     ]
     assert len(report.problems) == 4
@@ -86,7 +86,7 @@ def test_told_sizes_are_compared(tree, toy):
     register_hierarchical_dataset(
         "told", lambda: [{**r, "height": 9} for r in DatasetCatalog.get("toy")], hierarchy=tree
     )
-    assert "its dataset says 10x9 (width x height)" in check_dataset("told").problems[0]
+    assert "its dataset lists 10x9 (width x height)" in check_dataset("told").problems[0]
 
 
 def test_quick_knows_turned_photos(tree, toy):

@@ -1,0 +1,90 @@
+"""Swap left and right nodes in images that are mirrored."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from fvcore.transforms.transform import HFlipTransform, Transform, TransformList, VFlipTransform
+
+from hiera_seg.errors import DatasetError, HierarchyError
+from hiera_seg.hierarchy import Hierarchy
+
+
+def mirrors(transform: Transform) -> bool:
+    """Return whether a transform turns left into right."""
+    if isinstance(transform, TransformList):
+        return sum(mirrors(t) for t in transform.transforms) % 2 == 1
+    # An image upside down is a mirror image too, rotated by 180 degrees.
+    return isinstance(transform, HFlipTransform | VFlipTransform)
+
+
+def resolve_flip_pairs(
+    pairs: Iterable[tuple[str | int, str | int]], hierarchy: Hierarchy
+) -> list[tuple[int, int]]:
+    """Return the node ids of pairs of nodes that swap when an image is mirrored.
+
+    Raises:
+        DatasetError: a pair does not consist of two nodes of the tree, or a node is in two pairs.
+    """
+    resolved: list[tuple[int, int]] = []
+    seen: set[int] = set()
+    for pair in pairs:
+        try:
+            left, right = (int(hierarchy.id(x)) if isinstance(x, str) else int(x) for x in pair)
+        except HierarchyError as error:
+            raise DatasetError(f"flip_pairs: {pair!r}: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"flip_pairs holds {pair!r}; specify two names") from error
+        for node in (left, right):
+            if not 0 <= node < hierarchy.num_nodes:
+                raise DatasetError(
+                    f"flip_pairs: {pair!r}: {node} is not a node id (0..{hierarchy.num_nodes - 1})"
+                )
+            if node in seen:
+                raise DatasetError(
+                    f"flip_pairs: node {hierarchy.paths[node]!r} is in more than one pair"
+                )
+            seen.add(node)
+        resolved.append((left, right))
+    return resolved
+
+
+def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
+    """Return the node of the model's tree that each node becomes in a mirrored image.
+
+    Args:
+        pairs: ``flip_pairs`` of a dataset.
+        own: the tree of the dataset.
+        model: the tree of the model.
+
+    Returns:
+        int64 (N,), its own inverse.
+    """
+    swap = np.arange(model.num_nodes)
+    target = {path: node for node, path in enumerate(model.paths)}
+    for left, right in resolve_flip_pairs(pairs, own):
+        if own.paths[left] in target and own.paths[right] in target:
+            a, b = target[own.paths[left]], target[own.paths[right]]
+            swap[a], swap[b] = b, a
+    return with_inner_nodes(swap, model)
+
+
+def with_inner_nodes(swap: np.ndarray, model: Hierarchy) -> np.ndarray:
+    """Also swap two inner nodes if all their children swap, so that coarse labels follow fine ones.
+
+    Args:
+        swap: int64 (N,), its own inverse; changed in place.
+        model: the tree.
+
+    Returns:
+        `swap`.
+    """
+    inner = np.arange(model.num_leaves, model.num_nodes)
+    for depth in sorted(set(model.depth[inner].tolist()), reverse=True):
+        nodes = inner[model.depth[inner] == depth]
+        for node in nodes[swap[nodes] == nodes]:
+            parents = {int(model.parent[swap[child]]) for child in model.children(int(node))}
+            if len(parents) == 1 and min(parents) >= 0:
+                swap[node] = parents.pop()
+        one_way = nodes[swap[swap[nodes]] != nodes]
+        swap[one_way] = one_way
+    return swap

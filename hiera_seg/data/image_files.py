@@ -1,0 +1,206 @@
+"""Open and decode image files, and refuse those that do not hold all of their pixels."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from detectron2.utils.file_io import PathManager
+from PIL import Image, UnidentifiedImageError
+from PIL import TiffImagePlugin as tiff
+
+from hiera_seg.config.checks import remote_scheme
+from hiera_seg.errors import DatasetError
+
+# Schemes that Detectron2's file reader downloads; others are registered by a user's own code.
+_DOWNLOADED = ("http", "https", "ftp", "detectron2", "catalog")
+_ORIENTATION = 0x0112  # tag of EXIF and TIFF
+_TILE_BYTE_COUNTS = 325  # tag of TIFF (Adobe's TIFF 6.0)
+
+
+@contextmanager
+def open_image(path: str, what: str) -> Iterator[tuple[Image.Image, bytes]]:
+    """Open an image file; every error inside the context becomes one that names the file.
+
+    Args:
+        path: the file.
+        what: "image" or "label", for the message.
+
+    Yields:
+        The image as Pillow opens it, not decoded yet, and the bytes of the file.
+
+    Raises:
+        DatasetError: the file is missing or cannot be read.
+    """
+    refuse_download(path)
+    try:
+        with PathManager.open(path, "rb") as file:
+            content = file.read()
+        with Image.open(io.BytesIO(content)) as image:
+            yield image, content
+    except DatasetError:
+        raise
+    except FileNotFoundError as error:
+        raise DatasetError(f"{what} file not found: {path}") from error
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'unreadable'}"
+        if isinstance(error, UnidentifiedImageError):  # its text is the address of a file object
+            reason = "it is damaged or not an image"
+        raise DatasetError(f"cannot read {what} file {path}: {reason}") from error
+
+
+def load_pixels(image: Image.Image, content: bytes, exif: str) -> int:
+    """Decode an opened image, and check that the file holds all of its pixels.
+
+    Args:
+        image: the image, from :func:`open_image`.
+        content: the bytes of the file.
+        exif: "apply" or "ignore".
+
+    Returns:
+        The EXIF orientation (1 to 8) that is still to be applied to the pixels.
+
+    Raises:
+        EOFError: the pixel data end early.
+    """
+    stored = exif_orientation(image)
+    image.load()
+    if image.format == "PNG":
+        _check_png_rows(image, content)
+    elif image.format == "TIFF":
+        _check_tiff_strips(image)
+    # Newer versions of Pillow turn TIFF files (and no others) when they are decoded.
+    turned_by_pillow = stored != exif_orientation(image)
+    if exif == "ignore":
+        return {6: 8, 8: 6}.get(stored, stored) if turned_by_pillow else 1
+    return 1 if turned_by_pillow else stored
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened image, 1 (upright, also if it has none) to 8."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def turn(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn (H, W, ...) pixels upright by their EXIF orientation (1 to 8)."""
+    if orientation == 1:
+        return values
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return np.ascontiguousarray(values)
+
+
+def read_size(path: str, exif: str) -> tuple[tuple[int, int], int]:
+    """Read the size of an image without decoding it.
+
+    Args:
+        path: the file.
+        exif: "apply" or "ignore".
+
+    Returns:
+        (height, width) after turning, and the EXIF orientation of the file.
+
+    Raises:
+        DatasetError: the file is missing or cannot be read.
+    """
+    with open_image(path, "image") as (image, _):
+        orientation = exif_orientation(image)
+        width, height = image.size
+        if image.format == "TIFF":  # newer versions of Pillow give the size after turning
+            width, height = image.tag_v2[tiff.IMAGEWIDTH], image.tag_v2[tiff.IMAGELENGTH]
+    turned = exif == "apply" and orientation >= 5  # these orientations swap height and width
+    return ((width, height) if turned else (height, width)), orientation
+
+
+def refuse_download(path: object, where: str = "") -> None:
+    """Check that reading a file would not start a download.
+
+    Args:
+        path: the image or label file.
+        where: prefix of the message, which names the place of the path.
+
+    Raises:
+        DatasetError: Detectron2 would download the file.
+    """
+    if remote_scheme(path) in _DOWNLOADED:
+        raise DatasetError(
+            f"{where}{path}: images and labels are not downloaded; download the file and name "
+            "the local copy"
+        )
+
+
+def check_listed_size(path: str, size: tuple[int, int], record: dict) -> None:
+    """Check that an image has the size that its dataset dict gives, if it gives one.
+
+    Raises:
+        DatasetError: the sizes, (height, width), differ.
+    """
+    listed = (record.get("height", size[0]), record.get("width", size[1]))
+    if listed != size:
+        raise DatasetError(
+            f"size differs: image {path} is {size[1]}x{size[0]}, its dataset lists "
+            f"{listed[1]}x{listed[0]} (width x height)"
+        )
+
+
+def check_same_size(
+    image_path: str, image_size: tuple[int, int], label_path: str, label_size: tuple[int, int]
+) -> None:
+    """Check that an image and its label file have the same (height, width).
+
+    Raises:
+        DatasetError: the sizes differ; the message names both files.
+    """
+    if tuple(image_size) == tuple(label_size):
+        return
+    hint = ""
+    if tuple(image_size) == tuple(label_size)[::-1]:
+        hint = (
+            " (if the image carries an EXIF orientation that the label lacks, INPUT.EXIF ignore "
+            "leaves images as they are stored)"
+        )
+    raise DatasetError(
+        f"size differs: image {image_path} is {image_size[1]}x{image_size[0]}, label {label_path} "
+        f"is {label_size[1]}x{label_size[0]}{hint}"
+    )
+
+
+def raw_mode(image: Image.Image) -> str:
+    """Return Pillow's name for how the pixels are packed in the file; "" if it has none."""
+    if not image.tile:
+        return ""
+    options = image.tile[0][3]
+    return options if isinstance(options, str) else next(iter(options or ()), "")
+
+
+def _check_png_rows(image: Image.Image, content: bytes) -> None:
+    """Raise EOFError if pixels are missing: Pillow leaves them as they were, without an error."""
+    width, height = image.size
+    last_row = image.crop((0, height - 1, width, height))
+    if not image.info.get("interlace") and np.asarray(last_row).any():
+        return  # rows are decoded from top to bottom into an image of zeros
+    with Image.open(io.BytesIO(content)) as again:
+        again.im = Image.new(again.mode, again.size, 1).im  # decode into an image of ones
+        again.load()
+        if not np.array_equal(np.asarray(image), np.asarray(again)):
+            raise EOFError("its pixel data end early")
+
+
+def _check_tiff_strips(image: Image.Image) -> None:
+    """Raise EOFError if strips of an uncompressed TIFF are missing, which Pillow does not notice.
+
+    Libtiff, which decodes compressed files, raises an error itself.
+    """
+    tags = image.tag_v2
+    sizes = tags.get(tiff.STRIPBYTECOUNTS) or tags.get(_TILE_BYTE_COUNTS)
+    if tags.get(tiff.COMPRESSION, 1) != 1 or not sizes:
+        return
+    row = tags[tiff.IMAGEWIDTH] * sum(tags.get(tiff.BITSPERSAMPLE, (1,)))
+    expected = tags[tiff.IMAGELENGTH] * -(-row // 8)
+    if sum(sizes) < expected:
+        raise EOFError(f"its pixel data end early, after {sum(sizes)} of {expected} bytes")

@@ -1,0 +1,122 @@
+"""List the files of a registered dataset when it is used."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from detectron2.utils.file_io import PathManager
+
+from hiera_seg.data.image_files import refuse_download
+from hiera_seg.data.json_files import refuse_annotations
+from hiera_seg.data.listing import UnpairedFilesError, expand_root, pair_files, root_hint
+from hiera_seg.errors import DatasetError
+
+_EXPECTED = "a list of dicts with 'file_name' and 'sem_seg_file_name' is expected"
+
+
+class DatasetSource:
+    """List the dicts of a dataset when called; unlike a closure, it can be pickled.
+
+    Args:
+        name: name of the dataset.
+        source: a callable, a list of dicts, the path of a json file, or None to pair two folders;
+            see :func:`~hiera_seg.data.register_hierarchical_dataset`.
+        image_root: folder of the images.
+        sem_seg_root: folder of the label files.
+        pairing: keyword arguments of :func:`~hiera_seg.data.pair_files`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Any,
+        image_root: str | None = None,
+        sem_seg_root: str | None = None,
+        **pairing: Any,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.image_root = image_root
+        self.sem_seg_root = sem_seg_root
+        self.pairing = pairing
+
+    def __call__(self) -> list[dict]:
+        try:
+            if self.source is None:
+                return self._finish(pair_files(self.image_root, self.sem_seg_root, **self.pairing))
+            if callable(self.source):
+                return self._finish(self.source())
+            if isinstance(self.source, list):
+                return self._finish(self.source, self._roots(""))
+            path = expand_root(self.source)
+            return self._finish(self._read_json(path), self._roots(os.path.dirname(path)), path)
+        except DatasetError as error:
+            # Keep the error object, which has attributes, and add the name to its message.
+            error.args = (f"dataset {self.name!r}: {error}",)
+            if isinstance(error, UnpairedFilesError) and error.records:
+                error.records = self._finish(error.records)
+            raise
+
+    def _roots(self, default: str) -> dict[str, str]:
+        """Return the folder that the paths of each key are relative to."""
+        roots = {"file_name": self.image_root, "sem_seg_file_name": self.sem_seg_root}
+        return {key: expand_root(root) if root else default for key, root in roots.items()}
+
+    def _finish(
+        self, records: Iterable[Any], roots: Mapping[str, str] | None = None, origin: str = ""
+    ) -> list[dict]:
+        """Return checked copies with this dataset's name and with paths joined to the roots.
+
+        Args:
+            records: the dicts.
+            roots: {key: folder}; None: paths stay as they are.
+            origin: the file that lists the dicts, for messages.
+        """
+        finished = []
+        for index, record in enumerate(records):
+            entry = f"{origin}, entry {index}" if origin else f"entry {index}"
+            if not isinstance(record, Mapping) or not _is_path(record.get("file_name")):
+                raise DatasetError(f"{entry}: not a dict with a 'file_name'")
+            # Overwrites the name that a dict from another dataset brings along.
+            record = {**record, "dataset_name": self.name}
+            if record.get("sem_seg_file_name") is None:
+                record.pop("sem_seg_file_name", None)
+            elif not _is_path(record["sem_seg_file_name"]):
+                raise DatasetError(
+                    f"{entry}: 'sem_seg_file_name' is {record['sem_seg_file_name']!r}; specify a "
+                    "path, or null for an image without a label"
+                )
+            for key in record.keys() & {"file_name", "sem_seg_file_name"}:
+                path = os.fspath(record[key])
+                refuse_download(path, f"{entry}: {key!r} is ")
+                record[key] = os.path.join(roots[key], path) if roots else path
+            finished.append(record)
+        if not finished:
+            raise DatasetError(f"{origin} holds an empty list" if origin else "lists no images")
+        return finished
+
+    def _read_json(self, path: str) -> list:
+        try:
+            with PathManager.open(path, "r") as file:
+                records = json.load(file)
+        except FileNotFoundError as error:
+            raise DatasetError(f"json file not found: {path}{root_hint(self.source)}") from error
+        except json.JSONDecodeError as error:
+            raise DatasetError(
+                f"{path}, line {error.lineno}: not valid json: {error.msg}"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(f"cannot read {path}: {error}") from error
+        except RecursionError as error:
+            raise DatasetError(
+                f"{path}: its brackets are nested too deeply; {_EXPECTED}"
+            ) from error
+        if not isinstance(records, list):
+            refuse_annotations(records, path)
+            raise DatasetError(f"{path} holds a {type(records).__name__}; {_EXPECTED}")
+        return records
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike)
