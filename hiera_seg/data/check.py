@@ -218,7 +218,8 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
     read = default_void = 0
     for index in order:
         try:
-            counts, _, by_default = _count_nodes(read_label_file(files[index], exif=exif), reader)
+            raw = read_label_file(files[index], exif=exif, colors=reader.colors)
+            counts, _, by_default = _count_nodes(raw, reader)
         except (DatasetError, TypeError):
             continue
         pixels, read, default_void = pixels + counts, read + 1, default_void + by_default
@@ -274,7 +275,7 @@ def _read_sample(record: dict, reader: LabelReader, quick: bool) -> _Sample:
             f"size differs: image {image_path} is {size[1]}x{size[0]}, its dataset says "
             f"{told[1]}x{told[0]} (width x height)"
         )
-    raw, label_orientation = read_oriented_label(label_path, reader.exif)
+    raw, label_orientation = read_oriented_label(label_path, reader.exif, reader.colors)
     check_same_size(image_path, size, label_path, raw.shape)
     reader.check(raw, label_path)
     orientations = (orientation, label_orientation)

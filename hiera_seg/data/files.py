@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hiera_seg.config.checks import remote_scheme
 from hiera_seg.data.array_files import is_array_file, read_array_file
+from hiera_seg.data.color_labels import index_colors
 from hiera_seg.data.regions import RegionLabels
 from hiera_seg.errors import DatasetError
 
@@ -48,7 +49,9 @@ _ADAM7 = (
 _BLOCK = 1 << 20  # bytes to decompress at a time
 
 
-def read_label_file(path: str, *, exif: str = "apply") -> np.ndarray:
+def read_label_file(
+    path: str, *, exif: str = "apply", colors: np.ndarray | None = None
+) -> np.ndarray:
     """Read the values of a label file exactly as they are stored.
 
     Grey files of 1 to 16 bits and palette files (the index, not its colour) are understood, in
@@ -59,6 +62,8 @@ def read_label_file(path: str, *, exif: str = "apply") -> np.ndarray:
         path: an image file of one channel, in a lossless format, or an array file.
         exif: "apply" turns the labels by the file's EXIF orientation, as images are turned;
             "ignore" leaves them as they are stored.
+        colors: for a colour-coded file the known colours, int64 (K,) ascending, each
+            red << 16 | green << 8 | blue. Then values are indices into it.
 
     Returns:
         (H, W) uint8 or uint16; int32 where a file of 32 bits holds values outside 0..65535.
@@ -67,10 +72,12 @@ def read_label_file(path: str, *, exif: str = "apply") -> np.ndarray:
         DatasetError: no such file, not readable, cut short, or not one lossless channel of
             integers.
     """
-    return read_oriented_label(path, exif)[0]
+    return read_oriented_label(path, exif, colors)[0]
 
 
-def read_oriented_label(path: str, exif: str) -> tuple[np.ndarray, int]:
+def read_oriented_label(
+    path: str, exif: str, colors: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
     """The values of a label file, see :func:`read_label_file`, and its EXIF orientation."""
     if isinstance(path, RegionLabels):
         return path.read(), 1
@@ -78,11 +85,15 @@ def read_oriented_label(path: str, exif: str) -> tuple[np.ndarray, int]:
         return read_array_file(path), 1
     with open_image(path, "label") as (image, content):
         _check_png_sums(content, path)
-        _check_label_image(image, path)
+        _check_label_image(image, path, colors is not None)
         stretch = _STRETCH.get(raw_mode(image))
         orientation = exif_orientation(image)
         turn_by = load_pixels(image, content, exif)
+        if colors is not None:
+            image = image.convert("RGB")
         values = turn(np.asarray(image), turn_by)
+    if colors is not None:
+        return index_colors(values, colors, path), orientation
     if stretch:
         values = values // stretch
     elif values.dtype == bool:
@@ -277,7 +288,7 @@ def _check_tiff_strips(image: Image.Image) -> None:
         raise EOFError(f"its pixel data end early, after {sum(sizes)} of {expected} bytes")
 
 
-def _check_label_image(image: Image.Image, path: str) -> None:
+def _check_label_image(image: Image.Image, path: str, colored: bool) -> None:
     kind = image.format or ""
     compression = image.info.get("compression") if kind == "TIFF" else None
     if kind in _LOSSY_FORMATS or compression in _LOSSY_TIFF:
@@ -286,10 +297,12 @@ def _check_label_image(image: Image.Image, path: str) -> None:
             f"label file {path} is a {kind}{inside}, whose compression can change label values; "
             "store labels as PNG"
         )
+    if colored and image.mode in ("RGB", "RGBA", "P", "L", "1"):
+        return
     if image.mode in ("RGB", "RGBA", "RGBX", "PA", "CMYK", "YCbCr", "HSV", "LAB"):
         raise DatasetError(
-            f"label file {path} is colour-coded (mode {image.mode}); convert its colours to "
-            "ids first, as grey or palette PNG"
+            f"label file {path} is colour-coded (mode {image.mode}); register the dataset with a "
+            'label_map of colours, such as {"#ff0000": "car"}, or convert colours to ids'
         )
     if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
         raise DatasetError(

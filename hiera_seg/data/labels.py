@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from detectron2.data.catalog import Metadata
 
+from hiera_seg.data.color_labels import color_table
 from hiera_seg.data.files import MAX_RAW_ID, read_label_file
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
@@ -23,7 +24,8 @@ class LabelReader:
         hierarchy: the tree whose node ids come out.
         label_map: raw id, digit string or raw class name -> node id, node name or path, or None
             (or the ignore label) for void. Many to one is fine and so are inner nodes. None: the
-            files hold node ids.
+            files hold node ids. In colour-coded files the keys are colours: "#ff0000", or
+            (255, 0, 0).
         ignore_label: the value that comes out for void. As a raw id it is void too, unless the
             map says otherwise; a negative one is no raw id.
         raw_classes: names of the raw ids, a sequence (index = raw id) or {name: raw id}.
@@ -49,8 +51,13 @@ class LabelReader:
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
         self.name = name
         self._mapped = label_map is not None
+        self.colors = None  # int64 (K,) of colour-coded files, whose raw ids are indices into it
+        if isinstance(label_map, Mapping) and (colored := color_table(label_map)):
+            self.colors, label_map = colored
         # the raw id that is void although no label map says so
         self.default_void = ignore_label if 0 <= ignore_label <= MAX_RAW_ID else None
+        if self.colors is not None:
+            self.default_void = None
         # node ids up to 255 and more, and void beyond them: not what files of 8 bits can hold
         self._wide = not self._mapped and hierarchy.num_nodes > 255 and ignore_label > 255
 
@@ -97,7 +104,7 @@ class LabelReader:
         Raises:
             DatasetError: the file can not be read or holds ids that the map lacks.
         """
-        return self.lookup(read_label_file(path, exif=self.exif), path)
+        return self.lookup(read_label_file(path, exif=self.exif, colors=self.colors), path)
 
     def lookup(self, raw: np.ndarray, source: str = "array") -> np.ndarray:
         """Map raw values, (H, W) integers, to int64 node ids; ``source`` is named in errors."""
@@ -172,7 +179,7 @@ class LabelReader:
         table[is_node] = translate[self.table[is_node]]
 
         reader = LabelReader(hierarchy, None, ignore_label, name=self.name, exif=self.exif)
-        reader._mapped, reader._wide = True, self._wide
+        reader._mapped, reader._wide, reader.colors = True, self._wide, self.colors
         reader.default_void = self.default_void
         reader._set_table(table)
         return reader

@@ -103,7 +103,7 @@ def test_a_label_with_exif_orientation_turns_like_its_image(tmp_path):
 def test_colour_coded_labels_are_refused(tmp_path, mode):
     path = str(tmp_path / "color.png")
     Image.new(mode, (4, 3)).save(path)
-    with pytest.raises(DatasetError, match="colour-coded .*convert its colours to ids") as error:
+    with pytest.raises(DatasetError, match="colour-coded .*label_map") as error:
         read_label_file(path)
     assert path in str(error.value)
 
