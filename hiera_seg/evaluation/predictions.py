@@ -83,7 +83,7 @@ def evaluate_predictions(
     for record, path in zip(
         tqdm(records, desc=dataset_name, disable=None if progress else True), files, strict=True
     ):
-        raw = read_label_file(path, exif=exif)
+        raw = read_label_file(path, exif=exif, colors=reader.colors)
         try:
             nodes = reader.lookup(raw, path)
         except DatasetError as error:
