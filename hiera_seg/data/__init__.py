@@ -6,6 +6,7 @@ Importing this package registers the built-in datasets with Detectron2.
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.data import datasets  # noqa: F401  (registers)
 from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.coco_json import register_coco_hierarchical
 from hiera_seg.data.images import read_image_file
 from hiera_seg.data.label_files import read_label_file
 from hiera_seg.data.labels import LabelReader
@@ -28,5 +29,6 @@ __all__ = [
     "pair_files",
     "read_image_file",
     "read_label_file",
+    "register_coco_hierarchical",
     "register_hierarchical_dataset",
 ]

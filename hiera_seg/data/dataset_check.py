@@ -199,7 +199,8 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
     read = default_void = 0
     for index in np.random.default_rng(0).permutation(len(files))[:_MAX_FILES]:
         try:
-            counts, _, by_default = _count_nodes(read_label_file(files[index], exif=exif), reader)
+            raw = read_label_file(files[index], exif=exif, colors=reader.colors)
+            counts, _, by_default = _count_nodes(raw, reader)
         except (DatasetError, TypeError):
             continue
         pixels, read, default_void = pixels + counts, read + 1, default_void + by_default
@@ -250,7 +251,7 @@ def _read_sample(record: dict, reader: LabelReader, quick: bool) -> _Sample:
         size, orientation = stored.size, stored.orientation
         kind, limits = stored.kind, stored.limits()
     check_listed_size(image_path, size, record)
-    raw, label_orientation = read_oriented_label(label_path, reader.exif)
+    raw, label_orientation = read_oriented_label(label_path, reader.exif, reader.colors)
     check_same_size(image_path, size, label_path, raw.shape)
     reader.check(raw, label_path)
     orientations = (orientation, label_orientation)

@@ -6,7 +6,10 @@ import numpy as np
 from PIL import Image
 from PIL import TiffImagePlugin as tiff
 
+from hiera_seg.data.array_files import is_array_file, read_array_file
+from hiera_seg.data.color_labels import index_colors
 from hiera_seg.data.image_files import exif_orientation, load_pixels, open_image, raw_mode, turn
+from hiera_seg.data.regions import RegionLabels
 from hiera_seg.errors import DatasetError
 
 MAX_RAW_ID = 65535  # of a 16-bit label file
@@ -18,16 +21,21 @@ _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _COLOR_MODES = ("RGB", "RGBA", "RGBX", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 
 
-def read_label_file(path: str, *, exif: str = "apply") -> np.ndarray:
+def read_label_file(
+    path: str, *, exif: str = "apply", colors: np.ndarray | None = None
+) -> np.ndarray:
     """Read the values of a label file exactly as they are stored.
 
     Grey files of 1 to 16 bits and palette files (the index, not its colour) can be read, in any
-    lossless format whose values Pillow does not change.
+    lossless format whose values Pillow does not change; also ``.npy`` and ``.mat`` files that hold
+    one array of integers (H, W).
 
     Args:
-        path: an image file of one channel, in a lossless format.
+        path: an image file of one channel, in a lossless format, or an array file.
         exif: "apply" turns the labels by the file's EXIF orientation, as images are turned;
             "ignore" leaves them as they are stored.
+        colors: for a colour-coded file the known colours, int64 (K,) ascending, each
+            red << 16 | green << 8 | blue. Then values are indices into it.
 
     Returns:
         (H, W) uint8 or uint16; int32 if a file of 32 bits holds values outside 0..65535.
@@ -36,19 +44,29 @@ def read_label_file(path: str, *, exif: str = "apply") -> np.ndarray:
         DatasetError: the file is missing, unreadable or cut short, or does not hold one lossless
             channel of integers.
     """
-    return read_oriented_label(path, exif)[0]
+    return read_oriented_label(path, exif, colors)[0]
 
 
-def read_oriented_label(path: str, exif: str) -> tuple[np.ndarray, int]:
+def read_oriented_label(
+    path: str, exif: str, colors: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
     """Read a label file by :func:`read_label_file`; return its values and EXIF orientation."""
+    if isinstance(path, RegionLabels):
+        return path.read(), 1
+    if is_array_file(path):
+        return read_array_file(path), 1
     with open_image(path, "label") as (image, content):
-        _check_label_image(image, path)
+        _check_label_image(image, path, colors is not None)
         stretch = _STRETCH.get(raw_mode(image))
         orientation = exif_orientation(image)
         turn_by = load_pixels(image, content, exif)
         if image.format == "PNG":  # loading stops at the last row, before the last checksum
             Image.open(io.BytesIO(content)).verify()
+        if colors is not None:
+            image = image.convert("RGB")
         values = turn(np.asarray(image), turn_by)
+    if colors is not None:
+        return index_colors(values, colors, path), orientation
     if stretch:
         values = values // stretch
     elif values.dtype == bool:
@@ -58,14 +76,18 @@ def read_oriented_label(path: str, exif: str) -> tuple[np.ndarray, int]:
     return values, orientation
 
 
-def _check_label_image(image: Image.Image, path: str) -> None:
+def _check_label_image(image: Image.Image, path: str, colored: bool) -> None:
     kind = image.format or ""
     compression = image.info.get("compression") if kind == "TIFF" else None
     if kind in _LOSSY_FORMATS or compression in _LOSSY_TIFF:
         inside = "" if kind in _LOSSY_FORMATS else f" with {compression} inside"
         problem = f"is a {kind}{inside}, whose compression can change label values"
+    elif colored and image.mode in ("RGB", "RGBA", "P", "L", "1"):
+        return
     elif image.mode in _COLOR_MODES:
-        problem = f"is colour-coded (mode {image.mode}); convert its colours to ids first"
+        problem = (
+            f"is colour-coded (mode {image.mode}), but the dataset has no label_map of colours"
+        )
     elif image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
         problem = f"has mode {image.mode}, but one channel of integers is expected"
     elif changed := _changed_by_pillow(image):

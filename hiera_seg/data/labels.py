@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.data.catalog import Metadata
 
 from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
+from hiera_seg.data.color_labels import color_table
 from hiera_seg.data.label_files import MAX_RAW_ID, read_label_file
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
@@ -24,7 +25,8 @@ class LabelReader:
         hierarchy: the tree that the node ids belong to.
         label_map: raw id, digit string or raw class name -> node id, node name or path, or None
             (or the ignore label) for void. Many to one is allowed, and so are inner nodes. None:
-            the files hold node ids.
+            the files hold node ids. In colour-coded files the keys are colours: "#ff0000", or
+            (255, 0, 0).
         ignore_label: the value of void in the output. As a raw id it is void too, unless the map
             has it as a key; a negative one is not a raw id.
         raw_classes: names of the raw ids, a sequence (index = raw id) or {name: raw id}.
@@ -55,6 +57,9 @@ class LabelReader:
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
         self.name = name
         self._has_map = label_map is not None
+        self.colors = None  # int64 (K,) of colour-coded files, whose raw ids are indices into it
+        if isinstance(label_map, Mapping) and (colored := color_table(label_map)):
+            self.colors, label_map = colored
 
         num_nodes = hierarchy.num_nodes
         if label_map is None:
@@ -63,6 +68,8 @@ class LabelReader:
             raw_ids = self._resolve(label_map, raw_classes)
         is_raw_id = 0 <= ignore_label <= MAX_RAW_ID
         self.default_void = ignore_label if is_raw_id and ignore_label not in raw_ids else None
+        if self.colors is not None:
+            self.default_void = None
         if is_raw_id:
             raw_ids.setdefault(ignore_label, ignore_label)
         table = np.full(MAX_RAW_ID + 1, _UNMAPPED, dtype=np.int64)
@@ -100,7 +107,7 @@ class LabelReader:
         Raises:
             DatasetError: the file cannot be read or holds ids that are not mapped.
         """
-        return self.lookup(read_label_file(path, exif=self.exif), path)
+        return self.lookup(read_label_file(path, exif=self.exif, colors=self.colors), path)
 
     def lookup(self, raw: np.ndarray, source: str = "array") -> np.ndarray:
         """Map raw values, (H, W) integers, to int64 node ids; ``source`` is named in errors."""
@@ -201,7 +208,7 @@ class _TranslatedReader(LabelReader):
 
     def __init__(self, own: LabelReader, hierarchy: Hierarchy, ignore_label: int) -> None:
         self.own, self.name, self.exif = own, own.name, own.exif
-        self.default_void = own.default_void
+        self.default_void, self.colors = own.default_void, own.colors
         self.hierarchy = hierarchy
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
         target = {path: node for node, path in enumerate(hierarchy.paths)}

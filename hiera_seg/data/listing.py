@@ -10,6 +10,7 @@ from pathlib import Path
 
 from detectron2.utils.file_io import PathManager
 
+from hiera_seg.data.array_files import ARRAY_TYPES
 from hiera_seg.errors import DatasetError
 
 _IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -254,7 +255,8 @@ def _list_files(
             path = os.path.join(parent, file)
             below = os.path.relpath(path, folder).replace(os.sep, "/")
             stem, kind = os.path.splitext(below)
-            if file.startswith(".") or kind.lower() not in _IMAGE_TYPES or not belongs(below):
+            types = _IMAGE_TYPES + (ARRAY_TYPES if what == "label" else ())
+            if file.startswith(".") or kind.lower() not in types or not belongs(below):
                 continue
             key = stem.removesuffix(suffix)
             if key in found:

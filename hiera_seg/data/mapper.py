@@ -164,7 +164,8 @@ class HieraDatasetMapper:
             raise DatasetError(
                 f"image {sample['file_name']} has no label file; its dict needs 'sem_seg_file_name'"
             )
-        raw = read_label_file(path, exif=self._read_image_file.exif)
+        exif = self._read_image_file.exif
+        raw = read_label_file(path, exif=exif, colors=tables.reader.colors)
         check_same_size(sample["file_name"], image.shape[:2], path, raw.shape)
         tables.reader.check(raw, path)
         return tables.compact.take(raw)

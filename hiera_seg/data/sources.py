@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 
 from hiera_seg.data.image_files import refuse_download
+from hiera_seg.data.json_files import refuse_annotations
 from hiera_seg.data.listing import UnpairedFilesError, expand_root, pair_files, root_hint
 from hiera_seg.errors import DatasetError
 
@@ -112,6 +113,7 @@ class DatasetSource:
                 f"{path}: its brackets are nested too deeply; {_EXPECTED}"
             ) from error
         if not isinstance(records, list):
+            refuse_annotations(records, path)
             raise DatasetError(f"{path} holds a {type(records).__name__}; {_EXPECTED}")
         return records
 

@@ -3,12 +3,14 @@
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.evaluation.build import build_hiera_evaluator, evaluation_folder
 from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
+from hiera_seg.evaluation.predictions import evaluate_predictions
 from hiera_seg.evaluation.tables import class_table, report, summary_table
 
 __all__ = [
     "HieraSemSegEvaluator",
     "build_hiera_evaluator",
     "class_table",
+    "evaluate_predictions",
     "evaluation_folder",
     "report",
     "summary_table",

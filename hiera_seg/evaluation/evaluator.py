@@ -20,6 +20,7 @@ from detectron2.utils.file_io import PathManager
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import check_metric_names, resolve_unscored
 from hiera_seg.data.labels import LabelReader
+from hiera_seg.data.regions import RegionLabels
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.disk import replace_file, replace_text
 from hiera_seg.errors import DatasetError
@@ -157,7 +158,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             outputs: for each image a dict with ``hiera_labels`` (one (H, W) map of node ids per
                 level, coarse to fine, of which the last one counts; or only that map, with or
                 without a list) or ``sem_seg`` ((L, H, W) leaf scores). Optional keys are
-                ``hiera_labels_direct``, ``hiera_confidence``, ``hiera_greedy_path`` and
+                ``hiera_labels_direct``, ``hiera_unpredicted`` (bool (H, W), pixels without a
+                prediction, which count as wrong), ``hiera_confidence``, ``hiera_greedy_path`` and
                 ``hiera_greedy_path_limits`` of :func:`hiera_seg.modeling.decode.decode`.
 
         Raises:
@@ -177,7 +179,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 )
             try:
                 labels, direct = self._read_output(output)
-                self._counts.add(labels, truth, direct)
+                self._counts.add(labels, truth, direct, output.get("hiera_unpredicted"))
                 for part in self._confidence:
                     part.add(output, labels, truth)
                 self._nan_images += "hiera_nan_count" in output
@@ -316,7 +318,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._write_json("hiera_metrics.json", summary, indent=1)
         for level, name in enumerate(h.level_names):
             arrays = {
-                "matrix": collapse_nodes(self._counts.nodes, h, level),
+                "matrix": collapse_nodes(self._counts.nodes, h, level, self._counts.unpredicted),
                 "classes": np.array(scores.class_names(level)),
                 "rows": np.array("predicted class; the last row: predictions above this level"),
                 "columns": np.array("true class"),
@@ -351,6 +353,8 @@ def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
 
 def _exists(path: str | os.PathLike) -> bool:
     """Return whether a file exists; remote files are assumed to."""
+    if isinstance(path, RegionLabels):
+        return True
     return "://" in os.fspath(path) or os.path.isfile(path)
 
 

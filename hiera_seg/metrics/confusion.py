@@ -38,6 +38,7 @@ class PathCounts:
         n = hierarchy.num_nodes
         self._shapes = [(n, n)]
         self._shapes += [(len(hierarchy.level_nodes(i)), n) for i in range(hierarchy.num_levels)]
+        self._shapes.append((1, n))
         self._ends = np.cumsum([rows * columns for rows, columns in self._shapes])
         self.vector = np.zeros(int(self._ends[-1]) + 3, np.int64)
 
@@ -57,6 +58,11 @@ class PathCounts:
         return tuple(self._matrix(1 + level) for level in range(self.hierarchy.num_levels))
 
     @property
+    def unpredicted(self) -> np.ndarray:
+        """int64 (N,), pixels without a predicted node by their true node."""
+        return self._matrix(len(self._shapes) - 1)[0]
+
+    @property
     def consistent(self) -> int:
         """Number of non-void pixels whose direct labels form one path."""
         return int(self.vector[-3])
@@ -72,9 +78,31 @@ class PathCounts:
         return int(self.vector[-1])
 
     def add(
-        self, labels: np.ndarray, truth: np.ndarray, direct: Sequence[np.ndarray] | None = None
+        self,
+        labels: np.ndarray,
+        truth: np.ndarray,
+        direct: Sequence[np.ndarray] | None = None,
+        unpredicted: np.ndarray | None = None,
     ) -> None:
-        """Count one image; the arguments are those of :func:`count_image`."""
+        """Count one image.
+
+        Args:
+            labels, truth, direct: see :func:`count_image`.
+            unpredicted: bool (H, W), pixels whose predicted node is void. They are wrong at every
+                level, whatever `labels` holds there.
+
+        Raises:
+            ValueError: see :func:`count_image`.
+        """
+        if unpredicted is not None and unpredicted.shape != truth.shape:
+            raise ValueError(
+                f"the prediction has the size {_size(unpredicted.shape)}, the ground truth "
+                f"{_size(truth.shape)}"
+            )
+        if unpredicted is not None and unpredicted.any():
+            missed = truth[unpredicted & (truth != self.ignore_label)]
+            self.unpredicted[:] += np.bincount(missed, minlength=self.hierarchy.num_nodes)
+            truth = np.where(unpredicted, self.ignore_label, truth)
         nodes, direct_counts, consistent = count_image(
             labels, truth, self.hierarchy, ignore_label=self.ignore_label, direct=direct
         )
@@ -145,24 +173,32 @@ def count_image(
     return matrices[0], matrices[1:], consistent or 0
 
 
-def collapse_nodes(nodes: np.ndarray, hierarchy: Hierarchy, level: int | str) -> np.ndarray:
+def collapse_nodes(
+    nodes: np.ndarray,
+    hierarchy: Hierarchy,
+    level: int | str,
+    unpredicted: np.ndarray | None = None,
+) -> np.ndarray:
     """Compute the merged matrix of a level from the matrix of nodes.
 
     Args:
         nodes: int64 (N, N) by [predicted node, true node].
         hierarchy: the tree with N nodes.
         level: index or name of the level with K nodes.
+        unpredicted: int64 (N,), pixels without a predicted node by their true node.
 
     Returns:
         int64 (K + 1, K) by [predicted, true class of the level], in the order of
-        ``level_nodes(level)``. The last row counts predictions that stop above the level: false
-        negatives of their true class and no false positives. Pixels whose label does not reach the
+        ``level_nodes(level)``. The last row counts predictions that stop above the level, and
+        `unpredicted`: false negatives of their true class and no false positives. Pixels whose label does not reach the
         level are not counted.
     """
     index = _index_at_level(hierarchy, level)
     size = len(hierarchy.level_nodes(level))
     by_row = np.zeros((size + 1, nodes.shape[1]), np.int64)
     np.add.at(by_row, index, nodes)
+    if unpredicted is not None:
+        by_row[-1] += unpredicted
     return _collapse_columns(by_row, index, size)
 
 

@@ -69,7 +69,11 @@ def level_scores(matrix: np.ndarray, scored: np.ndarray | None = None) -> LevelS
 
 
 def mean_tree_distance(
-    nodes: np.ndarray, hierarchy: Hierarchy, *, wrong_only: bool = False
+    nodes: np.ndarray,
+    hierarchy: Hierarchy,
+    *,
+    wrong_only: bool = False,
+    unpredicted: np.ndarray | None = None,
 ) -> float:
     """Return the mean number of edges between predicted and true node, over known leaves.
 
@@ -77,6 +81,8 @@ def mean_tree_distance(
         nodes: integers (N, N), pixels by [predicted node, true node].
         hierarchy: the tree with N nodes; two top-level nodes are two edges apart.
         wrong_only: whether to average over wrongly labelled pixels only (mistake severity).
+        unpredicted: integers (N,), pixels without a predicted node by their true node. They count
+            with the edges from the root above all top-level nodes.
 
     Returns:
         Edges; NaN if there is no such pixel.
@@ -85,6 +91,9 @@ def mean_tree_distance(
     counts = nodes[:, :leaves]
     edges = (counts * hierarchy.distance_matrix[:, :leaves].astype(np.int64)).sum()
     pixels = counts.sum() - (counts.diagonal().sum() if wrong_only else 0)
+    if unpredicted is not None:
+        edges += (unpredicted[:leaves] * (hierarchy.depth[:leaves] + 1)).sum()
+        pixels += unpredicted[:leaves].sum()
     return _ratio(edges, pixels)
 
 
@@ -187,13 +196,15 @@ def hierarchy_scores(
     return HierarchyScores(
         hierarchy=h,
         merged=tuple(
-            level_scores(collapse_nodes(counts.nodes, h, level), scored[level])
+            level_scores(collapse_nodes(counts.nodes, h, level, counts.unpredicted), scored[level])
             for level in range(h.num_levels)
         ),
         direct=direct,
         consistency=consistency,
-        tree_distance=mean_tree_distance(counts.nodes, h),
-        mistake_severity=mean_tree_distance(counts.nodes, h, wrong_only=True),
+        tree_distance=mean_tree_distance(counts.nodes, h, unpredicted=counts.unpredicted),
+        mistake_severity=mean_tree_distance(
+            counts.nodes, h, wrong_only=True, unpredicted=counts.unpredicted
+        ),
         num_void_classes=num_void_classes,
     )
 

@@ -174,6 +174,32 @@ def report_run(
     )
 
 
+def report_folder(
+    folder: str | os.PathLike, output: str | os.PathLike, *, notes: Sequence[str] = ()
+) -> Path:
+    """Write the html report of an evaluation without a run: tables and matrices, no images.
+
+    Args:
+        folder: where the evaluator wrote its files.
+        output: the html file.
+        notes: sentences to show at its top.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: there is no evaluation, plotly is missing, or the file cannot be written.
+        DatasetError: a file of the evaluation cannot be read.
+    """
+    from hiera_seg.report.page import write_report
+
+    folder = Path(folder)
+    summary = read_summary(folder)
+    hierarchy = Hierarchy.from_dict(**summary["hierarchy"])
+    matrices = [_read_matrix(folder, hierarchy, level) for level in range(hierarchy.num_levels)]
+    return write_report(output, hierarchy, summary, matrices, notes=notes)
+
+
 def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:
     """Read the ``hiera_metrics.json`` of an evaluation.
 

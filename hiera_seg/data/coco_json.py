@@ -1,0 +1,277 @@
+"""Register datasets whose labels are regions in a COCO json file."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
+from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.json_files import is_labelme, read_json_file
+from hiera_seg.data.listing import expand_root
+from hiera_seg.data.regions import RegionLabels
+from hiera_seg.errors import DatasetError, HierarchyError
+from hiera_seg.hierarchy import Hierarchy, as_hierarchy
+
+logger = logging.getLogger(__name__)
+
+_NO_SUPERCATEGORY = ("", "none")  # as exports of CVAT and Roboflow write it
+_SHOWN = 5  # categories that an error lists before it only counts
+
+
+def register_coco_hierarchical(
+    name: str,
+    json_file: str | os.PathLike,
+    image_root: str | os.PathLike,
+    *,
+    hierarchy: Hierarchy | Mapping | Sequence | str | os.PathLike | None = None,
+    background: str | None = None,
+) -> None:
+    """Register a dataset whose labels are the regions of a COCO json file.
+
+    Instances of COCO, LVIS and exports of CVAT, Label Studio or Roboflow in COCO's form can be
+    read: polygons and run-length encodings, compressed or not, crowd regions included. Label maps
+    are drawn when an image is read; larger regions lie under smaller ones.
+    ``tools/convert_annotations.py`` writes them to PNG files once.
+
+    Categories are read now, annotations and images when the dataset is used.
+
+    Args:
+        name: name for ``cfg.DATASETS`` and the catalogs.
+        json_file: the COCO file. It may hold ``~`` and environment variables.
+        image_root: folder of the images; ``file_name`` of an image is a path below it, leading
+            folders left out if there is no such file.
+        hierarchy: a tree that has a node for each category, found by "supercategory/name" or by
+            name. None: the leaves are the categories in the order of the file, below their
+            ``supercategory``; a category that is the supercategory of others is an inner node.
+        background: leaf of the pixels outside all regions, added to the tree of the categories if
+            it is not among them. None: those pixels are void.
+
+    Raises:
+        DatasetError: the file cannot be read or has not COCO's form, or the tree lacks a category
+            or the background.
+        HierarchyError: the categories make no valid tree.
+    """
+    path = expand_root(json_file)
+    categories = _read_categories(_read_coco(path), path)
+    paths = _category_paths(categories, path)
+    if hierarchy is None:
+        tree = _tree_of(paths.values(), background, path)
+    else:
+        tree = as_hierarchy(hierarchy)
+    nodes = _find_nodes(tree, paths, path)
+    ignore_label = WIDE_IGNORE_VALUE if tree.num_nodes > STOCK_IGNORE_VALUE else STOCK_IGNORE_VALUE
+    fill = ignore_label if background is None else _background_leaf(tree, background, path)
+    register_hierarchical_dataset(
+        name,
+        CocoSource(os.fspath(json_file), os.fspath(image_root), nodes, fill, ignore_label > 255),
+        hierarchy=tree,
+        # Node ids as they are; void is named, so that no check takes it for a forgotten id.
+        label_map={**{node: node for node in range(tree.num_nodes)}, ignore_label: None},
+        ignore_label=ignore_label,
+        json_file=os.fspath(json_file),
+        image_root=os.fspath(image_root),
+    )
+
+
+class CocoSource:
+    """List the images of a COCO json file with their label maps when called; can be pickled.
+
+    Args:
+        json_file: the COCO file.
+        image_root: folder of the images.
+        nodes: {category id: node id}.
+        fill: node id of the background, or the ignore label.
+        wide: whether label maps have 16 bits per pixel.
+    """
+
+    def __init__(
+        self, json_file: str, image_root: str, nodes: Mapping[int, int], fill: int, wide: bool
+    ) -> None:
+        self.json_file = json_file
+        self.image_root = image_root
+        self.nodes = dict(nodes)
+        self.fill = fill
+        self.dtype = "uint16" if wide else "uint8"
+
+    def __call__(self) -> list[dict]:
+        """Return one dict per image, in the order of the file.
+
+        Raises:
+            DatasetError: the folder of the images is missing, or an image or an annotation lacks
+                what it needs.
+        """
+        path, root = expand_root(self.json_file), expand_root(self.image_root)
+        if not os.path.isdir(root):
+            raise DatasetError(f"image folder not found: {root}")
+        content = _read_coco(path)
+        images = {_value(image, "id", path): image for image in content["images"]}
+        regions: dict[Any, list] = {image_id: [] for image_id in images}
+        no_mask = 0
+        for annotation in content["annotations"]:
+            what = f"annotation {annotation.get('id')}"
+            image_id = _value(annotation, "image_id", path)
+            category = _value(annotation, "category_id", path)
+            for key, value, known in (
+                ("image_id", image_id, images),
+                ("category_id", category, self.nodes),
+            ):
+                if value not in known:
+                    raise DatasetError(f"{path}: {what} has the unknown {key} {value!r}")
+            segmentation = annotation.get("segmentation")
+            if segmentation:
+                regions[image_id].append((what, self.nodes[category], segmentation))
+            else:
+                no_mask += 1
+        if no_mask:
+            message = f"{path}: {no_mask} of {len(content['annotations'])} annotations have no mask"
+            if no_mask == len(content["annotations"]):
+                raise DatasetError(f"{message}; export polygons or masks, not boxes")
+            logger.warning(f"{message} (a box alone); their pixels are not labelled")
+        return [
+            self._record(image, regions[number], path, root) for number, image in images.items()
+        ]
+
+    def _record(self, image: Mapping, regions: list, path: str, root: str) -> dict:
+        size = (int(_value(image, "height", path)), int(_value(image, "width", path)))
+        below = _image_path(image, path)
+        found = (os.path.join(root, *below.parts[i:]) for i in range(len(below.parts)))
+        file_name = next(filter(os.path.isfile, found), os.path.join(root, below))
+        return {
+            "file_name": file_name,
+            "sem_seg_file_name": RegionLabels.of(
+                f"{path}/{below}", size, regions, self.fill, self.dtype
+            ),
+            "height": size[0],
+            "width": size[1],
+            "image_id": image["id"],
+        }
+
+
+def _read_coco(path: str) -> dict:
+    content = read_json_file(path)
+    missing = [key for key in ("images", "annotations", "categories") if not _is_list(content, key)]
+    if not missing:
+        if any("segments_info" in annotation for annotation in content["annotations"][:1]):
+            raise DatasetError(
+                f"{path} is a COCO panoptic file, whose regions are in PNG files; "
+                "datasets/prepare_coco_panoptic.py writes label files from them"
+            )
+        return content
+    hint = "expected a COCO file, with lists of images, annotations and categories"
+    if isinstance(content, list):
+        hint += "; a list of dicts in Detectron2's format is a source of "
+        hint += "register_hierarchical_dataset"
+    elif is_labelme(content):
+        hint += "; write label files from labelme's with tools/convert_annotations.py"
+    if isinstance(content, dict) and len(missing) < 3:
+        raise DatasetError(f"{path} is a COCO file without a list of {', '.join(missing)}")
+    raise DatasetError(f"{path} holds a {type(content).__name__}; {hint}")
+
+
+def _is_list(content: Any, key: str) -> bool:
+    value = content.get(key) if isinstance(content, dict) else None
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
+def _read_categories(content: dict, path: str) -> dict[Any, tuple[str, str]]:
+    """Return {category id: (supercategory or "", name)} in the order of the file."""
+    categories: dict[Any, tuple[str, str]] = {}
+    for category in content["categories"]:
+        number = _value(category, "id", path)
+        # "/" separates the names of a path in the tree.
+        name = str(_value(category, "name", path)).strip().replace("/", "-")
+        above = str(category.get("supercategory") or "").strip().replace("/", "-")
+        entry = ("" if above.lower() in _NO_SUPERCATEGORY else above, name)
+        if categories.setdefault(number, entry) != entry:
+            raise DatasetError(
+                f"{path} has two categories of id {number!r}: {categories[number]} and {entry}"
+            )
+    if not categories:
+        raise DatasetError(f"{path} is a COCO file without categories")
+    return categories
+
+
+def _category_paths(categories: Mapping[Any, tuple[str, str]], path: str) -> dict[Any, tuple]:
+    """Return {category id: names from the top of the tree down}."""
+    # A category below itself, as COCO's person, is a leaf of a group of the same name.
+    above = {name: group for group, name in categories.values() if group != name}
+
+    def group_path(group: str) -> tuple[str, ...]:
+        names = [group]
+        while above.get(names[-1]):
+            names.append(above[names[-1]])
+            if len(names) > len(above) + 1:
+                raise DatasetError(
+                    f"{path}: the supercategories of {group!r} lead back to it: "
+                    f"{' > '.join(dict.fromkeys(names))}"
+                )
+        return tuple(names[::-1])
+
+    return {
+        number: (*(group_path(group) if group else ()), name)
+        for number, (group, name) in categories.items()
+    }
+
+
+def _tree_of(paths: Iterable[tuple], background: str | None, path: str) -> Hierarchy:
+    paths = list(dict.fromkeys(paths))
+    if background is not None and all(names[-1] != background for names in paths):
+        paths.append((background,))
+    try:
+        return Hierarchy.from_paths(map("/".join, paths), name=PurePosixPath(path).stem)
+    except HierarchyError as error:
+        raise HierarchyError(f"{path}: the categories make no tree: {error}") from error
+
+
+def _find_nodes(tree: Hierarchy, paths: Mapping[Any, tuple], path: str) -> dict[Any, int]:
+    """Return {category id: node id}."""
+    by_path = {names: node for node, names in enumerate(tree.paths)}
+    nodes, missing = {}, []
+    for number, names in paths.items():
+        try:
+            node = by_path.get("/".join(names))
+            nodes[number] = int(tree.id(names[-1])) if node is None else node
+        except HierarchyError:
+            missing.append(names[-1])
+    if missing:
+        shown = ", ".join(map(repr, missing[:_SHOWN])) + ", ..." * (len(missing) > _SHOWN)
+        raise DatasetError(
+            f"{path}: {len(missing)} of {len(paths)} categories are not in tree {tree.name!r}: "
+            f"{shown}; add them to the tree, or rename them"
+        )
+    return nodes
+
+
+def _background_leaf(tree: Hierarchy, background: str, path: str) -> int:
+    try:
+        node = int(tree.id(background))
+    except HierarchyError as error:
+        raise DatasetError(f"{path}: background {background!r}: {error}") from error
+    if node >= tree.num_leaves:
+        raise DatasetError(
+            f"{path}: background {background!r} is the inner node {tree.paths[node]!r}; specify a "
+            "leaf"
+        )
+    return node
+
+
+def _image_path(image: Mapping, path: str) -> PurePosixPath:
+    """Return the path of an image below its root."""
+    # LVIS has addresses, of which the last two parts are the folder and the file.
+    name = image.get("file_name")
+    parts = str(name or image.get("coco_url") or "").replace("\\", "/").split("/")
+    parts = [part for part in parts if part not in ("", ".", "..") and not part.endswith(":")]
+    if not parts:
+        raise DatasetError(f"{path}: image {image.get('id')} has no 'file_name'")
+    return PurePosixPath(*(parts if name else parts[-2:]))
+
+
+def _value(entry: Mapping, key: str, path: str) -> Any:
+    """Return a value that an entry of the file must have."""
+    value = entry.get(key)
+    if value is None or isinstance(value, list | dict):
+        shown = {k: str(v)[:40] for k, v in list(entry.items())[:3]}
+        raise DatasetError(f"{path}: {key!r} is {value!r} in the entry {shown}")
+    return value

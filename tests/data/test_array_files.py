@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from hiera_seg.data import pair_files, read_label_file
+from hiera_seg.data.array_files import read_array_file
+from hiera_seg.errors import DatasetError
+
+VALUES = np.array([[0, 3, 7], [255, 1, 2]])
+
+
+@pytest.mark.parametrize("kind", ["npy", "mat"])
+@pytest.mark.parametrize("dtype, highest", [("int64", 255), ("uint8", 255), ("uint16", 60000)])
+def test_values_are_read_as_stored(tmp_path, kind, dtype, highest):
+    values = np.where(VALUES == 255, highest, VALUES).astype(dtype)
+    path = str(tmp_path / f"x.{kind}")
+    np.save(path, values) if kind == "npy" else savemat(path, {"seg": values, "name": "x"})
+    read = read_label_file(path)
+    assert read.dtype == ("uint8" if highest == 255 else "uint16")
+    assert np.array_equal(read, values)
+
+
+@pytest.mark.parametrize("highest, void", [(254, 255), (255, 65535)])
+def test_minus_one_is_read_as_in_images(tmp_path, highest, void):
+    np.save(tmp_path / "x.npy", np.array([[-1, highest]]))
+    assert read_array_file(str(tmp_path / "x.npy")).tolist() == [[void, highest]]
+
+
+def test_bad_files_are_named(tmp_path):
+    path = str(tmp_path / "x.npy")
+    for array in (VALUES / 2, VALUES[0], np.array([[{}]])):
+        np.save(path, array)
+        with pytest.raises(DatasetError, match=r"x\.npy"):
+            read_label_file(path)
+    savemat(tmp_path / "x.mat", {"a": VALUES, "b": VALUES})
+    with pytest.raises(DatasetError, match=r"x\.mat.*a: int64.*b: int64"):
+        read_label_file(str(tmp_path / "x.mat"))
+    (tmp_path / "x.mat").write_bytes(b"nothing")
+    with pytest.raises(DatasetError, match=r"x\.mat"):
+        read_label_file(str(tmp_path / "x.mat"))
+    with pytest.raises(DatasetError, match=r"not found.*y\.npy"):
+        read_label_file(str(tmp_path / "y.npy"))
+
+
+def test_arrays_pair_with_images(folders, tmp_path):
+    images, labels = folders({"a": VALUES.astype(np.uint8)})
+    (labels / "a.png").unlink()
+    np.save(labels / "a.npy", VALUES)
+    assert pair_files(images, labels) == [
+        {"file_name": str(images / "a.png"), "sem_seg_file_name": str(labels / "a.npy")}
+    ]
