@@ -190,8 +190,8 @@ def collapse_nodes(
     Returns:
         int64 (K + 1, K) by [predicted, true class of the level], in the order of
         ``level_nodes(level)``. The last row counts predictions that stop above the level, and
-        `unpredicted`: false negatives of their true class and no false positives. Pixels whose label does not reach the
-        level are not counted.
+        `unpredicted`: false negatives of their true class and no false positives. Pixels whose
+        label does not reach the level are not counted.
     """
     index = _index_at_level(hierarchy, level)
     size = len(hierarchy.level_nodes(level))
