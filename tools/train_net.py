@@ -4,6 +4,7 @@
 import argparse
 
 from hiera_seg.cli import argument_parser, launch, read_config, setup
+from hiera_seg.data.catalog import import_modules
 from hiera_seg.diagnostics import dry_run, fast_dev_run
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.errors import ConfigError
@@ -29,6 +30,7 @@ examples:
 
 
 def main(args: argparse.Namespace) -> dict | None:
+    import_modules(args.modules, tool=__file__)
     if args.fast_dev_run or args.dry_run:
         return try_config(args)
     cfg = setup(args)

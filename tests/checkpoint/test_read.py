@@ -199,9 +199,10 @@ def test_every_tool_that_loads_weights_has_the_switch():
         text = tool.read_text()
         if any(word in text for word in loads):
             found += 1
-            assert "add_unsafe_pickle(parser)" in text or "argument_parser(" in text, tool.name
-            assert "allow_unsafe_pickle(args." in text or re.search("setup\\w*\\(args", text), (
-                tool.name
+            adds = re.search(r"add_unsafe_pickle\(|argument_parser\(|add_config\((.*)\)", text)
+            assert adds and "weights=False" not in (adds[1] or ""), tool
+            assert re.search(r"allow_unsafe_pickle\(args\.|(setup|read_config)\w*\(args", text), (
+                tool
             )
     assert found >= 5
 

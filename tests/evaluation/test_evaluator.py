@@ -383,7 +383,7 @@ def test_one_map_of_nodes_gives_every_level(dataset, form):
     [
         (good_output(1), "prediction .* 9 x 30.* ground truth 12 x 17"),
         ({"sem_seg": torch.zeros(5, 9, 30)}, "prediction .* 9 x 30"),
-        ({"sem_seg": torch.zeros(7, 12, 17)}, r"shape \(7, 12, 17\).*5 leaves.*'small'"),
+        ({"sem_seg": torch.zeros(7, 12, 17)}, r"shape \(7, 12, 17\).*\(5, H, W\).*'small'"),
         ({"hiera_labels": [torch.zeros(SHAPES[0])] * 2}, "float32"),
         ({"hiera_labels": good_output()["hiera_labels"][:1] * 3}, "holds 3 maps.* 2 levels"),
         ({"hiera_labels": [torch.full(SHAPES[0], 7)] * 2}, "prediction holds 7"),

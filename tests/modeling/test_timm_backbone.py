@@ -281,7 +281,7 @@ class TestWeights:
         ("legacy_xception", {}, r"legacy_xception.* sizes 2.* need 24x24, 12x12, 6x6, 3x3"),
         ("test_maxvit", {}, r"'test_maxvit', which takes images of 160x160 pixels only"),
         (SWIN, {"OUTPUT_STRIDE": 16}, r"swin_tiny.*stride.* 16"),
-        ("hrnet_w18_small", {"OUTPUT_STRIDE": 8}, r"can not build hrnet"),
+        ("hrnet_w18_small", {"OUTPUT_STRIDE": 8}, r"timm cannot build hrnet"),
         ("test_resnet", {"OUTPUT_STRIDE": 4}, r"OUTPUT_STRIDE is 4; choose 8, 16 or 32"),
         ("test_resnet", {"OUT_FEATURES": ["res6"]}, r"OUT_FEATURES is \['res6'\]; .* res2, res3"),
         ("test_resnet", {"OUT_FEATURES": []}, r"OUT_FEATURES is \[\]"),
