@@ -16,7 +16,7 @@ from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.metrics import collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
-from projects.HSSN.study import plan, run, subsets
+from projects.HSSN.study import page, plan, run, subsets
 from projects.HSSN.study.measure import (
     BOUNDARY_WIDTH,
     NUM_RESAMPLES,
@@ -105,6 +105,26 @@ def test_from_imagenet_weights_nothing_waits_for_a_trunk_or_for_a_single_rate():
     assert not plan.keeps_weights(plan.rate_runs("camvid", "flat")[0])
 
 
+def test_recipes_are_tried_first_with_the_flat_loss_on_held_out_images(tmp_path):
+    runs = plan.ready_runs({}, data=["camvid11"], arms=["flat"], stages=["recipe", "rate"])
+    assert [r.recipe for r in runs] == [*plan.RECIPES, ""]
+    for planned in runs[:-1]:
+        assert (planned.arm, planned.train, planned.test) == ("flat", ("fit",), runs[-1].test)
+        cfg = run.make_config(planned, tmp_path)
+        rate, iterations, keys = plan.RECIPES[planned.recipe]
+        assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (rate, iterations)
+        wanted = dict(zip(keys[::2], keys[1::2], strict=True))
+        assert cfg.SOLVER.OPTIMIZER == wanted["SOLVER.OPTIMIZER"]
+        stride = wanted.get("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 32)
+        assert cfg.MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE == stride
+    shipped = run.make_config(runs[-1], tmp_path)
+    assert shipped.SOLVER.BASE_LR == plan.SHIPPED_SOLVER["BASE_LR"]
+    found = result(runs[0], (50.0, 40.0, 30.0))
+    text = page.fill("{{recipes camvid11}}", {found["key"]: found})
+    # 200 iterations of half a second and 200 seconds of test
+    assert "| adamw | 0.001 | 200 | 30.00 | 40.00 | 50.00 | 40.00 | 5 |" in text
+
+
 def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     results: dict = {}
     while ready := plan.ready_runs(results):
@@ -137,7 +157,7 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
             assert {source[k] == r[k] for k in ("data", "seed", "train", "test")} == {True}
     for r in results.values():
         tested = r["test"] == plan.DATA[r["data"]].test
-        assert tested == (r["stage"] not in ("trunk", "rate", "strength"))
+        assert tested == (r["stage"] not in ("recipe", "trunk", "rate", "strength"))
         assert tested or r["train"] == ["fit"]
 
 
@@ -357,7 +377,7 @@ class Process:
 @pytest.mark.parametrize("fails", ["", "rate-camvid-bce-0.2-seed0"])
 def test_the_runner_goes_through_the_plan(tmp_path, monkeypatch, capsys, fails):
     file, begun, reads = tmp_path / "results.jsonl", [], []
-    chosen = {"data": ["camvid"], "arms": ["flat", "bce"], "stages": plan.STAGES[:4], "seeds": [1]}
+    chosen = {"data": ["camvid"], "arms": ["flat", "bce"], "stages": plan.STAGES[1:5], "seeds": [1]}
     args = argparse.Namespace(
         one=None, jobs=2, quick=False, list=False, results=file, output=tmp_path, **chosen
     )

@@ -25,6 +25,7 @@ from .plan import (
     mean_miou,
     planned_arms,
     rate_runs,
+    recipe_runs,
     strength_runs,
 )
 from .plots import plot_differences, plot_leaves
@@ -200,6 +201,21 @@ def place_table(results: Results, data: str) -> str:
     return table(["arm", *names], rows)
 
 
+def recipe_table(results: Results, data: str) -> str:
+    """What each recipe that was tried gave on held-out images."""
+    rows = []
+    for run in recipe_runs(data):
+        found = results.get(run.key)
+        if found:
+            values = (*found["metrics"]["mIoU"][::-1], mean_miou(found))
+            numbers = [f"{run.rate:g}", str(run.iterations), *(f"{v:.2f}" for v in values)]
+            rows.append([run.recipe, *numbers, f"{core_minutes(found):.0f}"])
+            levels = found["levels"][::-1]
+    if not rows:
+        return "*Not yet run.*"
+    return table(["recipe", "rate", "iterations", *levels, "mean", "minutes of a core"], rows)
+
+
 def rate_table(results: Results, data: str) -> str:
     """The mean of the levels' mIoU on held-out images at each rate."""
     rows = {}
@@ -345,6 +361,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "differences": difference_table,
     "decoding": decoding_table,
     "places": place_table,
+    "recipes": recipe_table,
     "rates": rate_table,
     "strengths": strength_table,
     "value": value,

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .recipes import RECIPES, SHIPPED_SOLVER
+
 SETTINGS = Path(__file__).parent / "settings"
 ARMS = (
     "flat",
@@ -94,7 +96,7 @@ DATA = {
     # of drives are held out.
     "camvid11": Data(
         *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
-        **LITE0 | {"rates": LITE0_RATES[1:2], "iterations": 2400},
+        **LITE0 | {"rates": (SHIPPED_SOLVER["BASE_LR"],), "iterations": SHIPPED_SOLVER["MAX_ITER"]},
     ),
     "camvid_lite0": Data("hiera_camvid_train", "hiera_camvid_test", None, 0.2, "kind", **LITE0),
     "person_part_lite0": Data(
@@ -120,6 +122,7 @@ class Run:
         trunk: whether it starts from the trunk of its dataset.
         weights: key of the run whose weights are decoded; "": it trains weights of its own.
         strength: of a proposal's adjustment, 0 elsewhere.
+        recipe: one of `RECIPES`, which is tried; "" elsewhere.
     """
 
     stage: str
@@ -133,6 +136,7 @@ class Run:
     trunk: bool = True
     weights: str = ""
     strength: float = 0.0
+    recipe: str = ""
 
     @property
     def key(self) -> str:
@@ -140,6 +144,8 @@ class Run:
         tried = ""
         if self.stage == "rate":
             tried = f"-{self.rate:g}"
+        elif self.stage == "recipe":
+            tried = f"-{self.recipe}"
         elif self.stage == "strength" and self.weights:
             tried = f"-{self.strength:g}"
         return f"{self.stage}-{self.data}-{self.arm}{tried}-seed{self.seed}"
@@ -170,6 +176,18 @@ def trunk_run(data: str) -> Run:
     return Run(
         "trunk", data, "flat", 0, SCRATCH_RATE, TRUNK_ITERATIONS, ("fit",), val_set(data), False
     )
+
+
+def recipe_runs(data: str) -> list[Run]:
+    """Short runs of the flat arm, one for each recipe that was tried."""
+    if data != "camvid11":
+        return []
+    return [
+        Run(
+            "recipe", data, "flat", 0, rate, iterations, ("fit",), val_set(data), False, recipe=name
+        )
+        for name, (rate, iterations, _) in RECIPES.items()
+    ]
 
 
 def rate_runs(data: str, arm: str) -> list[Run]:
@@ -296,6 +314,7 @@ def planned_arms(stage: str) -> tuple[str, ...]:
 
 
 STAGES = (
+    "recipe",
     "trunk",
     "rate",
     "strength",
@@ -333,6 +352,7 @@ def ready_runs(
     wanted: list[Run] = []
     for name in data:
         pretrained = DATA[name].pretrained
+        wanted += recipe_runs(name) if "recipe" in stages else []
         if name != "generated" and not pretrained:
             runs = [r for r in scratch_runs(name) if r.stage in stages and r.seed in seeds]
             wanted += [r for r in runs if r.arm in arms]

@@ -30,6 +30,7 @@ from .plan import (
     ARMS,
     DATA,
     PROPOSALS,
+    RECIPES,
     STAGES,
     Run,
     keeps_weights,
@@ -170,6 +171,9 @@ def make_config(run: Run, output: Path) -> CfgNode:
     cfg.SOLVER.BASE_LR = run.rate
     cfg.SOLVER.MAX_ITER = run.iterations
     cfg.MODEL.WEIGHTS = str(trunk_file(run.data, output)) if run.trunk else ""
+    if run.recipe:
+        cfg.merge_from_list(RECIPES[run.recipe][2])
+        cfg.SOLVER.WARMUP_ITERS = run.iterations // 10
     if run.weights:
         cfg.MODEL.WEIGHTS = str(output / run.weights / WEIGHTS)
     if run.arm.endswith("sibling_adjusted"):
@@ -203,7 +207,7 @@ def train(run: Run, output: Path, results: Path) -> None:
     else:
         model, trained = train_arm(cfg)
     found = measure(model.eval(), HieraTrainer.build_test_loader(cfg, run.test), run.test)
-    if run.stage in ("trunk", "rate", "strength"):  # not compared with others
+    if run.stage in ("recipe", "trunk", "rate", "strength"):  # not compared with others
         del found["bootstrap"]
     if run == trunk_run(run.data):
         save_trunk(model, trunk_file(run.data, output))
