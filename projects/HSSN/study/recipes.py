@@ -8,6 +8,11 @@ import yaml
 SHIPPED = Path(__file__).parents[3] / "configs" / "CamVid11" / "Base-CamVid11-Lite0.yaml"
 SHIPPED_SOLVER: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())["SOLVER"]
 
+# What all of them share unless they say otherwise, whatever the configs ship by now.
+COMMON = [
+    *("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 32, "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [3, 6, 9]),
+    *("INPUT.CROP.SIZE", [288, 352]),
+]
 ADAMW = ["SOLVER.OPTIMIZER", "ADAMW", "SOLVER.WEIGHT_DECAY", 0.01, "SOLVER.WEIGHT_DECAY_NORM", 0.0]
 SGD = ["SOLVER.OPTIMIZER", "SGD", "SOLVER.WEIGHT_DECAY", 1e-4, "SOLVER.WEIGHT_DECAY_NORM", 0.0]
 STRIDE_16 = [
@@ -15,8 +20,7 @@ STRIDE_16 = [
     *("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18]),
 ]
 FULL_FRAMES = ["INPUT.CROP.SIZE", [360, 480]]
-# Rate, iterations, and keys over those of the shipped config. Iterations are such that all take
-# about the CPU time of the first one.
+# Rate, iterations, and keys. Iterations are such that all take about the CPU time of the first one.
 RECIPES: dict[str, tuple[float, int, list]] = {
     "adamw": (0.001, 200, ADAMW),
     "adamw-high": (0.003, 200, ADAMW),

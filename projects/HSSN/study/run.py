@@ -38,6 +38,7 @@ from .plan import (
     trunk_run,
 )
 from .proposals import adjust_priors, ensure_counts
+from .recipes import COMMON
 from .subsets import PREFIX, register_subsets
 
 HERE = Path(__file__).parent
@@ -172,7 +173,7 @@ def make_config(run: Run, output: Path) -> CfgNode:
     cfg.SOLVER.MAX_ITER = run.iterations
     cfg.MODEL.WEIGHTS = str(trunk_file(run.data, output)) if run.trunk else ""
     if run.recipe:
-        cfg.merge_from_list(RECIPES[run.recipe][2])
+        cfg.merge_from_list([*COMMON, *RECIPES[run.recipe][2]])
         cfg.SOLVER.WARMUP_ITERS = run.iterations // 10
     if run.weights:
         cfg.MODEL.WEIGHTS = str(output / run.weights / WEIGHTS)
