@@ -340,6 +340,25 @@ def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
         assert lines[other.key]["variants"] != found["variants"]
 
 
+def test_a_watched_run_has_a_learning_curve(street, tmp_path, monkeypatch):
+    data = plan.Data(street, street, None, 5, "kind", watched=street)
+    monkeypatch.setitem(plan.DATA, "camvid", data)
+    planned = plan.Run("main", "camvid", "flat", 1, 0.01, 4, ("all",), street, False)
+    cfg = run.make_config(planned, tmp_path)
+    cfg.defrost()
+    cfg.DATASETS.TRAIN = (street,)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (48,), 40
+    cfg.INPUT.CROP.SIZE = [32, 32]
+    cfg.SOLVER.IMS_PER_BATCH, cfg.TEST.EVAL_PERIOD = 2, 2
+    assert cfg.DATASETS.TEST == (street,)
+    model, trained = run.train_arm(cfg)
+    assert [point[0] for point in trained["curve"]] == [2, 4]
+    found = measure(model.eval(), HieraTrainer.build_test_loader(cfg, street), street)
+    assert trained["curve"][1][1:] == pytest.approx(found["metrics"]["mIoU"], abs=1e-2)
+    plain = plan.Run("rate", "camvid", "flat", 1, 0.01, 4, ("all",), street, False)
+    assert run.make_config(plain, tmp_path).DATASETS.TEST == ()
+
+
 def test_measures_are_those_of_the_evaluator(street, tmp_path):
     planned = plan.Run("scratch", "camvid", "bce", 1, 0.01, 1, ("all",), street, False)
     cfg = run.make_config(planned, tmp_path)

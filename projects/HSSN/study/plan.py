@@ -66,6 +66,8 @@ class Data:
         rates: among which every arm chooses; a single one is taken as it is.
         iterations: of a final run.
         seeds: of the final runs.
+        watched: a dataset outside of `train` and `test` that final runs are scored on six times
+            while they train; "": none. Nothing is chosen by it.
     """
 
     train: str
@@ -77,6 +79,7 @@ class Data:
     rates: tuple[float, ...] = RATES
     iterations: int = ITERATIONS
     seeds: tuple[int, ...] = SEEDS
+    watched: str = ""
 
 
 LITE0 = {
@@ -96,9 +99,14 @@ DATA = {
     # of drives are held out.
     "camvid11": Data(
         *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
+        watched="hiera_camvid11_val",
         **LITE0 | {"rates": (SHIPPED_SOLVER["BASE_LR"],), "iterations": SHIPPED_SOLVER["MAX_ITER"]},
     ),
-    "camvid_lite0": Data("hiera_camvid_train", "hiera_camvid_test", None, 0.2, "kind", **LITE0),
+    "camvid_lite0": Data(
+        *("hiera_camvid_train", "hiera_camvid_test", None, 0.2, "kind"),
+        watched="hiera_camvid_val",
+        **LITE0,
+    ),
     "person_part_lite0": Data(
         *("hiera_pascal_person_part_train", "hiera_pascal_person_part_test", None, 200, "half"),
         **LITE0,

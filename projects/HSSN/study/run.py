@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from detectron2.utils.logger import setup_logger
 
 from hiera_seg.config import ConfigError
 from hiera_seg.engine import HieraCheckpointer, HieraTrainer, exit_on_error, load_config
+from hiera_seg.engine.hooks import EvaluationRecord
 from hiera_seg.losses import read_node_counts
 from hiera_seg.modeling import HieraSegmentor
 
@@ -171,6 +173,9 @@ def make_config(run: Run, output: Path) -> CfgNode:
     cfg.SEED = run.seed
     cfg.SOLVER.BASE_LR = run.rate
     cfg.SOLVER.MAX_ITER = run.iterations
+    if run.stage == "main" and not run.weights and DATA[run.data].watched:
+        cfg.DATASETS.TEST = (DATA[run.data].watched,)
+        cfg.TEST.EVAL_PERIOD = max(run.iterations // 6, 1)
     cfg.MODEL.WEIGHTS = str(trunk_file(run.data, output)) if run.trunk else ""
     if run.recipe:
         cfg.merge_from_list([*COMMON, *RECIPES[run.recipe][2]])
@@ -242,6 +247,7 @@ def train_arm(cfg: CfgNode) -> tuple[HieraSegmentor, dict[str, Any]]:
     return trainer.model, {
         "seconds_per_iteration": round(seconds / iterations, 4) if iterations else None,
         "loss": last_loss(Path(cfg.OUTPUT_DIR) / "metrics.json"),
+        "curve": learning_curve(Path(cfg.OUTPUT_DIR), trainer.model.hierarchy.level_names),
     }
 
 
@@ -274,6 +280,18 @@ def save_trunk(model: HieraSegmentor, path: Path) -> None:
     state["sem_seg_head.predictor.bias"] = torch.zeros_like(predictor.bias)
     torch.save({"model": state}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
+
+
+def learning_curve(folder: Path, levels: Iterable[str]) -> list[list[float]]:
+    """Iteration and mIoU of each level, coarse to fine, of the evaluations during a training."""
+    record = EvaluationRecord(str(folder))
+    if not record.path.is_file():
+        return []
+    lines = [json.loads(line) for line in record.path.read_text().splitlines()]
+    return [
+        [line["iteration"], *(round(line[f"sem_seg/mIoU_{level}"], 3) for level in levels)]
+        for line in lines
+    ]
 
 
 def last_loss(path: Path) -> float | None:
