@@ -11,7 +11,7 @@ SHIPPED_SOLVER: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())["SOLVER"]
 # What all of them share unless they say otherwise, whatever the configs ship by now.
 COMMON = [
     *("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 32, "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [3, 6, 9]),
-    *("INPUT.CROP.SIZE", [288, 352]),
+    *("MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD", "", "MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", ""),
 ]
 ADAMW = ["SOLVER.OPTIMIZER", "ADAMW", "SOLVER.WEIGHT_DECAY", 0.01, "SOLVER.WEIGHT_DECAY_NORM", 0.0]
 SGD = ["SOLVER.OPTIMIZER", "SGD", "SOLVER.WEIGHT_DECAY", 1e-4, "SOLVER.WEIGHT_DECAY_NORM", 0.0]
@@ -19,7 +19,10 @@ STRIDE_16 = [
     *("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 16),
     *("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18]),
 ]
-FULL_FRAMES = ["INPUT.CROP.SIZE", [360, 480]]
+WEIGHTS = [
+    *("MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD", "inverse_sqrt"),
+    *("MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", "configs/CamVid11/train_pixels.json"),
+]
 # Rate, iterations, and keys. Iterations are such that all take about the CPU time of the first one.
 RECIPES: dict[str, tuple[float, int, list]] = {
     "adamw": (0.001, 200, ADAMW),
@@ -27,5 +30,5 @@ RECIPES: dict[str, tuple[float, int, list]] = {
     "sgd": (0.05, 200, SGD),
     "sgd-low": (0.02, 200, SGD),
     "sgd-stride16": (0.05, 140, SGD + STRIDE_16),
-    "sgd-full": (0.05, 117, SGD + FULL_FRAMES),
+    "sgd-weights": (0.05, 200, SGD + WEIGHTS),
 }
