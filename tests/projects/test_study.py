@@ -144,6 +144,7 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     assert not any(r["data"] == "camvid11" for r in coarse)  # its labels are never cut
     for stage in ("scratch_coarse", "scratch_tenth"):
         assert stages.count(stage) == 2 * len(plan.FEW_ARMS)
+    assert stages.count("queries") == 2 * len(plan.QUERY_ARMS)
     # a network for each arm that is adjusted, and its powers for each adjustment
     own = plan.PROPOSALS.keys() - plan.STRENGTHS_OF.keys()
     networks = {plan.PROPOSALS[arm] for arm in own}
@@ -208,6 +209,22 @@ def test_arms_differ_in_loss_and_decoding_alone(data, arm, tmp_path):
     own.TEST.DECODE = flat.MODEL.HIERA_SEG.TEST.DECODE
     cfg.OUTPUT_DIR = flat.OUTPUT_DIR
     assert cfg == flat
+
+
+def test_networks_of_queries_differ_in_what_a_query_says(tmp_path):
+    softmax, sigmoid = (run.make_config(r, tmp_path) for r in plan.query_runs("camvid11")[:2])
+    sigmoid.defrost()
+    options = [cfg.MODEL.HIERA_SEG.MASK_FORMER.OPTION for cfg in (softmax, sigmoid)]
+    assert options == list(plan.QUERY_ARMS)
+    sigmoid.MODEL.HIERA_SEG.MASK_FORMER.OPTION = options[0]
+    sigmoid.OUTPUT_DIR = softmax.OUTPUT_DIR
+    assert sigmoid == softmax
+    pixels = run.make_config(plan.rate_runs("camvid11", "flat")[0], tmp_path)
+    assert softmax.INPUT.CROP.SIZE == pixels.INPUT.CROP.SIZE
+    assert softmax.INPUT.MIN_SIZE_TRAIN == pixels.INPUT.MIN_SIZE_TRAIN
+    assert softmax.SOLVER.BASE_LR == plan.QUERY_RATE
+    features = softmax.MODEL.HIERA_SEG.TIMM.OUT_FEATURES
+    assert {*softmax.MODEL.SEM_SEG_HEAD.IN_FEATURES} <= {*features}  # not those of the pixel head
 
 
 @pytest.mark.parametrize("arm", plan.PROPOSALS)

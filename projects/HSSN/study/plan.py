@@ -38,6 +38,8 @@ STRENGTHS_OF = {  # others choose their own
     "flat_sibling_adjusted": "sibling_adjusted",
 }
 FEW_ARMS = ("flat", "marginal_ce", "level_ce", "focal_tree_min")  # of the questions about data
+QUERY_ARMS = ("leaf_softmax", "node_sigmoid")  # Mask2Former's form, compared with each other
+QUERY_RATE = 0.0005  # of the shipped configs
 COARSE_ARMS = ("flat", "focal_tree_min_triplet")  # the same from ImageNet weights
 SCRATCH_ARMS = ("flat", "level_ce", "focal_tree_min")
 RATES = (0.002, 0.02, 0.2)
@@ -121,7 +123,7 @@ class Run:
     Attributes:
         stage: one of `STAGES`.
         data: a key of `DATA`.
-        arm: one of `ARMS` or `PROPOSALS`.
+        arm: one of `ARMS`, `PROPOSALS` or `QUERY_ARMS`.
         seed: of the order of the data, and of all that is drawn.
         rate: the learning rate.
         iterations: how long.
@@ -163,7 +165,8 @@ class Run:
         arm = SETTINGS / f"arm-{self.arm}-{self.data}.yaml"
         if not arm.is_file():
             arm = SETTINGS / f"arm-{self.arm}.yaml"
-        return SETTINGS / f"{self.data}.yaml", arm
+        # networks of queries have a whole config of their own
+        return arm if self.stage == "queries" else SETTINGS / f"{self.data}.yaml", arm
 
     def as_dict(self) -> dict[str, Any]:
         return {"key": self.key, **asdict(self), "train": list(self.train)}
@@ -196,6 +199,14 @@ def recipe_runs(data: str) -> list[Run]:
         )
         for name, (rate, iterations, _) in RECIPES.items()
     ]
+
+
+def query_runs(data: str) -> list[Run]:
+    """Two seeds of the networks of queries, in half the iterations: one takes twice the time."""
+    if data != "camvid11":
+        return []
+    at = (QUERY_RATE, DATA[data].iterations // 2, ("all",), DATA[data].test, False)
+    return [Run("queries", data, arm, seed, *at) for seed in LITE0_SEEDS[:2] for arm in QUERY_ARMS]
 
 
 def rate_runs(data: str, arm: str) -> list[Run]:
@@ -318,7 +329,8 @@ def planned_arms(stage: str) -> tuple[str, ...]:
         return FEW_ARMS
     if stage == "coarse":
         return (*FEW_ARMS, *PROPOSALS)
-    return {"scratch": SCRATCH_ARMS, "main": (*ARMS, *PROPOSALS)}.get(stage, ARMS)
+    others = {"scratch": SCRATCH_ARMS, "main": (*ARMS, *PROPOSALS), "queries": QUERY_ARMS}
+    return others.get(stage, ARMS)
 
 
 STAGES = (
@@ -332,6 +344,7 @@ STAGES = (
     "scratch_coarse",
     "scratch_tenth",
     "coarse",
+    "queries",
 )
 KEPT_STAGES = frozenset(("main", "coarse"))  # whose weights proposals decode
 
@@ -361,6 +374,7 @@ def ready_runs(
     for name in data:
         pretrained = DATA[name].pretrained
         wanted += recipe_runs(name) if "recipe" in stages else []
+        wanted += query_runs(name) if "queries" in stages else []
         if name != "generated" and not pretrained:
             runs = [r for r in scratch_runs(name) if r.stage in stages and r.seed in seeds]
             wanted += [r for r in runs if r.arm in arms]
@@ -377,8 +391,7 @@ def ready_runs(
                 wanted += rate_runs(name, arm)
             if rate is not None:
                 wanted += [r for r in final_runs(name, arm, rate, stages) if r.seed in seeds]
-    # two proposals may wait for one network
-    missing = {run.key: run for run in wanted if run.key not in results}
+    missing = {run.key: run for run in wanted if run.key not in results}  # each network once
     order = {stage: place for place, stage in enumerate(STAGES)}
     # every question gets an answer before the control gets a second seed
     return sorted(
