@@ -18,17 +18,21 @@ HAS_TORCH := import importlib.util, sys; sys.exit(importlib.util.find_spec("torc
 DEMO_CONFIG ?= configs/Generated/hssn_deeplab_v3_plus_r18.yaml
 DEMO_OUTPUT ?= output/demo
 DEMO_OPTS ?=
+RESULTS_CONFIG ?= configs/CamVid11/flat_lite0.yaml
+RESULTS_OPTS ?=
 TEST_OPTS ?=
 # One process per core; the tests of a file stay together, since they share what they have made.
 PARALLEL ?= -n auto --dist loadfile
 
-.PHONY: help setup demo test test-quick lint format docs clean distclean
+.PHONY: help setup demo results test test-quick lint format docs clean distclean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train on generated scenes, evaluate, draw, report; into $(DEMO_OUTPUT)"
 	@echo "                (DEMO_OPTS='SOLVER.MAX_ITER 20' for a short one)"
+	@echo "make results    repeat a row of the results on CamVid, which has to lie below DETECTRON2_DATASETS"
+	@echo "                (RESULTS_CONFIG=configs/CamVid11/hssn_lite0.yaml for another row)"
 	@echo "make test       run the tests (TEST_OPTS='-k tree' for some of them)"
 	@echo "make test-quick run the quick ones: trees, layers, losses, metrics"
 	@echo "make lint       check style; make format fixes what can be fixed"
@@ -74,6 +78,9 @@ demo: $(READY)
 	$(BIN)/python tools/train_net.py --config-file $(DEMO_CONFIG) OUTPUT_DIR $(DEMO_OUTPUT) $(DEMO_OPTS)
 	$(BIN)/python tools/demo.py --config-file $(DEMO_OUTPUT)/config.yaml --num 6 --output $(DEMO_OUTPUT)/overlays
 	$(BIN)/python tools/report.py --run $(DEMO_OUTPUT) --output $(DEMO_OUTPUT)/report.html
+
+results: $(READY)
+	$(BIN)/python tools/train_net.py --config-file $(RESULTS_CONFIG) $(RESULTS_OPTS)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) $(TEST_OPTS)

@@ -16,7 +16,7 @@ from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.metrics import collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
-from projects.HSSN.study import plan, run, subsets
+from projects.HSSN.study import page, plan, run, subsets
 from projects.HSSN.study.measure import (
     BOUNDARY_WIDTH,
     NUM_RESAMPLES,
@@ -105,6 +105,26 @@ def test_from_imagenet_weights_nothing_waits_for_a_trunk_or_for_a_single_rate():
     assert not plan.keeps_weights(plan.rate_runs("camvid", "flat")[0])
 
 
+def test_recipes_are_tried_first_with_the_flat_loss_on_held_out_images(tmp_path):
+    runs = plan.ready_runs({}, data=["camvid11"], arms=["flat"], stages=["recipe", "rate"])
+    assert [r.recipe for r in runs] == [*plan.RECIPES, ""]
+    for planned in runs[:-1]:
+        assert (planned.arm, planned.train, planned.test) == ("flat", ("fit",), runs[-1].test)
+        cfg = run.make_config(planned, tmp_path)
+        rate, iterations, keys = plan.RECIPES[planned.recipe]
+        assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (rate, iterations)
+        wanted = dict(zip(keys[::2], keys[1::2], strict=True))
+        assert cfg.SOLVER.OPTIMIZER == wanted["SOLVER.OPTIMIZER"]
+        stride = wanted.get("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 32)
+        assert cfg.MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE == stride
+    shipped = run.make_config(runs[-1], tmp_path)
+    assert shipped.SOLVER.BASE_LR == plan.SHIPPED_SOLVER["BASE_LR"]
+    found = result(runs[0], (50.0, 40.0, 30.0))
+    text = page.fill("{{recipes camvid11}}", {found["key"]: found})
+    # 200 iterations of half a second and 200 seconds of test
+    assert "| adamw | 0.001 | 200 | 30.00 | 40.00 | 50.00 | 40.00 | 5 |" in text
+
+
 def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     results: dict = {}
     while ready := plan.ready_runs(results):
@@ -124,6 +144,7 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     assert not any(r["data"] == "camvid11" for r in coarse)  # its labels are never cut
     for stage in ("scratch_coarse", "scratch_tenth"):
         assert stages.count(stage) == 2 * len(plan.FEW_ARMS)
+    assert stages.count("queries") == 2 * len(plan.QUERY_ARMS)
     # a network for each arm that is adjusted, and its powers for each adjustment
     own = plan.PROPOSALS.keys() - plan.STRENGTHS_OF.keys()
     networks = {plan.PROPOSALS[arm] for arm in own}
@@ -137,7 +158,7 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
             assert {source[k] == r[k] for k in ("data", "seed", "train", "test")} == {True}
     for r in results.values():
         tested = r["test"] == plan.DATA[r["data"]].test
-        assert tested == (r["stage"] not in ("trunk", "rate", "strength"))
+        assert tested == (r["stage"] not in ("recipe", "trunk", "rate", "strength"))
         assert tested or r["train"] == ["fit"]
 
 
@@ -188,6 +209,22 @@ def test_arms_differ_in_loss_and_decoding_alone(data, arm, tmp_path):
     own.TEST.DECODE = flat.MODEL.HIERA_SEG.TEST.DECODE
     cfg.OUTPUT_DIR = flat.OUTPUT_DIR
     assert cfg == flat
+
+
+def test_networks_of_queries_differ_in_what_a_query_says(tmp_path):
+    softmax, sigmoid = (run.make_config(r, tmp_path) for r in plan.query_runs("camvid11")[:2])
+    sigmoid.defrost()
+    options = [cfg.MODEL.HIERA_SEG.MASK_FORMER.OPTION for cfg in (softmax, sigmoid)]
+    assert options == list(plan.QUERY_ARMS)
+    sigmoid.MODEL.HIERA_SEG.MASK_FORMER.OPTION = options[0]
+    sigmoid.OUTPUT_DIR = softmax.OUTPUT_DIR
+    assert sigmoid == softmax
+    pixels = run.make_config(plan.rate_runs("camvid11", "flat")[0], tmp_path)
+    assert softmax.INPUT.CROP.SIZE == pixels.INPUT.CROP.SIZE
+    assert softmax.INPUT.MIN_SIZE_TRAIN == pixels.INPUT.MIN_SIZE_TRAIN
+    assert softmax.SOLVER.BASE_LR == plan.QUERY_RATE
+    features = softmax.MODEL.HIERA_SEG.TIMM.OUT_FEATURES
+    assert {*softmax.MODEL.SEM_SEG_HEAD.IN_FEATURES} <= {*features}  # not those of the pixel head
 
 
 @pytest.mark.parametrize("arm", plan.PROPOSALS)
@@ -320,6 +357,25 @@ def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
         assert lines[other.key]["variants"] != found["variants"]
 
 
+def test_a_watched_run_has_a_learning_curve(street, tmp_path, monkeypatch):
+    data = plan.Data(street, street, None, 5, "kind", watched=street)
+    monkeypatch.setitem(plan.DATA, "camvid", data)
+    planned = plan.Run("main", "camvid", "flat", 1, 0.01, 4, ("all",), street, False)
+    cfg = run.make_config(planned, tmp_path)
+    cfg.defrost()
+    cfg.DATASETS.TRAIN = (street,)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (48,), 40
+    cfg.INPUT.CROP.SIZE = [32, 32]
+    cfg.SOLVER.IMS_PER_BATCH, cfg.TEST.EVAL_PERIOD = 2, 2
+    assert cfg.DATASETS.TEST == (street,)
+    model, trained = run.train_arm(cfg)
+    assert [point[0] for point in trained["curve"]] == [2, 4]
+    found = measure(model.eval(), HieraTrainer.build_test_loader(cfg, street), street)
+    assert trained["curve"][1][1:] == pytest.approx(found["metrics"]["mIoU"], abs=1e-2)
+    plain = plan.Run("rate", "camvid", "flat", 1, 0.01, 4, ("all",), street, False)
+    assert run.make_config(plain, tmp_path).DATASETS.TEST == ()
+
+
 def test_measures_are_those_of_the_evaluator(street, tmp_path):
     planned = plan.Run("scratch", "camvid", "bce", 1, 0.01, 1, ("all",), street, False)
     cfg = run.make_config(planned, tmp_path)
@@ -357,7 +413,7 @@ class Process:
 @pytest.mark.parametrize("fails", ["", "rate-camvid-bce-0.2-seed0"])
 def test_the_runner_goes_through_the_plan(tmp_path, monkeypatch, capsys, fails):
     file, begun, reads = tmp_path / "results.jsonl", [], []
-    chosen = {"data": ["camvid"], "arms": ["flat", "bce"], "stages": plan.STAGES[:4], "seeds": [1]}
+    chosen = {"data": ["camvid"], "arms": ["flat", "bce"], "stages": plan.STAGES[1:5], "seeds": [1]}
     args = argparse.Namespace(
         one=None, jobs=2, quick=False, list=False, results=file, output=tmp_path, **chosen
     )

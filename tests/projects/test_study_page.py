@@ -46,6 +46,7 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
     other.write_text("mine <!-- study: levels main camvid --> old\n<!-- /study --> mine too")
     more = plan.final_runs("camvid", "tree_min", 0.02, ["main"])[0]
     lines = [results[planned.key] | {"levels": []}, result(more) | {"processor": "Z80"}]
+    lines[1]["curve"] = [[250, 20.0, 10.0, 5.0], [500, 50.0, 40.0, 30.0]]
     (tmp_path / "more.jsonl").write_text("\n".join(json.dumps(r) for r in lines))
     args = argparse.Namespace(
         results=tmp_path / "results.jsonl", template=page.HERE / "template.md", output=tmp_path,
@@ -63,6 +64,9 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
     assert "{{" not in made and "7 runs" in made
     assert "](differences-camvid.png)" in made and "person_part.png" not in made
     assert (tmp_path / "differences-camvid.png").stat().st_size > 5000
+    assert (tmp_path / "curves-camvid.png").stat().st_size > 5000
+    assert not (tmp_path / "curves-person_part.png").exists()
+    assert page.fill("{{curves camvid}}", results) == "*No learning curve of camvid yet.*"
     assert (tmp_path / "leaves-camvid.png").stat().st_size > 5000
 
 

@@ -114,3 +114,12 @@ def test_distclean_removes_what_make_made(folder):
     make(folder, "setup")
     assert make(folder, "distclean")[0] == 0
     assert not (folder / ".venv").exists()
+
+
+def test_results_trains_the_config_that_is_named(folder):
+    config = "configs/CamVid11/hssn_lite0.yaml"
+    code, _, calls = make(folder, "results", f"RESULTS_CONFIG={config}", "RESULTS_OPTS=SEED 3")
+    assert code == 0 and f"train_net.py --config-file {config} SEED 3" in calls
+    _, _, calls = make(folder, "results")
+    default = calls.rpartition("--config-file ")[2].split()[0]
+    assert (REPOSITORY / default).is_file()

@@ -12,7 +12,7 @@ from scipy.ndimage import maximum_filter
 
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.layers.scores import DECODE_VARIANTS
+from hiera_seg.layers.scores import DECODE_VARIANTS, SCORE_VARIANTS
 from hiera_seg.metrics import (
     CalibrationCounts,
     PathCounts,
@@ -53,7 +53,9 @@ def measure(model: HieraSegmentor, loader: Iterable, dataset: str) -> dict[str, 
     tree = model.hierarchy
     assert reader.hierarchy == tree, "study: the model has another tree than its dataset"
     model_variant = model.decode_options.variant
-    variants = (model_variant, *OTHER_VARIANTS[model_variant])
+    queries = model.sem_seg_head.output_kind == "scores"
+    others = SCORE_VARIANTS if queries else OTHER_VARIANTS[model_variant]
+    variants = tuple(dict.fromkeys((model_variant, *others)))
     assert set(variants) <= set(DECODE_VARIANTS)
     counts = {variant: PathCounts(tree, reader.ignore_label) for variant in variants}
     calibration = CalibrationCounts(tree)

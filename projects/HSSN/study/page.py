@@ -6,29 +6,19 @@ have tables of it between `<!-- study: name argument ... -->` and `<!-- /study -
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from hiera_seg.cli import exit_on_error
 
+from .choices import rate_table, recipe_table, strength_table
 from .compare import BASELINE, Differences, Results, arms_of, of, paired_differences, places_of
-from .plan import (
-    ARMS,
-    DATA,
-    PROPOSALS,
-    SEEDS,
-    STRENGTHS,
-    STRENGTHS_OF,
-    chosen_rate,
-    mean_miou,
-    planned_arms,
-    rate_runs,
-    strength_runs,
-)
-from .plots import plot_differences, plot_leaves
+from .plan import ARMS, DATA, PROPOSALS, SEEDS, planned_arms
+from .plots import plot_curves, plot_differences, plot_leaves
 from .run import QUICK, RESULTS, add_result, read_results
+from .tables import core_minutes, mean_and_deviation, table
 
 HERE = Path(__file__).parent
 PAGES = (HERE.parent / "README.md",)  # others that have tables of the study
@@ -47,6 +37,8 @@ def main(args: argparse.Namespace) -> None:
         if of(results, "main", data):
             plot_differences(results, data, args.output / f"differences-{data}.png")
             plot_leaves(results, data, args.output / f"leaves-{data}.png")
+        if has_curves(results, data):
+            plot_curves(results, data, args.output / f"curves-{data}.png")
     print(f"{args.output / 'README.md'}: {len(results)} runs")
 
 
@@ -76,19 +68,6 @@ def add_missing(path: Path, found: Results) -> None:
     for key, result in found.items():
         if key not in there:
             add_result(path, result)
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    header = list(header)
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def mean_and_deviation(values: Iterable[float], digits: int = 2, sign: str = "") -> str:
-    """Mean over seeds, with the standard deviation where there are two or more."""
-    values = np.array(list(values), float)
-    mean = f"{values.mean():{sign}.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
 
 
 def arm_table(results: Results, stage: str, data: str) -> str:
@@ -146,12 +125,6 @@ def level_table(results: Results, stage: str, data: str) -> str:
     return table(["arm", "seeds", *reversed(levels), "minutes of a core", "processor"], rows)
 
 
-def core_minutes(result: Mapping) -> float:
-    """What a run took of one core: its training and its test."""
-    training = result["iterations"] * (result.get("seconds_per_iteration") or 0.0)
-    return (training + result["test_seconds"]) / 60
-
-
 def difference_table(results: Results, stage: str, data: str, baseline: str = BASELINE) -> str:
     """Differences to a baseline: mean, deviation over seeds, interval, and seeds above zero."""
     rows = []
@@ -198,42 +171,6 @@ def place_table(results: Results, data: str) -> str:
         return f"*No run of main on {data} yet.*"
     names = places_of(of(results, "main", data)[0])
     return table(["arm", *names], rows)
-
-
-def rate_table(results: Results, data: str) -> str:
-    """The mean of the levels' mIoU on held-out images at each rate."""
-    rows = {}
-    for arm in ARMS:
-        done = [results.get(run.key) for run in rate_runs(data, arm)]
-        if all(done):
-            rows[arm] = [mean_miou(r) for r in done]
-    return choice_table(rows, DATA[data].rates)
-
-
-def strength_table(results: Results, data: str) -> str:
-    """The same of each strength of a proposal's adjustment, and of none at all."""
-    rows = {}
-    for arm in sorted(PROPOSALS.keys() - STRENGTHS_OF.keys()):
-        rate = chosen_rate(data, PROPOSALS[arm], results)
-        if rate is None:
-            continue
-        network, runs = strength_runs(data, arm, rate)
-        done = [results.get(run.key) for run in runs]
-        if network.key in results and all(done):
-            plain = results[network.key]["variants"][done[0]["variant"]]
-            rows[arm] = [np.mean(plain), *map(mean_miou, done)]
-    return choice_table(rows, (0, *STRENGTHS))
-
-
-def choice_table(rows: Mapping[str, list[float]], tried: Iterable[float]) -> str:
-    """What each choice of each arm gave on held-out images; the best one stands out."""
-    if not rows:
-        return "*Not yet run.*"
-    marked = [
-        [arm, *(f"**{s:.2f}**" if s == np.nanmax(scores) else f"{s:.2f}" for s in scores)]
-        for arm, scores in rows.items()
-    ]
-    return table(["arm", *(f"{choice:g}" for choice in tried)], marked)
 
 
 def value(results: Results, stage: str, data: str, arm: str, level: str) -> str:
@@ -332,6 +269,17 @@ def plots(results: Results, data: str) -> str:
     )
 
 
+def has_curves(results: Results, data: str) -> bool:
+    return any(r.get("curve") for r in of(results, "main", data))
+
+
+def curves(results: Results, data: str) -> str:
+    """The picture of the learning curves, once there is one."""
+    if not has_curves(results, data):
+        return f"*No learning curve of {data} yet.*"
+    return f"![mIoU on validation images over the training on {data}](curves-{data}.png)"
+
+
 def progress(results: Results) -> str:
     """How much of the plan stands in the results."""
     stages = sorted({r["stage"] for r in results.values()})
@@ -345,6 +293,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "differences": difference_table,
     "decoding": decoding_table,
     "places": place_table,
+    "recipes": recipe_table,
     "rates": rate_table,
     "strengths": strength_table,
     "value": value,
@@ -353,6 +302,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "decoding_gains": decoding_gains,
     "summary": summary_table,
     "plots": plots,
+    "curves": curves,
     "hours": hours,
     "seeds_done": seeds_done,
     "progress": progress,

@@ -13,6 +13,8 @@ import numpy as np
 
 from projects import GeneratedStreets  # noqa: F401  (registers hiera_generated_*)
 
+from .recipes import RECIPES, SHIPPED_SOLVER
+
 SETTINGS = Path(__file__).parent / "settings"
 ARMS = (
     "flat",
@@ -38,10 +40,12 @@ STRENGTHS_OF = {  # others choose their own
     "flat_sibling_adjusted": "sibling_adjusted",
 }
 FEW_ARMS = ("flat", "marginal_ce", "level_ce", "focal_tree_min")  # of the questions about data
+QUERY_ARMS = ("leaf_softmax", "node_sigmoid")  # Mask2Former's form, compared with each other
+QUERY_RATE = 0.0005  # of the shipped configs
 COARSE_ARMS = ("flat", "focal_tree_min_triplet")  # the same from ImageNet weights
 SCRATCH_ARMS = ("flat", "level_ce", "focal_tree_min")
 RATES = (0.002, 0.02, 0.2)
-LITE0_RATES = (0.0003, 0.001, 0.003)  # of AdamW, from ImageNet weights
+LITE0_RATES = tuple(factor * SHIPPED_SOLVER["BASE_LR"] for factor in (0.25, 1, 4))
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of proposals
 SEEDS = (1, 2, 3)
 LITE0_SEEDS = (0, 1, 2)
@@ -66,6 +70,8 @@ class Data:
         rates: among which every arm chooses; a single one is taken as it is.
         iterations: of a final run.
         seeds: of the final runs.
+        watched: a dataset outside of `train` and `test` that final runs are scored on six times
+            while they train; "": none. Nothing is chosen by it.
     """
 
     train: str
@@ -77,6 +83,7 @@ class Data:
     rates: tuple[float, ...] = RATES
     iterations: int = ITERATIONS
     seeds: tuple[int, ...] = SEEDS
+    watched: str = ""
 
 
 LITE0 = {
@@ -96,9 +103,14 @@ DATA = {
     # of drives are held out.
     "camvid11": Data(
         *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
-        **LITE0 | {"rates": LITE0_RATES[1:2], "iterations": 2400},
+        watched="hiera_camvid11_val",
+        **LITE0 | {"rates": (SHIPPED_SOLVER["BASE_LR"],), "iterations": SHIPPED_SOLVER["MAX_ITER"]},
     ),
-    "camvid_lite0": Data("hiera_camvid_train", "hiera_camvid_test", None, 0.2, "kind", **LITE0),
+    "camvid_lite0": Data(
+        *("hiera_camvid_train", "hiera_camvid_test", None, 0.2, "kind"),
+        watched="hiera_camvid_val",
+        **LITE0,
+    ),
     "person_part_lite0": Data(
         *("hiera_pascal_person_part_train", "hiera_pascal_person_part_test", None, 200, "half"),
         **LITE0,
@@ -113,7 +125,7 @@ class Run:
     Attributes:
         stage: one of `STAGES`.
         data: a key of `DATA`.
-        arm: one of `ARMS` or `PROPOSALS`.
+        arm: one of `ARMS`, `PROPOSALS` or `QUERY_ARMS`.
         seed: of the order of the data, and of all that is drawn.
         rate: the learning rate.
         iterations: how long.
@@ -122,6 +134,7 @@ class Run:
         trunk: whether it starts from the trunk of its dataset.
         weights: key of the run whose weights are decoded; "": it trains weights of its own.
         strength: of a proposal's adjustment, 0 elsewhere.
+        recipe: one of `RECIPES`, which is tried; "" elsewhere.
     """
 
     stage: str
@@ -135,6 +148,7 @@ class Run:
     trunk: bool = True
     weights: str = ""
     strength: float = 0.0
+    recipe: str = ""
 
     @property
     def key(self) -> str:
@@ -142,6 +156,8 @@ class Run:
         tried = ""
         if self.stage == "rate":
             tried = f"-{self.rate:g}"
+        elif self.stage == "recipe":
+            tried = f"-{self.recipe}"
         elif self.stage == "strength" and self.weights:
             tried = f"-{self.strength:g}"
         return f"{self.stage}-{self.data}-{self.arm}{tried}-seed{self.seed}"
@@ -151,7 +167,8 @@ class Run:
         arm = SETTINGS / f"arm-{self.arm}-{self.data}.yaml"
         if not arm.is_file():
             arm = SETTINGS / f"arm-{self.arm}.yaml"
-        return SETTINGS / f"{self.data}.yaml", arm
+        # networks of queries have a whole config of their own
+        return arm if self.stage == "queries" else SETTINGS / f"{self.data}.yaml", arm
 
     def as_dict(self) -> dict[str, Any]:
         return {"key": self.key, **asdict(self), "train": list(self.train)}
@@ -172,6 +189,26 @@ def trunk_run(data: str) -> Run:
     return Run(
         "trunk", data, "flat", 0, SCRATCH_RATE, TRUNK_ITERATIONS, ("fit",), val_set(data), False
     )
+
+
+def recipe_runs(data: str) -> list[Run]:
+    """Short runs of the flat arm, one for each recipe that was tried."""
+    if data != "camvid11":
+        return []
+    return [
+        Run(
+            "recipe", data, "flat", 0, rate, iterations, ("fit",), val_set(data), False, recipe=name
+        )
+        for name, (rate, iterations, _) in RECIPES.items()
+    ]
+
+
+def query_runs(data: str) -> list[Run]:
+    """Two seeds of the networks of queries, in half the iterations: one takes twice the time."""
+    if data != "camvid11":
+        return []
+    at = (QUERY_RATE, DATA[data].iterations // 2, ("all",), DATA[data].test, False)
+    return [Run("queries", data, arm, seed, *at) for seed in LITE0_SEEDS[:2] for arm in QUERY_ARMS]
 
 
 def rate_runs(data: str, arm: str) -> list[Run]:
@@ -294,10 +331,12 @@ def planned_arms(stage: str) -> tuple[str, ...]:
         return FEW_ARMS
     if stage == "coarse":
         return (*FEW_ARMS, *PROPOSALS)
-    return {"scratch": SCRATCH_ARMS, "main": (*ARMS, *PROPOSALS)}.get(stage, ARMS)
+    others = {"scratch": SCRATCH_ARMS, "main": (*ARMS, *PROPOSALS), "queries": QUERY_ARMS}
+    return others.get(stage, ARMS)
 
 
 STAGES = (
+    "recipe",
     "trunk",
     "rate",
     "strength",
@@ -307,6 +346,7 @@ STAGES = (
     "scratch_coarse",
     "scratch_tenth",
     "coarse",
+    "queries",
 )
 KEPT_STAGES = frozenset(("main", "coarse"))  # whose weights proposals decode
 
@@ -335,6 +375,8 @@ def ready_runs(
     wanted: list[Run] = []
     for name in data:
         pretrained = DATA[name].pretrained
+        wanted += recipe_runs(name) if "recipe" in stages else []
+        wanted += query_runs(name) if "queries" in stages else []
         if name != "generated" and not pretrained:
             runs = [r for r in scratch_runs(name) if r.stage in stages and r.seed in seeds]
             wanted += [r for r in runs if r.arm in arms]
@@ -351,8 +393,7 @@ def ready_runs(
                 wanted += rate_runs(name, arm)
             if rate is not None:
                 wanted += [r for r in final_runs(name, arm, rate, stages) if r.seed in seeds]
-    # two proposals may wait for one network
-    missing = {run.key: run for run in wanted if run.key not in results}
+    missing = {run.key: run for run in wanted if run.key not in results}  # each network once
     order = {stage: place for place, stage in enumerate(STAGES)}
     # every question gets an answer before the control gets a second seed
     return sorted(

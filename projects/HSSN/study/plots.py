@@ -49,6 +49,27 @@ def plot_differences(results: Results, data: str, path: Path) -> None:
     plt.close(figure)
 
 
+def plot_curves(results: Results, data: str, path: Path) -> None:
+    """Draw the mIoU of watched images over the training, a panel a level, a line a run."""
+    runs = [r for r in of(results, "main", data) if r.get("curve")]
+    levels = runs[0]["levels"]
+    figure, axes = plt.subplots(1, len(levels), figsize=(3.6 * len(levels), 3))
+    arms = [arm for arm in arms_of(results, "main", data) if any(r["arm"] == arm for r in runs)]
+    for level, axis in zip(reversed(range(len(levels))), axes, strict=True):
+        for color, arm in enumerate(arms):
+            for i, r in enumerate(r for r in runs if r["arm"] == arm):
+                curve = np.array(r["curve"])
+                label = None if i else arm
+                axis.plot(curve[:, 0], curve[:, 1 + level], f"C{color}", lw=1, label=label)
+        axis.set_title(f"{levels[level]}: mIoU", fontsize=10)
+        axis.set_xlabel("iteration", fontsize=9)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def plot_leaves(results: Results, data: str, path: Path) -> None:
     """Draw the mean difference of each leaf's IoU to the baseline's, frequent leaves first."""
     arms = [arm for arm in arms_of(results, "main", data) if arm != BASELINE]

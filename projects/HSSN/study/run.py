@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from detectron2.utils.logger import setup_logger
 from hiera_seg.checkpoint import HieraCheckpointer
 from hiera_seg.cli import exit_on_error, load_config
 from hiera_seg.engine import HieraTrainer
+from hiera_seg.engine.hooks import EvaluationRecord
 from hiera_seg.errors import ConfigError
 from hiera_seg.losses import read_node_counts
 from hiera_seg.modeling import HieraSegmentor
@@ -32,6 +34,7 @@ from .plan import (
     ARMS,
     DATA,
     PROPOSALS,
+    RECIPES,
     STAGES,
     Run,
     keeps_weights,
@@ -39,6 +42,7 @@ from .plan import (
     trunk_run,
 )
 from .proposals import adjust_priors, ensure_counts
+from .recipes import COMMON
 from .subsets import PREFIX, register_subsets
 
 HERE = Path(__file__).parent
@@ -171,7 +175,13 @@ def make_config(run: Run, output: Path) -> CfgNode:
     cfg.SEED = run.seed
     cfg.SOLVER.BASE_LR = run.rate
     cfg.SOLVER.MAX_ITER = run.iterations
+    if run.stage == "main" and not run.weights and DATA[run.data].watched:
+        cfg.DATASETS.TEST = (DATA[run.data].watched,)
+        cfg.TEST.EVAL_PERIOD = max(run.iterations // 6, 1)
     cfg.MODEL.WEIGHTS = str(trunk_file(run.data, output)) if run.trunk else ""
+    if run.recipe:
+        cfg.merge_from_list([*COMMON, *RECIPES[run.recipe][2]])
+        cfg.SOLVER.WARMUP_ITERS = run.iterations // 10
     if run.weights:
         cfg.MODEL.WEIGHTS = str(output / run.weights / WEIGHTS)
     if run.arm.endswith("sibling_adjusted"):
@@ -205,7 +215,7 @@ def train(run: Run, output: Path, results: Path) -> None:
     else:
         model, trained = train_arm(cfg)
     found = measure(model.eval(), HieraTrainer.build_test_loader(cfg, run.test), run.test)
-    if run.stage in ("trunk", "rate", "strength"):  # not compared with others
+    if run.stage in ("recipe", "trunk", "rate", "strength"):  # not compared with others
         del found["bootstrap"]
     if run == trunk_run(run.data):
         save_trunk(model, trunk_file(run.data, output))
@@ -239,6 +249,7 @@ def train_arm(cfg: CfgNode) -> tuple[HieraSegmentor, dict[str, Any]]:
     return trainer.model, {
         "seconds_per_iteration": round(seconds / iterations, 4) if iterations else None,
         "loss": last_loss(Path(cfg.OUTPUT_DIR) / "metrics.json"),
+        "curve": learning_curve(Path(cfg.OUTPUT_DIR), trainer.model.hierarchy.level_names),
     }
 
 
@@ -271,6 +282,18 @@ def save_trunk(model: HieraSegmentor, path: Path) -> None:
     state["sem_seg_head.predictor.bias"] = torch.zeros_like(predictor.bias)
     torch.save({"model": state}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
+
+
+def learning_curve(folder: Path, levels: Iterable[str]) -> list[list[float]]:
+    """Iteration and mIoU of each level, coarse to fine, of the evaluations during a training."""
+    record = EvaluationRecord(str(folder))
+    if not record.path.is_file():
+        return []
+    lines = [json.loads(line) for line in record.path.read_text().splitlines()]
+    return [
+        [line["iteration"], *(round(line[f"sem_seg/mIoU_{level}"], 3) for level in levels)]
+        for line in lines
+    ]
 
 
 def last_loss(path: Path) -> float | None:

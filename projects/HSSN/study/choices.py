@@ -1,0 +1,71 @@
+"""Tables of what was chosen on held-out images: the recipe, rates, powers of adjustments."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from .compare import Results
+from .plan import (
+    ARMS,
+    DATA,
+    PROPOSALS,
+    STRENGTHS,
+    STRENGTHS_OF,
+    chosen_rate,
+    mean_miou,
+    rate_runs,
+    recipe_runs,
+    strength_runs,
+)
+from .tables import core_minutes, table
+
+
+def recipe_table(results: Results, data: str) -> str:
+    """What each recipe that was tried gave on held-out images."""
+    rows = []
+    for run in recipe_runs(data):
+        found = results.get(run.key)
+        if found:
+            values = (*found["metrics"]["mIoU"][::-1], mean_miou(found))
+            numbers = [f"{run.rate:g}", str(run.iterations), *(f"{v:.2f}" for v in values)]
+            rows.append([run.recipe, *numbers, f"{core_minutes(found):.0f}"])
+            levels = found["levels"][::-1]
+    if not rows:
+        return "*Not yet run.*"
+    return table(["recipe", "rate", "iterations", *levels, "mean", "minutes of a core"], rows)
+
+
+def rate_table(results: Results, data: str) -> str:
+    """The mean of the levels' mIoU on held-out images at each rate."""
+    rows = {}
+    for arm in ARMS:
+        done = [results.get(run.key) for run in rate_runs(data, arm)]
+        if all(done):
+            rows[arm] = [mean_miou(r) for r in done]
+    return choice_table(rows, DATA[data].rates)
+
+
+def strength_table(results: Results, data: str) -> str:
+    """The same of each strength of a proposal's adjustment, and of none at all."""
+    rows = {}
+    for arm in sorted(PROPOSALS.keys() - STRENGTHS_OF.keys()):
+        rate = chosen_rate(data, PROPOSALS[arm], results)
+        if rate is None:
+            continue
+        network, runs = strength_runs(data, arm, rate)
+        done = [results.get(run.key) for run in runs]
+        if network.key in results and all(done):
+            plain = results[network.key]["variants"][done[0]["variant"]]
+            rows[arm] = [np.mean(plain), *map(mean_miou, done)]
+    return choice_table(rows, (0, *STRENGTHS))
+
+
+def choice_table(rows: Mapping[str, list[float]], tried: Iterable[float]) -> str:
+    """What each choice of each arm gave on held-out images; the best one stands out."""
+    if not rows:
+        return "*Not yet run.*"
+    marked = [
+        [arm, *(f"**{s:.2f}**" if s == np.nanmax(scores) else f"{s:.2f}" for s in scores)]
+        for arm, scores in rows.items()
+    ]
+    return table(["arm", *(f"{choice:g}" for choice in tried)], marked)

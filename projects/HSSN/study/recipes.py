@@ -1,0 +1,34 @@
+"""The recipe of CamVid with 11 classes: which were tried, and the one that the configs ship."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SHIPPED = Path(__file__).parents[3] / "configs" / "CamVid11" / "Base-CamVid11-Lite0.yaml"
+SHIPPED_SOLVER: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())["SOLVER"]
+
+# What all of them share unless they say otherwise, whatever the configs ship by now.
+COMMON = [
+    *("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 32, "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [3, 6, 9]),
+    *("MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD", "", "MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", ""),
+]
+ADAMW = ["SOLVER.OPTIMIZER", "ADAMW", "SOLVER.WEIGHT_DECAY", 0.01, "SOLVER.WEIGHT_DECAY_NORM", 0.0]
+SGD = ["SOLVER.OPTIMIZER", "SGD", "SOLVER.WEIGHT_DECAY", 1e-4, "SOLVER.WEIGHT_DECAY_NORM", 0.0]
+STRIDE_16 = [
+    *("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 16),
+    *("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18]),
+]
+WEIGHTS = [
+    *("MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD", "inverse_sqrt"),
+    *("MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", "configs/CamVid11/train_pixels.json"),
+]
+# Rate, iterations, and keys. Iterations are such that all take about the CPU time of the first one.
+RECIPES: dict[str, tuple[float, int, list]] = {
+    "adamw": (0.001, 200, ADAMW),
+    "adamw-high": (0.003, 200, ADAMW),
+    "sgd": (0.05, 200, SGD),
+    "sgd-low": (0.02, 200, SGD),
+    "sgd-stride16": (0.05, 140, SGD + STRIDE_16),
+    "sgd-weights": (0.05, 200, SGD + WEIGHTS),
+}
