@@ -55,7 +55,7 @@ def write_video() -> Callable[..., Path]:
         codec = {".mp4": "mp4v", ".avi": "MJPG"}[path.suffix]
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, size[::-1])
         if not writer.isOpened():
-            pytest.skip(f"this OpenCV can not write {codec} videos")
+            pytest.skip(f"this OpenCV cannot write {codec} videos")
         for i in range(num_frames):
             writer.write(np.full((*size, 3), 30 + 20 * i, np.uint8))
         writer.release()

@@ -247,7 +247,7 @@ def test_a_process_that_lost_the_others_points_at_them(error, monkeypatch, capsy
 
 def test_other_runtime_errors_are_bugs_and_keep_their_traceback():
     def main():
-        raise RuntimeError("shapes can not be multiplied")
+        raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
         cli.exit_on_error(main)

@@ -81,7 +81,7 @@ def _member(rank: int, folder: Path, function: Callable, args: tuple) -> None:
 
 
 def samples(valid_rows: tuple[int, ...]) -> list[dict]:
-    """Images of random labels of all depths, void below so many rows."""
+    """Images of random labels of all depths, void below `rows`."""
     generator = torch.Generator().manual_seed(0)
     batch = []
     for rows in valid_rows:

@@ -1,4 +1,4 @@
-"""Evaluations during training: what they keep, when they stop it, and what a kill can not undo."""
+"""Evaluations during training: what they keep, when they stop it, and what a kill cannot undo."""
 
 import json
 import math
@@ -193,7 +193,7 @@ def test_a_run_that_gets_no_better_stops_with_a_final_model_and_stays_stopped(cf
     cfg.SOLVER.MAX_ITER = 40
     cfg.SOLVER.CHECKPOINT_PERIOD = 40
     cfg.TEST.EVAL_PERIOD = 1
-    # from an untrained model the share of right pixels can not sink for long
+    # from an untrained model the share of right pixels cannot sink for long
     cfg.merge_from_list(["TEST.EARLY_STOPPING.METRIC", "sem_seg/ACC-road"])
     cfg.merge_from_list(["TEST.EARLY_STOPPING.MODE", "min", "TEST.EARLY_STOPPING.PATIENCE", 1])
     cfg.SOLVER.BASE_LR = 0.0

@@ -37,7 +37,7 @@ for error in (
     TimeoutError("The client socket has timed out after 2s while trying to connect to (x, 1)."),
     RuntimeError("Socket Timeout"),
     RuntimeError("[/x/gloo/transport/tcp/pair.cc:538] Connection closed by peer"),
-    RuntimeError("shapes can not be multiplied"),
+    RuntimeError("shapes cannot be multiplied"),
 ):
     print(lost_contact(error))
 """

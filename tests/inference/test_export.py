@@ -209,7 +209,7 @@ def test_a_file_has_the_adjustment_of_siblings(format, variant, tmp_path):
 def test_tracing_warns_of_a_users_part_alone(tmp_path):
     class Asks(TwoStrides):
         def forward(self, x: Tensor) -> dict[str, Tensor]:
-            if x.mean() > 0:  # what a trace can not hold
+            if x.mean() > 0:  # what a trace cannot hold
                 x = x + 0
             return super().forward(x)
 

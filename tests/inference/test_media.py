@@ -86,7 +86,7 @@ def test_a_video_that_ends_early(write_video, tmp_path, monkeypatch):
 
 
 class Camera:
-    """OpenCV's capture of a device that gives so many pictures, the last one larger if asked."""
+    """OpenCV's capture of a device that returns N frames, the last one larger on request."""
 
     pictures = 3
     sizes = ()

@@ -16,7 +16,7 @@ from hiera_seg.losses import (
 LOSSES = [bce_loss, level_ce_loss, marginal_ce_loss, rmi_loss, tree_min_loss, tree_triplet_loss]
 
 
-@pytest.mark.skipif(not hasattr(torch, "compiler"), reason="torch before 2.1 can not step over")
+@pytest.mark.skipif(not hasattr(torch, "compiler"), reason="torch before 2.1 cannot step over")
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 def test_a_compiled_function_may_call_a_loss(loss):
     # A tree of its own, whose tables are made while the function is traced.
