@@ -212,7 +212,7 @@ def test_every_layer_of_the_transformer_decoder_predicts_the_same(theirs, ours, 
 
 
 def test_losses_agree_up_to_the_points_drawn(theirs):
-    """Uniform points in large number, so that means hardly vary, and no void, which theirs reads."""
+    """Many uniform points, so that means hardly vary, and no void, which theirs reads."""
     generator = torch.Generator().manual_seed(SEED)
     labels = torch.randint(LEAVES, (2, 3, 4), generator=generator)
     labels = labels.repeat_interleave(32, 1).repeat_interleave(32, 2)

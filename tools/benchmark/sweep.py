@@ -27,7 +27,7 @@ class Point:
 
 
 def chained(num_nodes: int, depth: int) -> Hierarchy:
-    """Return a tree with the given numbers of nodes and levels: 8 chains of inner nodes, leaves under their ends."""
+    """Return a tree of 8 chains of inner nodes with leaves under their ends."""
     leaves = num_nodes - _GROUPS * (depth - 1)
     chains = ["/".join(f"c{group}_{d}" for d in range(depth - 1)) for group in range(_GROUPS)]
     return Hierarchy.from_paths([f"{chains[i % _GROUPS]}/l{i}" for i in range(leaves)])
