@@ -119,7 +119,7 @@ def test_names_find_their_nodes(plain):
             if len(here) == 1:
                 assert h.id(name, level=level) == here[0]
             else:
-                with pytest.raises(HierarchyError, match="ambiguous|does not stand"):
+                with pytest.raises(HierarchyError, match="ambiguous|is not at level"):
                     h.id(name, level=level)
 
 

@@ -137,7 +137,7 @@ def test_sweeps_vary_one_thing_at_a_time(monkeypatch, tmp_path):
 def test_the_command_line_refuses_what_it_does_not_know():
     done = subprocess.run([sys.executable, TOOL, "speed"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "unknown group 'speed': choose of losses, train, eval, inference" in done.stderr
+    assert "unknown group 'speed'; choose from losses, train, eval, inference" in done.stderr
     options = ["--sweep", "--plot", "sweep.bmp"]
     done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
     assert done.returncode == 2 and "ends in .png, .pdf or .svg" in done.stderr
@@ -147,4 +147,4 @@ def test_a_row_that_is_not_there_is_one_line(tmp_path):
     options = ["losses", "--only", "zzz", "--json", tmp_path / "a.json"]
     done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: --only 'zzz': no row has that in its name\n"
+    assert done.stderr == "error: --only 'zzz': no row has a name that contains it\n"
