@@ -65,12 +65,12 @@ def run(code: str) -> list[str]:
 def test_the_engine_knows_errors_of_other_processes():
     *looks, waited, a, b, c, d, e, f = run(ERRORS)
     assert looks == ["False", "True b''"]
-    assert waited == "True process 1 waited 0:00:00.200000 for the first process of its job"
+    assert waited == "True process 1 waited 0:00:00.200000 for process 0 of its job"
     assert [a, b, c, d, e, f] == ["True"] * 5 + ["False"]
 
 
 def test_a_format_that_needs_a_newer_torch_says_so():
     lines = run(EXPORT)
     assert [line.split(",")[0] for line in lines] == [
-        f"format {name} needs torch 2.6 or newer" for name in ("export", "onnx")
+        f"format {name}: requires torch 2.6 or newer" for name in ("export", "onnx")
     ]
