@@ -8,8 +8,13 @@ from detectron2.utils.file_io import PathManager
 from hiera_seg.errors import DatasetError
 
 
-def read_json_file(path: str) -> Any:
+def read_json_file(path: str, *, hint: str = "", expected: str = "") -> Any:
     """Read a json file.
+
+    Args:
+        path: the file.
+        hint: end of the error for a missing file.
+        expected: what the file should hold, for the error for brackets that are nested too deeply.
 
     Raises:
         DatasetError: the file is missing or not valid json.
@@ -18,13 +23,14 @@ def read_json_file(path: str) -> Any:
         with PathManager.open(path, "r") as file:
             return json.load(file)
     except FileNotFoundError as error:
-        raise DatasetError(f"json file not found: {path}") from error
+        raise DatasetError(f"json file not found: {path}{hint}") from error
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}, line {error.lineno}: not valid json: {error.msg}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read {path}: {error}") from error
     except RecursionError as error:
-        raise DatasetError(f"{path}: its brackets are nested too deeply") from error
+        end = f"; {expected}" if expected else ""
+        raise DatasetError(f"{path}: its brackets are nested too deeply{end}") from error
 
 
 def is_coco(content: Any) -> bool:

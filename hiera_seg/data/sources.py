@@ -1,14 +1,11 @@
 """List the files of a registered dataset when it is used."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from detectron2.utils.file_io import PathManager
-
 from hiera_seg.data.image_files import refuse_download
-from hiera_seg.data.json_files import refuse_annotations
+from hiera_seg.data.json_files import read_json_file, refuse_annotations
 from hiera_seg.data.listing import UnpairedFilesError, expand_root, pair_files, root_hint
 from hiera_seg.errors import DatasetError
 
@@ -97,21 +94,7 @@ class DatasetSource:
         return finished
 
     def _read_json(self, path: str) -> list:
-        try:
-            with PathManager.open(path, "r") as file:
-                records = json.load(file)
-        except FileNotFoundError as error:
-            raise DatasetError(f"json file not found: {path}{root_hint(self.source)}") from error
-        except json.JSONDecodeError as error:
-            raise DatasetError(
-                f"{path}, line {error.lineno}: not valid json: {error.msg}"
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"cannot read {path}: {error}") from error
-        except RecursionError as error:
-            raise DatasetError(
-                f"{path}: its brackets are nested too deeply; {_EXPECTED}"
-            ) from error
+        records = read_json_file(path, hint=root_hint(self.source), expected=_EXPECTED)
         if not isinstance(records, list):
             refuse_annotations(records, path)
             raise DatasetError(f"{path} holds a {type(records).__name__}; {_EXPECTED}")
