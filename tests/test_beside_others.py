@@ -1,5 +1,6 @@
 """In one process with stock projects, a user's copies of datasets, and a newer Detectron2."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,11 @@ print("side by side")
 
 def run(*command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", *command], capture_output=True, text=True, timeout=300
+        [sys.executable, "-W", "ignore", *command],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines()[-1]
