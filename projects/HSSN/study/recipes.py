@@ -15,20 +15,13 @@ COMMON = [
 ]
 ADAMW = ["SOLVER.OPTIMIZER", "ADAMW", "SOLVER.WEIGHT_DECAY", 0.01, "SOLVER.WEIGHT_DECAY_NORM", 0.0]
 SGD = ["SOLVER.OPTIMIZER", "SGD", "SOLVER.WEIGHT_DECAY", 1e-4, "SOLVER.WEIGHT_DECAY_NORM", 0.0]
-STRIDE_16 = [
-    *("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 16),
-    *("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18]),
-]
 WEIGHTS = [
     *("MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD", "inverse_sqrt"),
     *("MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", "configs/CamVid11/train_pixels.json"),
 ]
 # Rate, iterations, and keys. Iterations are such that all take about the CPU time of the first one.
 RECIPES: dict[str, tuple[float, int, list]] = {
-    "adamw": (0.001, 200, ADAMW),
-    "adamw-high": (0.003, 200, ADAMW),
     "sgd": (0.05, 200, SGD),
-    "sgd-low": (0.02, 200, SGD),
-    "sgd-stride16": (0.05, 140, SGD + STRIDE_16),
     "sgd-weights": (0.05, 200, SGD + WEIGHTS),
+    "adamw": (0.001, 200, ADAMW),
 }
