@@ -15,11 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PAGE = REPOSITORY / "docs" / "tutorial.md"
-pytest.importorskip("plotly", reason="the tutorial's report needs plotly")
+from tests.helpers import REPOSITORY, page_blocks
 
-BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
+pytest.importorskip("plotly", reason="the tutorial's report needs plotly")
 
 # Starts a script in a fork of a process that has imported what takes seconds to import.
 STARTER = """
@@ -62,11 +60,6 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def blocks() -> list[Block]:
-    return [Block(*found) for found in BLOCK.findall(PAGE.read_text(encoding="utf-8"))]
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """An empty folder beside the repository, as the page has it."""
     parent = tmp_path_factory.mktemp("tutorial")
@@ -76,8 +69,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(blocks, folder) -> list[Run]:
+def runs(folder) -> list[Run]:
     """Save the files and run the commands of the page, in its order."""
+    blocks = [Block(*found) for found in page_blocks("docs/tutorial.md")]
     environment = {
         **os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore",
         "CUDA_VISIBLE_DEVICES": "",

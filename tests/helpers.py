@@ -1,0 +1,89 @@
+"""What tests of several rooms share: processes, code of pages, configs and small datasets."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from detectron2.config import CfgNode, get_cfg
+from PIL import Image
+
+from hiera_seg import add_hiera_seg_config
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TOOLS = REPOSITORY / "tools"
+CONFIGS = REPOSITORY / "configs"
+_BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
+
+
+def run_python(
+    *arguments: object, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run Python in a process that finds this package, wherever it is started."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+    )
+
+
+def read_page(page: str) -> str:
+    """Return the text of a page, such as ``docs/losses.md``."""
+    return (REPOSITORY / page).read_text(encoding="utf-8")
+
+
+def page_blocks(page: str) -> list[tuple[str, str, str]]:
+    """Return language, title and text of all code blocks of a page."""
+    return _BLOCK.findall(read_page(page))
+
+
+def code_blocks(page: str, language: str, title: str = "") -> list[str]:
+    """Return the code blocks of one language and title on a page."""
+    return [text for *key, text in page_blocks(page) if key == [language, title]]
+
+
+def run_code(page: str, *blocks: str, names: dict | None = None) -> dict:
+    """Run code blocks of a page, by default all of its Python; return the names that they set."""
+    names = {} if names is None else names
+    for block in blocks or code_blocks(page, "python"):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def new_config(*options: object) -> CfgNode:
+    """Return the default config with keys and values set."""
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.merge_from_list(list(options))
+    return cfg
+
+
+def write_dataset(
+    folder: Path,
+    labels: Mapping[str, np.ndarray] | Sequence[np.ndarray],
+    images: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, str]:
+    """Write pairs of png files by stem; without `images`, images are made of the labels' values.
+
+    Returns:
+        image_root and sem_seg_root, as register_hierarchical_dataset takes them.
+    """
+    if not isinstance(labels, Mapping):
+        labels = {str(index): label for index, label in enumerate(labels)}
+    roots = folder / "images", folder / "labels"
+    for stem, label in labels.items():
+        image = (images or {}).get(stem)
+        if image is None:
+            image = np.stack([label, label * 3 % 251, label * 7 % 251], -1).astype(np.uint8)
+        for root, array in zip(roots, (image, label), strict=True):
+            path = root / f"{stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+    return {"image_root": str(roots[0]), "sem_seg_root": str(roots[1])}
