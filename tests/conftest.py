@@ -54,7 +54,7 @@ def _forget_new_datasets() -> Iterator[None]:
     yield
     for catalog, names in before:
         for name in set(catalog.list()) - names:
-            if not name.startswith("hiera_generated"):  # of a project, which is imported once
+            if not name.startswith("hiera_"):  # of a project or a session: registered once
                 catalog.remove(name)
 
 

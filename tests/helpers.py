@@ -2,15 +2,22 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+import hiera_seg.data  # noqa: F401  (registers the datasets of the package)
 from hiera_seg import add_hiera_seg_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -32,6 +39,69 @@ def run_python(
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
     )
+
+
+def run_script(
+    script: Path,
+    *arguments: object,
+    cwd: Path | None = None,
+    prepare: Callable[[], object] = lambda: None,
+    **environment: str,
+) -> subprocess.CompletedProcess:
+    """Run a script in a fork of this process, which has imported what takes seconds to import.
+
+    It must not start processes that begin with the main module, as torch.multiprocessing does.
+    """
+    command = [str(script), *map(str, arguments)]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            for descriptor, file in ((1, out), (2, err)):
+                os.dup2(file.fileno(), descriptor)
+            sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))
+            code = 1
+            try:
+                os.environ.update({"PYTHONPATH": str(REPOSITORY), **environment})
+                os.chdir(cwd or os.getcwd())
+                torch.cuda.is_available = lambda: False  # a fork cannot use the GPU of its parent
+                sys.argv, sys.path[0] = command, str(Path(script).resolve().parent)
+                _forget_datasets_of_tests()
+                prepare()
+                code = _run_as_main(command[0])
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for file in (out, err):
+            file.seek(0)
+        texts = (file.read().decode() for file in (out, err))
+        return subprocess.CompletedProcess(command, code, *texts)
+
+
+def _run_as_main(script: str) -> int:
+    warnings.simplefilter("ignore")
+    code: object = 0
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        code = end.code or 0
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return code
+
+
+def _forget_datasets_of_tests() -> None:
+    for catalog, known in _OF_PACKAGES:
+        for name in set(catalog.list()) - known:
+            catalog.remove(name)
+
+
+_OF_PACKAGES = [(catalog, set(catalog.list())) for catalog in (DatasetCatalog, MetadataCatalog)]
 
 
 def read_page(page: str) -> str:

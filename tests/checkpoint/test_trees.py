@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg import Hierarchy
 from hiera_seg.checkpoint.trees import class_layers, difference, match_nodes, move_rows
+from tests.helpers import new_config
 
 OLD = Hierarchy.from_dict(
     {"flat": {"road": None, "pavement": None}, "vehicle": {"car": None, "truck": None}, "sky": None}
@@ -125,8 +126,7 @@ NETWORKS = {
 
 
 def network_config(options: list, tree: str) -> CfgNode:
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.merge_from_list([
         "MODEL.DEVICE", "cpu",
         "MODEL.META_ARCHITECTURE", "HieraSegmentor",

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import SimpleTrainer
 
 from hiera_seg import Hierarchy
@@ -44,7 +43,7 @@ def options(tmp_path):
         image_root=str(tmp_path / "images"),
         sem_seg_root=str(tmp_path / "labels"),
     )
-    yield [
+    return [
         f"hierarchy.source={tmp_path}/tree.yaml",
         "datasets.train=lazy_tiny",
         "datasets.test=lazy_tiny",
@@ -57,8 +56,6 @@ def options(tmp_path):
         "dataloader.train.mapper.pad_size=[64,64]",
         "dataloader.train.mapper.augmentations=[]",
     ]
-    DatasetCatalog.remove("lazy_tiny")
-    MetadataCatalog.remove("lazy_tiny")
 
 
 def test_two_steps_an_evaluation_and_two_more(options, tmp_path):
