@@ -64,10 +64,13 @@ _of_a_test = pytest.fixture(autouse=True)(_forget_new_datasets)
 
 @pytest.fixture
 def start_tool(monkeypatch, capsys) -> Callable[[str], Callable[..., tuple[int, str, str]]]:
-    """A function: name of a tool -> one that runs it here: options -> code, stdout and stderr."""
+    """A function: a script -> one that runs it here: options -> code, stdout and stderr.
+
+    The script is the name of a tool, or a path without .py.
+    """
 
     def start(name: str) -> Callable[..., tuple[int, str, str]]:
-        path = str(TOOLS / f"{name}.py")
+        path = str(REPOSITORY / f"{name}.py" if "/" in name else TOOLS / f"{name}.py")
 
         def run(*options: object) -> tuple[int, str, str]:
             monkeypatch.setattr(sys, "argv", [path, *map(str, options)])
