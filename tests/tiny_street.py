@@ -46,12 +46,8 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny_dataset(street, tiny_folder):
-    register_hierarchical_dataset(
-        NAME,
-        hierarchy=street,
-        image_root=str(tiny_folder / "images"),
-        sem_seg_root=str(tiny_folder / "labels"),
-    )
+    roots = {"image_root": tiny_folder / "images", "sem_seg_root": tiny_folder / "labels"}
+    register_hierarchical_dataset(NAME, hierarchy=street, **roots)
     return NAME
 
 

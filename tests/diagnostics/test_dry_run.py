@@ -87,12 +87,8 @@ def test_what_would_end_a_training_ends_its_dry_run(cfg, key, value, error, mess
 
 
 def test_a_missing_test_image_folder_is_found_without_training(cfg, street, tmp_path):
-    register_hierarchical_dataset(
-        "tiny_street_gone",
-        hierarchy=street,
-        image_root=str(tmp_path / "gone"),
-        sem_seg_root=str(tmp_path / "gone"),
-    )
+    roots = dict.fromkeys(("image_root", "sem_seg_root"), tmp_path / "gone")
+    register_hierarchical_dataset("tiny_street_gone", hierarchy=street, **roots)
     cfg.DATASETS.TEST = ("tiny_street_gone",)
     with pytest.raises(DatasetError, match="gone"):
         dry_run(cfg)

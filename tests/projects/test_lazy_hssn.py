@@ -4,7 +4,6 @@ import json
 import runpy
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from projects.LazyHSSN.lazy_training import (
     load_lazy_config,
     train_lazily,
 )
+from tests.helpers import write_dataset
 
 PROJECT = Path(__file__).resolve().parents[2] / "projects" / "LazyHSSN"
 CONFIG = str(PROJECT / "configs" / "generated_deeplab_v3_plus_r18.py")
@@ -31,18 +31,8 @@ def options(tmp_path):
     """A dataset of three images with a tree of its own, and what puts it into the config."""
     tree = Hierarchy.from_dict({"flat": ["road", "pavement"], "vehicle": ["car", "truck"]})
     tree.to_yaml(tmp_path / "tree.yaml")
-    rng = np.random.default_rng(0)
-    for folder, shape, limit in (("images", (64, 64, 3), 256), ("labels", (64, 64), 4)):
-        (tmp_path / folder).mkdir()
-        for index in range(3):
-            values = rng.integers(0, limit, shape, np.uint8)
-            cv2.imwrite(str(tmp_path / folder / f"{index}.png"), values)
-    register_hierarchical_dataset(
-        "lazy_tiny",
-        hierarchy=tree,
-        image_root=str(tmp_path / "images"),
-        sem_seg_root=str(tmp_path / "labels"),
-    )
+    labels = np.random.default_rng(0).integers(0, 4, (3, 64, 64), np.uint8)
+    register_hierarchical_dataset("lazy_tiny", hierarchy=tree, **write_dataset(tmp_path, labels))
     return [
         f"hierarchy.source={tmp_path}/tree.yaml",
         "datasets.train=lazy_tiny",

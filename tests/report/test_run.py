@@ -114,12 +114,8 @@ def street() -> Hierarchy:
 @pytest.fixture
 def second_set(street, tiny_folder):
     name = "tiny_street_second"
-    register_hierarchical_dataset(
-        name,
-        hierarchy=street,
-        image_root=str(tiny_folder / "images"),
-        sem_seg_root=str(tiny_folder / "labels"),
-    )
+    roots = {"image_root": tiny_folder / "images", "sem_seg_root": tiny_folder / "labels"}
+    register_hierarchical_dataset(name, hierarchy=street, **roots)
     return name
 
 

@@ -54,12 +54,8 @@ def project(tmp_path_factory):
     backbone = {f"backbone.{k}": v for k, v in model.backbone.state_dict().items()}
     torch.save({"model": backbone}, folder / "backbone.pth")
 
-    register_hierarchical_dataset(
-        NAME,
-        hierarchy=STREET,
-        image_root=str(folder / "images"),
-        sem_seg_root=str(folder / "labels"),
-    )
+    roots = {"image_root": folder / "images", "sem_seg_root": folder / "labels"}
+    register_hierarchical_dataset(NAME, hierarchy=STREET, **roots)
     return folder
 
 
