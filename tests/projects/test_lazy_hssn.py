@@ -4,6 +4,7 @@ import json
 import runpy
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
