@@ -63,14 +63,11 @@ _of_a_test = pytest.fixture(autouse=True)(_forget_new_datasets)
 
 
 @pytest.fixture
-def start_tool(monkeypatch, capsys) -> Callable[[str], Callable[..., tuple[int, str, str]]]:
-    """A function: a script -> one that runs it here: options -> code, stdout and stderr.
+def start_tool(monkeypatch, capsys) -> Callable[..., Callable[..., tuple[int, str, str]]]:
+    """A function: a script below tools/ -> one that runs it: options -> code, stdout, stderr."""
 
-    The script is the name of a tool, or a path without .py.
-    """
-
-    def start(name: str) -> Callable[..., tuple[int, str, str]]:
-        path = str(REPOSITORY / f"{name}.py" if "/" in name else TOOLS / f"{name}.py")
+    def start(script: str | Path) -> Callable[..., tuple[int, str, str]]:
+        path = str((TOOLS / script).with_suffix(".py"))
 
         def run(*options: object) -> tuple[int, str, str]:
             monkeypatch.setattr(sys, "argv", [path, *map(str, options)])

@@ -30,7 +30,7 @@ def release(tmp_path):
 @pytest.fixture
 def prepare(tmp_path, start_tool):
     folders = ["--images", tmp_path / "stills", "--labels", tmp_path / "coded"]
-    return partial(start_tool("datasets/prepare_camvid"), *folders, "--out", tmp_path / "camvid")
+    return partial(start_tool("../datasets/prepare_camvid"), *folders, "--out", tmp_path / "camvid")
 
 
 def test_frames_go_to_their_splits_with_ids(release, prepare, tmp_path):

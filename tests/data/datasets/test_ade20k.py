@@ -63,7 +63,7 @@ def release(tmp_path):
 
 @pytest.fixture
 def prepare(tmp_path, start_tool):
-    run = start_tool("datasets/prepare_ade20k")
+    run = start_tool("../datasets/prepare_ade20k")
     return lambda what, out="out/ADEChallengeData2016": run(
         "--release", tmp_path / what, "--out", tmp_path / out
     )

@@ -122,7 +122,7 @@ def release(tmp_path):
 def prepare(tmp_path, start_tool):
     folders = ["--voc", tmp_path / "VOC2010", "--parts", tmp_path / "Annotations_Part"]
     folders += ["--out", tmp_path / "pascal_person_part"]
-    return partial(start_tool("datasets/prepare_pascal_person_part"), *folders)
+    return partial(start_tool("../datasets/prepare_pascal_person_part"), *folders)
 
 
 def test_annotations_become_labels_that_the_dataset_reads(release, prepare, monkeypatch):
