@@ -65,13 +65,8 @@ def test_stored_values_of_coco_stuff_are_ids_less_one(categories):
 
 @pytest.fixture
 def prepare(tmp_path, start_tool):
-    return partial(
-        start_tool("../datasets/prepare_coco_panoptic"),
-        "--coco",
-        tmp_path / "coco",
-        "--splits",
-        "val",
-    )
+    run = start_tool("../datasets/prepare_coco_panoptic")
+    return partial(run, "--coco", tmp_path / "coco", "--splits", "val")
 
 
 CATEGORIES = [
