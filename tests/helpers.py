@@ -5,10 +5,10 @@ import re
 import runpy
 import subprocess
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -53,28 +53,36 @@ def run_script(
     It must not start processes that begin with the main module, as torch.multiprocessing does.
     """
     command = [str(script), *map(str, arguments)]
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = os.fork()
-        if child == 0:
-            for descriptor, file in ((1, out), (2, err)):
-                os.dup2(file.fileno(), descriptor)
-            sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))
-            code = 1
-            try:
-                os.environ.update({"PYTHONPATH": str(REPOSITORY), **environment})
-                os.chdir(cwd or os.getcwd())
-                torch.cuda.is_available = lambda: False  # a fork cannot use the GPU of its parent
-                sys.argv, sys.path[0] = command, str(Path(script).resolve().parent)
-                _forget_datasets_of_tests()
-                prepare()
-                code = _run_as_main(command[0])
-            finally:
-                os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        for file in (out, err):
-            file.seek(0)
-        texts = (file.read().decode() for file in (out, err))
-        return subprocess.CompletedProcess(command, code, *texts)
+    pipes = [os.pipe(), os.pipe()]
+    child = os.fork()
+    if child == 0:
+        for descriptor, pipe in zip((1, 2), pipes, strict=True):
+            os.dup2(pipe[1], descriptor)
+            os.close(pipe[0]), os.close(pipe[1])
+        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))
+        code = 1
+        try:
+            os.environ.update({"PYTHONPATH": str(REPOSITORY), **environment})
+            os.chdir(cwd or os.getcwd())
+            torch.cuda.is_available = lambda: False  # a fork cannot use the GPU of its parent
+            sys.argv = command
+            sys.path.insert(0, str(Path(script).resolve().parent))
+            _forget_datasets_of_tests()
+            prepare()
+            code = _run_as_main(command[0])
+        finally:
+            os._exit(code)
+    for _, end in pipes:
+        os.close(end)
+    with ThreadPoolExecutor(2) as pool:
+        out, err = pool.map(_read_to_the_end, (start for start, _ in pipes))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return subprocess.CompletedProcess(command, code, out, err)
+
+
+def _read_to_the_end(descriptor: int) -> str:
+    with open(descriptor, "rb") as file:
+        return file.read().decode()
 
 
 def _run_as_main(script: str) -> int:
