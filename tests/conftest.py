@@ -13,10 +13,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from tests.helpers import REPOSITORY, TOOLS  # noqa: E402
+from tests.helpers import (  # noqa: E402
+    REPOSITORY,
+    TOOLS,
+    forget_datasets,
+    registered_datasets,
+)
 
 pytest_plugins = ["tests.tiny_street"]
 
@@ -50,12 +54,9 @@ def shared_golden() -> Path:
 
 def _forget_new_datasets() -> Iterator[None]:
     """Forget the datasets that are registered meanwhile."""
-    before = [(catalog, set(catalog.list())) for catalog in (DatasetCatalog, MetadataCatalog)]
+    before = registered_datasets()
     yield
-    for catalog, names in before:
-        for name in set(catalog.list()) - names:
-            if not name.startswith("hiera_"):  # of a project or a session: registered once
-                catalog.remove(name)
+    forget_datasets(before)
 
 
 _of_a_module = pytest.fixture(autouse=True, scope="module")(_forget_new_datasets)

@@ -67,7 +67,7 @@ def run_script(
             torch.cuda.is_available = lambda: False  # a fork cannot use the GPU of its parent
             sys.argv = command
             sys.path.insert(0, str(Path(script).resolve().parent))
-            _forget_datasets_of_tests()
+            forget_datasets(_OF_PACKAGES)
             prepare()
             code = _run_as_main(command[0])
         finally:
@@ -103,13 +103,20 @@ def _run_as_main(script: str) -> int:
     return code
 
 
-def _forget_datasets_of_tests() -> None:
-    for catalog, known in _OF_PACKAGES:
-        for name in set(catalog.list()) - known:
-            catalog.remove(name)
+def registered_datasets() -> list[tuple]:
+    """Return the catalogs of Detectron2, each with the names in it."""
+    return [(catalog, set(catalog.list())) for catalog in (DatasetCatalog, MetadataCatalog)]
 
 
-_OF_PACKAGES = [(catalog, set(catalog.list())) for catalog in (DatasetCatalog, MetadataCatalog)]
+def forget_datasets(before: list[tuple]) -> None:
+    """Remove what was registered since, except for the names of this package and its projects."""
+    for catalog, names in before:
+        for name in set(catalog.list()) - names:
+            if not name.startswith("hiera_"):  # registered once, when a module is imported
+                catalog.remove(name)
+
+
+_OF_PACKAGES = registered_datasets()
 
 
 def read_page(page: str) -> str:
