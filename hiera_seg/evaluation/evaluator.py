@@ -23,6 +23,7 @@ from hiera_seg.data.regions import RegionLabels
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import DatasetError
+from hiera_seg.evaluation.boundary import BoundaryQuality
 from hiera_seg.evaluation.confusion_files import write_confusion
 from hiera_seg.evaluation.image_counts import FILE_NAME, ImageCounts
 from hiera_seg.evaluation.selective import (
@@ -69,6 +70,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             orientation.
         save_predictions: also write ``hiera_predictions.json`` to ``output_dir``: a list of
             ``{"file_name", "category_id": node id, "segmentation": COCO RLE}``.
+        boundary_iou: also compute the Boundary IoU of each level
+            (MODEL.HIERA_SEG.TEST.BOUNDARY_IOU).
 
     Raises:
         DatasetError: the dataset has no tree; or `hierarchy` lacks one of its nodes, or would give
@@ -85,6 +88,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         hierarchy: Hierarchy | None = None,
         exif: str = "apply",
         save_predictions: bool = False,
+        boundary_iou: bool = False,
     ) -> None:
         if save_predictions and not output_dir:
             raise ValueError(
@@ -95,6 +99,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._distributed = distributed is not False
         self._output_dir = output_dir
         self._save_predictions = save_predictions
+        self._boundary_iou = boundary_iou
         meta = MetadataCatalog.get(dataset_name)
         self._read_truth = LabelReader.from_metadata(meta, exif)
         own = self._read_truth.hierarchy
@@ -113,7 +118,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         names = score_names(self._read_truth.hierarchy)
         if not self._unscored and not self._num_void_classes:
             names.remove("mIoU_all")
-        return names + [name for part in self._confidence for name in part.metric_names]
+        return names + [name for part in self._parts for name in part.metric_names]
 
     def check_files(self, *, images: bool = True, num_read: int = 8) -> None:
         """Check the files of an evaluation before training.
@@ -147,7 +152,9 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         """Reset all counts before a new evaluation."""
         hierarchy = self._read_truth.hierarchy
         self._counts = PathCounts(hierarchy, self._read_truth.ignore_label)
-        self._confidence = [SelectivePrediction(hierarchy), Calibration(hierarchy)]
+        self._parts = [SelectivePrediction(hierarchy), Calibration(hierarchy)]
+        if self._boundary_iou:
+            self._parts.append(BoundaryQuality(hierarchy, self._unscored))
         self._images: list[tuple[str, Cells]] = []
         self._predictions: list[dict] = []
         self._nan_images = 0
@@ -184,7 +191,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 labels, direct = self._read_output(output)
                 unpredicted = output.get("hiera_unpredicted")
                 cells = self._counts.add(labels, truth, direct, unpredicted)
-                for part in self._confidence:
+                for part in self._parts:
                     part.add(output, labels, truth)
                 self._nan_images += "hiera_nan_count" in output
             except ValueError as error:
@@ -221,14 +228,16 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 self._counts.num_direct_images,
                 self._counts.num_images,
             )
-        of_confidence: dict[str, float] = {}
+        more: dict[str, float] = {}
         files: dict[str, Any] = {}
-        for part in self._confidence:
-            files[part.file_name] = None
+        for part in self._parts:
+            found, content = {}, None
             if is_complete(part, self._counts.num_images):
-                found, files[part.file_name] = part.results()
-                of_confidence |= found
-        metrics = scores.as_dict() | of_confidence
+                found, content = part.results()
+            more |= found
+            if part.file_name:
+                files[part.file_name] = content
+        metrics = scores.as_dict() | more
         # A user's own training script sets up Detectron2's logger only.
         shown = logger if logger.hasHandlers() else logging.getLogger("detectron2.evaluation")
         shown.info(
@@ -238,8 +247,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             scores.hierarchy.name,
             self._counts.num_images,
             report(scores),
-            "\n\n" * bool(of_confidence)
-            + ", ".join(f"{name} {value:.2f} %" for name, value in of_confidence.items()),
+            "\n\n" * bool(more)
+            + ", ".join(f"{name} {value:.2f} %" for name, value in more.items() if "-" not in name),
         )
         if self._output_dir:
             self._write(scores, metrics)
@@ -249,13 +258,13 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
     def _gather_counts(self) -> None:
         """Move the counts of all processes to the main process."""
-        vectors = [part.counts.vector for part in self._confidence]
+        vectors = [part.counts.vector for part in self._parts]
         mine = (self._counts, vectors, self._images, self._predictions)
         gathered = comm.gather(mine, dst=0)
         self.reset()
         for counts, vectors, images, predictions in gathered:
             self._counts.merge(counts)
-            for part, vector in zip(self._confidence, vectors, strict=True):
+            for part, vector in zip(self._parts, vectors, strict=True):
                 part.counts.vector += vector
             self._images += images
             self._predictions += predictions
