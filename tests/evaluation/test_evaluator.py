@@ -451,8 +451,7 @@ def test_boundary_iou_is_an_option_of_evaluator_config_and_predictions(dataset, 
     model = FakeModel(truths)
     plain = HieraSemSegEvaluator(name)
     expected = run(plain, records, model)["sem_seg"]
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (name,)
     cfg.OUTPUT_DIR = ""
     assert build_hiera_evaluator(cfg, name).metric_names == plain.metric_names
