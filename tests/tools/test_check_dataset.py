@@ -21,7 +21,8 @@ def project(tmp_path, monkeypatch):
     """A folder with my_datasets.py and its files; the current folder of the test."""
     (tmp_path / "my_datasets.py").write_text(MODULE)
     for split in ("train", "val"):
-        write_dataset(tmp_path / split, dict.fromkeys("ab", np.array([[0, 1], [2, 2]], np.uint8)))
+        labels = dict.fromkeys("ab", np.array([[0, 1], [2, 2]], np.uint8))
+        write_dataset(tmp_path / split, labels, images=labels)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
