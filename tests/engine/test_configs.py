@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import projects.GeneratedStreets  # noqa: F401  (registers what configs/Generated trains on)
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
 from hiera_seg.losses import HIERA_LOSSES
 from hiera_seg.modeling import decode_variant
