@@ -5,7 +5,31 @@ from __future__ import annotations
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses.checks import CHECK_VARIABLE, assert_on_device, checks_on_host, tree_text
+from hiera_seg.layers.tree_index import TreeIndex
+from hiera_seg.losses.checks import (
+    CHECK_VARIABLE,
+    assert_on_device,
+    check_logits,
+    checks_on_host,
+    tree_text,
+)
+
+
+class LabelledLogits:
+    """Logits (B, N, H, W) with their labels, checked.
+
+    Attributes:
+        logits, hierarchy: as given.
+        index: int64 (B, H, W), the labels after `label_index`.
+        tree: the tables of the tree on the device of the logits.
+    """
+
+    def __init__(self, logits: Tensor, labels: Tensor, hierarchy: Hierarchy, ignore_label: int):
+        """Raise ValueError as `check_logits` and `label_index`."""
+        check_logits(logits, labels, hierarchy)
+        self.logits, self.hierarchy = logits, hierarchy
+        self.index = label_index(labels, hierarchy, ignore_label)
+        self.tree = TreeIndex.of(hierarchy, logits.device)
 
 
 def label_index(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tensor:

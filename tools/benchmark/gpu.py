@@ -13,12 +13,13 @@ from functools import partial
 import torch
 
 from benchmark.harness import Comparison, measure, synchronize, table
-from benchmark.losses import cityscapes, mapillary_sized, street_labels
+from benchmark.losses import VOID, cityscapes, mapillary_sized, street_labels
 from benchmark.training import make_step
 from hiera_seg.disk import replace_text
 from hiera_seg.losses import bce_loss, tree_min_loss
 from hiera_seg.losses.fused import kernel
-from hiera_seg.losses.fused.node_terms import NodeTerms
+from hiera_seg.losses.fused.node_terms import NodeTerms, node_factors
+from hiera_seg.losses.labels import LabelledLogits
 
 MIN_SHARE = 0.8  # of the bandwidth of a copy
 MAX_STEP = 1.03  # of the time of the flat step
@@ -62,15 +63,14 @@ def copy_shares(device: torch.device, size: tuple[int, int], repeats: int) -> di
     for dtype in (torch.float32, torch.bfloat16):
         logits = torch.randn(2, tree.num_nodes, *size, device=device, dtype=dtype)
         labels = street_labels((2, *size), tree.num_leaves, device)
-        options = {"normalize": "sum", "ignore_label": 255, "node_weights": None}
-        terms = NodeTerms(
-            logits, labels, tree, consistent=True, gamma=2.0, valid_count=None, **options
-        )
+        batch = LabelledLogits(logits, labels, tree, VOID)
+        terms = NodeTerms(batch, *node_factors(batch, "sum", None, None), gamma=2.0)
         gradient = torch.empty_like(logits)
         if kernel.fits(logits, tree):
             run = partial(terms.fused, logits, terms.index, gradient)
         else:
-            run = partial(tree_min_loss, logits.requires_grad_(), labels, tree, gamma=2.0)
+            logits.requires_grad_()
+            run = terms.sum
         copied = 2 * logits.numel() * logits.element_size()
         read = copied + terms.index.numel() * terms.index.element_size()
         copy = copied / _seconds(partial(gradient.copy_, logits.detach()), device, repeats)
