@@ -8,7 +8,7 @@ from torch import Tensor
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.losses.checks import check_labels, check_not_negative, check_number, tree_text
-from hiera_seg.losses.labels import LabelledLogits, label_index
+from hiera_seg.losses.labels import LabelledLogits, label_index, pixels_per_label
 
 
 def valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int = 255) -> Tensor:
@@ -30,7 +30,8 @@ def valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int = 255) 
         ValueError: as the losses do for labels.
     """
     check_labels(labels)
-    return _count_pixels(label_index(labels, hierarchy, ignore_label), hierarchy)
+    index = label_index(labels, hierarchy, ignore_label)
+    return _count_pixels(index, pixels_per_label(index, hierarchy), hierarchy)
 
 
 def pixel_normalizer(valid_count: float | Tensor | None, batch: LabelledLogits) -> Tensor:
@@ -44,7 +45,7 @@ def pixel_normalizer(valid_count: float | Tensor | None, batch: LabelledLogits) 
         float32 scalar.
     """
     if valid_count is None:
-        return (batch.index < batch.hierarchy.num_nodes).sum().float()
+        return _count_pixels(batch.index, batch.pixels, batch.hierarchy)[0]
     normalizer = _as_normalizer(valid_count, batch.index.device)
     if normalizer.dim() != 0:
         raise ValueError(
@@ -66,7 +67,7 @@ def level_normalizers(valid_count: float | Tensor | None, batch: LabelledLogits)
         float32 (num_levels,).
     """
     if valid_count is None:
-        return _count_pixels(batch.index, batch.hierarchy)[1:]
+        return _count_pixels(batch.index, batch.pixels, batch.hierarchy)[1:]
     normalizers, hierarchy = _as_normalizer(valid_count, batch.index.device), batch.hierarchy
     if normalizers.shape not in ((), (hierarchy.num_levels,)):
         raise ValueError(
@@ -82,11 +83,9 @@ def reciprocal_or_zero(normalizer: Tensor) -> Tensor:
     return torch.where(normalizer > 0, 1 / normalizer.clamp(min=tiny), 0.0)
 
 
-def _count_pixels(index: Tensor, hierarchy: Hierarchy) -> Tensor:
+def _count_pixels(index: Tensor, pixels: Tensor | None, hierarchy: Hierarchy) -> Tensor:
     reached = TreeIndex.of(hierarchy, index.device).levels_reached
-    if index.device.type == "cpu":  # on a GPU bincount waits for the device
-        pixels = torch.bincount(index.flatten(), minlength=hierarchy.num_nodes + 1)
-    else:
+    if pixels is None:
         reached, pixels = reached.index_select(0, index.flatten()), 1
     counts = [((reached > level) * pixels).sum() for level in range(hierarchy.num_levels)]
     return torch.stack([counts[0], *counts]).float()

@@ -86,19 +86,15 @@ class NodeTerms:
         self.buffers = Buffers()
         self.end = torch.full_like(scale, 1 / gamma if gamma else 0)
         self.nodes = torch.arange(self.hierarchy.num_nodes, device=scale.device)[:, None]
-        self._set_present_labels()
-
-    def _set_present_labels(self) -> None:
-        """Note which kinds of labels a batch holds, so that tiles skip what they do not need."""
-        void, tree = self.hierarchy.num_nodes, self.tree
+        # Which kinds of labels there are, so that tiles skip what they do not need.
+        void = self.hierarchy.num_nodes
         self.any_void = self.any_unknown = self.any_off_path = True
-        self.valid = (torch.arange(void + 1, device=self.nodes.device) < void).to(self.scale.dtype)
-        if is_on_cpu(self.index):
-            present = torch.bincount(self.index.flatten(), minlength=void + 1) > 0
-            self.any_void = bool(present[void])
-            present[void] = False
-            self.any_unknown = bool((present & tree.has_unknown).any())
-            self.any_off_path = bool((present & tree.off_path).any())
+        self.valid = (torch.arange(void + 1, device=scale.device) < void).to(scale.dtype)
+        if batch.pixels is not None:
+            present = batch.pixels[:void] > 0
+            self.any_void = bool(batch.pixels[void])
+            self.any_unknown = bool((present & self.tree.has_unknown[:void]).any())
+            self.any_off_path = bool((present & self.tree.off_path[:, :void]).any())
 
     def sum(self) -> Tensor:
         """Return the scaled sum of all terms, by a kernel if there is one that fits."""
