@@ -126,8 +126,7 @@ class NodeTerms:
             if self.any_void:
                 values.mul_(self.valid.index_select(0, index))
             if self.any_unknown:
-                below = tree.is_below(self.nodes, index)
-                values[:num_nodes].copy_(torch.where(below, nodes_x * 0, values[:num_nodes]))
+                self._hide_unknown_(values[:num_nodes], nodes_x, index)
             if self.any_off_path:
                 values[num_nodes:].masked_fill_(tree.off_path.index_select(1, index), 0)
 
@@ -175,20 +174,34 @@ class NodeTerms:
         if exact:
             hide(torch.maximum(entropy, x, out=entropy))
         if self.gamma == 0:
-            slope = score
+            slope, factors = score, (score, entropy)
         else:
             # The derivative is g s^g (s / g + (1 - s) * -log(1 - s)).
             torch.lerp(entropy, self.end, score, out=slope)
             focus = score.mul_(score) if self.gamma == 2 else score.pow_(self.gamma)
-            slope.mul_(focus)
-            entropy.mul_(focus)
+            factors = (focus,)
         if weight is not None:
             of_paths, of_nodes = weight
-            split = len(of_nodes)
-            for values in (slope, entropy):
-                values[:split].mul_(of_nodes)
-                values[split:].mul_(of_paths)
+            for values in factors:
+                values[: len(of_nodes)].mul_(of_nodes)
+                values[len(of_nodes) :].mul_(of_paths)
+        if self.gamma:
+            slope.mul_(focus)
+            entropy.mul_(focus)
         return entropy.sum(), slope
+
+    def _hide_unknown_(self, values: Tensor, x: Tensor, index: Tensor) -> None:
+        """Set values (N, P) to 0 for the nodes below inner labels.
+
+        NaN and infinity among their logits x leave NaN: they must not be lost.
+        """
+        if is_on_cpu(x):
+            pixels = self.tree.has_unknown.index_select(0, index).nonzero()[:, 0]
+        else:
+            pixels = torch.arange(len(index), device=x.device)
+        below = self.tree.is_below(self.nodes, index.index_select(0, pixels))
+        hidden = x.index_select(1, pixels).mul_(0)
+        values.index_copy_(1, pixels, torch.where(below, hidden, values.index_select(1, pixels)))
 
 
 @lru_cache(maxsize=1)
