@@ -4,6 +4,7 @@ The README of the repository is the site's first page, and so on (PAGES): each t
 Links are written for who reads the files in the repository, and are turned into those of the site.
 """
 
+import json
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ PAGES = {
     "study.md": "projects/HSSN/study/README.md",
     "lazy.md": "projects/LazyHSSN/README.md",
     "changelog.md": "CHANGELOG.md",
+    "quick_start.md": "docs/quick_start.ipynb",
 }
 CONFIG_PAGE = "reference/config.md"
 CONFIG_SOURCE = "hiera_seg/config/defaults.py"  # what it is made of, for who reads the repository
@@ -35,6 +37,8 @@ FENCE = re.compile(r"^ *```")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, source in PAGES.items():
         text = NOTES.sub("", (REPOSITORY / source).read_text(encoding="utf-8"))
+        if source.endswith(".ipynb"):
+            text = notebook_page(json.loads(text))
         files.append(File.generated(config, page, content=text))
         for image in images_elsewhere(text, source):
             copy = File.generated(config, image_in_site(image), abs_src_path=REPOSITORY / image)
@@ -44,6 +48,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     files.append(File.generated(config, CONFIG_PAGE, content=config_page()))
     return files
+
+
+def notebook_page(notebook: dict[str, Any]) -> str:
+    """The text of a notebook, with its code, printed text and images."""
+    parts = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            text = "".join(output.get("text", data.get("text/plain", "")))
+            if "image/png" in data:
+                parts.append(f"![output](data:image/png;base64,{''.join(data['image/png'])})")
+            else:
+                parts.append(f"```text\n{text}\n```")
+    return "\n\n".join(parts)
 
 
 def images_elsewhere(markdown: str, source: str) -> list[str]:
