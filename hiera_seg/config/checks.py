@@ -143,6 +143,7 @@ RULES: dict[str, Rule] = {
     "SOLVER.EMA.ENABLED": _without_precise_bn,
     "INPUT.CROP.SIZE": _is_in_pixels,
     "LOGGERS": _are_loggers,
+    "NUM_THREADS": at_least(0),
     "DATALOADER.ON_ERROR": one_of(*ON_ERROR),
     # The evaluations during training
     "TEST.VALIDATION_LOSS": _has_test_set,

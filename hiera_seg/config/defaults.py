@@ -194,6 +194,9 @@ def add_defaults(cfg: CN) -> None:
     cfg.INPUT.IMAGE_RANGE = []
     # "apply" rotates images and labels by their EXIF orientation, "ignore" keeps both as stored.
     cfg.INPUT.EXIF = "apply"
+    # Threads of each process. 0: OMP_NUM_THREADS if set, else the CPUs that the processes of the
+    # machine may use, divided by their number.
+    cfg.NUM_THREADS = 0
     # Seconds that the processes of a job wait for each other before it is aborted.
     cfg.DIST_TIMEOUT = 1800
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from hiera_seg.checkpoint import HieraCheckpointer, allow_unsafe_pickle
 from hiera_seg.cli.config_files import refuse_switches
-from hiera_seg.cli.setup import start_run
+from hiera_seg.cli.start import start_run
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.distributed import distribute, share_buffers
 from hiera_seg.engine.elastic import should_resume

@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.cli.rendezvous import agent_store
-from hiera_seg.cli.setup import read_config
+from hiera_seg.cli.start import read_config
 from hiera_seg.compat import create_local_process_group, lost_contact, make_object_group
 from hiera_seg.errors import ConfigError
 
