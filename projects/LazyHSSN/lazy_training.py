@@ -20,6 +20,7 @@ from torch import nn
 from hiera_seg.checkpoint import HieraCheckpointer, allow_unsafe_pickle
 from hiera_seg.cli.config_files import refuse_switches
 from hiera_seg.cli.start import start_run
+from hiera_seg.cli.threads import set_threads
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.distributed import distribute, share_buffers
 from hiera_seg.engine.elastic import should_resume
@@ -97,6 +98,7 @@ def setup_lazily(args: argparse.Namespace) -> DictConfig:
         "train.output_dir",
     )
     seed_all_rng(None if seed < 0 else seed + comm.get_rank())
+    set_threads(0)
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.train.get("cudnn_benchmark", False)
     return cfg

@@ -54,7 +54,7 @@ def folder(cells, tmp_path_factory) -> Path:
 
 def test_the_notebook_trains_a_network_that_knows_the_shapes(folder):
     results = json.loads((folder / "r.json").read_text())
-    assert results["mIoU_group"] > 60 and results["mIoU_class"] > 35
+    assert results["mIoU_group"] > 75 and results["mIoU_class"] > 60
     lines = (folder / "output" / "shapes" / "metrics.json").read_text().splitlines()
     assert json.loads(lines[-1])["iteration"] == 100
 
@@ -65,7 +65,7 @@ def test_the_notebook_shows_a_scene_and_a_prediction(folder):
     shown = sorted(folder.glob("cell_*.png"))
     assert [path.name for path in shown] == ["cell_1.png", "cell_4.png"]
     widths = [Image.open(path).width for path in shown]
-    assert widths[0] == 128 and widths[1] > 1000
+    assert widths[0] == 128 and widths[1] > 700
 
 
 def test_the_notebook_is_a_valid_one_and_its_outputs_are_of_its_cells(cells):

@@ -228,6 +228,7 @@ def test_the_real_wandb_offline(train, monkeypatch, cfg):
 def test_the_real_mlflow_in_a_folder(train, tmp_path, monkeypatch, cfg):
     mlflow = pytest.importorskip("mlflow", reason="needs mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow-skinny has no database
     train(2, "mlflow")
     train(4, "mlflow", resume=True)
     client = mlflow.MlflowClient()
