@@ -27,10 +27,11 @@ from hiera_seg.evaluation import (
     HieraSemSegEvaluator,
     build_hiera_evaluator,
     confusion_files,
+    evaluate_predictions,
     read_confusion,
 )
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.metrics import PathCounts, collapse_nodes, hierarchy_scores
+from hiera_seg.metrics import BoundaryCounts, PathCounts, collapse_nodes, hierarchy_scores
 
 TREE = Hierarchy.from_dict(
     {"sky": None, "flat": ["road", "path"], "vehicle": ["car", "bus"]},
@@ -452,3 +453,54 @@ def test_confusion_matrices_of_many_classes_are_written_as_cells(
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DatasetError, match="confusion_class.npz cannot be read"):
         read_confusion(path)
+
+
+def test_boundary_iou_is_an_option_of_evaluator_config_and_predictions(dataset, tmp_path, caplog):
+    name, records, truths = dataset
+    model = FakeModel(truths)
+    plain = HieraSemSegEvaluator(name)
+    expected = run(plain, records, model)["sem_seg"]
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (name,)
+    cfg.OUTPUT_DIR = ""
+    assert build_hiera_evaluator(cfg, name).metric_names == plain.metric_names
+    cfg.MODEL.HIERA_SEG.TEST.BOUNDARY_IOU = True
+    evaluator = build_hiera_evaluator(cfg, name)
+    with caplog.at_level("INFO"):
+        found = run(evaluator, records, model)["sem_seg"]
+    counts = BoundaryCounts(TREE)
+    for index, truth in enumerate(truths):
+        counts.add(model.predict(index)["hiera_labels"][-1].numpy(), truth)
+    more = {"mBoundaryIoU_group": 100 * counts.level_iou(0).mean()}
+    more["mBoundaryIoU_class"] = 100 * counts.level_iou(1).mean()
+    for leaf, iou in zip(TREE.leaf_names, counts.detectron2_iou(), strict=True):
+        more[f"BoundaryIoU-{leaf}"] = 100 * iou
+    for level in range(2):
+        for node, iou in zip(TREE.level_nodes(level), counts.level_iou(level), strict=True):
+            more[f"BoundaryIoU-{TREE.level_names[level]}-{TREE.display_names[node]}"] = 100 * iou
+    assert found == pytest.approx(expected | more)
+    assert set(evaluator.metric_names) - set(plain.metric_names) == set(more)
+    assert f"mBoundaryIoU_group {more['mBoundaryIoU_group']:.2f} %" in caplog.text
+    assert "BoundaryIoU-" not in caplog.text
+
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    for index, record in enumerate(records):
+        labels = model.predict(index)["hiera_labels"][-1].numpy().astype(np.uint8)
+        Image.fromarray(labels).save(folder / Path(record["file_name"]).name)
+    written = evaluate_predictions(name, folder, boundary_iou=True)["sem_seg"]
+    assert written["mBoundaryIoU_group"] == found["mBoundaryIoU_group"]
+
+
+@pytest.mark.skipif(
+    not hasattr(SemSegEvaluator, "_mask_to_boundary"), reason="Detectron2 0.6 has no Boundary IoU"
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_boundary_iou_of_leaves_equals_detectron2_main(dataset):
+    name, records, truths = dataset
+    model = FakeModel(truths)
+    stock = run(SemSegEvaluator(name, distributed=False), records, model)["sem_seg"]
+    ours = run(HieraSemSegEvaluator(name, boundary_iou=True), records, model)["sem_seg"]
+    keys = [f"BoundaryIoU-{leaf}" for leaf in TREE.leaf_names]
+    assert [ours[key] for key in keys] == pytest.approx([stock[key] for key in keys], abs=1e-9)
