@@ -35,6 +35,10 @@ FENCE = re.compile(r"^ *```")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
+    sys.path.insert(0, str(HOOKS))
+    from config_page import config_page  # imports Detectron2: only when the site is built
+    from notebook_page import notebook_page
+
     for page, source in PAGES.items():
         text = NOTES.sub("", (REPOSITORY / source).read_text(encoding="utf-8"))
         if source.endswith(".ipynb"):
@@ -43,27 +47,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for image in images_elsewhere(text, source):
             copy = File.generated(config, image_in_site(image), abs_src_path=REPOSITORY / image)
             files.append(copy)
-    sys.path.insert(0, str(HOOKS))
-    from config_page import config_page  # imports Detectron2: only when the site is built
-
     files.append(File.generated(config, CONFIG_PAGE, content=config_page()))
     return files
-
-
-def notebook_page(notebook: dict[str, Any]) -> str:
-    """The text of a notebook, with its code, printed text and images."""
-    parts = []
-    for cell in notebook["cells"]:
-        source = "".join(cell["source"])
-        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            text = "".join(output.get("text", data.get("text/plain", "")))
-            if "image/png" in data:
-                parts.append(f"![output](data:image/png;base64,{''.join(data['image/png'])})")
-            else:
-                parts.append(f"```text\n{text}\n```")
-    return "\n\n".join(parts)
 
 
 def images_elsewhere(markdown: str, source: str) -> list[str]:

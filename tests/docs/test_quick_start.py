@@ -76,3 +76,21 @@ def test_the_notebook_is_a_valid_one_and_its_outputs_are_of_its_cells(cells):
         ast.parse("".join(cell["source"]))
     images = [out for cell in code for out in cell["outputs"] if "image/png" in out.get("data", {})]
     assert len(images) == 2
+
+
+def test_a_notebook_becomes_a_page(hook):
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "text"]},
+        {
+            "cell_type": "code",
+            "source": ["print(1)\n", "image"],
+            "outputs": [
+                {"output_type": "stream", "name": "stdout", "text": ["1\n"]},
+                {"output_type": "execute_result", "data": {"image/png": "QUJD", "text/plain": "x"}},
+            ],
+        },
+    ]
+    assert hook("notebook_page").notebook_page({"cells": cells}) == (
+        "# Title\ntext\n\n```python\nprint(1)\nimage\n```\n\n```text\n1\n\n```\n\n"
+        "![output](data:image/png;base64,QUJD)"
+    )

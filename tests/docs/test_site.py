@@ -55,24 +55,6 @@ def test_pictures_beside_such_a_page_come_along(pages, monkeypatch, tmp_path):
     )
 
 
-def test_a_notebook_becomes_a_page(pages):
-    cells = [
-        {"cell_type": "markdown", "source": ["# Title\n", "text"]},
-        {
-            "cell_type": "code",
-            "source": ["print(1)\n", "image"],
-            "outputs": [
-                {"output_type": "stream", "name": "stdout", "text": ["1\n"]},
-                {"output_type": "execute_result", "data": {"image/png": "QUJD", "text/plain": "x"}},
-            ],
-        },
-    ]
-    assert pages.notebook_page({"cells": cells}) == (
-        "# Title\ntext\n\n```python\nprint(1)\nimage\n```\n\n```text\n1\n\n```\n\n"
-        "![output](data:image/png;base64,QUJD)"
-    )
-
-
 def test_pages_that_stand_elsewhere_are_there(pages):
     assert all((REPOSITORY / source).is_file() for source in pages.PAGES.values())
 
