@@ -44,6 +44,8 @@ WRONG = [
     ([], "SOLVER.EMA.DECAY", 1.0),
     ([], "SOLVER.EMA.DECAY", -0.1),
     (["TEST.PRECISE_BN.ENABLED", True], "SOLVER.EMA.ENABLED", True),
+    ([], "LOGGERS", ["tensorboardX"]),
+    ([], "NUM_THREADS", -1),
     ([], "DATALOADER.ON_ERROR", "ignore"),
     (ABSOLUTE_CROP, "INPUT.CROP.SIZE", [0.9, 0.9]),
     (ABSOLUTE_CROP, "INPUT.CROP.SIZE", [192]),

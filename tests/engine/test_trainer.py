@@ -16,7 +16,6 @@ from hiera_seg.checkpoint import HieraCheckpointer
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
-from hiera_seg.engine.step import autocast_precision
 from hiera_seg.errors import CheckpointError, ConfigError
 
 
@@ -248,33 +247,9 @@ def test_a_config_that_can_not_work_is_refused_before_training(cfg, key, value, 
         HieraTrainer(cfg)
 
 
-@pytest.mark.parametrize(
-    "device, precision, expected",
-    [
-        ("cpu", "auto", torch.bfloat16),
-        ("cuda", "auto", torch.float16),
-        ("cuda", "bfloat16", torch.bfloat16),
-    ],
-)
-def test_half_precision_by_config(cfg, device, precision, expected):
-    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.PRECISION = device, precision
-    assert autocast_precision(cfg) is None
-    cfg.SOLVER.AMP.ENABLED = True
-    assert autocast_precision(cfg) == expected
-
-
-def test_half_precision_that_can_not_work(cfg):
-    cfg.SOLVER.AMP.PRECISION = "half"
-    with pytest.raises(ConfigError, match='PRECISION is "half"'):
-        autocast_precision(cfg)
-    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "float16"
-    with pytest.raises(ConfigError, match="needs a GPU"):
-        autocast_precision(cfg)
-
-
 def test_training_in_bfloat16_computes_in_it_and_keeps_float32_weights(cfg):
     cfg.DATASETS.TEST = ()
-    cfg.SOLVER.AMP.ENABLED = True
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "bfloat16"
     cfg.SOLVER.MAX_ITER = 1
     trainer = HieraTrainer(cfg)
     seen = []
