@@ -25,7 +25,7 @@ def add_hiera_seg_config(cfg: "CfgNode") -> None:
     Call it right after ``get_cfg()``, or after the functions of other projects: a key that several
     projects define (SOLVER.OPTIMIZER of Panoptic-DeepLab and Mask2Former) gets the default of the
     last one. It also registers the package's datasets, backbones, heads and meta-architecture. A
-    loss that was registered before it gets a node of its name with the defaults of its options.
+    loss registered before the call gets a config node of its name with the defaults of its options.
 
     Args:
         cfg: the config to extend in place.

@@ -28,9 +28,9 @@ class HieraDatasetMapper:
     """Map dicts of Detectron2's format to samples, for its data loaders and for ours.
 
     A training sample holds ``image`` (uint8 tensor (C, H, W), in the channel order of
-    INPUT.FORMAT) and ``sem_seg`` (int64 tensor (H, W), node ids of the model's tree), beside the
-    entries of the dict, with ``height`` and ``width`` of the image file. At test time there is no
-    ``sem_seg`` by default.
+    INPUT.FORMAT) and ``sem_seg`` (int64 tensor (H, W), node ids of the model's tree), in addition
+    to the entries of the dict and ``height`` and ``width`` of the image file. At test time there is
+    no ``sem_seg`` by default.
 
     Random numbers come from the global generators of numpy and, for colours, of ``random``, as in
     Detectron2; :func:`~hiera_seg.data.loader.build_hiera_train_loader` seeds them per sample.
@@ -70,8 +70,8 @@ class HieraDatasetMapper:
             pad_value: one value per channel for the padding of the image. Configs use the mean
                 pixel, which becomes 0 when the model normalizes, like the padding of batches.
             with_sem_seg: whether to read labels; default: in training only.
-            dataset_names: datasets whose labels are prepared at once, so that a tree or a label
-                map that does not fit raises here and not at the first sample.
+            dataset_names: datasets whose trees and label maps are checked now instead of at the
+                first sample.
             image_range: the values that become 0 and 255 in images of more than 8 bits, see
                 :class:`~hiera_seg.data.images.ImageReader`.
             exif: "apply" turns images and labels by their EXIF orientation, "ignore" leaves both

@@ -9,7 +9,7 @@ from hiera_seg.data.json_files import read_json_file, refuse_annotations
 from hiera_seg.data.listing import UnpairedFilesError, expand_root, pair_files, root_hint
 from hiera_seg.errors import DatasetError
 
-_EXPECTED = "a list of dicts with 'file_name' and 'sem_seg_file_name' is expected"
+_EXPECTED = "expected a list of dicts with 'file_name' and 'sem_seg_file_name'"
 
 
 class DatasetSource:
@@ -75,7 +75,7 @@ class DatasetSource:
             entry = f"{origin}, entry {index}" if origin else f"entry {index}"
             if not isinstance(record, Mapping) or not _is_path(record.get("file_name")):
                 raise DatasetError(f"{entry}: not a dict with a 'file_name'")
-            # Overwrites the name that a dict from another dataset brings along.
+            # A dict that comes from another dataset has the name of that dataset.
             record = {**record, "dataset_name": self.name}
             if record.get("sem_seg_file_name") is None:
                 record.pop("sem_seg_file_name", None)

@@ -2,7 +2,7 @@
 
 The result is defined by this order: resize the values to the padded input, crop them to the image,
 resize them to the original size (bilinear, ``align_corners=False``), score them, and decode. On
-whole tensors this needs N x H x W floats several times for a large image with many nodes. Since
+whole tensors, a large image with many nodes would need several times N x H x W floats. Because
 bilinear resizing is separable and scoring is pixelwise, the same result is computed in bands of
 output rows that fit into the cache. Rounding may differ in the last bits, which can only matter
 where two leaves tie.
@@ -40,7 +40,7 @@ from hiera_seg.modeling.paths import (
 
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
 
-# Values of one band, N x rows x width: small enough for a CPU's cache, large enough to fill a GPU.
+# Number of values of a band, N x rows x width, that fits a CPU's cache, or that fills a GPU.
 _BAND_VALUES_CPU = 1 << 19
 _BAND_VALUES_GPU = 1 << 25
 
@@ -67,12 +67,12 @@ class NodeView(NamedTuple):
 
 
 def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits") -> str:
-    """Resolve the config's decode variant: "auto" takes the one that the losses train.
+    """Resolve the config's decode variant; "auto" selects the one that the losses train.
 
     Args:
         name: "auto" or one of `DECODE_VARIANTS`; the value of MODEL.HIERA_SEG.TEST.DECODE.
         loss_names: names of the losses that train the model.
-        kind: what the head puts out, "logits" or "scores".
+        kind: kind of the head's output, "logits" or "scores".
 
     Returns:
         One of `DECODE_VARIANTS`.
@@ -99,8 +99,8 @@ def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits"
         )
     if kind == "scores" and name not in SCORE_VARIANTS:
         raise ConfigError(
-            f"{DECODE_KEY} is {name!r}, but the head puts out kind 'scores' (query heads do): it "
-            f"must be 'auto' or one of {SCORE_VARIANTS}"
+            f"{DECODE_KEY} is {name!r}, but the head's output is of kind 'scores' (query heads); "
+            f"it must be 'auto' or one of {SCORE_VARIANTS}"
         )
     return name
 
@@ -279,7 +279,7 @@ class _Resize(NamedTuple):
 
 
 def _resizes(size: int, padded: int, image: int, final: int, like: Tensor) -> list[_Resize]:
-    """Return the resizes of rows, first to last; the crop between only limits the second."""
+    """Return the resizes of rows, first to last; the crop in between limits only the second."""
     steps = [(size, padded), (image, final)]
     return [_resize_taps(a, b, like) for a, b in steps if a != b]
 
@@ -295,8 +295,7 @@ def _resize_taps(size_in: int, size_out: int, like: Tensor) -> _Resize:
 def _resize_rows(values: Tensor, steps: list[_Resize], index: Tensor) -> Tensor:
     """Return rows `index` of the values after all resizes: (N, h, w) -> (N, len(index), w).
 
-    The recursion goes from output rows to the input rows that they depend on, so that no other row
-    is computed.
+    The recursion computes only the input rows that these output rows depend on.
     """
     if not steps:
         return values.index_select(1, index)

@@ -1,8 +1,9 @@
 """Run tree_min and bce on a GPU in one kernel that reads logits and writes gradients once.
 
 It needs Triton, which is part of PyTorch's builds for CUDA and is imported when a loss first runs
-on a GPU. Value and gradient equal those of the tiles, except that where children tie exactly for
-the maximum of their parent, the first takes its gradient; in the tiles they share it.
+on a GPU. Values and gradients equal those of the tiled version except for exact ties: if several
+children attain the maximum of their parent, the kernel passes the gradient to the first of them,
+whereas the tiled version divides it equally.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def launch(terms: NodeTerms, logits: Tensor, index: Tensor, gradient: Tensor | N
     """Sum all terms of a batch and write the gradient.
 
     Args:
-        terms: what to sum.
+        terms: the terms to sum.
         logits: (B, N, H, W) of one of the kernel's dtypes, whose `strides` are not None.
         index: int64 (B, H, W), N for void.
         gradient: with the strides and dtype of the logits; None if it is not needed.
@@ -93,7 +94,7 @@ def launch(terms: NodeTerms, logits: Tensor, index: Tensor, gradient: Tensor | N
 
 
 class FusedSum(torch.autograd.Function):
-    """The sum of a batch by a function that writes its gradient, as `NodeTerms.fused`."""
+    """Sum a batch with a function that also writes the gradient, such as `NodeTerms.fused`."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, index: Tensor, fused: Callable, scale: Tensor) -> Tensor:

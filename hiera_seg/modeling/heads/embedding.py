@@ -24,10 +24,10 @@ class EmbeddingHead(nn.Module):
         """
         Args:
             in_feature: name of the backbone feature to read.
-            in_channels: its channels.
+            in_channels: number of channels of that feature.
             hidden_channels: channels between the two convolutions.
             dim: length of an embedding.
-            norm: after the first convolution, in Detectron2's names; "" for none.
+            norm: norm after the first convolution, as named in Detectron2; "" for none.
         """
         super().__init__()
         self.in_feature = in_feature
@@ -57,5 +57,5 @@ class EmbeddingHead(nn.Module):
         }
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Features by name, (B, C, h, w) -> embeddings (B, dim, h, w) of any length."""
+        """Compute embeddings (B, dim, h, w) of any length from features (B, C, h, w) by name."""
         return self.project(self.hidden(features[self.in_feature]))

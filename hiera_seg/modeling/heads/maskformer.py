@@ -1,4 +1,4 @@
-"""Score nodes by queries: Mask2Former on a class tree."""
+"""Implement Mask2Former's head for class trees, in which queries score nodes."""
 
 from typing import Any
 
@@ -69,8 +69,8 @@ class HieraMaskFormerHead(nn.Module):
             score_stride: in eval, masks are upsampled to this stride before scores are computed; 1
                 is Mask2Former's order. The pixel decoder's stride saves time and memory, but then
                 scores instead of masks are upsampled, which blurs thin objects.
-            size_divisibility: images are padded to multiples of it, so that masks upsampled to
-                stride 1 are aligned with the pixels; 0: no padding.
+            size_divisibility: images are padded to multiples of it, which aligns masks that are
+                upsampled to stride 1 with the pixels; 0: no padding.
         """
         super().__init__()
         self.hierarchy = hierarchy
@@ -93,7 +93,7 @@ class HieraMaskFormerHead(nn.Module):
         ignore_value = resolve_ignore_label(cfg, hierarchy)
         check_config(cfg, "MODEL.")
         _check_keys(keys)
-        if cfg.MODEL.HIERA_SEG.LOSSES:  # they would silently not be computed
+        if cfg.MODEL.HIERA_SEG.LOSSES:  # they would be ignored silently
             raise ConfigError(
                 f"MODEL.HIERA_SEG.LOSSES is {cfg.MODEL.HIERA_SEG.LOSSES}, but HieraMaskFormerHead "
                 f"has its own losses, with weights in {KEY}; set it to []"
@@ -241,7 +241,7 @@ class HieraMaskFormerHead(nn.Module):
         """Compute weighted losses.
 
         Args:
-            predictions: of :meth:`layers`, the last layer's last.
+            predictions: as returned by :meth:`layers`.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``.
             counts: the normalizer, as returned by :meth:`label_counts`; None: that of these
                 targets, averaged over all processes.
@@ -278,5 +278,5 @@ def _check_keys(keys: CfgNode) -> None:
         )
     if not 0 <= keys.IMPORTANCE_SAMPLE_RATIO <= 1:
         raise ConfigError(
-            f"{KEY}.IMPORTANCE_SAMPLE_RATIO is {keys.IMPORTANCE_SAMPLE_RATIO}: from 0 to 1"
+            f"{KEY}.IMPORTANCE_SAMPLE_RATIO is {keys.IMPORTANCE_SAMPLE_RATIO}; set it to 0 to 1"
         )

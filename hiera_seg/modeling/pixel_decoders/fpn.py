@@ -1,4 +1,4 @@
-"""The semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019), over any strided features."""
+"""Wrap the semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019) as a pixel decoder."""
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -16,10 +16,11 @@ from hiera_seg.modeling.pixel_decoders.build import (
 
 
 class FPNDecoder(nn.Module):
-    """Each feature is brought to one stride by 3x3 convolutions and upsampling; then their sum.
+    """Bring each feature to one stride by 3x3 convolutions and upsampling, and sum the results.
 
-    The layers are those of Detectron2's ``SemSegFPNHead``. Where an image is no multiple of the
-    coarsest stride, doubled maps are some pixels too large; they are resized before the sum.
+    The layers are those of Detectron2's ``SemSegFPNHead``. If the size of an image is not a
+    multiple of the coarsest stride, upsampled maps are a few pixels too large; they are resized
+    before the sum.
     """
 
     @configurable
@@ -36,21 +37,19 @@ class FPNDecoder(nn.Module):
             input_shape: shapes of the features to read.
             conv_dims: channels of all convolutions, and of the result.
             common_stride: stride of the result; at most that of the finest feature.
-            norm: of the convolutions, in Detectron2's names.
+            norm: norm of the convolutions, as named in Detectron2.
         """
         super().__init__()
+        # dict(): a LazyConfig passes a DictConfig, which @configurable takes for a config.
         self.head = SemSegFPNHead(
-            dict(
-                input_shape
-            ),  # a LazyConfig passes a DictConfig, which @configurable takes for a config
+            dict(input_shape),
             num_classes=1,
             conv_dims=conv_dims,
             common_stride=common_stride,
             norm=norm,
         )
-        self.head.predictor = (
-            nn.Identity()
-        )  # SemSegFPNHead has no decoder-only form; our head predicts
+        # SemSegFPNHead cannot be built without a predictor, which is the task of our heads.
+        self.head.predictor = nn.Identity()
         self.in_features = self.head.in_features  # finest first
         self.out_channels = conv_dims
         self.stride = common_stride
@@ -86,7 +85,7 @@ class FPNDecoder(nn.Module):
             if total is None:
                 total = x
                 continue
-            # Also where the sizes agree: a comparison would fix the sizes of an exported file
+            # Also if the sizes agree, because a comparison would fix the sizes of an exported model
             x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=False)
             total = total + x
         multi_scale = [features[name] for name in reversed(self.in_features)]

@@ -28,7 +28,7 @@ class TopDownFPNDecoder(nn.Module):
         Args:
             input_shape: shapes of the features to read, two or more.
             conv_dims: channels of all convolutions and results.
-            norm: of the convolutions, in Detectron2's names; "" for none.
+            norm: norm of the convolutions, as named in Detectron2; "" for none.
         """
         super().__init__()
         shapes = sorted(input_shape.items(), key=lambda item: item[1].stride)
