@@ -152,8 +152,7 @@ def predict(
             count = writer.add_video(stem, frames, partial(show_progress, frames, args.max_frames))
             return f"{frames.name}: {count} frames"
     image, truth = read(sample)
-    bgr = np.ascontiguousarray(image[:, :, ::-1])
-    return f"{name}: {writer.add_image(stem, name, bgr, truth)}"
+    return f"{name}: {writer.add_image(stem, name, image, truth)}"
 
 
 def show_progress(

@@ -13,7 +13,6 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 # isort: split
 from detectron2.config import CfgNode
-from detectron2.data.detection_utils import convert_image_to_rgb
 from PIL import Image
 
 from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
@@ -21,6 +20,7 @@ from hiera_seg.cli.arguments import check_at_least
 from hiera_seg.cli.exit import prepare_folder
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data import build_hiera_train_loader
+from hiera_seg.data.bands import as_rgb
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import ConfigError, DatasetError
@@ -127,7 +127,7 @@ def training_samples(cfg: CfgNode, num: int) -> Iterator[Sample]:
     batches = itertools.chain.from_iterable(build_hiera_train_loader(cfg))
     for position, sample in enumerate(itertools.islice(batches, num)):
         image = sample["image"].permute(1, 2, 0).numpy()
-        image = convert_image_to_rgb(image, cfg.INPUT.FORMAT).astype(np.uint8)
+        image = as_rgb(image, cfg.INPUT.FORMAT, cfg.INPUT.DISPLAY_BANDS)
         labels = sample["sem_seg"].numpy()
         labels = np.where(labels == ignore, -1, labels)
         stem = Path(sample["file_name"]).stem

@@ -2,17 +2,18 @@
 
 import importlib.util
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from hiera_seg.data.bands import as_rgb
 from hiera_seg.engine.step import plain_model
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
@@ -61,7 +62,9 @@ class BatchPanels(HookBase):
 
     def __init__(self, cfg: CfgNode):
         self._period = cfg.VIS_PERIOD
-        self._format = cfg.INPUT.FORMAT
+        self._to_rgb = partial(
+            as_rgb, image_format=cfg.INPUT.FORMAT, display_bands=cfg.INPUT.DISPLAY_BANDS
+        )
 
     def before_step(self) -> None:
         model = plain_model(self.trainer.model)
@@ -76,13 +79,12 @@ class BatchPanels(HookBase):
         handle = model.register_forward_pre_hook(show)
 
     def _predict(self, model: HieraSegmentor, sample: dict[str, Any]) -> ReportImage:
-        image = convert_image_to_rgb(sample["image"].permute(1, 2, 0).cpu().numpy(), self._format)
         with evaluation_mode(model):
             options = model.decode_options.labels_only()
             result = model.predict([sample["image"]], options)[0]
         return ReportImage(
             name=Path(sample.get("file_name", "image")).stem,
-            image=image.astype(np.uint8),
+            image=self._to_rgb(sample["image"].permute(1, 2, 0).cpu().numpy()),
             labels=result["hiera_labels"][-1].cpu().numpy(),
             truth=sample["sem_seg"].cpu().numpy(),
         )

@@ -280,6 +280,15 @@ class Hierarchy:
             found.extend(self._children[inside])
         return tuple(sorted(found))
 
+    @cached_property
+    def depth_first(self) -> np.ndarray:
+        """int64 (N,): all nodes, each followed by its descendants, in the order of ``children``."""
+        order, stack = [], list(self._children[-1][::-1])
+        while stack:
+            order.append(stack.pop())
+            stack.extend(self._children[order[-1]][::-1])
+        return tables.frozen(order)
+
     def lca(self, u: int | str, v: int | str) -> int:
         """Return the lowest common ancestor; -1 if it is the virtual root."""
         u, v = self.id(u), self.id(v)

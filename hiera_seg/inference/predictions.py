@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from detectron2.config import CfgNode
 
-from hiera_seg.errors import ConfigError
+from hiera_seg.config.image_format import chosen_bands
+from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, build_for_eval
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
@@ -108,8 +109,8 @@ class PredictionWriter(AbstractContextManager):
 
         Args:
             stem: the beginning of the output file names.
-            file_name: path of the image.
-            image: (H, W, 3) uint8, BGR.
+            file_name: path of the image, which is predicted.
+            image: (H, W, 3) uint8, RGB, the same image to draw on.
             truth: (H, W) integer node ids to show in the strip.
 
         Returns:
@@ -118,9 +119,9 @@ class PredictionWriter(AbstractContextManager):
         Raises:
             OSError: a file cannot be written.
         """
-        labels = self._predict(file_name, image)
+        labels = self._predict(file_name, file_name)
         save_levels(
-            self._folder, stem, _rgb(image), labels, self._hierarchy, truth=truth,
+            self._folder, stem, image, labels, self._hierarchy, truth=truth,
             levels=self._levels, alpha=self._alpha, kinds=self._image_kinds,
         )  # fmt: skip
         return self._describe(labels[-1])
@@ -144,9 +145,15 @@ class PredictionWriter(AbstractContextManager):
             The number of frames written.
 
         Raises:
-            DatasetError: the video is damaged; the frames before the damage have been written.
+            DatasetError: the video is damaged; the frames before the damage have been written. Or
+                the model requires bands.
             OSError: a file cannot be written.
         """
+        if chosen_bands(self._predictor.image_format) is not None:
+            raise DatasetError(
+                f"{frames.name}: frames of videos are colours, but the model's INPUT.FORMAT is "
+                f"{self._predictor.image_format!r}; pass image files"
+            )
         done = 0
         with ExitStack() as stack:
             writers: dict[str, VideoWriter] = {}
@@ -181,7 +188,7 @@ class PredictionWriter(AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _predict(self, file_name: str, image: np.ndarray, **extra: int) -> list[np.ndarray]:
+    def _predict(self, file_name: str, image: np.ndarray | str, **extra: int) -> list[np.ndarray]:
         wants_scores = self._rle is not None
         result = self._predictor(image, safe_depth=self._safe_depth, scores=wants_scores)
         if self._rle is not None:
