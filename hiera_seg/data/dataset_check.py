@@ -285,6 +285,8 @@ def _add_sample(report: DatasetReport, sample: _Sample) -> None:
 
 def _range_needed(kind: str, low: float, high: float) -> str:
     """Return why images need INPUT.IMAGE_RANGE; "" if they do not."""
+    if "-band" in kind:
+        return ""
     if kind == "float" or kind.endswith("integer"):
         return "are refused without a range"
     step = 2 ** (int(kind.removesuffix("-bit")) - 8)

@@ -283,11 +283,7 @@ class Hierarchy:
     @cached_property
     def depth_first(self) -> np.ndarray:
         """int64 (N,): all nodes, each followed by its descendants, in the order of ``children``."""
-        order, stack = [], list(self._children[-1][::-1])
-        while stack:
-            order.append(stack.pop())
-            stack.extend(self._children[order[-1]][::-1])
-        return tables.frozen(order)
+        return tables.frozen(tables.depth_first(self._children))
 
     def lca(self, u: int | str, v: int | str) -> int:
         """Return the lowest common ancestor; -1 if it is the virtual root."""

@@ -145,7 +145,7 @@ def test_three_bands_are_shown():
     expected = ((np.arange(101) - 2) * 255 / 96).clip(0, 255).round()
     assert shown.dtype == np.uint8
     for channel in (0, 1):  # each is stretched by itself
-        assert np.array_equal(shown[0, :, channel], expected)
+        assert np.abs(shown[0, :, channel] - expected).max() <= 1
     assert not shown[..., 2].any()  # a constant band
     assert np.array_equal(as_rgb(image, "BANDS:9,1,5,2,7"), as_rgb(image, "BANDS", [0, 1, 2]))
     grey = as_rgb(image[..., :2], "BANDS")
@@ -207,7 +207,7 @@ def test_bands_are_trained_evaluated_and_predicted(cfg, tmp_path):
     sample = HieraDatasetMapper(cfg, False)(record)
     with torch.no_grad():
         (output,) = trainer.model.eval()([sample])
-    assert torch.equal(output["hiera_labels"][-1], labels)
+    assert torch.equal(output["hiera_labels"][-1].long(), labels)
     cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.MIN_SIZES = True, (40, 60)
     cfg.TEST.AUG.CROP_SIZE, cfg.TEST.AUG.FLIP = [32, 32], True
     assert HieraPredictor(cfg, trainer.model)(record["file_name"])["labels"].shape == (40, 48)

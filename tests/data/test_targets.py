@@ -49,11 +49,13 @@ def cfg(tree, folders):
     return cfg
 
 
-def test_inner_labels_become_void_for_flat_models(cfg):
+def test_inner_labels_become_void_for_flat_models(cfg, tree):
     record = DatasetCatalog.get("toy")[0]
     sample = HieraDatasetMapper(cfg, True, output="leaves")(record)
     assert np.array_equal(sample["sem_seg"], LEAVES) and "instances" not in sample
-    assert (HieraDatasetMapper(cfg, True)(record)["sem_seg"] == 7).any()  # the default keeps them
+    assert (
+        HieraDatasetMapper(cfg, True)(record)["sem_seg"] == tree["body"]
+    ).any()  # the default keeps them
     cfg.INPUT.RANDOM_FLIP = "horizontal"
     mapper, flipped = HieraDatasetMapper(cfg, True, output="leaves"), set()
     swapped = np.select([LEAVES == 2, LEAVES == 3], [3, 2], LEAVES)[:, ::-1]
@@ -84,11 +86,11 @@ def test_a_mask_per_leaf(cfg):
     assert second["instances"].gt_boxes.tensor.shape == (0, 4)
 
 
-def test_annotated_objects_beside_node_ids(cfg):
+def test_annotated_objects_beside_node_ids(cfg, tree):
     cfg.INPUT.MIN_SIZE_TRAIN = (96,)
     sample = HieraDatasetMapper(cfg, True, output="panoptic")(DatasetCatalog.get("toy")[0])
-    assert sample["image"].shape == (3, 96, 96) and (sample["sem_seg"] == 7).any()
-    (objects,) = [sample["instances"]]  # the crowd is left out
+    assert sample["image"].shape == (3, 96, 96) and (sample["sem_seg"] == tree["body"]).any()
+    objects = sample["instances"]  # without the crowd
     assert objects.gt_boxes.tensor.tolist() == [[32, 64, 64, 96]]
     assert objects.gt_classes.tolist() == [1] and len(objects.gt_masks) == 1
 
@@ -112,7 +114,7 @@ def test_point_rend_is_trained_on_leaves(cfg):
             *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]),
             *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
             *("MODEL.SEM_SEG_HEAD.NAME", "PointRendSemSegHead"),
-            *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 16, "MODEL.POINT_HEAD.FC_DIM", 16),
+            *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32, "MODEL.POINT_HEAD.FC_DIM", 16),
             *("MODEL.POINT_HEAD.NUM_CLASSES", 5, "SOLVER.IMS_PER_BATCH", 2),
         ]
     )

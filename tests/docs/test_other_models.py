@@ -106,6 +106,7 @@ def test_mask2former_is_trained_by_its_own_script(other_repository, tiny_dataset
         "MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4", "SOLVER.MAX_ITER", "2",
         "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0",
         "DATASETS.TRAIN", f"('{tiny_dataset}',)", "DATASETS.TEST", f"('{tiny_dataset}',)",
+        "TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 50.0, 51.0]]",  # returns the results
         "OUTPUT_DIR", str(tmp_path / "out"), "INPUT.MIN_SIZE_TRAIN", "(40,)",
     ]  # fmt: skip
     results = other_repository.main(default_argument_parser().parse_args(options))
