@@ -250,12 +250,13 @@ def _list_files(
     # If one root lies inside the other, its files belong to it alone.
     other = other_dir and os.path.realpath(other_dir)
     found: dict[str, str] = {}
+    types = IMAGE_TYPES + (ARRAY_TYPES if what == "label" else ())
     for parent, files in walk_folders(folder, other):
+        prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
         for file in files:
             path = os.path.join(parent, file)
-            below = os.path.relpath(path, folder).replace(os.sep, "/")
+            below = f"{prefix}{file}".removeprefix("./")
             stem, kind = os.path.splitext(below)
-            types = IMAGE_TYPES + (ARRAY_TYPES if what == "label" else ())
             if file.startswith(".") or kind.lower() not in types or not belongs(below):
                 continue
             key = stem.removesuffix(suffix)

@@ -21,6 +21,7 @@ from hiera_seg.diagnostics.dry_run import dry_run
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.inference import HieraPredictor
+from hiera_seg.inference.deployed import DeployedSegmentor
 from hiera_seg.inference.predictions import PredictionWriter
 from hiera_seg.report.samples import SampleReader
 from tests.tiny_street import SMALL_NETWORK, STREET
@@ -212,6 +213,8 @@ def test_bands_are_trained_evaluated_and_predicted(cfg, tmp_path):
     cfg.TEST.AUG.CROP_SIZE, cfg.TEST.AUG.FLIP = [32, 32], True
     assert HieraPredictor(cfg, trainer.model)(record["file_name"])["labels"].shape == (40, 48)
 
+    with pytest.raises(ConfigError, match="MODEL.PIXEL_MEAN: cannot export .* 5 channels"):
+        DeployedSegmentor(trainer.model)
     shown, truth = SampleReader(cfg, "toy")(record)
     assert shown.dtype == np.uint8 and np.array_equal(shown[..., 0], shown[..., 1])
     band = array[..., 3]
