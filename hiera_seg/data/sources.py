@@ -79,21 +79,23 @@ class DatasetSource:
         """
         index = -1
         for index, record in enumerate(records):
-            entry = f"{origin}, entry {index}" if origin else f"entry {index}"
-            if not isinstance(record, Mapping) or not _is_path(record.get("file_name")):
-                raise DatasetError(f"{entry}: not a dict with a 'file_name'")
+            if not isinstance(record, dict | Mapping) or not _is_path(record.get("file_name")):
+                raise DatasetError(f"{_entry(origin, index)}: not a dict with a 'file_name'")
             # Overwrites the name that a dict from another dataset brings along.
             record = {**record, "dataset_name": self.name}
-            if record.get("sem_seg_file_name") is None:
-                record.pop("sem_seg_file_name", None)
-            elif not _is_path(record["sem_seg_file_name"]):
-                raise DatasetError(
-                    f"{entry}: 'sem_seg_file_name' is {record['sem_seg_file_name']!r}; specify a "
-                    "path, or null for an image without a label"
-                )
-            for key in record.keys() & {"file_name", "sem_seg_file_name"}:
-                path = os.fspath(record[key])
-                refuse_download(path, f"{entry}: {key!r} is ")
+            for key in ("file_name", "sem_seg_file_name"):
+                value = record.get(key)
+                if value is None:
+                    record.pop(key, None)
+                    continue
+                if not _is_path(value):
+                    raise DatasetError(
+                        f"{_entry(origin, index)}: {key!r} is {value!r}; specify a path, or null "
+                        "for an image without a label"
+                    )
+                path = os.fspath(value)
+                if "://" in path:
+                    refuse_download(path, f"{_entry(origin, index)}: {key!r} is ")
                 record[key] = os.path.join(roots[key], path) if roots else path
             yield record
         if index < 0:
@@ -105,6 +107,10 @@ class DatasetSource:
             refuse_annotations(records, path)
             raise DatasetError(f"{path} holds a {type(records).__name__}; {_EXPECTED}")
         return records
+
+
+def _entry(origin: str, index: int) -> str:
+    return f"{origin}, entry {index}" if origin else f"entry {index}"
 
 
 def _is_path(value: Any) -> bool:
