@@ -216,9 +216,8 @@ class Hierarchy:
         level = self.level_index(level)
         if level not in self._level_nodes:
             shallow = (self.depth < level) & (np.arange(self.num_nodes) < self.num_leaves)
-            self._level_nodes[level] = tables.frozen(
-                np.flatnonzero((self.depth == level) | shallow)
-            )
+            nodes = np.flatnonzero((self.depth == level) | shallow)
+            self._level_nodes[level] = tables.frozen(nodes)
         return self._level_nodes[level]
 
     def leaf_to_level(self, level: int | str) -> np.ndarray:
