@@ -45,18 +45,18 @@ def read_array_file(path: str, variable: str | None = None) -> np.ndarray:
     except Exception as error:  # both readers raise errors of many types
         text = " ".join(str(error).split())
         raise DatasetError(f"cannot read {path}: {type(error).__name__}: {text}") from error
-    chosen = arrays if variable is None or path.lower().endswith(".npy") else {variable: None}
-    candidates = [array for key, array in arrays.items() if key in chosen]
-    # MATLAB stores numbers as floats unless they are converted.
-    maps = [a for a in candidates if _is_label_map(a, "biu")] or [
-        a for a in candidates if _is_label_map(a, "f")
-    ]
+    is_mat = path.lower().endswith(".mat")
+    named = is_mat and variable is not None
+    candidates = [array for key, array in arrays.items() if not named or key == variable]
+    maps = [array for array in candidates if _is_label_map(array, "biu")]
+    if is_mat and not maps:  # MATLAB stores numbers as floats unless they are converted
+        maps = [array for array in candidates if _is_label_map(array, "f")]
     if len(maps) != 1:
         found = ", ".join(f"{key}: {a.dtype} {a.shape}" for key, a in arrays.items())
         expected = "one array of integers (H, W)"
-        if chosen is not arrays:
+        if named:
             expected = f"an array of integers (H, W) named {variable!r}"
-        advice = "; name it by label_variable" if chosen is arrays and len(arrays) > 1 else ""
+        advice = "; name it by label_variable" if len(candidates) > 1 else ""
         raise DatasetError(
             f"label file {path}: expected {expected}, found {found or 'none'}{advice}"
         )
