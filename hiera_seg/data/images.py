@@ -136,7 +136,7 @@ class StoredImage:
         orientation: the EXIF orientation of the file; 1 if it has none.
         turn_by: the orientation that is still to be applied to the pixels.
         decoded: the image with 8 bits per channel, decoded by Pillow; None if `values` is set.
-        values: (H, W), (H, W, 3) RGB, or (H, W, C) bands.
+        values: (H, W), (H, W, 3) RGB, or (H, W, C) of which only the first three may be RGB.
         highest: the highest value that a file of integers can hold.
         inverted: whether 0 is white.
     """
@@ -167,8 +167,8 @@ class StoredImage:
 
     @property
     def has_bands(self) -> bool:
-        """Whether the channels are neither grey nor colours."""
-        return self.values is not None and self.values.ndim == 3 and self.values.shape[2] != 3
+        """Whether the channels are neither grey nor colours, with or without a fourth one."""
+        return self.values is not None and self.values.shape[2:] not in ((), (3,), (4,))
 
     def array(self) -> np.ndarray:
         """Return the values as stored, (H, W, C), not turned."""
@@ -201,15 +201,16 @@ class StoredImage:
                 f"image file {self.path} has {self.values.shape[2]} bands; set INPUT.FORMAT to "
                 "'BANDS', and MODEL.PIXEL_MEAN and PIXEL_STD to one number per band"
             )
-        if self.values.dtype == np.uint8:
-            return Image.fromarray(self.values)
+        colors = self.values if self.values.ndim == 2 else self.values[:, :, :3]
+        if colors.dtype == np.uint8:
+            return Image.fromarray(np.ascontiguousarray(colors))
         if value_range:
             low, high = value_range
-            scaled = (self.values.astype(np.float64) - low) * (255 / (high - low))
+            scaled = (colors.astype(np.float64) - low) * (255 / (high - low))
             # NaN marks missing values; it becomes 0, like the lowest value.
             values = np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
-        elif self.values.dtype == np.uint16:
-            values = (self.values.astype(np.uint32) * 256 // (self.highest + 1)).astype(np.uint8)
+        elif colors.dtype == np.uint16:
+            values = (colors.astype(np.uint32) * 256 // (self.highest + 1)).astype(np.uint8)
         else:
             low, high = self.limits()
             raise DatasetError(
@@ -253,19 +254,17 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
                 stored.decoded, stored.highest = image, highest
             return stored
     except DatasetError as error:
-        if not isinstance(error.__cause__, UnidentifiedImageError):
+        if not isinstance(error.__cause__, UnidentifiedImageError) or not is_band_file(path):
             raise
+    orientation = 1
+    try:
+        values, orientation = read_all_bands(path)
+    except DatasetError:  # tifffile is not installed, or lacks a codec that OpenCV has
         values = _read_other_tiff(path)
-        if values is not None:
-            return StoredImage(path, values=values, highest=65535)
-        if not is_band_file(path):
+        if values is None:
             raise
-        return _as_stored(path, *read_all_bands(path), exif)
-
-
-def _as_stored(path: str, values: np.ndarray, orientation: int, exif: str) -> StoredImage:
     highest = 255 if values.dtype == np.uint8 else 65535
-    values = values[:, :, 0] if values.shape[2] == 1 else values
+    values = values[:, :, 0] if values.shape[2:] == (1,) else values
     turn_by = orientation if exif == "apply" else 1
     return StoredImage(path, orientation, turn_by, values=values, highest=highest)
 

@@ -49,7 +49,6 @@ WRONG = [
     (ABSOLUTE_CROP, "INPUT.CROP.SIZE", [0.9, 0.9]),
     (ABSOLUTE_CROP, "INPUT.CROP.SIZE", [192]),
     ([], "MODEL.PIXEL_MEAN", [0.0, 0.0]),
-    (["INPUT.FORMAT", "BANDS:4,2"], "MODEL.PIXEL_MEAN", [0.0] * 3),
     ([], "INPUT.DISPLAY_BANDS", [0, 3, 1]),
     ([], "TEST.VALIDATION_LOSS", True),
     ([], "TEST.BEST_CHECKPOINT.MODE", "best"),

@@ -98,6 +98,14 @@ def test_colours_of_npy_files(tmp_path):
     assert np.array_equal(read_image_file(str(tmp_path / "x.npy"), "BGR"), rgb[..., ::-1])
 
 
+@pytest.mark.parametrize("layout", ["contig", "separate"])
+def test_colours_and_a_fourth_band(tmp_path, layout):
+    path = write(tmp_path / "x.tif", BANDS[..., :4], layout)
+    stored = (BANDS[..., :3] // 256).astype(np.uint8)
+    assert np.array_equal(read_image_file(path), stored)
+    assert np.array_equal(read_image_file(path, "BANDS:3"), BANDS[..., 3:4])
+
+
 def test_bad_files_are_named(tmp_path):
     path = write(tmp_path / "x.tif", BANDS)
     with pytest.raises(DatasetError, match=r"x\.tif has 5 bands.*'BANDS:0,5' names band 5"):

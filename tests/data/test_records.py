@@ -2,9 +2,9 @@
 
 import pickle
 import time
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
-import torch
 from detectron2.data import DatasetCatalog
 
 from hiera_seg.data import build_hiera_train_loader, register_hierarchical_dataset
@@ -42,7 +42,7 @@ def test_records_are_given_back():
 def test_workers_share_the_buffer():
     held = SerializedRecords(made_up(100))
     # The form in which torch sends it to a process that is not forked: no copy of the content.
-    sent = torch.multiprocessing.reductions.ForkingPickler.dumps(held)
+    sent = ForkingPickler.dumps(held)
     assert len(sent) < 1500 < len(held._bytes)
 
 

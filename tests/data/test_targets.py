@@ -58,7 +58,7 @@ def test_inner_labels_become_void_for_flat_models(cfg, tree):
     ).any()  # the default keeps them
     cfg.INPUT.RANDOM_FLIP = "horizontal"
     mapper, flipped = HieraDatasetMapper(cfg, True, output="leaves"), set()
-    swapped = np.select([LEAVES == 2, LEAVES == 3], [3, 2], LEAVES)[:, ::-1]
+    swapped = np.where(LEAVES == 2, 3, np.where(LEAVES == 3, 2, LEAVES))[:, ::-1]
     for _ in range(20):
         labels = mapper(record)["sem_seg"].numpy()
         flipped.add(np.array_equal(labels, swapped))
