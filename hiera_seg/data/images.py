@@ -236,6 +236,10 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
     """
     try:
         with open_image(path, "image") as (image, content):
+            if image.format == "TIFF" and len(image.getbands()) == 1 < image.tag_v2.get(
+                tiff.SAMPLESPERPIXEL, 1
+            ):
+                raise UnidentifiedImageError  # Pillow reads the first of several planes as grey
             # Pillow decodes some PNG files to find their EXIF data, and forgets the raw mode.
             packed, highest = raw_mode(image), _file_highest(image)
             stored = StoredImage(path, exif_orientation(image))
