@@ -24,16 +24,12 @@ from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.inference import HieraPredictor, build_for_eval
 from hiera_seg.inference.media import VideoFrames, find_media, is_video, output_stems
 from hiera_seg.report.samples import SampleReader, spread_over
 
 try:
-    from hiera_seg.inference.predictions import (
-        KINDS,
-        PredictionWriter,
-        load_predictor,
-        refuse_overwriting,
-    )
+    from hiera_seg.inference.predictions import KINDS, PredictionWriter, refuse_overwriting
 except ImportError as missing:  # OpenCV
     sys.exit(f"error: {missing}")
 
@@ -105,7 +101,8 @@ def main(args: argparse.Namespace) -> None:
     inputs = [sample["file_name"] for _, sample in samples if args.webcam is None]
     refuse_overwriting([stem for stem, _ in samples], inputs, args.output, hierarchy)
     prepare_folder(args.output, "--output")
-    predictor, weights = load_predictor(cfg, args.opts)
+    model, weights = build_for_eval(cfg, args.opts)
+    predictor = HieraPredictor(cfg, model)
     print(f"weights: {weights}")
 
     failed = missing
