@@ -34,8 +34,9 @@ from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint import read_file
 from hiera_seg.checkpoint.checkpointer import check_values
 from hiera_seg.config.checks import check_addresses
+from hiera_seg.data.flips import swap_table
 from hiera_seg.disk import replace_file
-from hiera_seg.errors import CheckpointError, ConfigError, HierarchyError
+from hiera_seg.errors import CheckpointError, ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import mirrored_nodes
 from hiera_seg.losses.node_weights import read_node_counts, write_node_counts
@@ -117,15 +118,17 @@ def publish(
         raise ConfigError(f"{path}: writing it requires `pip install safetensors`") from error
     tree, datasets = model.hierarchy, list(cfg.DATASETS.TRAIN)
     swap = mirrored_nodes(cfg, tree)
-    counts = cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT
+    pairs = [] if swap is None else [[v, w] for v, w in enumerate(swap.tolist()) if v < w]
+    adjustment, node_counts = cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT, None
+    if adjustment.TAU:
+        pixels = read_node_counts(adjustment.FILE, tree).tolist()
+        node_counts = dict(zip(tree.paths, pixels, strict=True))
     about = {
         "version": VERSION,
         "hierarchy": tree.to_dict(),
         "config": _changed_keys(cfg),
-        "flip_pairs": []
-        if swap is None
-        else [[v, w] for v, w in enumerate(swap.tolist()) if v < w],
-        "node_counts": _node_counts(counts.FILE, tree) if counts.TAU else None,
+        "flip_pairs": pairs,
+        "node_counts": node_counts,
         "datasets": datasets,
         "metrics": metrics,
         "license": license or LICENSE.format(datasets=", ".join(datasets) or "unknown datasets"),
@@ -156,12 +159,13 @@ def load_published(path: str | os.PathLike) -> Published:
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     name = f"inference_file_{about['sha256']}"
     try:
-        Hierarchy.from_dict(**about["hierarchy"])
+        tree = Hierarchy.from_dict(**about["hierarchy"])
+        swap_table(about["flip_pairs"], tree, tree)  # raises for pairs that are none
         MetadataCatalog.get(name).set(hierarchy=about["hierarchy"], flip_pairs=about["flip_pairs"])
         cfg.DATASETS.TRAIN = (name,)
         check_addresses(cfg)
         model = _build(cfg, about["node_counts"])
-    except (HierarchyError, ConfigError, TypeError, ValueError, KeyError, AssertionError) as error:
+    except Exception as error:  # parts of networks raise almost any error
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: cannot build its network: {reason}") from error
     _load_state(model, state, path)
@@ -184,10 +188,6 @@ def _changed_keys(cfg: CfgNode) -> dict[str, Any]:
         return json.loads(json.dumps(found))
     except TypeError as error:
         raise ConfigError(f"cannot store the config as json: {error}") from error
-
-
-def _node_counts(file: str, tree: Hierarchy) -> dict[str, int]:
-    return dict(zip(tree.paths, read_node_counts(file, tree).tolist(), strict=True))
 
 
 def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -264,7 +264,7 @@ def _set(cfg: CfgNode, key: str, value: Any, path: str) -> None:
         raise CheckpointError(f"{path}: sets {key}, which an inference file must not")
     try:
         cfg.merge_from_list([key, value])
-    except (KeyError, ValueError, AssertionError) as error:
+    except (KeyError, ValueError, AssertionError, RecursionError, MemoryError) as error:
         raise CheckpointError(
             f"{path}: {key} is {value!r}, which this hiera_seg does not accept "
             f"({' '.join(map(str, error.args))}); update hiera_seg, or publish the model again"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -61,31 +62,31 @@ def slide(
     return NodeView(WindowedOutput(model, image, window, stride, on_window), size, size)
 
 
+@dataclass(frozen=True)
 class WindowedOutput:
     """The node outputs of an image in windows, computed while they are decoded.
 
     Windows run in rows from the top to the bottom. Only the values of the windows of one row, and
     of the rows above that are still needed, are in memory, whatever the height of the image.
 
-    Attributes:
-        kind: that of the model's outputs, "logits" or "scores".
+    Args:
+        model, image, window, stride, on_window: see :func:`slide`.
     """
 
-    def __init__(
-        self,
-        model: HieraSegmentor,
-        image: Tensor,
-        window: Size,
-        stride: Size,
-        on_window: Callable[[], object] = lambda: None,
-    ):
-        """Args: see :func:`slide`."""
-        self.kind = model.sem_seg_head.output_kind
-        self._arguments = model, image, window, stride, on_window
+    model: HieraSegmentor
+    image: Tensor
+    window: Size
+    stride: Size
+    on_window: Callable[[], object] = lambda: None
+
+    @property
+    def kind(self) -> str:
+        """That of the model's outputs, "logits" or "scores"."""
+        return self.model.sem_seg_head.output_kind
 
     def rows(self) -> "WindowRows":
         """Start to run the windows."""
-        return WindowRows(*self._arguments)
+        return WindowRows(self)
 
     @property
     def values(self) -> Tensor:
@@ -97,23 +98,19 @@ class WindowedOutput:
 class WindowRows(NodeRows):
     """The rows of a :class:`WindowedOutput`."""
 
-    def __init__(
-        self,
-        model: HieraSegmentor,
-        image: Tensor,
-        window: Size,
-        stride: Size,
-        on_window: Callable[[], object],
-    ):
-        """Args: see :func:`slide`."""
-        height, width = image.shape[-2:]
-        self.shape = (model.hierarchy.num_nodes, height, width)
-        self.like = torch.zeros((), device=model.device)
-        self._model, self._image, self._window, self._on_window = model, image, window, on_window
-        self._tops = window_starts(height, window[0], stride[0])
-        self._lefts = window_starts(width, window[1], stride[1])
-        self._row_count = self._coverage(self._tops, window[0], height)[:, None]
-        self._column_count = self._coverage(self._lefts, window[1], width)
+    def __init__(self, output: WindowedOutput):
+        """
+        Args:
+            output: the image and its windows.
+        """
+        height, width = output.image.shape[-2:]
+        self.shape = (output.model.hierarchy.num_nodes, height, width)
+        self.like = torch.zeros((), device=output.model.device)
+        self._output, self._window = output, output.window
+        self._tops = window_starts(height, output.window[0], output.stride[0])
+        self._lefts = window_starts(width, output.window[1], output.stride[1])
+        self._row_count = self._coverage(self._tops, output.window[0], height)[:, None]
+        self._column_count = self._coverage(self._lefts, output.window[1], width)
         self._nan_count = 0
         self._sums: Tensor | None = None  # (N, rows, W), of the image's rows from `_first` on
         self._first = 0
@@ -131,9 +128,6 @@ class WindowRows(NodeRows):
             self._run_row(keep=max(first - 1, 0))
         return self._sums.index_select(1, index - self._first)
 
-    def nan_count(self) -> int:
-        return int(self._nan_count)
-
     @property
     def _complete(self) -> int:
         """The number of rows of the image that no later window covers."""
@@ -145,11 +139,12 @@ class WindowRows(NodeRows):
         self._drop_rows(min(keep, top) - self._first)
         for left in self._lefts:
             place = slice(top, top + self._window[0]), slice(left, left + self._window[1])
-            values = _at_full_size(self._model.node_views([self._image[(..., *place)]])[0])
+            part = self._output.image[(..., *place)]
+            values = _at_full_size(self._output.model.node_views([part])[0])
             start = top - self._first
             self._filled = start + values.shape[1]
             self._sums[:, start : self._filled, place[1]] += values
-            self._on_window()
+            self._output.on_window()
         self._done += 1
         complete = self._sums[:, top - self._first : self._complete - self._first]
         complete /= self._row_count[top : self._complete] * self._column_count
