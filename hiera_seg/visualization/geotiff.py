@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import DatasetError
@@ -32,20 +32,25 @@ def read_geo_tags(path: str | os.PathLike) -> GeoTags:
         DatasetError: it is a GeoTIFF, and tifffile is not installed.
     """
     try:
-        with Image.open(path) as image:
-            tags = getattr(image, "tag_v2", {})
-            if not any(tag in tags for tag in GEO_TAGS) or tags.get(_ORIENTATION, 1) != 1:
+        with open(path, "rb") as file:
+            if file.read(2) not in (b"II", b"MM"):
                 return []
-    except (OSError, UnidentifiedImageError):  # not of Pillow's formats
+        tifffile = _import_tifffile(path)
+        with tifffile.TiffFile(path) as file:
+            found = file.pages[0].tags
+            if _ORIENTATION in found and found[_ORIENTATION].value != 1:
+                return []
+            return [
+                (tag, int(found[tag].dtype), found[tag].count, found[tag].value, True)
+                for tag in GEO_TAGS
+                if tag in found
+            ]
+    except DatasetError:
+        if _has_geo_tags(path):
+            raise
         return []
-    tifffile = _import_tifffile(path)
-    with tifffile.TiffFile(path) as file:
-        found = file.pages[0].tags
-        return [
-            (tag, int(found[tag].dtype), found[tag].count, found[tag].value, True)
-            for tag in GEO_TAGS
-            if tag in found
-        ]
+    except (OSError, ValueError):  # of a camera, or damaged; tifffile's errors are ValueErrors
+        return []
 
 
 def write_geotiff(
@@ -76,6 +81,15 @@ def write_geotiff(
             file, pixels, extratags=geo_tags, compression="zlib", metadata=None, **options
         ),
     )
+
+
+def _has_geo_tags(path: str | os.PathLike) -> bool:
+    """Return whether Pillow finds georeferencing tags, for systems without tifffile."""
+    try:
+        with Image.open(path) as image:
+            return any(tag in getattr(image, "tag_v2", {}) for tag in GEO_TAGS)
+    except OSError:
+        return False
 
 
 def _import_tifffile(path: str | os.PathLike) -> Any:
