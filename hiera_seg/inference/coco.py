@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from torch import Tensor
 
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.disk import discard_pending, naming, replace_text
+from hiera_seg.evaluation.selective import as_numpy
 from hiera_seg.hierarchy import Hierarchy
 
 IMAGES_FILE = "rle-images.json"
@@ -86,9 +86,9 @@ class CocoResultWriter(AbstractContextManager):
 
     def _results(self, image_id: int, level: int, result: Mapping[str, Any]) -> list[str]:
         """Return the results of an image at a level, as json."""
-        labels = _as_numpy(result["hiera_labels"][level])
+        labels = as_numpy(result["hiera_labels"][level])
         scores = result.get("hiera_confidence")
-        means = {} if scores is None else _means(labels, _as_numpy(scores[level]))
+        means = {} if scores is None else _means(labels, as_numpy(scores[level]))
         return [
             json.dumps(
                 {
@@ -134,7 +134,3 @@ def _means(labels: np.ndarray, scores: np.ndarray) -> dict[int, float]:
     totals = np.bincount(labels.ravel(), scores.ravel())
     counts = np.bincount(labels.ravel())
     return {node: round(float(totals[node] / counts[node]), 6) for node in np.flatnonzero(counts)}
-
-
-def _as_numpy(values: Tensor | np.ndarray) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, Tensor) else values
