@@ -1,23 +1,19 @@
 #!/usr/bin/env python
 """Write a trained model as one small file that predicts without a config: HieraPredictor(FILE)."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
-from typing import Any
-
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-
-# isort: split
-from detectron2.config import CfgNode
+from typing import TYPE_CHECKING, Any
 
 from hiera_seg.cli import add_config, exit_on_error, tool_parser
 from hiera_seg.cli.arguments import add_run
 from hiera_seg.cli.exit import prepare_file
-from hiera_seg.cli.setup import read_run_config
 from hiera_seg.errors import ConfigError
-from hiera_seg.evaluation import evaluation_folder
-from hiera_seg.inference import build_for_eval, load_published, publish
-from hiera_seg.report.run import read_summary
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 EPILOG = """
 examples:
@@ -49,6 +45,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.cli.start import read_run_config
+    from hiera_seg.inference import build_for_eval, load_published, publish
+
     cfg = read_run_config(args, tool=__file__)
     if args.output.suffix != ".safetensors":
         raise ConfigError(f"--output {args.output}: name a file with the suffix .safetensors")
@@ -66,6 +65,9 @@ def main(args: argparse.Namespace) -> None:
 
 def metrics_of(cfg: CfgNode, dataset: str | None) -> dict[str, Any] | None:
     """Return the metrics of the last evaluation, without those of single classes."""
+    from hiera_seg.evaluation import evaluation_folder
+    from hiera_seg.report.run import read_summary
+
     name = dataset or (cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
     folder = Path(evaluation_folder(cfg, name))
     if dataset is None and not (folder / "hiera_metrics.json").exists():

@@ -1,22 +1,15 @@
 #!/usr/bin/env python
 """Write the html report of a run's last evaluation as one file that needs no network."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-
-# isort: split
 from hiera_seg.cli import add_config, exit_on_error, tool_parser
 from hiera_seg.cli.arguments import add_run, check_at_least
-from hiera_seg.cli.setup import read_run_config
-from hiera_seg.data.catalog import require_registered
 from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
-from hiera_seg.evaluation import evaluation_folder
-from hiera_seg.inference import HieraPredictor, build_for_eval
-from hiera_seg.report.page import require_plotly
-from hiera_seg.report.run import read_summary, report_run
 
 EPILOG = """
 examples:
@@ -49,6 +42,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.cli.start import read_run_config
+    from hiera_seg.data.catalog import require_registered
+    from hiera_seg.evaluation import evaluation_folder
+    from hiera_seg.inference import HieraPredictor, build_for_eval
+    from hiera_seg.report.page import require_plotly
+    from hiera_seg.report.run import read_summary, report_run
+
     require_plotly()
     cfg = read_run_config(args, tool=__file__)
     check_at_least(args, images=0)

@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import numpy as np
+from detectron2.config import CfgNode
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames
+from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, build_for_eval
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
 from hiera_seg.visualization.geotiff import read_geo_tags
 from hiera_seg.visualization.save import KINDS as _KINDS_OF_IMAGE
@@ -17,6 +18,16 @@ from hiera_seg.visualization.save import LABELS, file_names
 
 KINDS = (*_KINDS_OF_IMAGE, "rle")
 _KINDS_OF_VIDEO = ("overlay",)  # by default no folder with one label map per frame
+
+
+def load_predictor(cfg: CfgNode, opts: Collection[str] = ()) -> tuple[HieraPredictor, str]:
+    """Build a predictor; arguments as of :func:`~hiera_seg.inference.build_for_eval`.
+
+    Returns:
+        The predictor, and the path of its weights.
+    """
+    model, weights = build_for_eval(cfg, opts)
+    return HieraPredictor(cfg, model), weights
 
 
 def refuse_overwriting(
