@@ -45,7 +45,9 @@ def pixel_normalizer(valid_count: float | Tensor | None, batch: LabelledLogits) 
         float32 scalar.
     """
     if valid_count is None:
-        return _count_pixels(batch.index, batch.pixels, batch.hierarchy)[0]
+        if batch.pixels is not None:
+            return batch.pixels[:-1].sum().float()
+        return (batch.index < batch.hierarchy.num_nodes).sum().float()
     normalizer = _as_normalizer(valid_count, batch.index.device)
     if normalizer.dim() != 0:
         raise ValueError(
