@@ -166,11 +166,6 @@ class TreeIndex:
         return self._tensor(self.hierarchy.level_ancestor[:, : self.hierarchy.num_leaves])
 
     @_table
-    def levels_reached(self) -> Tensor:
-        """int64 (N + 1,), how many levels each label reaches; 0 for void."""
-        return torch.stack([level.reached for level in self.levels]).sum(0)
-
-    @_table
     def path(self) -> Tensor:
         """int64 (num_levels, N + 1), the positive nodes of each label from the top down.
 
