@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 
 from hiera_seg.checkpoint import HieraCheckpointer
@@ -157,19 +156,15 @@ def test_a_leaf_without_ground_truth_is_warned_of_before_training(cfg, tiny_fold
     def stop():
         raise KeyboardInterrupt
 
-    try:
-        for test_set, expected in ((name, True), (cfg.DATASETS.TRAIN[0], False)):
-            caplog.clear()
-            cfg.DATASETS.TEST = (test_set,)
-            trainer = HieraTrainer(cfg)
-            trainer.run_step = stop
-            with pytest.raises(KeyboardInterrupt):
-                trainer.train()
-            warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-            assert any("truck" in text and name in text for text in warnings) == expected
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    for test_set, expected in ((name, True), (cfg.DATASETS.TRAIN[0], False)):
+        caplog.clear()
+        cfg.DATASETS.TEST = (test_set,)
+        trainer = HieraTrainer(cfg)
+        trainer.run_step = stop
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+        warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert any("truck" in text and name in text for text in warnings) == expected
 
 
 def test_expected_results_that_are_missed_end_the_run_with_code_1(cfg):
