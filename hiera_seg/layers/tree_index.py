@@ -144,6 +144,16 @@ class TreeIndex:
         return tuple(self._level(level) for level in range(self.hierarchy.num_levels))
 
     @_table
+    def nodes(self) -> Tensor:
+        """int64 (N, 1), all node ids."""
+        return torch.arange(self.hierarchy.num_nodes, device=self.device)[:, None]
+
+    @_table
+    def is_known(self) -> Tensor:
+        """float32 (N + 1,), 1 for all labels but void."""
+        return self._tensor(np.arange(self.hierarchy.num_nodes + 1) < len(self.nodes)).float()
+
+    @_table
     def leaf_parent(self) -> Tensor:
         """int64 (L,), position of each leaf's parent among the inner nodes; N - L at the top."""
         leaves = self.hierarchy.num_leaves
@@ -154,11 +164,6 @@ class TreeIndex:
     def leaf_levels(self) -> Tensor:
         """int64 (num_levels, L), the node that stands for each leaf at each level."""
         return self._tensor(self.hierarchy.level_ancestor[:, : self.hierarchy.num_leaves])
-
-    @_table
-    def levels_reached(self) -> Tensor:
-        """int64 (N + 1,), how many levels each label reaches; 0 for void."""
-        return torch.stack([level.reached for level in self.levels]).sum(0)
 
     @_table
     def path(self) -> Tensor:
@@ -190,22 +195,20 @@ class TreeIndex:
     @_table
     def children_first(self) -> ChildrenFirst:
         """The depth-first order, which also determines who is below whom."""
-        nodes, depth = self.hierarchy.num_nodes, self.hierarchy.depth
+        nodes, parent = self.hierarchy.num_nodes, self.hierarchy.parent
         order: list[int] = []
-        first = np.zeros(nodes + 1, int)
-
-        def visit(node: int) -> None:
-            first[node] = len(order)
-            for child in self.hierarchy.children(node):
-                visit(int(child))
-            order.append(node)
-
-        for root in self.hierarchy.children(-1):
-            visit(int(root))
-        last = np.full(nodes + 1, nodes)
+        waiting = list(self.hierarchy.children(-1))
+        while waiting:  # parents before their children, last children first: the reverse order
+            order.append(waiting.pop())
+            waiting.extend(self.hierarchy.children(order[-1]))
+        order.reverse()
+        last, size = np.full(nodes + 1, nodes), np.ones(nodes + 1, int)
         last[order] = np.arange(nodes)
+        for node in order:
+            size[parent[node]] += size[node]  # the last entry, -1, counts all nodes
+        first = last - size + 1
         is_inner = np.arange(nodes) >= self.hierarchy.num_leaves
-        tables = (order, depth, is_inner, first, last)
+        tables = (order, self.hierarchy.depth, is_inner, first, last)
         return ChildrenFirst(*(self._tensor(values, torch.int32) for values in tables))
 
     @_table

@@ -229,5 +229,5 @@ def test_bands_are_trained_evaluated_and_predicted(cfg, tmp_path):
     bright, dark = shown[..., 0][band > 2700], shown[..., 0][band < 300]
     assert bright.min() > 180 and dark.max() < 40
     with PredictionWriter(predictor, tmp_path) as writer:
-        writer.add_image("x", record["file_name"], shown, truth)
+        writer.add_image("x", record["file_name"], shown[..., ::-1], truth)
     assert np.asarray(Image.open(tmp_path / "x_class.png")).shape == (40, 48, 3)
