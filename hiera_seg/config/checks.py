@@ -158,12 +158,9 @@ RULES: dict[str, Rule] = {
     "SOLVER.EMA.DECAY": between(0, 1),
     "SOLVER.EMA.ENABLED": _without_precise_bn,
     "INPUT.CROP.SIZE": _is_in_pixels,
-<<<<<<< HEAD
     "INPUT.DISPLAY_BANDS": _are_channels,
-=======
     "LOGGERS": _are_loggers,
     "NUM_THREADS": at_least(0),
->>>>>>> 2243ae5aa960422e62d8b0ccb8f39a7bfafb6e16
     "DATALOADER.ON_ERROR": one_of(*ON_ERROR),
     # The evaluations during training
     "TEST.VALIDATION_LOSS": _has_test_set,

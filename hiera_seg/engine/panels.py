@@ -1,7 +1,6 @@
 """Draw panels for LOGGERS: an image with its predicted and true labels at every level."""
 
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,8 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-<<<<<<< HEAD
-from hiera_seg.data.bands import as_rgb
-=======
 from hiera_seg.config.checks import is_installed
->>>>>>> 2243ae5aa960422e62d8b0ccb8f39a7bfafb6e16
+from hiera_seg.data.bands import as_rgb
 from hiera_seg.engine.step import plain_model
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
@@ -64,14 +60,7 @@ class BatchPanels(HookBase):
     """
 
     def __init__(self, cfg: CfgNode):
-<<<<<<< HEAD
-        self._period = cfg.VIS_PERIOD
-        self._to_rgb = partial(
-            as_rgb, image_format=cfg.INPUT.FORMAT, display_bands=cfg.INPUT.DISPLAY_BANDS
-        )
-=======
         self._cfg = cfg
->>>>>>> 2243ae5aa960422e62d8b0ccb8f39a7bfafb6e16
 
     def before_step(self) -> None:
         model = plain_model(self.trainer.model)
@@ -86,17 +75,14 @@ class BatchPanels(HookBase):
         handle = model.register_forward_pre_hook(show)
 
     def _predict(self, model: HieraSegmentor, sample: dict[str, Any]) -> ReportImage:
-<<<<<<< HEAD
-=======
         image = sample["image"].permute(1, 2, 0).cpu().numpy()
-        image = convert_image_to_rgb(image, self._cfg.INPUT.FORMAT)
->>>>>>> 2243ae5aa960422e62d8b0ccb8f39a7bfafb6e16
+        inputs = self._cfg.INPUT
         with evaluation_mode(model):
             options = model.decode_options.labels_only()
             result = model.predict([sample["image"]], options)[0]
         return ReportImage(
             name=Path(sample.get("file_name", "image")).stem,
-            image=self._to_rgb(sample["image"].permute(1, 2, 0).cpu().numpy()),
+            image=as_rgb(image, inputs.FORMAT, inputs.DISPLAY_BANDS),
             labels=result["hiera_labels"][-1].cpu().numpy(),
             truth=sample["sem_seg"].cpu().numpy(),
         )

@@ -17,11 +17,8 @@ from detectron2.utils.events import (
 from torch import nn
 
 from hiera_seg.config import resolve_hierarchy
-<<<<<<< HEAD
-from hiera_seg.data.records import iterate_records
-=======
 from hiera_seg.config.checks import is_installed
->>>>>>> 2243ae5aa960422e62d8b0ccb8f39a7bfafb6e16
+from hiera_seg.data.records import iterate_records
 from hiera_seg.disk import discard_pending, naming
 from hiera_seg.engine.expected_errors import DISK_FAILURES
 

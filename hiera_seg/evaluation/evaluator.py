@@ -179,23 +179,16 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         """
         for image, output in zip(inputs, outputs, strict=True):
             file_name = image["file_name"]
-<<<<<<< HEAD
-            truth_file = image.get("sem_seg_file_name") or self._find_truth_file(file_name)
-            known = "height" in image and "width" in image
-            size = (image["height"], image["width"]) if known else None
-            truth = self._read_truth(truth_file, size)
-            if size is not None and truth.shape != size:
-=======
             truth_file = image.get("sem_seg_file_name") or self._truth_files.get(file_name)
             if truth_file is None:
                 raise DatasetError(
                     f"no ground truth for {file_name}: dataset {self.dataset_name!r} has no such "
                     "file_name with a sem_seg_file_name"
                 )
-            truth = self._read_truth(truth_file)
-            size = (image.get("height", truth.shape[0]), image.get("width", truth.shape[1]))
-            if truth.shape != size:
->>>>>>> 2243ae5aa960422e62d8b0ccb8f39a7bfafb6e16
+            known = "height" in image and "width" in image
+            size = (image["height"], image["width"]) if known else None
+            truth = self._read_truth(truth_file, size)
+            if size is not None and truth.shape != size:
                 raise DatasetError(
                     f"ground truth {truth_file} has {_size(truth.shape)} pixels, "
                     f"its image {file_name} {_size(size)}"

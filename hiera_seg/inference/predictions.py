@@ -111,8 +111,8 @@ class PredictionWriter(AbstractContextManager):
         Args:
             stem: the beginning of the output file names.
             file_name: path of the image; the georeferencing of a GeoTIFF is kept.
-            image: (H, W, 3) uint8, BGR. If the model requires bands, they are read from the file, and
-                this is what to draw on.
+            image: (H, W, 3) uint8, BGR. If the model requires bands, they are read from the file,
+                and this is what to draw on.
             truth: (H, W) integer node ids to show in the strip.
 
         Returns:
