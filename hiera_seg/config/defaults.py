@@ -23,9 +23,17 @@ OLD_KEYS: dict[str, str] = {
 def add_defaults(cfg: CN) -> None:
     """Add every key of the package, with its default, to a config.
 
+    A key that the config has already, for example of another project, keeps its value.
+
     Args:
         cfg: the config to extend in place.
     """
+    given = cfg.clone()
+    _set_defaults(cfg)
+    cfg.merge_from_other_cfg(given)
+
+
+def _set_defaults(cfg: CN) -> None:
     add_deeplab_config(cfg)  # ASPP keys, poly schedule, SINGLE_CATEGORY_MAX_AREA of crops
 
     # Store features with channels last: faster on CPUs, and on GPUs in half precision.

@@ -125,7 +125,7 @@ class _Network(nn.Module):
     def forward(self, image: Tensor) -> list:
         head = self.model.sem_seg_head
         features = self.model.backbone(image)
-        return [head.layers(features)] if head.training else [head(features)[0].values]
+        return [head.layers(features) if head.training else head.node_output(features).values]
 
 
 def _count(kind: type[JitModelAnalysis], network: _Network, image: Tensor) -> dict[str, float]:
