@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
 from detectron2.engine import DefaultTrainer
 from PIL import Image
@@ -26,6 +26,8 @@ from hiera_seg.modeling.build import build_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
+
+FEATURES = ["res2", "res3", "res4", "res5"]
 
 
 def blocks(page: str, kind: str, title: str = "") -> list[str]:
@@ -211,3 +213,25 @@ def test_python_and_yaml_of_every_page_can_be_read_and_import_what_is_there(page
                     module = importlib.import_module(node.module)
                     for alias in node.names:
                         assert hasattr(module, alias.name), f"{node.module}: {alias.name}"
+
+
+def test_the_panoptic_example_builds():
+    page, name = "docs/existing_train_net.md", "my_panoptic_train"
+    names = run_blocks(page)
+    try:
+        assert names["tree"].leaf_names[0] == "things"
+        cfg = get_cfg()
+        add_hiera_seg_config(cfg)
+        small = {"RESNETS": {"DEPTH": 18, "RES2_OUT_CHANNELS": 64}, "DEVICE": "cpu", "WEIGHTS": ""}
+        fpn = {"BACKBONE": {"NAME": "build_resnet_fpn_backbone"}, "FPN": {"IN_FEATURES": FEATURES}}
+        small["RESNETS"]["OUT_FEATURES"] = FEATURES
+        for keys in (small, fpn, yaml.safe_load(blocks(page, "yaml")[-1])["MODEL"]):
+            cfg.merge_from_other_cfg(CfgNode({"MODEL": keys}))
+        cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2"]
+        cfg.DATASETS.TRAIN = (name,)
+        model = build_model(cfg)
+        assert type(model).__name__ == "PanopticFPN"
+        assert model.sem_seg_head.hierarchy == names["tree"]
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
