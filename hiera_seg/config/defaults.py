@@ -79,7 +79,9 @@ def _set_defaults(cfg: CN) -> None:
     hiera.EMBEDDING.IN_FEATURE = "res5"  # backbone feature
     hiera.EMBEDDING.HIDDEN_CHANNELS = 0  # 0 means the channels of IN_FEATURE
     hiera.EMBEDDING.DIM = 256  # channels of the embedding
-    hiera.EMBEDDING.NORM = "BN"  # norm of the hidden layer, as in Detectron2's get_norm
+    # Norm of the hidden layer, as in Detectron2's get_norm. Without one ("" or "LN") the head is
+    # computed only at the sampled pixels.
+    hiera.EMBEDDING.NORM = "BN"
 
     # Auxiliary head that predicts leaves, used in training only.
     hiera.AUXILIARY = CN()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers import PixelEmbeddings
 from hiera_seg.modeling import HieraSegmentor
 from hiera_seg.modeling.build import build_model
 
@@ -125,7 +126,9 @@ class _Network(nn.Module):
     def forward(self, image: Tensor) -> list:
         head = self.model.sem_seg_head
         features = self.model.backbone(image)
-        return [head.layers(features) if head.training else head.node_output(features).values]
+        if not head.training:
+            return [head.node_output(features).values]
+        return [x.dense() if isinstance(x, PixelEmbeddings) else x for x in head.layers(features)]
 
 
 def _count(kind: type[JitModelAnalysis], network: _Network, image: Tensor) -> dict[str, float]:

@@ -4,6 +4,7 @@ from hiera_seg.layers.deformable_attention import (
     MultiScaleDeformableAttention,
     multi_scale_deformable_attention,
 )
+from hiera_seg.layers.pixel_embeddings import PixelEmbeddings
 from hiera_seg.layers.point_sampling import Points, draw_points, draw_uncertain_points, sample_maps
 from hiera_seg.layers.positions import sine_positions
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, mean_scores, node_scores
@@ -21,6 +22,7 @@ __all__ = [
     "DECODE_VARIANTS",
     "MultiScaleDeformableAttention",
     "NodeOutput",
+    "PixelEmbeddings",
     "Points",
     "SiblingAdjustment",
     "TreeIndex",

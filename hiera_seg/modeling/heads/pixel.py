@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from hiera_seg.config import check_config, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers import PixelEmbeddings
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.layers.sibling_adjustment import SiblingAdjustment
 from hiera_seg.losses import HierarchicalLoss, valid_pixels
@@ -34,14 +35,15 @@ class PixelOutput(NamedTuple):
 
     Attributes:
         logits: (B, N, H / stride, W / stride), one per node.
-        embeddings: (B, D, h, w) at the stride of their feature; None in eval or without the head.
+        embeddings: (B, D, h, w) at the stride of their feature, or PixelEmbeddings; None in eval or
+            without the head.
         auxiliary: (B, L, h, w) leaf logits; None in eval or without the head.
         regions: (B, N or L, h, w) logits of the pixel decoder's soft regions; None in eval or
             without a region loss.
     """
 
     logits: Tensor
-    embeddings: Tensor | None
+    embeddings: Tensor | PixelEmbeddings | None
     auxiliary: Tensor | None
     regions: Tensor | None = None
 
