@@ -99,22 +99,16 @@ class HieraMaskFormerHead(HieraHead):
         ignore_value = resolve_ignore_label(cfg, hierarchy)
         check_config(cfg, "MODEL.")
         _check_keys(keys)
-        if cfg.MODEL.HIERA_SEG.LOSSES:  # they would silently not be computed
-            raise ConfigError(
-                f"MODEL.HIERA_SEG.LOSSES is {cfg.MODEL.HIERA_SEG.LOSSES}, but HieraMaskFormerHead "
-                f"has its own losses, with weights in {KEY}; set it to []"
-            )
-        if cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT:
-            raise ConfigError(
-                f"MODEL.HIERA_SEG.AUXILIARY.WEIGHT is {cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT}, but "
-                "HieraMaskFormerHead has no auxiliary head; set it to 0"
-            )
-        if cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD:
-            raise ConfigError(
-                f"MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD is "
-                f"{cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD!r}, but the losses of "
-                'HieraMaskFormerHead take no node weights; set it to ""'
-            )
+        hiera = cfg.MODEL.HIERA_SEG
+        for key, value, reason in (  # they would silently have no effect
+            ("LOSSES", hiera.LOSSES, f"has its own losses, with weights in {KEY}; set it to []"),
+            ("AUXILIARY.WEIGHT", hiera.AUXILIARY.WEIGHT, "has no auxiliary head; set it to 0"),
+            ("NODE_WEIGHTS.METHOD", hiera.NODE_WEIGHTS.METHOD, 'has no node weights; set it to ""'),
+        ):
+            if value:
+                raise ConfigError(
+                    f"MODEL.HIERA_SEG.{key} is {value!r}, but HieraMaskFormerHead {reason}"
+                )
         build_sibling_adjustment(cfg, hierarchy, (), kind=cls.output_kind)  # only checks
         pixel_decoder = build_pixel_decoder(
             cfg, input_shape, keys.PIXEL_DECODER, f"{KEY}.PIXEL_DECODER"
