@@ -13,7 +13,6 @@ from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.layers.tree_ops import (
     ancestor_min,
     descendant_max,
-    path_product,
     path_sum,
     sum_over_leaves,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "mean_scores",
     "multi_scale_deformable_attention",
     "node_scores",
-    "path_product",
     "path_sum",
     "sample_maps",
     "sibling_shares",
