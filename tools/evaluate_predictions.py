@@ -46,6 +46,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--output", metavar="DIR", help="where hiera_metrics.json goes (default: FOLDER)"
     )
+    parser.add_argument(
+        "--boundary-iou", action="store_true", help="also compute Boundary IoU (docs/metrics.md)"
+    )
     parser.add_argument("--report", metavar="FILE", help="write an html report, too")
     add_exif(parser)
     add_import(parser)
@@ -76,6 +79,7 @@ def main(args: argparse.Namespace) -> None:
             suffix=args.suffix,
             output_dir=output,
             exif=args.exif,
+            boundary_iou=args.boundary_iou,
             progress=True,
         )
     finally:

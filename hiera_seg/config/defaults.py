@@ -171,6 +171,8 @@ def _set_defaults(cfg: CN) -> None:
     # Return the score of the predicted node per level and evaluate its calibration
     # (docs/metrics.md).
     hiera.TEST.CONFIDENCE = False
+    # Evaluate the Boundary IoU of each level (docs/metrics.md, with its cost).
+    hiera.TEST.BOUNDARY_IOU = False
 
     # [height, width] of sliding windows over each resized image, in addition to Detectron2's
     # ENABLED, MIN_SIZES ([]: INPUT.MIN_SIZE_TEST only), MAX_SIZE and FLIP; [] uses whole images.

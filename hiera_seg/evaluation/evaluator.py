@@ -1,13 +1,12 @@
 """Evaluate predictions per level, as a Detectron2 evaluator around hiera_seg.metrics."""
 
-import itertools
 import json
 import logging
 import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,11 @@ from hiera_seg.data.catalog import check_metric_names, resolve_unscored
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.regions import RegionLabels
 from hiera_seg.data.rle import encode_labels
-from hiera_seg.disk import replace_file, replace_text
+from hiera_seg.disk import replace_text
 from hiera_seg.errors import DatasetError
+from hiera_seg.evaluation.boundary import BoundaryQuality
+from hiera_seg.evaluation.confusion_files import write_confusion
+from hiera_seg.evaluation.image_counts import FILE_NAME, ImageCounts
 from hiera_seg.evaluation.selective import (
     Calibration,
     SelectivePrediction,
@@ -33,11 +35,11 @@ from hiera_seg.evaluation.selective import (
 from hiera_seg.evaluation.tables import report
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
+    Cells,
     HierarchyScores,
     PathCounts,
-    collapse_direct,
-    collapse_nodes,
     hierarchy_scores,
+    level_cells,
     score_names,
 )
 from hiera_seg.modeling.paths import best_channel
@@ -56,9 +58,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
     Args:
         dataset_name: a dataset whose metadata has a tree (``register_hierarchical_dataset``).
         distributed: False evaluates this process's images only; otherwise the counts of all
-            processes are summed, by one reduction.
-        output_dir: folder for ``hiera_metrics.json``, one ``confusion_<level>.npz`` per level, and
-            ``calibration.json`` and ``safe_depth.json`` if the model's output allows them.
+            processes are added up on the main process.
+        output_dir: folder for ``hiera_metrics.json``, one ``confusion_<level>.npz`` per level,
+            ``image_counts.npz`` for comparisons of runs, and ``calibration.json`` and
+            ``safe_depth.json`` if the model's output allows them.
         task: the key of the result; pass "hiera_sem_seg" beside a stock SemSegEvaluator, which uses
             "sem_seg".
         hierarchy: the model's tree if it differs from the dataset's; ground truth is mapped to it
@@ -67,6 +70,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             orientation.
         save_predictions: also write ``hiera_predictions.json`` to ``output_dir``: a list of
             ``{"file_name", "category_id": node id, "segmentation": COCO RLE}``.
+        boundary_iou: also compute the Boundary IoU of each level
+            (MODEL.HIERA_SEG.TEST.BOUNDARY_IOU).
 
     Raises:
         DatasetError: the dataset has no tree; or `hierarchy` lacks one of its nodes, or would give
@@ -83,6 +88,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         hierarchy: Hierarchy | None = None,
         exif: str = "apply",
         save_predictions: bool = False,
+        boundary_iou: bool = False,
     ) -> None:
         if save_predictions and not output_dir:
             raise ValueError(
@@ -93,6 +99,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._distributed = distributed is not False
         self._output_dir = output_dir
         self._save_predictions = save_predictions
+        self._boundary_iou = boundary_iou
         meta = MetadataCatalog.get(dataset_name)
         self._read_truth = LabelReader.from_metadata(meta, exif)
         own = self._read_truth.hierarchy
@@ -111,7 +118,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         names = score_names(self._read_truth.hierarchy)
         if not self._unscored and not self._num_void_classes:
             names.remove("mIoU_all")
-        return names + [name for part in self._confidence for name in part.metric_names]
+        return names + [name for part in self._parts for name in part.metric_names]
 
     def check_files(self, *, images: bool = True, num_read: int = 8) -> None:
         """Check the files of an evaluation before training.
@@ -145,7 +152,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         """Reset all counts before a new evaluation."""
         hierarchy = self._read_truth.hierarchy
         self._counts = PathCounts(hierarchy, self._read_truth.ignore_label)
-        self._confidence = [SelectivePrediction(hierarchy), Calibration(hierarchy)]
+        self._parts = [SelectivePrediction(hierarchy), Calibration(hierarchy)]
+        if self._boundary_iou:
+            self._parts.append(BoundaryQuality(hierarchy, self._unscored))
+        self._images: list[tuple[str, Cells]] = []
         self._predictions: list[dict] = []
         self._nan_images = 0
 
@@ -179,14 +189,17 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 )
             try:
                 labels, direct = self._read_output(output)
-                self._counts.add(labels, truth, direct, output.get("hiera_unpredicted"))
-                for part in self._confidence:
+                unpredicted = output.get("hiera_unpredicted")
+                cells = self._counts.add(labels, truth, direct, unpredicted)
+                for part in self._parts:
                     part.add(output, labels, truth)
                 self._nan_images += "hiera_nan_count" in output
             except ValueError as error:
                 raise ValueError(
                     f"bad prediction of {file_name} (ground truth {truth_file}): {error}"
                 ) from error
+            if self._output_dir:
+                self._images.append((os.fspath(file_name), cells))
             if self._save_predictions:
                 self._predictions += [
                     {"file_name": os.fspath(file_name), "category_id": node, "segmentation": rle}
@@ -199,14 +212,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         Returns:
             ``{task: {metric: value}}`` on the main process, an empty dict on the others.
         """
-        predictions = self._predictions
         if self._nan_images:
             logger.warning("%d images have NaN node values: check the model", self._nan_images)
         if self._distributed and comm.get_world_size() > 1:
-            self._sum_counts()
-            if self._save_predictions:
-                gathered = comm.gather(predictions, dst=0)
-                predictions = list(itertools.chain.from_iterable(gathered))
+            self._gather_counts()
             if not comm.is_main_process():
                 return {}
 
@@ -219,14 +228,16 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 self._counts.num_direct_images,
                 self._counts.num_images,
             )
-        of_confidence: dict[str, float] = {}
+        more: dict[str, float] = {}
         files: dict[str, Any] = {}
-        for part in self._confidence:
-            files[part.file_name] = None
+        for part in self._parts:
+            found, content = {}, None
             if is_complete(part, self._counts.num_images):
-                found, files[part.file_name] = part.results()
-                of_confidence |= found
-        metrics = scores.as_dict() | of_confidence
+                found, content = part.results()
+            more |= found
+            if part.file_name:
+                files[part.file_name] = content
+        metrics = scores.as_dict() | more
         # A user's own training script sets up Detectron2's logger only.
         shown = logger if logger.hasHandlers() else logging.getLogger("detectron2.evaluation")
         shown.info(
@@ -236,22 +247,27 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             scores.hierarchy.name,
             self._counts.num_images,
             report(scores),
-            "\n\n" * bool(of_confidence)
-            + ", ".join(f"{name} {value:.2f} %" for name, value in of_confidence.items()),
+            "\n\n" * bool(more)
+            + ", ".join(f"{name} {value:.2f} %" for name, value in more.items() if "-" not in name),
         )
         if self._output_dir:
             self._write(scores, metrics)
-            files["hiera_predictions.json"] = predictions if self._save_predictions else None
+            files["hiera_predictions.json"] = self._predictions if self._save_predictions else None
             self._write_files(files)
         return OrderedDict({self.task: metrics})
 
-    def _sum_counts(self) -> None:
-        """Replace this process's counts by those of all processes, by one reduction."""
-        vectors = [self._counts.vector, *(part.counts.vector for part in self._confidence)]
-        total = _sum_over_processes(np.concatenate(vectors))
-        ends = np.cumsum([len(vector) for vector in vectors])
-        for vector, part in zip(vectors, np.split(total, ends[:-1]), strict=True):
-            vector[:] = part
+    def _gather_counts(self) -> None:
+        """Move the counts of all processes to the main process."""
+        vectors = [part.counts.vector for part in self._parts]
+        mine = (self._counts, vectors, self._images, self._predictions)
+        gathered = comm.gather(mine, dst=0)
+        self.reset()
+        for counts, vectors, images, predictions in gathered:
+            self._counts.merge(counts)
+            for part, vector in zip(self._parts, vectors, strict=True):
+                part.counts.vector += vector
+            self._images += images
+            self._predictions += predictions
 
     @cached_property
     def _truth_files(self) -> dict[str, str]:
@@ -317,16 +333,12 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         }
         self._write_json("hiera_metrics.json", summary, indent=1)
         for level, name in enumerate(h.level_names):
-            arrays = {
-                "matrix": collapse_nodes(self._counts.nodes, h, level, self._counts.unpredicted),
-                "classes": np.array(scores.class_names(level)),
-                "rows": np.array("predicted class; the last row: predictions above this level"),
-                "columns": np.array("true class"),
-            }
-            if scores.direct is not None:
-                arrays["direct_matrix"] = collapse_direct(self._counts.direct[level], h, level)
+            merged = level_cells(self._counts.nodes, h, level)
+            direct = scores.direct and level_cells(self._counts.direct[level], h, level)
             path = os.path.join(self._output_dir, f"confusion_{name}.npz")
-            replace_file(path, partial(np.savez_compressed, **arrays))
+            write_confusion(path, scores.class_names(level), merged, direct)
+        counts = ImageCounts.of(self.dataset_name, h, self._images, self._unscored)
+        counts.save(os.path.join(self._output_dir, FILE_NAME))
 
     def _write_files(self, files: Mapping[str, Any]) -> None:
         """Write json files, and remove those of an earlier evaluation that are None now."""
@@ -340,15 +352,6 @@ class HieraSemSegEvaluator(DatasetEvaluator):
     def _write_json(self, name: str, content: Any, indent: int | None = None) -> None:
         path = os.path.join(self._output_dir, name)
         replace_text(path, json.dumps(content, allow_nan=False, indent=indent))
-
-
-def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
-    tensor = torch.from_numpy(vector.copy())
-    backend = torch.distributed.get_backend()
-    if "nccl" in backend and "gloo" not in backend:  # nccl supports GPU tensors only
-        tensor = tensor.cuda()
-    torch.distributed.all_reduce(tensor)
-    return tensor.cpu().numpy()
 
 
 def _exists(path: str | os.PathLike) -> bool:

@@ -23,9 +23,15 @@ from PIL import Image
 from hiera_seg import add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.errors import DatasetError
-from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
+from hiera_seg.evaluation import (
+    HieraSemSegEvaluator,
+    build_hiera_evaluator,
+    confusion_files,
+    evaluate_predictions,
+    read_confusion,
+)
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.metrics import PathCounts, hierarchy_scores
+from hiera_seg.metrics import BoundaryCounts, PathCounts, collapse_nodes, hierarchy_scores
 
 TREE = Hierarchy.from_dict(
     {"sky": None, "flat": ["road", "path"], "vehicle": ["car", "bus"]},
@@ -277,6 +283,7 @@ def test_predictions_are_not_written_unless_asked_for(dataset, tmp_path):
     out = tmp_path / "out"
     run(HieraSemSegEvaluator(name, output_dir=str(out)), records, FakeModel(truths))
     names = {"hiera_metrics.json", "confusion_group.npz", "confusion_class.npz"}
+    names.add("image_counts.npz")
     assert {path.name for path in out.iterdir()} == names
     with pytest.raises(ValueError, match="save_predictions.*output_dir"):
         HieraSemSegEvaluator(name, save_predictions=True)
@@ -425,3 +432,75 @@ def test_a_dataset_leaves_classes_out_of_its_means(dataset, other_tree):
     assert found["mIoU"] == pytest.approx(np.mean([iou[k] for k in iou if k != "bus"]))
     assert found["mIoU_all"] == pytest.approx(sum(iou.values()) / 7)
     assert len(set(iou.values())) > 1
+
+
+@pytest.mark.parametrize("dense_classes", [2048, 2])
+def test_confusion_matrices_of_many_classes_are_written_as_cells(
+    dense_classes, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(confusion_files, "_MAX_DENSE_CLASSES", dense_classes)
+    name, records, truths = dataset
+    run(HieraSemSegEvaluator(name, output_dir=str(tmp_path)), records, FakeModel(truths))
+    counts = PathCounts(TREE)
+    for index, truth in enumerate(truths):
+        counts.add(FakeModel(truths).predict(index)["hiera_labels"][-1].numpy(), truth)
+    path = tmp_path / "confusion_class.npz"
+    matrix, classes = read_confusion(path)
+    np.testing.assert_array_equal(matrix, collapse_nodes(counts.nodes, TREE, "class"))
+    assert classes == list(TREE.leaf_names)
+    with np.load(path) as arrays:
+        assert ("matrix" in arrays) == (dense_classes == 2048)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(DatasetError, match="confusion_class.npz cannot be read"):
+        read_confusion(path)
+
+
+def test_boundary_iou_is_an_option_of_evaluator_config_and_predictions(dataset, tmp_path, caplog):
+    name, records, truths = dataset
+    model = FakeModel(truths)
+    plain = HieraSemSegEvaluator(name)
+    expected = run(plain, records, model)["sem_seg"]
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (name,)
+    cfg.OUTPUT_DIR = ""
+    assert build_hiera_evaluator(cfg, name).metric_names == plain.metric_names
+    cfg.MODEL.HIERA_SEG.TEST.BOUNDARY_IOU = True
+    evaluator = build_hiera_evaluator(cfg, name)
+    with caplog.at_level("INFO"):
+        found = run(evaluator, records, model)["sem_seg"]
+    counts = BoundaryCounts(TREE)
+    for index, truth in enumerate(truths):
+        counts.add(model.predict(index)["hiera_labels"][-1].numpy(), truth)
+    more = {"mBoundaryIoU_group": 100 * counts.level_iou(0).mean()}
+    more["mBoundaryIoU_class"] = 100 * counts.level_iou(1).mean()
+    for leaf, iou in zip(TREE.leaf_names, counts.detectron2_iou(), strict=True):
+        more[f"BoundaryIoU-{leaf}"] = 100 * iou
+    for level in range(2):
+        for node, iou in zip(TREE.level_nodes(level), counts.level_iou(level), strict=True):
+            more[f"BoundaryIoU-{TREE.level_names[level]}-{TREE.display_names[node]}"] = 100 * iou
+    assert found == pytest.approx(expected | more)
+    assert set(evaluator.metric_names) - set(plain.metric_names) == set(more)
+    assert f"mBoundaryIoU_group {more['mBoundaryIoU_group']:.2f} %" in caplog.text
+    assert "BoundaryIoU-" not in caplog.text
+
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    for index, record in enumerate(records):
+        labels = model.predict(index)["hiera_labels"][-1].numpy().astype(np.uint8)
+        Image.fromarray(labels).save(folder / Path(record["file_name"]).name)
+    written = evaluate_predictions(name, folder, boundary_iou=True)["sem_seg"]
+    assert written["mBoundaryIoU_group"] == found["mBoundaryIoU_group"]
+
+
+@pytest.mark.skipif(
+    not hasattr(SemSegEvaluator, "_mask_to_boundary"), reason="Detectron2 0.6 has no Boundary IoU"
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_boundary_iou_of_leaves_equals_detectron2_main(dataset):
+    name, records, truths = dataset
+    model = FakeModel(truths)
+    stock = run(SemSegEvaluator(name, distributed=False), records, model)["sem_seg"]
+    ours = run(HieraSemSegEvaluator(name, boundary_iou=True), records, model)["sem_seg"]
+    keys = [f"BoundaryIoU-{leaf}" for leaf in TREE.leaf_names]
+    assert [ours[key] for key in keys] == pytest.approx([stock[key] for key in keys], abs=1e-9)
