@@ -18,7 +18,9 @@ class PixelEmbeddings(NamedTuple):
 
     def at(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Return the embeddings (S, D) of some pixels, given by int64 (S,) indices."""
-        return self.network(self.features[image, :, row, column][..., None, None])[..., 0, 0]
+        pixels = self.features[image, :, row, column]
+        # As one image of one column: many images of one pixel would be convolved one by one
+        return self.network(pixels.t()[None, :, :, None])[0, :, :, 0].t()
 
     def dense(self) -> Tensor:
         """Return the embeddings (B, D, h, w) of all pixels."""
