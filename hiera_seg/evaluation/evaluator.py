@@ -102,12 +102,13 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._boundary_iou = boundary_iou
         meta = MetadataCatalog.get(dataset_name)
         self._read_truth = LabelReader.from_metadata(meta, exif)
-        own = self._read_truth.hierarchy
-        if hierarchy is not None and hierarchy != self._read_truth.hierarchy:
+        own = self.hierarchy = self._read_truth.hierarchy
+        if hierarchy is not None and hierarchy != own:
+            self.hierarchy = hierarchy
             self._read_truth = self._read_truth.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
             check_metric_names(hierarchy, meta.as_dict())
-        leaves = self._read_truth.hierarchy.paths[: self._read_truth.hierarchy.num_leaves]
         unscored = {own.paths[v] for v in resolve_unscored(meta.get("unscored_classes") or (), own)}
+        leaves = self.hierarchy.paths[: self.hierarchy.num_leaves]
         self._unscored = [leaf for leaf, path in enumerate(leaves) if path in unscored]
         self._num_void_classes = len(meta.get("void_classes") or ())
         self.reset()
@@ -115,7 +116,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
     @property
     def metric_names(self) -> list[str]:
         """Names of all metrics, including those that only some models and configs produce."""
-        names = score_names(self._read_truth.hierarchy)
+        names = score_names(self.hierarchy)
         if not self._unscored and not self._num_void_classes:
             names.remove("mIoU_all")
         return names + [name for part in self._parts for name in part.metric_names]
@@ -150,11 +151,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Reset all counts before a new evaluation."""
-        hierarchy = self._read_truth.hierarchy
-        self._counts = PathCounts(hierarchy, self._read_truth.ignore_label)
-        self._parts = [SelectivePrediction(hierarchy), Calibration(hierarchy)]
+        self._counts = PathCounts(self.hierarchy, self._read_truth.ignore_label)
+        self._parts = [SelectivePrediction(self.hierarchy), Calibration(self.hierarchy)]
         if self._boundary_iou:
-            self._parts.append(BoundaryQuality(hierarchy, self._unscored))
+            self._parts.append(BoundaryQuality(self.hierarchy, self._unscored))
         self._images: list[tuple[str, Cells]] = []
         self._predictions: list[dict] = []
         self._nan_images = 0
@@ -179,7 +179,12 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         """
         for image, output in zip(inputs, outputs, strict=True):
             file_name = image["file_name"]
-            truth_file = image.get("sem_seg_file_name") or self._find_truth_file(file_name)
+            truth_file = image.get("sem_seg_file_name") or self._truth_files.get(file_name)
+            if truth_file is None:
+                raise DatasetError(
+                    f"no ground truth for {file_name}: dataset {self.dataset_name!r} has no such "
+                    "file_name with a sem_seg_file_name"
+                )
             truth = self._read_truth(truth_file)
             size = (image.get("height", truth.shape[0]), image.get("width", truth.shape[1]))
             if truth.shape != size:
@@ -231,9 +236,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         more: dict[str, float] = {}
         files: dict[str, Any] = {}
         for part in self._parts:
-            found, content = {}, None
-            if is_complete(part, self._counts.num_images):
-                found, content = part.results()
+            complete = is_complete(part, self._counts.num_images)
+            found, content = part.results() if complete else ({}, None)
             more |= found
             if part.file_name:
                 files[part.file_name] = content
@@ -251,9 +255,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             + ", ".join(f"{name} {value:.2f} %" for name, value in more.items() if "-" not in name),
         )
         if self._output_dir:
-            self._write(scores, metrics)
             files["hiera_predictions.json"] = self._predictions if self._save_predictions else None
-            self._write_files(files)
+            self._write(scores, metrics, files)
         return OrderedDict({self.task: metrics})
 
     def _gather_counts(self) -> None:
@@ -282,18 +285,9 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 )
         return files
 
-    def _find_truth_file(self, file_name: str) -> str:
-        try:
-            return self._truth_files[file_name]
-        except KeyError:
-            raise DatasetError(
-                f"no ground truth for {file_name}: dataset {self.dataset_name!r} has no such "
-                "file_name with a sem_seg_file_name"
-            ) from None
-
     def _read_output(self, output: Mapping) -> tuple[np.ndarray, list[np.ndarray] | None]:
         """Return the predicted nodes (H, W), and the direct labels or None."""
-        hierarchy = self._counts.hierarchy
+        hierarchy = self.hierarchy
         maps = output.get("hiera_labels")
         if maps is not None:
             if getattr(maps, "ndim", None) == 2:
@@ -319,8 +313,11 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         direct = output.get("hiera_labels_direct")
         return labels, None if direct is None else [as_numpy(values) for values in direct]
 
-    def _write(self, scores: HierarchyScores, metrics: dict[str, float]) -> None:
-        h = scores.hierarchy
+    def _write(
+        self, scores: HierarchyScores, metrics: dict[str, float], files: Mapping[str, Any]
+    ) -> None:
+        """Write all files, and remove json files of an earlier evaluation that are None now."""
+        h = self.hierarchy
         PathManager.mkdirs(self._output_dir)
         summary = {
             "dataset": self.dataset_name,
@@ -339,9 +336,6 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             write_confusion(path, scores.class_names(level), merged, direct)
         counts = ImageCounts.of(self.dataset_name, h, self._images, self._unscored)
         counts.save(os.path.join(self._output_dir, FILE_NAME))
-
-    def _write_files(self, files: Mapping[str, Any]) -> None:
-        """Write json files, and remove those of an earlier evaluation that are None now."""
         for name, content in files.items():
             path = os.path.join(self._output_dir, name)
             if content is not None:

@@ -108,6 +108,7 @@ def write_regions(folder: Path, street: Hierarchy) -> None:
     [
         ("hiera_metrics.json", evaluate),
         ("confusion_group.npz", evaluate),
+        ("image_counts.npz", evaluate),
         ("evaluations.jsonl", lambda folder, _: EvaluationRecord(str(folder)).add(1, {"mIoU": 1})),
         ("rle-group.json", write_regions),
         ("rle-images.json", write_regions),

@@ -12,7 +12,7 @@ from benchmark.losses import cityscapes, street_labels
 from hiera_seg import add_hiera_seg_config
 from hiera_seg.compat import has_fused_kernel
 
-_DEEP = {18: 64, 50: 256}  # channels of res2
+_DEEP = {18: 64, 50: 256, 101: 256}  # channels of res2
 
 
 def network_config(depth: int, crop: tuple[int, int], device: torch.device) -> CfgNode:
