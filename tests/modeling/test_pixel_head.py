@@ -326,7 +326,7 @@ def test_a_sibling_adjustment_needs_a_softmax_and_counts(make_cfg, node_counts):
         build_model(make_cfg(*head, *tau, key, file))
 
 
-@pytest.mark.parametrize("norm", ["", "LN"])
+@pytest.mark.parametrize("norm", ["", "FrozenBN"])
 def test_an_embedding_without_context_is_computed_where_the_loss_reads_it(
     make_model, make_inputs, norm
 ):
@@ -348,6 +348,8 @@ def test_an_embedding_without_context_is_computed_where_the_loss_reads_it(
         loss = head.losses(output, labels)["loss_tree_triplet"]
         weights = [*head.embedding_head.parameters()]
         return loss, *torch.autograd.grad(loss, [features["res2"], *weights], retain_graph=True)
+
+    torch.nn.init.normal_(head.embedding_head.project.weight)
 
     found = triplet(output)
     assert len(seen) == 1 and seen[0][2] <= 6 * 4 and seen[0][3] == 1

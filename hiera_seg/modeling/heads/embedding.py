@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from hiera_seg.layers import PixelEmbeddings
 from hiera_seg.modeling.features import pick_features
 
-PIXELWISE_NORMS = ("", "LN")  # batch and group norm depend on all pixels
+PIXELWISE_NORMS = ("", "FrozenBN", "LN")  # others, such as group norm, depend on all pixels
 
 
 class EmbeddingHead(nn.Module):
