@@ -251,9 +251,9 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
         Returns:
             A float vector; None if the head has no ``label_normalizer``.
         """
-        if not hasattr(self.sem_seg_head, "label_normalizer"):
-            return None
-        return self.sem_seg_head.label_normalizer(self._targets(batched_inputs))
+        head = self.sem_seg_head  # of 0.1 if it has label_counts
+        of_head = getattr(head, "label_normalizer", getattr(head, "label_counts", None))
+        return None if of_head is None else of_head(self._targets(batched_inputs))
 
     def _resolve(self, options: DecodeOptions) -> DecodeOptions:
         """Replace the variant "auto" by the one that the head's losses train."""
