@@ -374,7 +374,7 @@ def test_channels_last_changes_the_layout_alone(make_model, make_inputs):
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_foreign_head_is_refused_with_what_a_head_needs(make_model, plain):
+def test_a_foreign_head_is_refused_with_what_a_head_needs(make_model):
     keys = ("MODEL.SEM_SEG_HEAD.NAME", "SemSegFPNHead", "MODEL.SEM_SEG_HEAD.NORM", "")
     with pytest.raises(ConfigError) as caught:
         make_model(*keys)
