@@ -149,7 +149,6 @@ def decode(
         _check_sizes(view.padded_size, view.image_size, output_size)
     height, width = output_size
     device = values[0].device
-    nan_count = sum(x.isnan().any(0).sum() for x in values)
     label_type = torch.int32 if options.output == "labels" else torch.int64
     rows_of = [
         row_resizes(x.shape[1], view.padded_size[0], view.image_size[0], height, x)
@@ -173,6 +172,7 @@ def decode(
                 band_values=budget,
             )
             return result
+    nan_count = sum(x.isnan().any(0).sum() for x in values)
     for top in range(0, height, rows):
         band = slice(top, min(top + rows, height))
         index = torch.arange(band.start, band.stop, device=device)

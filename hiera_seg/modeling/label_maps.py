@@ -15,11 +15,10 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import TreeIndex
-from hiera_seg.modeling.paths import best_channel
-from hiera_seg.modeling.resize import Resize, resize_columns, resize_rows
+from hiera_seg.modeling.resize import Resize, resize_columns
 
 VARIANTS = ("path_sum", "leaf", "marginal")  # in which the scores of siblings grow with the values
-_ROWS = 32  # rows of the result for which columns are resized at a time
+_ROWS = 8  # rows of the result for which columns are resized at a time
 
 
 class Families(NamedTuple):
@@ -29,7 +28,7 @@ class Families(NamedTuple):
         order: int64 (N,), the leaves of a family side by side, families of one size side by side,
             then the inner nodes.
         blocks: (first place, number of families, size of each) for each size.
-        members: int64 (F, largest size), the places of the leaves of each family; smaller families
+        members: int64 (largest size, F), the places of the leaves of each family; smaller families
             repeat their first.
         above: int64 (num_levels - 1, F), the inner node over each family at each level, counted
             from the first one; their number if there is none.
@@ -67,7 +66,7 @@ class Families(NamedTuple):
             return Families(
                 torch.from_numpy(order.astype(np.int64)),
                 blocks,
-                torch.from_numpy(members),
+                torch.from_numpy(members.T.copy()),
                 torch.from_numpy(above),
                 torch.from_numpy((~inner).sum(0)[:, None, None]).float(),
             )
@@ -81,8 +80,8 @@ def decodes_by_family(values: Tensor, variant: str, hierarchy: Hierarchy) -> boo
     return (
         variant in VARIANTS
         and values.device.type == "cpu"
-        and 2 * Families.of(hierarchy).members.shape[1] <= hierarchy.num_leaves
-        and bool(values.isfinite().all())
+        and 4 * max(Families.of(hierarchy).members.shape) <= hierarchy.num_nodes
+        and bool(values.sum().isfinite())
     )
 
 
@@ -115,27 +114,42 @@ def decode_by_family(
     """
     families = Families.of(hierarchy)
     values = values.index_select(0, families.order)
-    leaf_levels = TreeIndex.of(hierarchy, values.device).leaf_levels[
-        :, families.order[: hierarchy.num_leaves]
-    ]
+    num_leaves = hierarchy.num_leaves
+    leaf_levels = TreeIndex.of(hierarchy, values.device).leaf_levels
+    leaf_levels = leaf_levels[:, families.order[:num_leaves]].int()
     labels = [
         torch.empty(height, widths[2], dtype=torch.int32) for _ in range(hierarchy.num_levels)
     ]
     rows = max(1, band_values // (hierarchy.num_nodes * widths[2]))
-    for group in torch.arange(height).split(_ROWS):
-        needed = torch.stack([group[0], group[-1]])
-        for step in reversed(row_steps):
-            needed = torch.stack([step.low[needed[0]], step.high[needed[1]]])
-        first, last = needed.tolist()
+    steps = [[table.flatten().tolist() for table in step] for step in row_steps]
+    narrow = values.new_empty(len(values), rows, widths[2])  # new memory for each band is slow
+    for top in range(0, height, _ROWS):
+        end = min(top + _ROWS, height)
+        first, last = top, end - 1
+        for low, high, _ in reversed(steps):
+            first, last = low[first], high[last]
         wide = resize_columns(values[:, first : last + 1], *widths)
-        for band in group.split(rows):
-            scores = resize_rows(wide, row_steps, band, first)
-            place = _best_leaves(
-                scores, families, hierarchy.num_leaves, sigmoid=sigmoid, paths=paths
-            )
+        for start in range(top, end, rows):
+            band = narrow[:, : min(rows, end - start)]
+            for i in range(band.shape[1]):
+                _resize_row(wide, steps, start + i, first, out=band[:, i])
+            place = _best_leaves(band, families, num_leaves, sigmoid=sigmoid, paths=paths)
             for level, nodes in zip(labels, leaf_levels, strict=True):
-                level[band[0] : band[-1] + 1] = nodes[place]
+                flat = nodes.index_select(0, place.flatten())
+                level[start : start + band.shape[1]] = flat.view(place.shape)
     return labels
+
+
+def _resize_row(
+    values: Tensor, steps: list, row: int, first: int, out: Tensor | None = None
+) -> Tensor:
+    """Return one row (N, W) after all resizes of rows; `first` is the row of the first value."""
+    if not steps:
+        found = values[:, row - first]
+        return found if out is None else out.copy_(found)
+    *earlier, (low, high, weight) = steps
+    pair = [_resize_row(values, earlier, source[row], first) for source in (low, high)]
+    return torch.lerp(*pair, weight[row], out=out)
 
 
 def _best_leaves(
@@ -156,6 +170,6 @@ def _best_leaves(
         best.mul_(families.levels)
         for above in families.above:
             best += inner.index_select(0, above)
-    members = families.members[best_channel(best)[1]].movedim(-1, 0)
-    chosen = best_channel(values.gather(0, members))[1]
-    return members.gather(0, chosen[None])[0]
+    members = families.members.index_select(1, best.flatten(1).max(0)[1])
+    chosen = values.flatten(1).gather(0, members).max(0, keepdim=True)[1]
+    return members.gather(0, chosen).view(values.shape[1:])

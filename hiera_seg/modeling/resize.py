@@ -29,18 +29,18 @@ def _resize_taps(size_in: int, size_out: int, like: Tensor) -> Resize:
     return Resize(low, (low + 1).clamp_(max=size_in - 1), (position - low)[:, None])
 
 
-def resize_rows(values: Tensor, steps: list[Resize], index: Tensor, first: int = 0) -> Tensor:
+def resize_rows(values: Tensor, steps: list[Resize], index: Tensor) -> Tensor:
     """Return rows `index` of the values after all resizes: (N, h, w) -> (N, len(index), w).
 
     The recursion goes from output rows to the input rows that they depend on, so that no other row
-    is computed. `first` is the row at which the values begin, if they are a part.
+    is computed.
     """
     if not steps:
-        return values.index_select(1, index - first)
+        return values.index_select(1, index)
     *earlier, step = steps
     return torch.lerp(
-        resize_rows(values, earlier, step.low[index], first),
-        resize_rows(values, earlier, step.high[index], first),
+        resize_rows(values, earlier, step.low[index]),
+        resize_rows(values, earlier, step.high[index]),
         step.weight[index],
     )
 
