@@ -20,6 +20,9 @@ from hiera_seg.modeling.resize import Resize, resize_columns
 VARIANTS = ("path_sum", "leaf", "marginal")  # in which the scores of siblings grow with the values
 _ROWS = 8  # rows of the result for which columns are resized at a time
 
+# The least ratio of nodes to families, and to leaves of the largest, with which this is faster
+_MIN_SHARE = 4
+
 
 class Families(NamedTuple):
     """The leaves of a tree by parent; all leaves at the top are one family.
@@ -80,7 +83,7 @@ def decodes_by_family(values: Tensor, variant: str, hierarchy: Hierarchy) -> boo
     return (
         variant in VARIANTS
         and values.device.type == "cpu"
-        and 4 * max(Families.of(hierarchy).members.shape) <= hierarchy.num_nodes
+        and _MIN_SHARE * max(Families.of(hierarchy).members.shape) <= hierarchy.num_nodes
         and bool(values.sum().isfinite())
     )
 

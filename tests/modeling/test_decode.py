@@ -12,7 +12,7 @@ from detectron2.utils import logger
 from hiera_seg import Hierarchy
 from hiera_seg.layers.scores import DECODE_VARIANTS, SCORE_VARIANTS, NodeOutput, node_scores
 from hiera_seg.losses import HIERA_LOSSES, LossTerm
-from hiera_seg.modeling import DecodeOptions, NodeView
+from hiera_seg.modeling import DecodeOptions, NodeView, label_maps
 from hiera_seg.modeling.decode import decode as decode_views
 from hiera_seg.modeling.decode import decode_variant
 from hiera_seg.modeling.label_maps import VARIANTS
@@ -496,6 +496,7 @@ def test_labels_alone_are_found_by_family(variant, kind, sizes, bands, monkeypat
     expected = decode(output, hierarchy, variant=variant, **as_arguments(sizes))["hiera_labels"]
     families = Mock(wraps=decode_module.decode_by_family)
     monkeypatch.setattr(decode_module, "decode_by_family", families)
+    monkeypatch.setattr(label_maps, "_MIN_SHARE", 0)
     options = {"variant": variant, "output": "labels", "direct": False}
     found = decode(output, hierarchy, **options, **as_arguments(sizes))
     assert list(found) == ["hiera_labels"] and families.called
