@@ -29,11 +29,12 @@ def add_defaults(cfg: CN) -> None:
         cfg: the config to extend in place.
     """
     given = cfg.clone()
-    _set_defaults(cfg)
+    set_defaults(cfg)
     cfg.merge_from_other_cfg(given)
 
 
-def _set_defaults(cfg: CN) -> None:
+def set_defaults(cfg: CN) -> None:
+    """Set every key of the package to its default; see :func:`add_defaults`."""
     add_deeplab_config(cfg)  # ASPP keys, poly schedule, SINGLE_CATEGORY_MAX_AREA of crops
 
     # Store features with channels last: faster on CPUs, and on GPUs in half precision.

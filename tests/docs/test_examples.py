@@ -117,7 +117,7 @@ def test_a_train_net_with_three_changes_trains_and_evaluates(tmp_path, monkeypat
         labels.save(tmp_path / "labels" / f"{index}.png")
     name = "docs_train_net"
     register_hierarchical_dataset(name, hierarchy=TREE, image_root="images", sem_seg_root="labels")
-    (config,) = blocks("docs/existing_train_net.md", "yaml")
+    config = blocks("docs/existing_train_net.md", "yaml")[0]
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     (code,) = blocks("docs/existing_train_net.md", "python", "train_net.py")
     monkeypatch.setitem(sys.modules, "my_datasets", ModuleType("my_datasets"))
@@ -145,7 +145,7 @@ def test_a_train_net_with_three_changes_trains_and_evaluates(tmp_path, monkeypat
 
 
 def test_the_yaml_of_a_train_net_builds_on_detectron2s_defaults(tmp_path):
-    (config,) = blocks("docs/existing_train_net.md", "yaml")
+    config = blocks("docs/existing_train_net.md", "yaml")[0]
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     cfg = load_config(str(tmp_path / "config.yaml"), ["MODEL.HIERA_SEG.HIERARCHY", "camvid"])
     for decoder in ("deeplab_v3_plus", "sep_aspp", "ocr"):
