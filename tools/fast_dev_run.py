@@ -1,19 +1,20 @@
 #!/usr/bin/env python
 """Run --fast-dev-run on every config of the repository, or some, in one process."""
 
+from __future__ import annotations
+
 import argparse
 import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from hiera_seg.cli import exit_on_error, load_config, tool_parser
+from hiera_seg.cli import exit_on_error, tool_parser
 from hiera_seg.cli.exit import prepare_file
-from hiera_seg.data.catalog import import_modules
-from hiera_seg.diagnostics import fast_dev_run
-from hiera_seg.diagnostics.fast_dev_run import CROP, FastDevRun, repository_configs
 from hiera_seg.disk import replace_text
+
+if TYPE_CHECKING:
+    from hiera_seg.diagnostics.fast_dev_run import FastDevRun
 
 PAGE = """# Fast development run of every config
 
@@ -50,6 +51,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.cli import load_config
+    from hiera_seg.data.catalog import import_modules
+    from hiera_seg.diagnostics.fast_dev_run import fast_dev_run, repository_configs
+
     import_modules([], tool=__file__)
     found = [Path(config) for config in args.configs] or repository_configs(REPOSITORY)
     if args.table:
@@ -72,6 +77,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 def page(runs: dict[str, FastDevRun], total: int, iterations: int) -> str:
+    import torch
+
+    from hiera_seg.diagnostics.fast_dev_run import CROP
+
     torch_version = torch.__version__.split("+")[0]
     rows = [
         f"| `{name}` | {run.parameters / 1e6:.1f} | {run.total_loss:.3f} | {run.cpu_seconds:.1f} |"

@@ -7,7 +7,6 @@ import os
 
 import numpy as np
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.cli.arguments import add_import
 from hiera_seg.cli.exit import exit_on_error, prepare_file
 from hiera_seg.errors import DatasetError

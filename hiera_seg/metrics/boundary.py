@@ -157,7 +157,8 @@ def _count_level(
     index = index.astype(np.min_scalar_type(far))
     truth = np.where(index == none, void, index).astype(index.dtype)[truth]
     # Void in both maps, so that a perfect prediction has the boundaries of the ground truth.
-    labels = np.where(truth == void, index.dtype.type(void), index[labels])
+    labels = index[labels]
+    np.copyto(labels, void, where=truth == void)
     _count_pairs(
         counts,
         *(np.where(near_boundary(m, width), m, index.dtype.type(far)) for m in (labels, truth)),
@@ -169,9 +170,8 @@ def _count_pairs(counts: np.ndarray, predicted: np.ndarray, true: np.ndarray) ->
     size = counts.shape[1]
     stride = size + 3
     if stride**2 <= _MAX_JOINT_CELLS:
-        joint = np.bincount(
-            (true.astype(np.intp) * stride + predicted).reshape(-1), minlength=stride**2
-        ).reshape(stride, stride)
+        keys = true.astype(np.uint32) * stride + predicted
+        joint = np.bincount(keys.reshape(-1), minlength=stride**2).reshape(stride, stride)
         found = joint.diagonal(), joint.sum(axis=1), joint.sum(axis=0)
     else:
         same = true[true == predicted]

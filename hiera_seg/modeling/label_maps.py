@@ -98,6 +98,7 @@ def decode_by_family(
     sigmoid: bool,
     paths: bool,
     band_values: int,
+    dtype: torch.dtype,
 ) -> list[Tensor]:
     """Decode node outputs of one image to the path of its best leaf, one label map per level.
 
@@ -111,18 +112,17 @@ def decode_by_family(
         sigmoid: whether the score of a node is the sigmoid of its value, or the value itself.
         paths: whether a leaf is ranked by the sum of the scores of its path, or by its own score.
         band_values: number of values to process at a time.
+        dtype: of the maps.
 
     Returns:
-        For each level, coarse to fine, int32 (height, widths[2]) node ids.
+        For each level, coarse to fine, (height, widths[2]) node ids.
     """
     families = Families.of(hierarchy)
     values = values.index_select(0, families.order)
     num_leaves = hierarchy.num_leaves
     leaf_levels = TreeIndex.of(hierarchy, values.device).leaf_levels
-    leaf_levels = leaf_levels[:, families.order[:num_leaves]].int()
-    labels = [
-        torch.empty(height, widths[2], dtype=torch.int32) for _ in range(hierarchy.num_levels)
-    ]
+    leaf_levels = leaf_levels[:, families.order[:num_leaves]].to(dtype)
+    labels = [torch.empty(height, widths[2], dtype=dtype) for _ in range(hierarchy.num_levels)]
     rows = max(1, band_values // (hierarchy.num_nodes * widths[2]))
     steps = [[table.flatten().tolist() for table in step] for step in row_steps]
     narrow = values.new_empty(len(values), rows, widths[2])  # new memory for each band is slow

@@ -17,19 +17,10 @@ from hiera_seg.modeling.decode import decode as decode_views
 from hiera_seg.modeling.decode import decode_variant
 from hiera_seg.modeling.label_maps import VARIANTS
 from hiera_seg.modeling.paths import best_channel
+from tests.random_trees import random_tree
 
 # The package exports the function of the same name, so that an import would give that.
 decode_module = importlib.import_module("hiera_seg.modeling.decode")
-
-
-def random_tree(rng, depth):
-    """A ragged tree of at most `depth` levels."""
-    names = [f"n{rng.integers(1 << 40)}" for _ in range(rng.integers(1, 4))]
-    deep = [depth > 1 and rng.random() < 0.6 for _ in names]
-    return {
-        name: random_tree(rng, depth - 1) if inner else None
-        for name, inner in zip(names, deep, strict=True)
-    }
 
 
 TREES = {
@@ -41,7 +32,7 @@ TREES = {
     "one level": ["a", "b", "c"],
     "one node": ["a"],
     "chain": {"a": {"b": ["c"]}, "d": None},
-    **{f"random {seed}": random_tree(np.random.default_rng(seed), 4) for seed in (1, 3)},
+    **{f"random {seed}": random_tree(np.random.default_rng(seed)) for seed in (1, 3)},
 }
 # logits' grid, padded input, image, output
 SIZES = {
@@ -501,7 +492,7 @@ def test_labels_alone_are_found_by_family(variant, kind, sizes, bands, monkeypat
     found = decode(output, hierarchy, **options, **as_arguments(sizes))
     assert list(found) == ["hiera_labels"] and families.called
     for ours, theirs in zip(found["hiera_labels"], expected, strict=True):
-        assert ours.dtype == torch.int32 and torch.equal(ours.long(), theirs)
+        assert ours.dtype == torch.uint8 and torch.equal(ours.long(), theirs)
     families.reset_mock()
     output.values[0, 0, 0, 0] = torch.nan  # defined by the scores of all leaves
     assert "hiera_nan_count" in decode(output, hierarchy, **options, **as_arguments(sizes))

@@ -1,7 +1,6 @@
 """The benchmark's own parts: what it compares does the same work, and its ratios are right."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from benchmark import (
     Comparison,
     as_rows,
     evaluation,
+    gpu,
     inference,
     losses,
     measure,
@@ -21,10 +21,10 @@ from benchmark import (
     training,
 )
 from benchmark.harness import Result, peak_memory
+from hiera_seg import losses as losses_of_nodes
 from hiera_seg.metrics import count_image
 
 CPU = torch.device("cpu")
-TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
 
 
 def touch(mebibytes: int):
@@ -155,17 +155,41 @@ def test_sweeps_vary_one_thing_at_a_time(monkeypatch, tmp_path):
     assert (tmp_path / "sweep.png").stat().st_size > 10_000
 
 
-def test_the_command_line_refuses_what_it_does_not_know():
-    done = subprocess.run([sys.executable, TOOL, "speed"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "unknown group 'speed'; choose from losses, train, eval, inference" in done.stderr
-    options = ["--sweep", "--plot", "sweep.bmp"]
-    done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
-    assert done.returncode == 2 and "ends in .png, .pdf or .svg" in done.stderr
+def test_the_check_of_a_gpu_finds_a_loss_that_is_off(monkeypatch):
+    close = gpu.largest_differences(CPU, (9, 17))
+    assert len(close) == 8
+    for key, (value, slope) in close.items():
+        assert value < 1e-5 and slope < (0.02 if "bfloat16" in key else 1e-5)
+
+    def off(logits, labels, tree):
+        factor = 1.0 if logits.dtype == torch.float64 else 1.05
+        return factor * losses_of_nodes.bce_loss(logits, labels, tree)
+
+    monkeypatch.setattr(gpu, "bce_loss", off)
+    for key, (value, slope) in gpu.largest_differences(CPU, (9, 17)).items():
+        assert (value > 0.04 and slope > 0.02) == key.startswith("bce")
 
 
-def test_a_row_that_is_not_there_is_one_line(tmp_path):
-    options = ["losses", "--only", "zzz", "--json", tmp_path / "a.json"]
-    done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
+def test_the_script_of_the_gpu_check_refuses_a_folder_that_is_not_there(tmp_path):
+    script = Path(gpu.__file__).with_name("gpu_check.sh")
+    done = subprocess.run(
+        ["bash", script, tmp_path / "wheels", tmp_path / "out"], capture_output=True, text=True
+    )
     assert done.returncode == 2
-    assert done.stderr == "error: --only 'zzz': no row has a name that contains it\n"
+    assert str(tmp_path / "wheels") in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["speed"], "unknown group 'speed'; choose from losses, train, eval, inference"),
+        (["--sweep", "--plot", "sweep.bmp"], "name a file that ends in .png, .pdf or .svg"),
+        (["losses", "--only", "zzz"], "error: --only 'zzz': no row has a name that contains it"),
+    ],
+)
+def test_the_command_line_refuses_what_it_does_not_know(
+    start_tool, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = start_tool("benchmark")(*options)
+    assert code == 2 and error.endswith(f"{message}\n")

@@ -19,6 +19,7 @@ from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle
 from hiera_seg.cli.config_files import load_config
 from hiera_seg.cli.logs import start_log
 from hiera_seg.cli.output_folder import claim_output_folder
+from hiera_seg.cli.threads import set_threads
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.disk import naming
@@ -59,9 +60,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
     text = cfg.dump()
     start_run(args, cfg.OUTPUT_DIR, text, lambda path: Path(path).write_text(text), "OUTPUT_DIR")
     seed_all_rng(cfg.SEED + comm.get_rank())
+    set_threads(cfg.NUM_THREADS)
     if not evaluates:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    logger.info(f"device: {cfg.MODEL.DEVICE}, {comm.get_world_size()} process(es)")
+    threads = f"{torch.get_num_threads()} thread(s) each"
+    logger.info(f"device: {cfg.MODEL.DEVICE}, {comm.get_world_size()} process(es), {threads}")
     logger.info(f"seed: {cfg.SEED}")
     return cfg
 
@@ -81,6 +84,31 @@ def read_config(args: argparse.Namespace, *opts: str, tool: str | None = None) -
     allow_unsafe_pickle(getattr(args, "unsafe_pickle", False))
     allow_remote = getattr(args, "allow_remote", False)
     return load_config(args.config_file, [*args.opts, *opts], allow_remote=allow_remote)
+
+
+def read_run_config(args: argparse.Namespace, *, tool: str) -> CfgNode:
+    """Read the config of a run, with its folder as OUTPUT_DIR.
+
+    Args:
+        args: of :func:`~hiera_seg.cli.arguments.add_run` and ``add_config``. Without --config-file
+            the config is ``config.yaml`` in the folder.
+        tool: see :func:`read_config`.
+
+    Raises:
+        ConfigError: neither a run nor a config is named, or one of them cannot be read.
+    """
+    if args.run is None:
+        if not args.config_file:
+            raise ConfigError("--run and --config-file are missing; specify one of them")
+        return read_config(args, tool=tool)
+    if not args.run.is_dir():
+        raise ConfigError(f"--run {args.run} is not a folder")
+    stored = args.run / "config.yaml"
+    if not args.config_file and stored.is_file():
+        args.config_file = str(stored)
+    cfg = read_config(args, tool=tool)
+    cfg.OUTPUT_DIR = str(args.run)
+    return cfg
 
 
 def start_run(
