@@ -84,7 +84,7 @@ class DeployedSegmentor(nn.Module):
         x = (image.to(model.pixel_mean.dtype) - model.pixel_mean) / model.pixel_std
         down, right = -height % self.divisibility, -width % self.divisibility
         x = F.pad(x, (0, right, 0, down))
-        output, _ = model.sem_seg_head(model.backbone(x))
+        output = model.sem_seg_head.node_output(model.backbone(x))
         size = (height + down, width + right)
         values = F.interpolate(output.values.float(), size, mode="bilinear", align_corners=False)
         # Negative padding, because torch.export specializes a slice on whether it crops anything,
