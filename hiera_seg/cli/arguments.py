@@ -1,6 +1,7 @@
 """Define the command-line options that several tools share."""
 
 import argparse
+from pathlib import Path
 
 from hiera_seg.errors import ConfigError
 
@@ -42,7 +43,7 @@ def argument_parser(epilog: str = "", *, trials: bool = True) -> argparse.Argume
         "--dist-url",
         default="auto",
         metavar="URL",
-        help="where the processes meet, such as tcp://node0:29500; auto: a free port (auto)",
+        help="URL of the rendezvous, such as tcp://node0:29500; auto: a free port (auto)",
     )
     parser.add_argument(
         "opts",
@@ -58,7 +59,7 @@ def argument_parser(epilog: str = "", *, trials: bool = True) -> argparse.Argume
     parser.add_argument(
         "--fast-dev-run",
         action="store_true",
-        help="try the config in seconds: one iteration and an evaluation on made-up images, on "
+        help="test the config in seconds: one iteration and an evaluation on synthetic images, on "
         "CPU, from random weights; needs no dataset, downloads nothing, keeps nothing",
     )
     parser.add_argument(
@@ -86,7 +87,7 @@ def add_config(
     Args:
         parser: its other options must have been added, because --opts takes the rest of the line.
         required: whether --config-file is required; its default is "".
-        help: of --config-file.
+        help: help of --config-file.
         weights: whether the tool reads checkpoints, which adds --unsafe-pickle.
         opts: keys that matter most for this tool, for the help.
     """
@@ -104,6 +105,13 @@ def check_at_least(args: argparse.Namespace, **minimums: float) -> None:
         if value is not None and not value >= minimum:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} is {value}; it must be {minimum} or more")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add ``--run FOLDER``, for :func:`hiera_seg.cli.start.read_run_config`."""
+    parser.add_argument(
+        "--run", type=Path, metavar="FOLDER", help="OUTPUT_DIR of the run (default: the config's)"
+    )
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:

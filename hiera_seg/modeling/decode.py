@@ -9,11 +9,11 @@ where two leaves tie.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from hiera_seg.layers.scores import (
     node_scores,
 )
 from hiera_seg.losses import declared_decoding
+from hiera_seg.modeling.label_maps import decode_by_family, decodes_by_family
 from hiera_seg.modeling.options import DecodeOptions
 from hiera_seg.modeling.paths import (
     cut_path,
@@ -37,6 +38,7 @@ from hiera_seg.modeling.paths import (
     label_scores,
     path_labels,
 )
+from hiera_seg.modeling.resize import Resize, resize_columns, resize_rows, row_resizes
 
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
 
@@ -51,7 +53,9 @@ class NodeView(NamedTuple):
     """Node outputs of an image, or of a resized or mirrored copy of it.
 
     Attributes:
-        output: of one image, values (1, N, h, w) or (N, h, w) covering the padded input.
+        output: of one image, values (1, N, h, w) or (N, h, w) covering the padded input; or an
+            object with ``kind`` and ``rows``, which computes them while they are decoded, such as
+            :class:`~hiera_seg.inference.sliding.WindowedOutput`.
         padded_size: (height, width) of the network's input.
         image_size: (height, width) of the part of it that the image fills, from the top left.
         mirrored: whether the network's input was mirrored.
@@ -64,6 +68,31 @@ class NodeView(NamedTuple):
     image_size: Size
     mirrored: bool = False
     swap: Tensor | None = None
+
+
+class NodeRows:
+    """Rows of the node values of a view, which decoding reads from the top to the bottom.
+
+    Attributes:
+        shape: (N, h, w) of all values.
+        like: a tensor of their dtype and device.
+    """
+
+    def __init__(self, values: Tensor):
+        """
+        Args:
+            values: (N, h, w).
+        """
+        self.shape, self.like = values.shape, values
+        self._nan_count = values.isnan().any(0).sum()
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return the rows of an ascending `index` as (N, len(index), w)."""
+        return self.like.index_select(1, index)
+
+    def nan_count(self) -> int:
+        """Return the number of positions with NaN, once all rows have been taken."""
+        return int(self._nan_count)
 
 
 def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits") -> str:
@@ -134,43 +163,60 @@ def decode(
           minimum confidence with which the greedy path reaches that level;
         - "hiera_nan_count": int, the number of positions of the values that hold NaN; absent if 0.
 
-        Label maps are int64, or int32 if only labels are returned, to save memory. Among equal
-        scores the lowest id wins. Where one of the compared scores is NaN, all of them count as
-        equal, and no minimum confidence is reached; the first image with NaN causes a warning.
+        Label maps are int64; if only labels are returned, they have the smallest unsigned type that
+        holds all node ids, to save memory. Among equal scores the lowest id wins. Where one of the
+        compared scores is NaN, all of them count as equal, and no minimum confidence is reached;
+        the first image with NaN causes a warning.
 
     Raises:
         ValueError: sizes that do not fit each other, values that do not fit the tree, or a variant
             that does not fit the kind of output.
     """
-    values = [_checked_values(view.output, hierarchy) for view in views]
     for view in views:
         check_variant(options.variant, view.output.kind)
         _check_sizes(view.padded_size, view.image_size, output_size)
+    sources = [_node_rows(view.output, hierarchy) for view in views]
     height, width = output_size
-    device = values[0].device
-    nan_count = sum(x.isnan().any(0).sum() for x in values)
-    label_type = torch.int32 if options.output == "labels" else torch.int64
+    device = sources[0].like.device
+    label_type = label_dtype(hierarchy) if options.output == "labels" else torch.int64
     rows_of = [
-        _resizes(x.shape[1], view.padded_size[0], view.image_size[0], height, x)
-        for x, view in zip(values, views, strict=True)
+        row_resizes(source.shape[1], view.padded_size[0], view.image_size[0], height, source.like)
+        for source, view in zip(sources, views, strict=True)
     ]
     budget = _BAND_VALUES_CPU if device.type == "cpu" else _BAND_VALUES_GPU
     rows = max(1, budget // (hierarchy.num_nodes * width * len(views)))
     result: dict[str, Any] = {}
+    view, source, variant = views[0], sources[0], options.variant
+    labels_alone = options == options.labels_only() and options.min_confidence is None
+    if labels_alone and len(views) == 1 and not view.mirrored and type(source) is NodeRows:
+        if decodes_by_family(source.like, variant, hierarchy):
+            result["hiera_labels"] = decode_by_family(
+                source.like,
+                rows_of[0],
+                (view.padded_size[1], view.image_size[1], width),
+                height,
+                hierarchy,
+                sigmoid=view.output.kind == "logits",
+                paths=variant == "path_sum",
+                band_values=budget,
+                dtype=label_type,
+            )
+            return result
     for top in range(0, height, rows):
         band = slice(top, min(top + rows, height))
         index = torch.arange(band.start, band.stop, device=device)
         scores = mean_scores(
             [
-                node_scores(_band(x, view, steps, index, width), hierarchy, options.variant)
-                for x, view, steps in zip(values, views, rows_of, strict=True)
+                node_scores(_band(source, view, steps, index, width), hierarchy, options.variant)
+                for source, view, steps in zip(sources, views, rows_of, strict=True)
             ]
         )
         part = _decode_scores(scores, hierarchy, options)
         _write_band(result, part, band, height, label_type)
-    if nan_count := int(nan_count):  # read last, because reading waits for the GPU
+    # Read last, because reading waits for the GPU
+    if nan_count := sum(source.nan_count() for source in sources):
         result["hiera_nan_count"] = nan_count
-        positions = sum(x[0].numel() for x in values)
+        positions = sum(math.prod(source.shape[1:]) for source in sources)
         log_first_n(
             logging.WARNING,
             f"{nan_count} of {positions} positions of an image hold NaN node values: where scores "
@@ -233,12 +279,20 @@ def _write_band(
             out[..., band, :] = x
 
 
+def label_dtype(hierarchy: Hierarchy) -> torch.dtype:
+    """Return the smallest unsigned type that holds all node ids of a tree."""
+    if hierarchy.num_nodes <= 1 << 8:
+        return torch.uint8
+    # torch.uint16 is new in torch 2.3
+    return getattr(torch, "uint16", torch.int32) if hierarchy.num_nodes <= 1 << 16 else torch.int32
+
+
 def _band(
-    values: Tensor, view: NodeView, row_steps: list["_Resize"], index: Tensor, width: int
+    source: NodeRows, view: NodeView, row_steps: list[Resize], index: Tensor, width: int
 ) -> NodeOutput:
     """Return rows `index` of a view at its final size, with mirroring undone."""
-    narrow = _resize_rows(values, row_steps, index)
-    wide = _resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
+    narrow = resize_rows(source, row_steps, index)
+    wide = resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
     if view.mirrored:
         wide = wide.flip(-1)
         if view.swap is not None:
@@ -246,8 +300,10 @@ def _band(
     return NodeOutput(wide[None], view.output.kind)
 
 
-def _checked_values(node_output: NodeOutput, hierarchy: Hierarchy) -> Tensor:
-    """Return the values as (N, h, w), in float32 or float64."""
+def _node_rows(node_output: Any, hierarchy: Hierarchy) -> NodeRows:
+    """Return the rows of an output, in float32 or float64."""
+    if not isinstance(node_output, NodeOutput):
+        return node_output.rows()
     values = node_output.values
     if values.dim() == 4 and values.shape[0] == 1:
         values = values[0]
@@ -256,7 +312,7 @@ def _checked_values(node_output: NodeOutput, hierarchy: Hierarchy) -> Tensor:
             f"node values of one image have shape {tuple(node_output.values.shape)}; tree "
             f"{hierarchy.name!r} needs ({hierarchy.num_nodes}, h, w), one channel per node"
         )
-    return values if values.dtype == torch.float64 else values.float()
+    return NodeRows(values if values.dtype == torch.float64 else values.float())
 
 
 def _check_sizes(padded_size: Size, image_size: Size, output_size: Size) -> None:
@@ -268,58 +324,3 @@ def _check_sizes(padded_size: Size, image_size: Size, output_size: Size) -> None
         raise ValueError(
             f"image_size {tuple(image_size)} does not fit into padded_size {tuple(padded_size)}"
         )
-
-
-class _Resize(NamedTuple):
-    """One bilinear resize along rows: row i is a weighted mean of rows low and high."""
-
-    low: Tensor  # (rows out,) int64
-    high: Tensor  # (rows out,) int64
-    weight: Tensor  # (rows out, 1) float, of the high row
-
-
-def _resizes(size: int, padded: int, image: int, final: int, like: Tensor) -> list[_Resize]:
-    """Return the resizes of rows, first to last; the crop in between limits only the second."""
-    steps = [(size, padded), (image, final)]
-    return [_resize_taps(a, b, like) for a, b in steps if a != b]
-
-
-def _resize_taps(size_in: int, size_out: int, like: Tensor) -> _Resize:
-    # The source coordinate of F.interpolate, in the same precision.
-    position = torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5
-    position = (position * (size_in / size_out) - 0.5).clamp_(min=0)
-    low = position.long().clamp_(max=size_in - 1)
-    return _Resize(low, (low + 1).clamp_(max=size_in - 1), (position - low)[:, None])
-
-
-def _resize_rows(values: Tensor, steps: list[_Resize], index: Tensor) -> Tensor:
-    """Return rows `index` of the values after all resizes: (N, h, w) -> (N, len(index), w).
-
-    The recursion computes only the input rows that these output rows depend on.
-    """
-    if not steps:
-        return values.index_select(1, index)
-    *earlier, step = steps
-    return torch.lerp(
-        _resize_rows(values, earlier, step.low[index]),
-        _resize_rows(values, earlier, step.high[index]),
-        step.weight[index],
-    )
-
-
-def _resize_columns(values: Tensor, padded: int, image: int, final: int) -> Tensor:
-    """Apply the same resizes and crop along columns: (N, rows, w) -> (N, rows, final)."""
-    values = _resize_width(values, padded)[..., :image]
-    return _resize_width(values, final)
-
-
-def _resize_width(values: Tensor, width: int) -> Tensor:
-    if values.shape[-1] == width:
-        return values
-    if values.device.type == "cpu":
-        return F.interpolate(values, size=width, mode="linear", align_corners=False)
-    # On a GPU the linear kernel has one thread per column, the bilinear kernel one per pixel.
-    planes = values.reshape(1, 1, -1, values.shape[-1])
-    size = (planes.shape[2], width)
-    planes = F.interpolate(planes, size=size, mode="bilinear", align_corners=False)
-    return planes.view(*values.shape[:-1], width)

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
-    HIERA_PIXEL_DECODERS,
-    PixelFeatures,
+    PixelDecoder,
     check_group_norm,
+    register_pixel_decoder,
 )
 
 
-class FPNDecoder(nn.Module):
+@register_pixel_decoder("fpn")
+class FPNDecoder(PixelDecoder):
     """Bring each feature to one stride by 3x3 convolutions and upsampling, and sum the results.
 
     The layers are those of Detectron2's ``SemSegFPNHead``. If the size of an image is not a
@@ -39,8 +40,9 @@ class FPNDecoder(nn.Module):
             common_stride: stride of the result; at most that of the finest feature.
             norm: norm of the convolutions, as named in Detectron2.
         """
-        super().__init__()
-        # dict(): a LazyConfig passes a DictConfig, which @configurable takes for a config.
+        super().__init__(input_shape, conv_dims)
+        self.stride = common_stride
+        # Not the DictConfig of a LazyConfig, which @configurable would read as a config.
         self.head = SemSegFPNHead(
             dict(input_shape),
             num_classes=1,
@@ -48,12 +50,7 @@ class FPNDecoder(nn.Module):
             common_stride=common_stride,
             norm=norm,
         )
-        # SemSegFPNHead cannot be built without a predictor, which is the task of our heads.
-        self.head.predictor = nn.Identity()
-        self.in_features = self.head.in_features  # finest first
-        self.out_channels = conv_dims
-        self.stride = common_stride
-        self.multi_scale_channels = [input_shape[k].channels for k in reversed(self.in_features)]
+        self.head.predictor = nn.Identity()  # SemSegFPNHead requires a predictor
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -74,11 +71,7 @@ class FPNDecoder(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
-        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
-
-        The multi-scale features are the features read.
-        """
+    def decode(self, features: dict[str, Tensor]) -> Tensor:
         total = None
         for name, layers in zip(self.in_features, self.head.scale_heads, strict=True):
             x = layers(features[name])
@@ -88,11 +81,4 @@ class FPNDecoder(nn.Module):
             # Also if the sizes agree, because a comparison would fix the sizes of an exported model
             x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=False)
             total = total + x
-        multi_scale = [features[name] for name in reversed(self.in_features)]
-        return PixelFeatures(total, multi_scale[0], multi_scale)
-
-
-@HIERA_PIXEL_DECODERS.register()
-def fpn(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> FPNDecoder:
-    """Build an :class:`FPNDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
-    return FPNDecoder(cfg, input_shape)
+        return total
