@@ -85,6 +85,7 @@ def main(args: argparse.Namespace) -> None:
 def write(args: argparse.Namespace, content: dict) -> None:
     facts = {
         "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "rounds": args.rounds,

@@ -1,13 +1,12 @@
 """Evaluate predictions per level, as a Detectron2 evaluator around hiera_seg.metrics."""
 
-import itertools
 import json
 import logging
 import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,10 @@ from hiera_seg.data.catalog import check_metric_names, resolve_unscored
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.regions import RegionLabels
 from hiera_seg.data.rle import encode_labels
-from hiera_seg.disk import replace_file, replace_text
+from hiera_seg.disk import replace_text
 from hiera_seg.errors import DatasetError
+from hiera_seg.evaluation.confusion_files import write_confusion
+from hiera_seg.evaluation.image_counts import FILE_NAME, ImageCounts
 from hiera_seg.evaluation.selective import (
     Calibration,
     SelectivePrediction,
@@ -33,11 +34,11 @@ from hiera_seg.evaluation.selective import (
 from hiera_seg.evaluation.tables import report
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
+    Cells,
     HierarchyScores,
     PathCounts,
-    collapse_direct,
-    collapse_nodes,
     hierarchy_scores,
+    level_cells,
     score_names,
 )
 from hiera_seg.modeling.paths import best_channel
@@ -56,9 +57,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
     Args:
         dataset_name: a dataset whose metadata has a tree (``register_hierarchical_dataset``).
         distributed: False evaluates this process's images only; otherwise the counts of all
-            processes are summed, by one reduction.
-        output_dir: folder for ``hiera_metrics.json``, one ``confusion_<level>.npz`` per level, and
-            ``calibration.json`` and ``safe_depth.json`` if the model's output allows them.
+            processes are added up on the main process.
+        output_dir: folder for ``hiera_metrics.json``, one ``confusion_<level>.npz`` per level,
+            ``image_counts.npz`` for comparisons of runs, and ``calibration.json`` and
+            ``safe_depth.json`` if the model's output allows them.
         task: the key of the result; pass "hiera_sem_seg" beside a stock SemSegEvaluator, which uses
             "sem_seg".
         hierarchy: the model's tree if it differs from the dataset's; ground truth is mapped to it
@@ -146,6 +148,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         hierarchy = self._read_truth.hierarchy
         self._counts = PathCounts(hierarchy, self._read_truth.ignore_label)
         self._confidence = [SelectivePrediction(hierarchy), Calibration(hierarchy)]
+        self._images: list[tuple[str, Cells]] = []
         self._predictions: list[dict] = []
         self._nan_images = 0
 
@@ -179,7 +182,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 )
             try:
                 labels, direct = self._read_output(output)
-                self._counts.add(labels, truth, direct, output.get("hiera_unpredicted"))
+                unpredicted = output.get("hiera_unpredicted")
+                cells = self._counts.add(labels, truth, direct, unpredicted)
                 for part in self._confidence:
                     part.add(output, labels, truth)
                 self._nan_images += "hiera_nan_count" in output
@@ -187,6 +191,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 raise ValueError(
                     f"bad prediction of {file_name} (ground truth {truth_file}): {error}"
                 ) from error
+            if self._output_dir:
+                self._images.append((os.fspath(file_name), cells))
             if self._save_predictions:
                 self._predictions += [
                     {"file_name": os.fspath(file_name), "category_id": node, "segmentation": rle}
@@ -199,14 +205,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         Returns:
             ``{task: {metric: value}}`` on the main process, an empty dict on the others.
         """
-        predictions = self._predictions
         if self._nan_images:
             logger.warning("%d images have NaN node values: check the model", self._nan_images)
         if self._distributed and comm.get_world_size() > 1:
-            self._sum_counts()
-            if self._save_predictions:
-                gathered = comm.gather(predictions, dst=0)
-                predictions = list(itertools.chain.from_iterable(gathered))
+            self._gather_counts()
             if not comm.is_main_process():
                 return {}
 
@@ -241,17 +243,22 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         )
         if self._output_dir:
             self._write(scores, metrics)
-            files["hiera_predictions.json"] = predictions if self._save_predictions else None
+            files["hiera_predictions.json"] = self._predictions if self._save_predictions else None
             self._write_files(files)
         return OrderedDict({self.task: metrics})
 
-    def _sum_counts(self) -> None:
-        """Replace this process's counts by those of all processes, by one reduction."""
-        vectors = [self._counts.vector, *(part.counts.vector for part in self._confidence)]
-        total = _sum_over_processes(np.concatenate(vectors))
-        ends = np.cumsum([len(vector) for vector in vectors])
-        for vector, part in zip(vectors, np.split(total, ends[:-1]), strict=True):
-            vector[:] = part
+    def _gather_counts(self) -> None:
+        """Move the counts of all processes to the main process."""
+        vectors = [part.counts.vector for part in self._confidence]
+        mine = (self._counts, vectors, self._images, self._predictions)
+        gathered = comm.gather(mine, dst=0)
+        self.reset()
+        for counts, vectors, images, predictions in gathered:
+            self._counts.merge(counts)
+            for part, vector in zip(self._confidence, vectors, strict=True):
+                part.counts.vector += vector
+            self._images += images
+            self._predictions += predictions
 
     @cached_property
     def _truth_files(self) -> dict[str, str]:
@@ -317,16 +324,12 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         }
         self._write_json("hiera_metrics.json", summary, indent=1)
         for level, name in enumerate(h.level_names):
-            arrays = {
-                "matrix": collapse_nodes(self._counts.nodes, h, level, self._counts.unpredicted),
-                "classes": np.array(scores.class_names(level)),
-                "rows": np.array("predicted class; the last row: predictions above this level"),
-                "columns": np.array("true class"),
-            }
-            if scores.direct is not None:
-                arrays["direct_matrix"] = collapse_direct(self._counts.direct[level], h, level)
+            merged = level_cells(self._counts.nodes, h, level)
+            direct = scores.direct and level_cells(self._counts.direct[level], h, level)
             path = os.path.join(self._output_dir, f"confusion_{name}.npz")
-            replace_file(path, partial(np.savez_compressed, **arrays))
+            write_confusion(path, scores.class_names(level), merged, direct)
+        counts = ImageCounts.of(self.dataset_name, h, self._images, self._unscored)
+        counts.save(os.path.join(self._output_dir, FILE_NAME))
 
     def _write_files(self, files: Mapping[str, Any]) -> None:
         """Write json files, and remove those of an earlier evaluation that are None now."""
@@ -340,15 +343,6 @@ class HieraSemSegEvaluator(DatasetEvaluator):
     def _write_json(self, name: str, content: Any, indent: int | None = None) -> None:
         path = os.path.join(self._output_dir, name)
         replace_text(path, json.dumps(content, allow_nan=False, indent=indent))
-
-
-def _sum_over_processes(vector: np.ndarray) -> np.ndarray:
-    tensor = torch.from_numpy(vector.copy())
-    backend = torch.distributed.get_backend()
-    if "nccl" in backend and "gloo" not in backend:  # nccl supports GPU tensors only
-        tensor = tensor.cuda()
-    torch.distributed.all_reduce(tensor)
-    return tensor.cpu().numpy()
 
 
 def _exists(path: str | os.PathLike) -> bool:

@@ -50,7 +50,7 @@ def summary_table(scores: HierarchyScores) -> str:
                 f"{(merged.scored & ~np.isnan(merged.iou)).sum()} of {len(merged.iou)}",
             ]
         )
-    return tabulate(rows, headers, **_style(len(headers)))
+    return tabulate(rows, headers, **number_style(len(headers)))
 
 
 def class_table(scores: HierarchyScores, level: int) -> str:
@@ -82,7 +82,7 @@ def class_table(scores: HierarchyScores, level: int) -> str:
     blocks[-1] += [[""] * 4] * (height - len(blocks[-1]))
     rows = [sum(row, []) for row in zip(*blocks, strict=True)]
     headers = ["class", "IoU", "ACC", "pixels"] * len(blocks)
-    return tabulate(rows, headers, **_style(4, len(blocks)))
+    return tabulate(rows, headers, **number_style(4, len(blocks)))
 
 
 def _all_classes(scores: HierarchyScores) -> str:
@@ -106,7 +106,8 @@ def _edges(distance: float) -> str:
     return _ABSENT if math.isnan(distance) else f"{distance:.3f} edges"
 
 
-def _style(num_columns: int, num_blocks: int = 1) -> dict:
+def number_style(num_columns: int, num_blocks: int = 1) -> dict:
+    """Return the arguments of `tabulate` for blocks of a column of names and columns of numbers."""
     # numbers are already formatted, and tabulate would parse a class named "1e3"
     align = (["left"] + ["right"] * (num_columns - 1)) * num_blocks
     return {"tablefmt": "pipe", "disable_numparse": True, "colalign": align}

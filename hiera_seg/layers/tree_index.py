@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
@@ -45,6 +44,7 @@ class Level(NamedTuple):
         nodes: ids of the nodes, ascending, as an index: a slice where they are one range.
         ids: int64 (K,), the same ids.
         above: int64 (K,), the node that stands for each of them one level up; -1 at the top.
+        place_above: int64 (K,), its position in the `ids` of that level; 0 at the top.
         position: int64 (N,), position of each node in `ids`; -1 if it does not stand here.
         leaf_position: int64 (L,), position of the node that stands for each leaf.
         target: int64 (N + 1,), position of the node that stands for each label; 0 if the label
@@ -55,6 +55,7 @@ class Level(NamedTuple):
     nodes: NodeIds
     ids: Tensor
     above: Tensor
+    place_above: Tensor
     position: Tensor
     leaf_position: Tensor
     target: Tensor
@@ -62,24 +63,31 @@ class Level(NamedTuple):
 
 
 class ChildrenFirst(NamedTuple):
-    """All nodes in an order in which children come before their parents.
+    """All nodes in depth-first order, children before their parents.
+
+    The nodes of a subtree stand together in this order, its root last.
 
     Attributes:
         nodes: int32 (N,), the ids in that order.
         depth: int32 (N,) by id.
         is_inner: int32 (N,) by id, 1 for inner nodes.
+        first: int32 (N + 1,), the first place of the subtree of each label; 0 for void.
+        last: int32 (N + 1,), the place of each label, the last of its subtree; N for void. All
+            nodes therefore are below void.
     """
 
     nodes: Tensor
     depth: Tensor
     is_inner: Tensor
+    first: Tensor
+    last: Tensor
 
 
 class NearestLeaves(NamedTuple):
-    """All leaves by their distance from each leaf (row), each table (L, L).
+    """Leaves by their distance from each other, each table (K, K), one row per leaf.
 
     Attributes:
-        leaf: int64, the leaf at each place from near to far; the leaf of the row comes first.
+        leaf: int64, position of the leaf at each place from near to far; that of the row is first.
         first: int64, the first place at the same distance as this one.
         distance: float32, edges to the leaf at each place.
     """
@@ -148,33 +156,9 @@ class TreeIndex:
         return self._tensor(self.hierarchy.level_ancestor[:, : self.hierarchy.num_leaves])
 
     @_table
-    def standing(self) -> Tensor:
-        """int64 (num_levels, N + 1), the node that stands for each label at each level.
-
-        N where the label does not reach the level, and for void.
-        """
-        ancestor = _with_void(self.hierarchy.level_ancestor, -1)
-        return self._tensor(np.where(ancestor < 0, self.hierarchy.num_nodes, ancestor))
-
-    @_table
     def levels_reached(self) -> Tensor:
         """int64 (N + 1,), how many levels each label reaches; 0 for void."""
-        return (self.standing < self.hierarchy.num_nodes).sum(0)
-
-    @_table
-    def positive(self) -> Tensor:
-        """bool (N, N + 1), True where node (row) is the label (column) or an ancestor of it."""
-        return self._tensor(_with_void(self.hierarchy.ancestor_matrix.T, False))
-
-    @_table
-    def negative(self) -> Tensor:
-        """bool (N, N + 1), True where node and label are neither ancestor nor descendant.
-
-        The remaining nodes, those below the label, are unknown: neither positive nor negative.
-        All nodes are unknown under void.
-        """
-        ancestor = self.hierarchy.ancestor_matrix
-        return self._tensor(_with_void(~(ancestor | ancestor.T), False))
+        return torch.stack([level.reached for level in self.levels]).sum(0)
 
     @_table
     def path(self) -> Tensor:
@@ -187,10 +171,15 @@ class TreeIndex:
         return self._tensor(_with_void(np.where(ancestor >= 0, ancestor, ids), 0))
 
     @_table
-    def on_path(self) -> Tensor:
-        """bool (num_levels, N + 1), False where `path` only repeats the label, and under void."""
+    def off_path(self) -> Tensor:
+        """bool (num_levels, N + 1), True where `path` only repeats the label, and under void."""
         levels = np.arange(self.hierarchy.num_levels)[:, None]
-        return self._tensor(np.append(self.hierarchy.depth, -1) >= levels)
+        return self._tensor(np.append(self.hierarchy.depth, -1) < levels)
+
+    @_table
+    def has_unknown(self) -> Tensor:
+        """bool (N + 1,), True for labels with nodes below them: inner nodes and void."""
+        return self.children_first.first < self.children_first.last
 
     @_table
     def level_size(self) -> Tensor:
@@ -199,51 +188,69 @@ class TreeIndex:
         return self._tensor(np.bincount(level, minlength=self.hierarchy.num_levels)[level])
 
     @_table
-    def outside(self) -> Tensor:
-        """float32 (L, N + 1), added to leaf logits to keep only the leaves of a node.
-
-        0 at the leaves of the node (column), -inf at all others; 0 everywhere in column N: all
-        leaves together have probability 1, so that the negative log likelihood of a pixel that is
-        void, or whose label does not reach a level, is 0 and never infinite.
-        """
-        below = _with_void(self.hierarchy.ancestor_matrix[: self.hierarchy.num_leaves], True)
-        return self._tensor(np.where(below, 0.0, -np.inf), torch.float32)
-
-    @_table
-    def outside_or_none(self) -> Tensor:
-        """float32 (N + 1, L + 1): `outside` by node, with an additional class "no object".
-
-        0 at the leaves of the node (row), -inf elsewhere. In row N, 0 at "no object" alone.
-        """
-        table = F.pad(self.outside.t(), (0, 1), value=-torch.inf)
-        table[-1] = -torch.inf
-        table[-1, -1] = 0.0
-        return table
-
-    @_table
     def children_first(self) -> ChildrenFirst:
-        """The order in which a kernel visits the nodes."""
+        """The depth-first order, which also determines who is below whom."""
+        nodes, depth = self.hierarchy.num_nodes, self.hierarchy.depth
         order: list[int] = []
+        first = np.zeros(nodes + 1, int)
 
         def visit(node: int) -> None:
+            first[node] = len(order)
             for child in self.hierarchy.children(node):
                 visit(int(child))
             order.append(node)
 
-        for root in self.hierarchy.level_nodes(0):
+        for root in self.hierarchy.children(-1):
             visit(int(root))
-        is_inner = np.arange(self.hierarchy.num_nodes) >= self.hierarchy.num_leaves
-        tables = (order, self.hierarchy.depth, is_inner)
+        last = np.full(nodes + 1, nodes)
+        last[order] = np.arange(nodes)
+        is_inner = np.arange(nodes) >= self.hierarchy.num_leaves
+        tables = (order, depth, is_inner, first, last)
         return ChildrenFirst(*(self._tensor(values, torch.int32) for values in tables))
 
     @_table
-    def nearest_leaves(self) -> NearestLeaves:
-        """The leaves by their distance from each leaf."""
-        leaves = self.hierarchy.num_leaves
-        distance = torch.tensor(self.hierarchy.distance_matrix[:leaves, :leaves]).long()
+    def all_nearest_leaves(self) -> NearestLeaves:
+        """`nearest_leaves` of all leaves, 20 bytes per pair."""
+        return self.nearest_leaves(torch.arange(self.hierarchy.num_leaves, device=self.device))
+
+    def is_below(self, nodes: Tensor, labels: Tensor) -> Tensor:
+        """Return whether nodes are below labels; all nodes are below void, none is below itself.
+
+        Args:
+            nodes: int64 node ids.
+            labels: int64 node ids, or N for void, of a shape that fits by broadcasting.
+
+        Returns:
+            bool, of the common shape.
+        """
+        tree = self.children_first
+        place = tree.last[nodes]
+        return (tree.first[labels] <= place) & (place < tree.last[labels])
+
+    def is_on_path(self, nodes: Tensor, labels: Tensor) -> Tensor:
+        """Return whether nodes are labels or above them; none is under void. See `is_below`."""
+        tree = self.children_first
+        place = tree.last[labels]
+        return (tree.first[nodes] <= place) & (place <= tree.last[nodes])
+
+    def nearest_leaves(self, leaves: Tensor) -> NearestLeaves:
+        """Sort leaves by their distance from each other.
+
+        Args:
+            leaves: int64 (K,), ids in ascending order.
+
+        Returns:
+            Tables (K, K), whose positions refer to `leaves`.
+        """
+        levels = self.leaf_levels[:, leaves]
+        depth = self.children_first.depth[leaves].long()
+        shared = torch.zeros(len(leaves), len(leaves), dtype=torch.int64, device=self.device)
+        for nodes in levels:
+            shared += nodes[:, None] == nodes
+        # The depth of the lowest common ancestor is one less than the levels that are shared.
+        distance = (depth[:, None] + depth - 2 * (shared - 1)).fill_diagonal_(0)
         distance, leaf = distance.sort(dim=1, stable=True)
-        tables = (leaf, torch.searchsorted(distance, distance), distance.float())
-        return NearestLeaves(*(values.to(self.device) for values in tables))
+        return NearestLeaves(leaf, torch.searchsorted(distance, distance), distance.float())
 
     def _tensor(self, values: object, dtype: torch.dtype | None = None) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=self.device)
@@ -261,11 +268,15 @@ class TreeIndex:
         position = np.full(tree.num_nodes, -1)
         position[nodes] = np.arange(len(nodes))
         node = np.append(tree.level_ancestor[level], -1)
-        above = tree.level_ancestor[level - 1][nodes] if level else np.full(len(nodes), -1)
+        above, place_above = np.full(len(nodes), -1), np.zeros(len(nodes), int)
+        if level:
+            above = tree.level_ancestor[level - 1][nodes]
+            place_above = np.searchsorted(tree.level_nodes(level - 1), above)
         return Level(
             nodes=self._ids(nodes),
             ids=self._tensor(nodes),
             above=self._tensor(above),
+            place_above=self._tensor(place_above),
             position=self._tensor(position),
             leaf_position=self._tensor(tree.leaf_to_level(level)),
             target=self._tensor(np.where(node >= 0, position[node], 0)),

@@ -1,8 +1,7 @@
-"""Map labels to the columns of the lookup tables of `TreeIndex`."""
+"""Check a batch of logits and labels, and map labels to the columns of `TreeIndex` tables."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
@@ -18,7 +17,7 @@ def label_index(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tens
         ignore_label: the value of void; not a node id.
 
     Returns:
-        A new int64 tensor of the same shape, values 0 .. N.
+        int64 of the same shape, values 0 .. N.
 
     Raises:
         ValueError: `ignore_label` is a node id, or a label is neither a node id nor void. On CUDA
@@ -31,22 +30,25 @@ def label_index(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tens
             f"{tree_text(hierarchy)}; choose a value outside [0, {num_nodes})"
         )
     labels = labels.long()
-    index = torch.where(labels == ignore_label, num_nodes, labels)
-    # After the mapping, a label of N itself could not be told from void.
-    wrong = (labels == num_nodes) & (ignore_label != num_nodes)
-    wrong = wrong | (index < 0) | (index > num_nodes)
+    void = labels == ignore_label
+    known = labels.masked_fill(void, 0)
     if not checks_on_host(labels):
         assert_on_device(
-            ~wrong.any(),
+            ((known >= 0) & (known < num_nodes)).all(),
             f"a label is neither a node id of {tree_text(hierarchy)} nor the ignore label "
             f"{ignore_label}; set {CHECK_VARIABLE}=1 to see the value",
         )
-    elif wrong.any():
-        values = labels[wrong].unique()
+    elif known.numel() and not _within(known, num_nodes):
+        values = known[(known < 0) | (known >= num_nodes)].unique()
         shown = ", ".join(str(value) for value in values[:8].tolist())
         more = f" and {len(values) - 8} more" if len(values) > 8 else ""
         raise ValueError(
             f"labels hold {shown}{more}: neither a node id of {tree_text(hierarchy)}, "
             f"0 .. {num_nodes - 1}, nor the ignore label {ignore_label}"
         )
-    return index
+    return known.masked_fill_(void, num_nodes)
+
+
+def _within(values: Tensor, stop: int) -> bool:
+    lowest, highest = values.aminmax()
+    return bool(lowest >= 0) and bool(highest < stop)

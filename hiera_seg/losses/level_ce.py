@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.layers.tree_index import take_nodes
+from hiera_seg.layers.tree_index import NodeIds, take_nodes
 from hiera_seg.losses.compiling import runs_eagerly
 from hiera_seg.losses.fused.level_terms import LevelTerms
 from hiera_seg.losses.registry import HIERA_LOSSES
@@ -62,23 +62,43 @@ def level_ce_loss(
 
 
 class _LevelCETerms(LevelTerms):
-    def tile(self, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def tile(
+        self, logits: Tensor, index: Tensor, factor: Tensor, out: Tensor | None, exact: bool
+    ) -> Tensor:
         total = logits.new_zeros(())
-        gradient = torch.zeros_like(logits)
-        for level, pixel_weight in zip(self.tree.levels, self.pixel_weights, strict=True):
+        levels = list(zip(self.tree.levels, self.pixel_weights, strict=True))
+        if out is not None and not all(
+            self._is_first(level.nodes) and weight is not None for level, weight in levels
+        ):
+            out.zero_()
+        for level, pixel_weight in reversed(levels):
             if pixel_weight is None:
                 continue
-            weight = pixel_weight.index_select(0, index)[None]
+            weight = pixel_weight.index_select(0, index)
             target = level.target.index_select(0, index)[None]
-            log_probability = take_nodes(logits, level.nodes, 0).log_softmax(0)
-            total = total - (log_probability.gather(0, target) * weight).sum()
-            slope = log_probability.exp_().mul_(weight)
-            slope.scatter_(0, target, slope.gather(0, target) - weight)
-            if isinstance(level.nodes, slice):
-                gradient[level.nodes] += slope
+            x = take_nodes(logits, level.nodes, 0)
+            (share,) = self.buffers.take(1, len(x), logits)
+            torch.sub(x, x.amax(0), out=share)
+            picked = share.gather(0, target)
+            mass = share.exp_().sum(0)
+            total += mass.log().sub_(picked[0]).mul_(weight).sum()
+            if out is None:
+                continue
+            share.scatter_(0, target, picked.exp_().sub_(mass))
+            weight = weight.mul_(factor).div_(mass)
+            if self._is_first(level.nodes):
+                torch.mul(share, weight, out=out[level.nodes])
             else:
-                gradient.index_add_(0, level.nodes, slope)
-        return total, gradient
+                out.index_add_(0, level.ids, share.mul_(weight))
+        return total
+
+    def _is_first(self, nodes: NodeIds) -> bool:
+        """Return whether the nodes of a level get no slope from a finer one.
+
+        Inner nodes stand at one level, and leaves first at the last.
+        """
+        leaves = self.hierarchy.num_leaves
+        return isinstance(nodes, slice) and (nodes.start >= leaves or nodes == slice(0, leaves))
 
 
 @HIERA_LOSSES.register(name="level_ce")

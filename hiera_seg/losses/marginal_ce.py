@@ -54,36 +54,85 @@ def marginal_ce_loss(
 
 
 class _MarginalCETerms(LevelTerms):
-    def tile(self, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The terms of all levels.
+
+    d -log p(v) / dz = softmax over all leaves - softmax over the leaves of v.
+    """
+
+    def tile(
+        self, logits: Tensor, index: Tensor, factor: Tensor, out: Tensor | None, exact: bool
+    ) -> Tensor:
         num_leaves = self.hierarchy.num_leaves
-        log_probability = logits[:num_leaves].log_softmax(0)
-        total = logits.new_zeros(())
-        gradient = torch.zeros_like(logits)
-        leaves = gradient[:num_leaves]
-        all_weights = torch.zeros_like(logits[:1])
-        # d -log p(v) / dz = softmax over all leaves - softmax over the leaves of v. The first is
-        # the same at all levels and is added at the end.
-        *coarse_weights, leaf_weight = self.pixel_weights
-        for standing, pixel_weight in zip(self.tree.standing, coarse_weights, strict=False):
-            if pixel_weight is None:
+        leaves, slopes = logits[:num_leaves], None
+        if out is not None:
+            slopes = out[:num_leaves]
+            out[num_leaves:].zero_()
+        compute = self._from_logarithms if exact else self._from_shares
+        return compute(leaves, index, factor, slopes)
+
+    def _from_shares(
+        self, leaves: Tensor, index: Tensor, factor: Tensor, out: Tensor | None
+    ) -> Tensor:
+        """Compute the terms with one exponential per leaf; NaN if a share is too small for it."""
+        weights = self._weights(index)
+        targets = [level.target.index_select(0, index)[None] for level in self.tree.levels]
+        share, factors = self.buffers.take(2, len(leaves), leaves)
+        torch.sub(leaves, leaves.amax(0), out=share)
+        picked = share.gather(0, targets[-1])[0]
+        mass = share.exp_().sum(0)
+        total_weight = sum(weight for weight in weights if weight is not None)
+        terms = mass.log().mul_(total_weight)
+        # A leaf's slope is its share times a factor that all leaves below a node have in common.
+        common = (total_weight / mass)[None]
+        for level, weight, target in zip(self.tree.levels[:-1], weights, targets, strict=False):
+            common = common.index_select(0, level.place_above)
+            if weight is None:
                 continue
-            weight = pixel_weight.index_select(0, index)[None]
-            all_weights += weight
-            outside = self.tree.outside.index_select(1, standing.index_select(0, index))
-            inside = log_probability + outside
-            top = inside.amax(0, keepdim=True)
-            share = inside.sub_(top).exp_()
-            mass = share.sum(0, keepdim=True)
-            total = total - ((mass.log() + top) * weight).sum()
-            leaves.sub_(share.mul_(weight / mass))
-        if leaf_weight is not None:
-            weight = leaf_weight.index_select(0, index)[None]
-            all_weights += weight
-            target = self.tree.levels[-1].target.index_select(0, index)[None]
-            total = total - (log_probability.gather(0, target) * weight).sum()
-            leaves.scatter_(0, target, leaves.gather(0, target) - weight)
-        leaves.addcmul_(log_probability.exp_(), all_weights)
-        return total, gradient
+            masses = torch.zeros_like(common).index_add_(0, level.leaf_position, share)
+            node_mass = masses.gather(0, target)
+            if node_mass.amin() < 1e-30:
+                return terms.new_tensor(torch.nan)
+            terms.sub_(node_mass[0].log().mul_(weight))
+            common.scatter_add_(0, target, (weight / node_mass).neg_())
+        if weights[-1] is not None:
+            terms.sub_(picked.mul_(weights[-1]))
+        if out is not None:
+            torch.index_select(
+                common.mul_(factor), 0, self.tree.levels[-1].place_above, out=factors
+            )
+            torch.mul(share, factors, out=out)
+            if weights[-1] is not None:
+                out.scatter_add_(0, targets[-1], (weights[-1] * factor).neg_()[None])
+        return terms.sum()
+
+    def _from_logarithms(
+        self, leaves: Tensor, index: Tensor, factor: Tensor, out: Tensor | None
+    ) -> Tensor:
+        """Compute the terms with one softmax per level."""
+        log_probability = leaves.log_softmax(0)
+        total = leaves.new_zeros(())
+        slope = torch.zeros_like(leaves)
+        total_weight = torch.zeros_like(leaves[0])
+        for level, weight in zip(self.tree.levels, self._weights(index), strict=True):
+            if weight is None:
+                continue
+            # All leaves together have probability 1: 0 where the label does not reach the level.
+            known = level.reached.index_select(0, index)
+            target = level.target.index_select(0, index)
+            outside = known & (level.leaf_position[:, None] != target)
+            inside = log_probability.masked_fill(outside, -torch.inf)
+            total -= (inside.logsumexp(0) * weight).sum()
+            slope -= inside.softmax(0) * weight
+            total_weight += weight
+        if out is not None:
+            torch.mul(slope.addcmul_(log_probability.exp_(), total_weight), factor, out=out)
+        return total
+
+    def _weights(self, index: Tensor) -> list[Tensor | None]:
+        return [
+            None if weight is None else weight.index_select(0, index)
+            for weight in self.pixel_weights
+        ]
 
 
 @HIERA_LOSSES.register(name="marginal_ce")

@@ -112,13 +112,13 @@ def _pool(logits: Tensor, index: Tensor, hierarchy: Hierarchy) -> tuple[Tensor, 
         the position of the best known pixel in the flattened image, int64.
     """
     tree = TreeIndex.of(hierarchy, logits.device)
-    known = tree.positive | tree.negative
+    nodes = torch.arange(hierarchy.num_nodes, device=logits.device)[:, None]
     parts = []
     for image, labels in zip(logits, index, strict=True):
         size = image.shape[1:]
         image = image.to(loss_dtype(image))
-        targets = tree.positive.index_select(1, labels.flatten()).view(-1, *size).to(image.dtype)
-        hidden = ~known.index_select(1, labels.flatten()).view(-1, *size)
+        targets = tree.is_on_path(nodes, labels.flatten()).view(-1, *size).to(image.dtype)
+        hidden = tree.is_below(nodes, labels.flatten()).view(-1, *size)
         masked = image.masked_fill(hidden, -torch.inf)
         best, where = F.max_pool2d(masked, _POOL, padding=1, return_indices=True)
         parts.append((F.max_pool2d(targets, _POOL, padding=1), best != -torch.inf, where))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.layers.tree_index import TreeIndex
+from hiera_seg.layers.tree_index import NearestLeaves, TreeIndex
 from hiera_seg.losses.checks import check_embeddings, check_number
 from hiera_seg.losses.compiling import runs_eagerly
 from hiera_seg.losses.fused.tiles import loss_dtype
@@ -20,6 +20,8 @@ from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
 
 FINAL_WEIGHT = 0.5
+# Tables of all pairs of leaves are kept for trees up to this size.
+_MAX_LEAVES = 1024
 
 
 class Triplets(NamedTuple):
@@ -55,8 +57,9 @@ def sample_triplets(
     the labels hold a triplet for an anchor, one is found; positives may be of the anchor's class.
 
     The number of random values and the shapes of all tensors depend only on the shape of the
-    labels, and nothing waits for the device. With a generator on the CPU the triplets are the same
-    on any device.
+    labels, and nothing waits for the device. (In a tree of more than 1024 leaves they depend on the
+    number of leaves that are present too, for which the host waits.) With a generator on the CPU
+    the triplets are the same on any device.
 
     Args:
         labels: (B, h, w) int64 node ids; only pixels of leaves are drawn.
@@ -66,11 +69,13 @@ def sample_triplets(
         ignore_label: the value of void in `labels`.
 
     Returns:
-        `Triplets`, min(L x max(K, 2), B x h x w) of them.
+        `Triplets`, min(L x max(K, 2), B x h x w) of them, L being the leaves of the tree, or those
+        that are present.
     """
     _check_samples_per_class(samples_per_class)
-    leaves, device = hierarchy.num_leaves, labels.device
-    label = label_index(labels, hierarchy, ignore_label).flatten().clamp(max=leaves)
+    device = labels.device
+    label, table = _classes(label_index(labels, hierarchy, ignore_label).flatten(), hierarchy)
+    leaves = len(table.leaf)
     # In float64 values are practically never equal; the order of equal ones depends on the device.
     source = device if generator is None else generator.device
     draws = torch.rand(2, len(label), dtype=torch.float64, generator=generator, device=source)
@@ -97,7 +102,6 @@ def sample_triplets(
 
     # The pairs of each anchor are numbered, and a random number selects one. Classes are ordered by
     # distance from the anchor's class; the anchor itself is excluded from its class.
-    table = TreeIndex.of(hierarchy, device).nearest_leaves
     others = counts[table.leaf]
     others[:, 0] = (others[:, 0] - 1).clamp(min=0)
     nearer = (others.cumsum(1) - others).gather(1, table.first)  # positives of each negative
@@ -130,6 +134,26 @@ def sample_triplets(
         weight=valid / (anchors[row].clamp(min=1) * classes),
         gap=table.distance[row, negative_place] - table.distance[row, positive_place],
     )
+
+
+def _classes(label: Tensor, hierarchy: Hierarchy) -> tuple[Tensor, NearestLeaves]:
+    """Number the leaves that triplets are drawn from: all, or in a large tree those present.
+
+    Args:
+        label: int64 (P,), N for void.
+
+    Returns:
+        int64 (P,) in [0, K], K for pixels without a leaf, and the tables of these K leaves.
+    """
+    leaves, tree = hierarchy.num_leaves, TreeIndex.of(hierarchy, label.device)
+    label = label.clamp(max=leaves)
+    if leaves <= _MAX_LEAVES:
+        return label, tree.all_nearest_leaves
+    present = label.unique()
+    present = present[present < leaves] if (present < leaves).any() else present.new_zeros(1)
+    position = torch.full((leaves + 1,), len(present), dtype=torch.int64, device=label.device)
+    position[present] = torch.arange(len(present), device=label.device)
+    return position[label], tree.nearest_leaves(present)
 
 
 def _check_samples_per_class(samples_per_class: int) -> None:

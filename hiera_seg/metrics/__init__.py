@@ -1,7 +1,20 @@
 """Count predictions over a class tree and compute scores from the counts, with numpy only."""
 
+from hiera_seg.metrics.bootstrap import (
+    PairedDifference,
+    mean_iou,
+    resample_weights,
+    resampled_iou,
+)
 from hiera_seg.metrics.calibration import CalibrationCounts, LevelCalibration, level_calibrations
-from hiera_seg.metrics.confusion import PathCounts, collapse_direct, collapse_nodes, count_image
+from hiera_seg.metrics.cells import Cells
+from hiera_seg.metrics.confusion import (
+    PathCounts,
+    collapse_nodes,
+    count_image,
+    index_at_level,
+    level_cells,
+)
 from hiera_seg.metrics.safe_depth import (
     SafeDepthCounts,
     SafeDepthCurve,
@@ -15,24 +28,32 @@ from hiera_seg.metrics.scores import (
     level_scores,
     mean_tree_distance,
     score_names,
+    scored_classes,
 )
 
 __all__ = [
     "CalibrationCounts",
+    "Cells",
     "HierarchyScores",
     "LevelCalibration",
     "LevelScores",
+    "PairedDifference",
     "PathCounts",
     "SafeDepthCounts",
     "SafeDepthCurve",
-    "collapse_direct",
     "collapse_nodes",
     "count_image",
     "hierarchy_scores",
+    "index_at_level",
     "level_calibrations",
+    "level_cells",
     "level_scores",
+    "mean_iou",
     "mean_tree_distance",
     "node_information",
+    "resample_weights",
+    "resampled_iou",
     "safe_depth_curve",
     "score_names",
+    "scored_classes",
 ]

@@ -6,15 +6,20 @@ consistent. An image is therefore counted by one histogram over all its label ma
 tree is small enough, by several histograms otherwise; levels are separated at the end.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.metrics.cells import Cells
 
 # Label maps are counted together if their joint histogram has at most this many cells. A larger
 # histogram does not fit the cache and costs more than counting the maps separately.
 _MAX_JOINT_CELLS = 1 << 17
+# A histogram of one map and the ground truth with more cells is made from the runs of equal pixels.
+_MAX_DENSE_CELLS = 1 << 20
+# Cells of images that are kept before they are summed.
+_MAX_PENDING = 1 << 18
 # Pixels whose cell numbers are computed at a time, so that temporaries fit the cache.
 _PIXELS_AT_A_TIME = 1 << 18
 # Void has an entry in the lookup table of ids; a larger ignore label is replaced.
@@ -22,60 +27,42 @@ _MAX_TABLE_ID = 65535
 
 
 class PathCounts:
-    """Counts of one evaluation in one int64 vector, which one reduction sums over processes.
+    """Counts of one evaluation; those of several processes are added up by :meth:`merge`.
 
     Attributes:
         hierarchy: the tree with N nodes and L leaves.
         ignore_label: the value of void pixels in the ground truth, outside [0, N).
-        vector: int64 (size,), all counts; the properties are views of it. Its size depends only on
-            the tree. The sum over processes may be written into it.
+        consistent: number of non-void pixels whose direct labels form one path.
+        num_images: number of images counted.
+        num_direct_images: number of images counted that had direct labels.
     """
 
     def __init__(self, hierarchy: Hierarchy, ignore_label: int = 255) -> None:
         _check_ignore_label(hierarchy, ignore_label)
         self.hierarchy = hierarchy
         self.ignore_label = ignore_label
-        n = hierarchy.num_nodes
-        self._shapes = [(n, n)]
-        self._shapes += [(len(hierarchy.level_nodes(i)), n) for i in range(hierarchy.num_levels)]
-        self._shapes.append((1, n))
-        self._ends = np.cumsum([rows * columns for rows, columns in self._shapes])
-        self.vector = np.zeros(int(self._ends[-1]) + 3, np.int64)
-
-    def _matrix(self, index: int) -> np.ndarray:
-        rows, columns = self._shapes[index]
-        end = self._ends[index]
-        return self.vector[end - rows * columns : end].reshape(rows, columns)
+        self.consistent = self.num_images = self.num_direct_images = 0
+        # Of the labels, and of the direct labels of each level: the sum, and cells to be added.
+        nothing = Cells.empty((hierarchy.num_nodes + 1, hierarchy.num_nodes))
+        self._cells = [[nothing] for _ in range(hierarchy.num_levels + 1)]
 
     @property
-    def nodes(self) -> np.ndarray:
-        """int64 (N, N), pixels by [predicted node, true node], without void pixels."""
-        return self._matrix(0)
+    def nodes(self) -> Cells:
+        """(N + 1, N), pixels by [predicted node, true node], without void pixels.
+
+        Row N holds pixels without a predicted node.
+        """
+        return self._total(0)
 
     @property
-    def direct(self) -> tuple[np.ndarray, ...]:
-        """For each level int64 (K, N), pixels by [index into level_nodes(level), true node]."""
-        return tuple(self._matrix(1 + level) for level in range(self.hierarchy.num_levels))
+    def direct(self) -> tuple[Cells, ...]:
+        """The same of the direct labels of each level."""
+        return tuple(self._total(1 + level) for level in range(self.hierarchy.num_levels))
 
-    @property
-    def unpredicted(self) -> np.ndarray:
-        """int64 (N,), pixels without a predicted node by their true node."""
-        return self._matrix(len(self._shapes) - 1)[0]
-
-    @property
-    def consistent(self) -> int:
-        """Number of non-void pixels whose direct labels form one path."""
-        return int(self.vector[-3])
-
-    @property
-    def num_images(self) -> int:
-        """Number of images counted."""
-        return int(self.vector[-2])
-
-    @property
-    def num_direct_images(self) -> int:
-        """Number of images counted that had direct labels."""
-        return int(self.vector[-1])
+    def _total(self, index: int) -> Cells:
+        if len(self._cells[index]) > 1:
+            self._cells[index] = [Cells.total(self._cells[index])]
+        return self._cells[index][0]
 
     def add(
         self,
@@ -83,32 +70,40 @@ class PathCounts:
         truth: np.ndarray,
         direct: Sequence[np.ndarray] | None = None,
         unpredicted: np.ndarray | None = None,
-    ) -> None:
+    ) -> Cells:
         """Count one image.
 
         Args:
-            labels, truth, direct: see :func:`count_image`.
-            unpredicted: bool (H, W), pixels whose predicted node is void. They are wrong at every
-                level, whatever `labels` holds there.
+            labels, truth, direct, unpredicted: see :func:`count_image`.
+
+        Returns:
+            The image's part of :attr:`nodes`.
 
         Raises:
             ValueError: see :func:`count_image`.
         """
-        if unpredicted is not None and unpredicted.shape != truth.shape:
-            raise ValueError(
-                f"the prediction has the size {_size(unpredicted.shape)}, the ground truth "
-                f"{_size(truth.shape)}"
-            )
-        if unpredicted is not None and unpredicted.any():
-            missed = truth[unpredicted & (truth != self.ignore_label)]
-            self.unpredicted[:] += np.bincount(missed, minlength=self.hierarchy.num_nodes)
-            truth = np.where(unpredicted, self.ignore_label, truth)
-        nodes, direct_counts, consistent = count_image(
-            labels, truth, self.hierarchy, ignore_label=self.ignore_label, direct=direct
-        )
-        for total, counts in zip((self.nodes, *self.direct), (nodes, *direct_counts), strict=False):
-            total += counts
-        self.vector[-3:] += (consistent, 1, int(direct is not None))
+        nodes, direct_cells, consistent = count_image(
+            labels, truth, self.hierarchy,
+            ignore_label=self.ignore_label, direct=direct, unpredicted=unpredicted,
+        )  # fmt: skip
+        self._add(nodes, direct_cells, (consistent, 1, int(direct is not None)))
+        return nodes
+
+    def merge(self, other: "PathCounts") -> None:
+        """Add the counts of other images in the same tree."""
+        numbers = (other.consistent, other.num_images, other.num_direct_images)
+        self._add(other.nodes, other.direct, numbers)
+
+    def _add(self, nodes: Cells, direct: Sequence[Cells], numbers: tuple[int, int, int]) -> None:
+        for index, cells in enumerate((nodes, *direct)):
+            parts = self._cells[index]
+            parts.append(cells)
+            # A sum costs a sort, which twice as many cells as the last sum pay for.
+            if sum(len(part.rows) for part in parts[1:]) > max(_MAX_PENDING, len(parts[0].rows)):
+                self._total(index)
+        self.consistent += numbers[0]
+        self.num_images += numbers[1]
+        self.num_direct_images += numbers[2]
 
 
 def count_image(
@@ -118,7 +113,8 @@ def count_image(
     *,
     ignore_label: int = 255,
     direct: Sequence[np.ndarray] | None = None,
-) -> tuple[np.ndarray, list[np.ndarray], int]:
+    unpredicted: np.ndarray | None = None,
+) -> tuple[Cells, list[Cells], int]:
     """Count the pixels of one image by predicted and true node.
 
     Args:
@@ -129,11 +125,14 @@ def count_image(
         hierarchy: the tree with N nodes.
         ignore_label: the value of void, outside [0, N).
         direct: one (H, W) map per level, coarse to fine, of node ids among ``level_nodes(level)``.
+        unpredicted: bool (H, W), pixels without a prediction, which are wrong at every level
+            whatever `labels` holds there.
 
     Returns:
-        ``(nodes, direct, consistent)``: int64 (N, N) by [predicted node, true node]; a list over
-        levels of int64 (K, N) by [index into level_nodes(level), true node], empty without
-        ``direct``; and the number of pixels whose direct labels form one path. Void is not counted.
+        ``(nodes, direct, consistent)``: cells (N + 1, N) by [predicted node, true node], where row
+        N holds pixels without a prediction; the same of the direct labels of each level, empty
+        without ``direct``; and the number of pixels whose direct labels form one path. Void is not
+        counted.
 
     Raises:
         ValueError: a map has another shape than ``truth``, is not of integers, or holds an id that
@@ -153,85 +152,73 @@ def count_image(
     for level, values in zip(hierarchy.level_names, direct or (), strict=False):
         name = f"direct labels of level {level!r}"
         maps.append(_LabelMap(name, values, hierarchy.level_nodes(level)))
-    for label_map in maps:
-        if label_map.shape != truth_map.shape:
+    sizes = {label_map.name: label_map.shape for label_map in maps}
+    if unpredicted is not None:
+        sizes["map of unpredicted pixels"] = unpredicted.shape
+    for name, shape in sizes.items():
+        if shape != truth_map.shape:
             raise ValueError(
-                f"the {label_map.name} has size {_size(label_map.shape)}, but the ground truth "
-                f"{_size(truth_map.shape)}"
+                f"the {name} has size {_size(shape)}, but the ground truth {_size(truth_map.shape)}"
             )
+    if unpredicted is not None and unpredicted.any():
+        labels = np.where(unpredicted, num_nodes, np.asarray(labels).astype(np.int64))
+        maps[0] = _LabelMap("prediction", labels, np.arange(num_nodes + 1))
 
-    matrices, consistent = [], None
-    for group in _groups(maps, num_nodes + 1):
+    found: list[Cells] = []
+    consistent = None
+    for group in _groups(maps, truth_map.size):
+        if group[0].size * truth_map.size > _MAX_DENSE_CELLS:
+            found.append(_count_sparsely(group[0], truth_map, num_nodes))
+            continue
         joint = _joint_histogram([*group, truth_map])[..., :num_nodes]
         axes = range(len(group))
-        matrices += [joint.sum(axis=tuple(a for a in axes if a != kept)) for kept in axes]
+        for kept, label_map in enumerate(group):
+            part = Cells.of(joint.sum(axis=tuple(a for a in axes if a != kept)))
+            rows = label_map.ids[part.rows]
+            found.append(Cells((num_nodes + 1, num_nodes), rows, part.columns, part.counts))
         if direct and group[-len(direct) :] == maps[1:]:
             paths = [hierarchy.leaf_to_level(level) for level in range(hierarchy.num_levels)]
             consistent = int(joint[(..., *paths, slice(None))].sum())
     if direct and consistent is None:
         consistent = _count_consistent(maps[1:], truth_map, hierarchy)
-    return matrices[0], matrices[1:], consistent or 0
+    return found[0], found[1:], consistent or 0
 
 
-def collapse_nodes(
-    nodes: np.ndarray,
-    hierarchy: Hierarchy,
-    level: int | str,
-    unpredicted: np.ndarray | None = None,
-) -> np.ndarray:
-    """Compute the merged matrix of a level from the matrix of nodes.
+def level_cells(nodes: Cells | np.ndarray, hierarchy: Hierarchy, level: int | str) -> Cells:
+    """Compute the cells of a level from those of nodes.
 
     Args:
-        nodes: int64 (N, N) by [predicted node, true node].
-        hierarchy: the tree with N nodes.
-        level: index or name of the level with K nodes.
-        unpredicted: int64 (N,), pixels without a predicted node by their true node.
-
-    Returns:
-        int64 (K + 1, K) by [predicted, true class of the level], in the order of
-        ``level_nodes(level)``. The last row counts predictions that stop above the level, and
-        `unpredicted`: false negatives of their true class and no false positives. Pixels whose
-        label does not reach the level are not counted.
-    """
-    index = _index_at_level(hierarchy, level)
-    size = len(hierarchy.level_nodes(level))
-    by_row = np.zeros((size + 1, nodes.shape[1]), np.int64)
-    np.add.at(by_row, index, nodes)
-    if unpredicted is not None:
-        by_row[-1] += unpredicted
-    return _collapse_columns(by_row, index, size)
-
-
-def collapse_direct(direct: np.ndarray, hierarchy: Hierarchy, level: int | str) -> np.ndarray:
-    """Compute the direct matrix of a level from the counts of its direct labels.
-
-    Args:
-        direct: int64 (K, N) by [index into level_nodes(level), true node].
+        nodes: (N, N) or (N + 1, N) by [predicted node, true node], of labels or direct labels.
         hierarchy: the tree with N nodes.
         level: index or name of the level with K nodes.
 
     Returns:
-        int64 (K + 1, K), as :func:`collapse_nodes`; a direct label always reaches its level, so
-        the last row is zero.
+        (K + 1, K) by [predicted, true class of the level], in the order of ``level_nodes(level)``.
+        The last row counts predictions that stop above the level, and pixels without a prediction:
+        false negatives of their true class and no false positives. Pixels whose true node does not
+        reach the level are not counted.
     """
+    index = index_at_level(hierarchy, level)
     size = len(hierarchy.level_nodes(level))
-    by_row = np.concatenate([direct, np.zeros((1, direct.shape[1]), np.int64)])
-    return _collapse_columns(by_row, _index_at_level(hierarchy, level), size)
+    return Cells.of(nodes).relabel(index, index, (size + 1, size))
 
 
-def _index_at_level(hierarchy: Hierarchy, level: int | str) -> np.ndarray:
-    """Return for each node the index in level_nodes(level) of its node there; K if none."""
+def collapse_nodes(nodes: Cells | np.ndarray, hierarchy: Hierarchy, level: int | str) -> np.ndarray:
+    """Return :func:`level_cells` as an int64 matrix (K + 1, K)."""
+    return level_cells(nodes, hierarchy, level).matrix
+
+
+def index_at_level(hierarchy: Hierarchy, level: int | str) -> np.ndarray:
+    """Return for each node the index in level_nodes(level) of its node there; K if none.
+
+    Returns:
+        int64 (N + 1,); the last entry is that of no node.
+    """
     nodes = hierarchy.level_nodes(level)
     index = np.full(hierarchy.num_nodes + 1, len(nodes))
     index[nodes] = np.arange(len(nodes))
     # -1, for labels that do not reach the level, reads the last entry: K
-    return index[hierarchy.level_ancestor[hierarchy.level_index(level)]]
-
-
-def _collapse_columns(by_row: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
-    matrix = np.zeros((len(by_row), size + 1), np.int64)
-    np.add.at(matrix.T, index, by_row.T)
-    return matrix[:, :size]
+    return index[np.append(hierarchy.level_ancestor[hierarchy.level_index(level)], -1)]
 
 
 class _LabelMap:
@@ -310,6 +297,40 @@ def _joint_histogram(maps: Sequence[_LabelMap]) -> np.ndarray:
     """
     shape = [label_map.size for label_map in maps]
     num_cells = int(np.prod(shape))
+    histogram = np.zeros(num_cells, np.int64)
+    for index in _cell_numbers(maps, max(_PIXELS_AT_A_TIME, 2 * num_cells)):
+        counts = np.bincount(index, minlength=num_cells)
+        if len(counts) != num_cells:
+            _check_all(maps)
+        histogram += counts
+    return histogram.reshape(shape)
+
+
+def _count_sparsely(label_map: _LabelMap, truth: _LabelMap, num_nodes: int) -> Cells:
+    """Count pixels by predicted and true node without a table of all pairs.
+
+    Raises:
+        ValueError: a map holds an id without a bin.
+    """
+    shape = (num_nodes + 1, num_nodes)
+    parts = [Cells.empty(shape)]
+    for index in _cell_numbers([label_map, truth], _PIXELS_AT_A_TIME):
+        starts = np.flatnonzero(np.diff(index, prepend=-1))  # labels come in runs
+        values, lengths = index[starts], np.diff(starts, append=len(index))
+        if len(values) and values.max() >= label_map.size * truth.size:
+            _check_all([label_map, truth])
+        bins, columns = np.divmod(values, truth.size)
+        known = columns < num_nodes
+        parts.append(Cells(shape, label_map.ids[bins[known]], columns[known], lengths[known]))
+    return Cells.total(parts)
+
+
+def _cell_numbers(maps: Sequence[_LabelMap], num_pixels: int) -> Iterator[np.ndarray]:
+    """Yield the number of the cell of each pixel in the joint histogram, some pixels at a time.
+
+    Numbers beyond the histogram stand for ids without a bin; ids of other kinds raise ValueError.
+    """
+    shape = [label_map.size for label_map in maps]
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     # Bins of ids that are one range are computed, others are looked up. The ground truth is always
     # looked up; its table also subtracts the lowest ids of the other maps.
@@ -317,24 +338,22 @@ def _joint_histogram(maps: Sequence[_LabelMap]) -> np.ndarray:
     tables: list[np.ndarray | None] = []
     for label_map, stride in zip(maps[:-1], strides, strict=False):
         linear = label_map.is_range
-        tables.append(None if linear else label_map.table(stride, num_cells))
+        tables.append(None if linear else label_map.table(stride, int(np.prod(shape))))
         lowest += label_map.low * stride if linear else 0
-    tables.append(maps[-1].table(1, num_cells) - lowest)
-
-    histogram = np.zeros(num_cells, np.int64)
-    for part in _slices(maps[0].values.size, max(_PIXELS_AT_A_TIME, 2 * num_cells)):
+    tables.append(maps[-1].table(1, int(np.prod(shape))) - lowest)
+    for part in _slices(maps[0].values.size, num_pixels):
         index = None
         for label_map, stride, table in zip(maps, strides, tables, strict=True):
             cells = label_map.cells(part, stride, table)
             if cells is None:
                 label_map.check()
             index = cells if index is None else np.add(index, cells, out=index)
-        counts = np.bincount(index, minlength=num_cells)
-        if len(counts) != num_cells:
-            for label_map in maps:
-                label_map.check()
-        histogram += counts
-    return histogram.reshape(shape)
+        yield index
+
+
+def _check_all(maps: Iterable[_LabelMap]) -> None:
+    for label_map in maps:
+        label_map.check()
 
 
 def _count_consistent(direct: Sequence[_LabelMap], truth: _LabelMap, hierarchy: Hierarchy) -> int:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.metrics.confusion import PathCounts, collapse_direct, collapse_nodes
+from hiera_seg.metrics.cells import Cells
+from hiera_seg.metrics.confusion import PathCounts, level_cells
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,21 @@ class LevelScores:
     pacc: float
 
 
-def level_scores(matrix: np.ndarray, scored: np.ndarray | None = None) -> LevelScores:
+def class_iou(right: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Compute the IoU of classes from numbers of pixels; NaN for classes without ground truth.
+
+    Args:
+        right, truth, predicted: (..., K), pixels of each class that are correct, of the ground
+            truth, and of the prediction.
+
+    Returns:
+        float64 (..., K).
+    """
+    iou = np.full(truth.shape, np.nan)
+    return np.divide(right, truth + predicted - right, out=iou, where=truth > 0)
+
+
+def level_scores(matrix: Cells | np.ndarray, scored: np.ndarray | None = None) -> LevelScores:
     """Compute the scores of one level from its confusion matrix.
 
     Args:
@@ -43,19 +58,15 @@ def level_scores(matrix: np.ndarray, scored: np.ndarray | None = None) -> LevelS
         scored: bool (K,), the classes that are included in the means; None: all of them. Pixels
             predicted as one of the others are still errors.
     """
-    num_classes = matrix.shape[1]
+    cells = Cells.of(matrix)
+    num_classes = cells.shape[1]
     scored = np.ones(num_classes, bool) if scored is None else np.asarray(scored, bool)
-    true_positives = matrix.diagonal().astype(np.float64)
-    truth = matrix.sum(axis=0).astype(np.float64)
-    union = truth + matrix.sum(axis=1)[:num_classes] - true_positives
-    present = truth > 0
-    iou, acc, share = (np.full(num_classes, np.nan) for _ in range(3))
-    iou[present] = true_positives[present] / union[present]
-    acc[present] = true_positives[present] / truth[present]
+    right, truth = cells.diagonal().astype(np.float64), cells.column_sums().astype(np.float64)
+    iou = class_iou(right, truth, cells.row_sums()[:num_classes])
     total = truth.sum()
-    if total > 0:
-        share = truth / total
-    counted = present & scored
+    acc = np.divide(right, truth, out=np.full(num_classes, np.nan), where=truth > 0)
+    share = truth / total if total else np.full(num_classes, np.nan)
+    counted = (truth > 0) & scored
     return LevelScores(
         iou=iou,
         acc=acc,
@@ -64,37 +75,35 @@ def level_scores(matrix: np.ndarray, scored: np.ndarray | None = None) -> LevelS
         miou=_ratio(iou[counted].sum(), counted.sum()),
         fwiou=_ratio((iou[counted] * truth[counted]).sum(), truth[counted].sum()),
         macc=_ratio(acc[counted].sum(), counted.sum()),
-        pacc=_ratio(true_positives.sum(), total),
+        pacc=_ratio(right.sum(), total),
     )
 
 
 def mean_tree_distance(
-    nodes: np.ndarray,
-    hierarchy: Hierarchy,
-    *,
-    wrong_only: bool = False,
-    unpredicted: np.ndarray | None = None,
+    nodes: Cells | np.ndarray, hierarchy: Hierarchy, *, wrong_only: bool = False
 ) -> float:
     """Return the mean number of edges between predicted and true node, over known leaves.
 
     Args:
-        nodes: integers (N, N), pixels by [predicted node, true node].
+        nodes: integers (N, N) or (N + 1, N), pixels by [predicted node, true node]. Pixels without
+            a predicted node, row N, count with the edges from the root above all top-level nodes.
         hierarchy: the tree with N nodes; two top-level nodes are two edges apart.
         wrong_only: whether to average over wrongly labelled pixels only (mistake severity).
-        unpredicted: integers (N,), pixels without a predicted node by their true node. They count
-            with the edges from the root above all top-level nodes.
 
     Returns:
         Edges; NaN if there is no such pixel.
     """
-    leaves = hierarchy.num_leaves
-    counts = nodes[:, :leaves]
-    edges = (counts * hierarchy.distance_matrix[:, :leaves].astype(np.int64)).sum()
-    pixels = counts.sum() - (counts.diagonal().sum() if wrong_only else 0)
-    if unpredicted is not None:
-        edges += (unpredicted[:leaves] * (hierarchy.depth[:leaves] + 1)).sum()
-        pixels += unpredicted[:leaves].sum()
-    return _ratio(edges, pixels)
+    cells = Cells.of(nodes)
+    known = cells.columns < hierarchy.num_leaves
+    predicted, true, pixels = cells.rows[known], cells.columns[known], cells.counts[known]
+    depth = np.append(hierarchy.depth, -1)
+    common = np.zeros(len(pixels), np.int64)
+    for level, ancestor in enumerate(hierarchy.level_ancestor):
+        shared = np.append(ancestor, -1)[predicted] == ancestor[true]
+        common += shared & (level <= depth[true])
+    edges = depth[predicted] + depth[true] + 2 - 2 * common
+    counted = pixels[predicted != true] if wrong_only else pixels
+    return _ratio((edges * pixels).sum(), counted.sum())
 
 
 @dataclass(frozen=True)
@@ -184,32 +193,30 @@ def hierarchy_scores(
         num_void_classes: number of published classes of the dataset that are void here, for
             ``miou_all``.
     """
-    h = counts.hierarchy
-    scored = _scored_classes(h, unscored)
+    h, nodes = counts.hierarchy, counts.nodes
+    scored = scored_classes(h, unscored)
     direct = consistency = None
     if 0 < counts.num_images == counts.num_direct_images:
         direct = tuple(
-            level_scores(collapse_direct(counts.direct[level], h, level), scored[level])
-            for level in range(h.num_levels)
+            level_scores(level_cells(cells, h, level), scored[level])
+            for level, cells in enumerate(counts.direct)
         )
-        consistency = _ratio(counts.consistent, counts.nodes.sum())
+        consistency = _ratio(counts.consistent, nodes.counts.sum())
     return HierarchyScores(
         hierarchy=h,
         merged=tuple(
-            level_scores(collapse_nodes(counts.nodes, h, level, counts.unpredicted), scored[level])
+            level_scores(level_cells(nodes, h, level), scored[level])
             for level in range(h.num_levels)
         ),
         direct=direct,
         consistency=consistency,
-        tree_distance=mean_tree_distance(counts.nodes, h, unpredicted=counts.unpredicted),
-        mistake_severity=mean_tree_distance(
-            counts.nodes, h, wrong_only=True, unpredicted=counts.unpredicted
-        ),
+        tree_distance=mean_tree_distance(nodes, h),
+        mistake_severity=mean_tree_distance(nodes, h, wrong_only=True),
         num_void_classes=num_void_classes,
     )
 
 
-def _scored_classes(hierarchy: Hierarchy, unscored: Iterable[int]) -> list[np.ndarray]:
+def scored_classes(hierarchy: Hierarchy, unscored: Iterable[int]) -> list[np.ndarray]:
     """Return for each level bool (K,): whether a class has a leaf that is scored."""
     scored_leaf = np.ones(hierarchy.num_leaves, bool)
     scored_leaf[list(unscored)] = False

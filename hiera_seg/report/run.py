@@ -15,7 +15,7 @@ from torch import nn
 
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.errors import ConfigError, DatasetError, HierarchyError
-from hiera_seg.evaluation import evaluation_folder
+from hiera_seg.evaluation import evaluation_folder, read_confusion
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import HieraPredictor
 from hiera_seg.modeling import HieraSegmentor, evaluation_mode
@@ -260,20 +260,14 @@ def _images(
 def _read_matrix(folder: Path, hierarchy: Hierarchy, level: int) -> np.ndarray:
     path = folder / f"confusion_{hierarchy.level_names[level]}.npz"
     names = [hierarchy.display_names[v] for v in hierarchy.level_nodes(level)]
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            matrix, classes = arrays["matrix"], arrays["classes"].tolist()
-    except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); evaluate again"
-        ) from error
-    if classes != names or matrix.shape != (len(names) + 1, len(names)):
+    matrix, classes = read_confusion(path)
+    if classes != names:
         raise DatasetError(
             f"{path} has {len(classes)} classes ({', '.join(classes[:3])}, ...), but level "
             f"{hierarchy.level_names[level]!r} of tree {hierarchy.name!r} has {len(names)}; "
             "evaluate again"
         )
-    return matrix.astype(np.int64)
+    return matrix
 
 
 def _read_json(path: Path) -> Any:

@@ -23,9 +23,14 @@ from PIL import Image
 from hiera_seg import add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.errors import DatasetError
-from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
+from hiera_seg.evaluation import (
+    HieraSemSegEvaluator,
+    build_hiera_evaluator,
+    confusion_files,
+    read_confusion,
+)
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.metrics import PathCounts, hierarchy_scores
+from hiera_seg.metrics import PathCounts, collapse_nodes, hierarchy_scores
 
 TREE = Hierarchy.from_dict(
     {"sky": None, "flat": ["road", "path"], "vehicle": ["car", "bus"]},
@@ -277,6 +282,7 @@ def test_predictions_are_not_written_unless_asked_for(dataset, tmp_path):
     out = tmp_path / "out"
     run(HieraSemSegEvaluator(name, output_dir=str(out)), records, FakeModel(truths))
     names = {"hiera_metrics.json", "confusion_group.npz", "confusion_class.npz"}
+    names.add("image_counts.npz")
     assert {path.name for path in out.iterdir()} == names
     with pytest.raises(ValueError, match="save_predictions.*output_dir"):
         HieraSemSegEvaluator(name, save_predictions=True)
@@ -425,3 +431,24 @@ def test_a_dataset_leaves_classes_out_of_its_means(dataset, other_tree):
     assert found["mIoU"] == pytest.approx(np.mean([iou[k] for k in iou if k != "bus"]))
     assert found["mIoU_all"] == pytest.approx(sum(iou.values()) / 7)
     assert len(set(iou.values())) > 1
+
+
+@pytest.mark.parametrize("dense_classes", [2048, 2])
+def test_confusion_matrices_of_many_classes_are_written_as_cells(
+    dense_classes, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(confusion_files, "_MAX_DENSE_CLASSES", dense_classes)
+    name, records, truths = dataset
+    run(HieraSemSegEvaluator(name, output_dir=str(tmp_path)), records, FakeModel(truths))
+    counts = PathCounts(TREE)
+    for index, truth in enumerate(truths):
+        counts.add(FakeModel(truths).predict(index)["hiera_labels"][-1].numpy(), truth)
+    path = tmp_path / "confusion_class.npz"
+    matrix, classes = read_confusion(path)
+    np.testing.assert_array_equal(matrix, collapse_nodes(counts.nodes, TREE, "class"))
+    assert classes == list(TREE.leaf_names)
+    with np.load(path) as arrays:
+        assert ("matrix" in arrays) == (dense_classes == 2048)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(DatasetError, match="confusion_class.npz cannot be read"):
+        read_confusion(path)

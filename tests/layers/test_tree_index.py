@@ -21,20 +21,25 @@ def tree(request):
     return request.param
 
 
-def rows(tree, test, void=False):
-    """Node by label: what a test says of each pair; column N for void."""
+def pairs(tree, test):
+    """Node by label: what a test says of each pair."""
     nodes = range(tree.num_nodes)
-    return [[bool(test(v, label)) for label in nodes] + [void] for v in nodes]
+    return [[bool(test(v, label)) for label in nodes] for v in nodes]
 
 
 def test_what_labels_say_of_nodes(tree):
     index = TreeIndex.of(tree, CPU)
+    nodes = torch.arange(tree.num_nodes)[:, None]
+    labels = torch.arange(tree.num_nodes + 1)
+    below, on_path = index.is_below(nodes, labels), index.is_on_path(nodes, labels)
 
-    def negative(v, label):
-        return v not in tree.ancestors(label) and v not in tree.descendants(label)
+    def expected_below(v, label):
+        return v != label and v in tree.descendants(label)
 
-    assert index.positive.tolist() == rows(tree, lambda v, label: v in tree.ancestors(label))
-    assert index.negative.tolist() == rows(tree, negative)
+    assert below[:, :-1].tolist() == pairs(tree, expected_below)
+    assert on_path[:, :-1].tolist() == pairs(tree, lambda v, label: v in tree.ancestors(label))
+    assert below[:, -1].all() and not on_path[:, -1].any()
+    assert index.has_unknown.tolist() == below.any(0).tolist()
     sizes = np.bincount(tree.node_level)
     assert index.level_size.tolist() == [sizes[level] for level in tree.node_level]
 
@@ -45,8 +50,8 @@ def test_paths(tree):
         path = list(tree.path(label))
         length = len(path)
         assert index.path[:, label].tolist() == path + [label] * (tree.num_levels - length)
-        assert index.on_path[:, label].sum() == index.on_path[:length, label].sum() == length
-    assert index.path[:, -1].eq(0).all() and not index.on_path[:, -1].any()
+        assert index.off_path[:, label].tolist() == [n >= length for n in range(tree.num_levels)]
+    assert index.path[:, -1].eq(0).all() and index.off_path[:, -1].all()
 
 
 def test_levels(tree):
@@ -62,30 +67,29 @@ def test_levels(tree):
             (*standing,) = (v for v in tree.ancestors(label) if v in places)
             assert level.reached[label] == bool(standing)
             assert level.target[label] == (places[standing[0]] if standing else 0)
-            assert index.standing[depth, label] == (standing[0] if standing else tree.num_nodes)
-        assert not level.reached[-1] and index.standing[depth, -1] == tree.num_nodes
-        for v, above in zip(nodes, level.above.tolist(), strict=True):
-            assert (above == -1) if depth == 0 else above in (v, tree.parent[v])
+        assert not level.reached[-1]
+        for v, above, place in zip(nodes, level.above, level.place_above, strict=True):
+            if depth == 0:
+                assert (above, place) == (-1, 0)
+            else:
+                assert above in (v, tree.parent[v]) and index.levels[depth - 1].ids[place] == above
     reached = torch.stack([level.reached for level in index.levels])
     assert torch.equal(index.levels_reached, reached.sum(0))
 
 
-def test_leaves(tree):
+@pytest.mark.parametrize("step", [1, 2])
+def test_nearest_leaves(tree, step):
     index = TreeIndex.of(tree, CPU)
-    leaves, nodes = tree.num_leaves, tree.num_nodes
-    for v in range(nodes):
-        below = [leaf in tree.descendants(v) for leaf in range(leaves)]
-        expected = torch.where(torch.tensor(below), 0.0, -torch.inf)
-        assert torch.equal(index.outside[:, v], expected)
-        assert torch.equal(index.outside_or_none[v], torch.tensor([*expected, -torch.inf]))
-    assert index.outside[:, nodes].eq(0).all()
-    assert index.outside_or_none[nodes].tolist() == [-torch.inf] * leaves + [0.0]
-    near = index.nearest_leaves
-    for leaf in range(leaves):
-        distances = tree.distance_matrix[leaf, near.leaf[leaf].numpy()].tolist()
-        assert near.leaf[leaf, 0] == leaf and distances == sorted(distances)
-        assert near.distance[leaf].tolist() == distances
-        assert near.first[leaf].tolist() == [distances.index(d) for d in distances]
+    leaves = torch.arange(0, tree.num_leaves, step)
+    near = index.nearest_leaves(leaves)
+    for place, leaf in enumerate(leaves.tolist()):
+        found = leaves[near.leaf[place]].numpy()
+        distances = tree.distance_matrix[leaf, found].tolist()
+        assert found[0] == leaf and distances == sorted(distances)
+        assert near.distance[place].tolist() == distances
+        assert near.first[place].tolist() == [distances.index(d) for d in distances]
+    if step == 1:
+        assert torch.equal(near.leaf, index.all_nearest_leaves.leaf)
 
 
 def test_children_come_first(tree):
@@ -96,19 +100,22 @@ def test_children_come_first(tree):
         assert all(nodes.index(child) < nodes.index(v) for child in tree.children(v))
         assert order.is_inner[v] == (len(tree.children(v)) > 0)
         assert order.depth[v] == len(tree.path(v)) - 1
+        subtree = [nodes.index(u) for u in tree.descendants(v)]
+        assert (order.first[v], order.last[v]) == (min(subtree), max(subtree))
+        assert order.last[v] == nodes.index(v)
 
 
 def test_tables_are_made_once_and_shared_by_equal_trees():
     first, second = (Hierarchy.from_paths(["x/y", "x/z", "w"], name="shared") for _ in range(2))
     index = TreeIndex.of(first, CPU)
     assert TreeIndex.of(second, CPU) is index
-    assert index.negative is index.negative and index.levels is index.levels
-    assert TreeIndex.of(first, torch.device("meta")).negative.device.type == "meta"
+    assert index.path is index.path and index.levels is index.levels
+    assert TreeIndex.of(first, torch.device("meta")).path.device.type == "meta"
 
 
 def test_tables_made_in_inference_mode_serve_training():
     index = TreeIndex.of(Hierarchy.from_paths(["p/q", "p/r"], name="inference first"), CPU)
     with torch.inference_mode():
-        tables = [index.outside, index.outside_or_none, index.levels_reached, *index.nearest_leaves]
-        tables += [index.levels[0].target, index.inner_levels[0].child_parent, index.standing]
+        tables = [index.path, index.has_unknown, index.levels_reached, *index.all_nearest_leaves]
+        tables += [index.levels[0].target, index.inner_levels[0].child_parent]
     assert not any(table.is_inference() for table in tables)

@@ -13,7 +13,7 @@ from hiera_seg.losses import (
     tree_min_loss,
     valid_pixels,
 )
-from hiera_seg.losses.fused import tiles
+from hiera_seg.losses.fused import node_terms, tiles
 
 
 def focal_tree_min_loss(*arguments, **options):
@@ -60,7 +60,7 @@ def test_two_backward_passes_through_a_kept_graph_agree(oracle, function):
 def test_tiles_do_not_change_the_result(oracle, function, monkeypatch):
     hierarchy, logits, labels = oracle.random_case(2, height=7, width=9)
     whole = _value_and_gradient(function, logits, labels, hierarchy)
-    monkeypatch.setattr(tiles, "_TILE_VALUES", 5 * hierarchy.num_nodes)
+    monkeypatch.setattr(tiles, "tile_pixels", lambda num_nodes: 5)
     torch.testing.assert_close(_value_and_gradient(function, logits, labels, hierarchy), whole)
 
 
@@ -316,7 +316,8 @@ def test_logits_of_void_that_are_not_finite_change_nothing(
     hierarchy, logits, labels = oracle.random_case(7, void=0.4)
     logits = logits.to(dtype)
     if device != "cpu":  # the way of tiles on a GPU, which does not look at what they hold
-        monkeypatch.setattr(tiles, "_is_on_cpu", lambda tensor: False)
+        for module in (tiles, node_terms):
+            monkeypatch.setattr(module, "is_on_cpu", lambda tensor: False)
     options = {"node_weights": torch.rand(hierarchy.num_nodes) + 0.5} if weighted else {}
     void = labels == oracle.VOID
     expected = _value_and_gradient(function, logits, labels, hierarchy, **options)

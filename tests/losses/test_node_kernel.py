@@ -190,13 +190,10 @@ def test_the_kernel_is_launched_on_the_device_of_the_logits_on_a_grid_of_any_len
     monkeypatch.setattr(torch.cuda, "device_of", Guard)
     monkeypatch.setattr(triton_kernel, "node_kernel", Launcher())
     tree = TREES["ragged"]
-    columns = tree.num_nodes + 1
     logits = torch.empty(2, tree.num_nodes, 5000, 5000, device="meta")
     terms = SimpleNamespace(
         hierarchy=tree,
-        path=torch.empty(tree.num_levels, columns, dtype=torch.int64, device="meta"),
-        positive=torch.empty(tree.num_levels, columns, device="meta"),
-        negative=torch.empty(tree.num_nodes, columns, device="meta"),
+        weight=None,
         gamma=2.0,
         consistent=True,
     )
@@ -219,8 +216,10 @@ def test_the_kernel_compiles_for_a_gpu_that_is_not_there(dtype, tmp_path, monkey
     options = {"GAMMA": 2.0, "CONSISTENT": True, "WANTS_GRADIENT": True}
     options |= {"LEVELS": 3, "DEPTHS": 4, "BLOCK": 256}
     pointers = {"logits": dtype, "gradient": dtype, "index": "i64"}
-    pointers |= dict.fromkeys(["partial", "negative", "positive"], "fp32")
-    pointers |= dict.fromkeys(["order", "depth_of", "inner_of", "path"], "i32")
+    pointers |= dict.fromkeys(["partial", "weights", "positive"], "fp32")
+    pointers |= dict.fromkeys(
+        ["order", "depth_of", "inner_of", "first_of", "last_of", "path"], "i32"
+    )
     signature = {}
     for name in node_kernel.arg_names:
         if name in options:

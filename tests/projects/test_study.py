@@ -14,7 +14,8 @@ from PIL import Image
 from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
-from hiera_seg.metrics import collapse_nodes, level_scores
+from hiera_seg.evaluation import ImageCounts
+from hiera_seg.metrics import Cells, collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
 from projects.HSSN.study import design, page, plan, recipes, run, subsets
 from projects.HSSN.study.measure import (
@@ -293,7 +294,8 @@ def test_the_control_shifts_leaves_by_their_share_of_all_pixels(tmp_path):
 def test_resamples_are_scored_as_a_test_set_is():
     rng = np.random.default_rng(1)
     per_image = rng.integers(0, 50, (7, 5, 5))
-    found = np.array(bootstrap(per_image, TREE))
+    images = [(f"{i}.png", Cells.of(matrix)) for i, matrix in enumerate(per_image)]
+    found = np.array(bootstrap(ImageCounts.of("street", TREE, images)))
     assert found.shape == (3, NUM_RESAMPLES)
     draws = np.random.default_rng(0).multinomial(7, [1 / 7] * 7, size=NUM_RESAMPLES)
     for i in (0, NUM_RESAMPLES - 1):

@@ -104,7 +104,7 @@ def test_both_sides_count_the_same_pixels(monkeypatch):
     truth, paths, direct = evaluation._maps()
     nodes, _, consistent = count_image(paths[-1], truth, tree, direct=direct)
     leaves = tree.num_leaves
-    assert np.array_equal(nodes[:leaves, :leaves], flat[:leaves, :leaves])
+    assert np.array_equal(nodes.matrix[:leaves, :leaves], flat[:leaves, :leaves])
     assert 0 < consistent < np.count_nonzero(truth != losses.VOID)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from benchmark.harness import Comparison
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers import TreeIndex
 from hiera_seg.losses import level_ce_loss, marginal_ce_loss, tree_min_loss, tree_triplet_loss
 
 VOID = 255
@@ -30,13 +31,24 @@ def mapillary_sized() -> Hierarchy:
     return balanced(118, 20, 6)  # 144 nodes
 
 
-def street_labels(shape: tuple[int, ...], num_leaves: int, device: torch.device) -> Tensor:
-    """Leaf ids in patches, as labels lie in pictures, one pixel in 20 void."""
+def large() -> Hierarchy:
+    return balanced(10_000, 1_000, 100)  # 11,100 nodes
+
+
+def street_labels(
+    shape: tuple[int, ...],
+    num_leaves: int,
+    device: torch.device,
+    patch: int = 32,
+    void: int = VOID,
+) -> Tensor:
+    """Leaf ids in patches, as labels lie in images, one pixel in 20 void."""
     batch, height, width = shape
-    coarse = torch.randint(num_leaves, (batch, 1, -(-height // 32), -(-width // 32))).float()
-    labels = F.interpolate(coarse, scale_factor=32)[:, 0, :height, :width].long()
-    labels[torch.rand(labels.shape) < 0.05] = VOID
-    return labels.contiguous().to(device)
+    labels = torch.randint(num_leaves, (batch, -(-height // patch), -(-width // patch)))
+    labels = labels.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
+    labels = labels[:, :height, :width].contiguous()
+    labels[torch.rand(labels.shape) < 0.05] = void
+    return labels.to(device)
 
 
 def _backward(loss: Callable[[Tensor], Tensor], values: Tensor) -> Callable[[], object]:
@@ -48,37 +60,39 @@ def _backward(loss: Callable[[Tensor], Tensor], values: Tensor) -> Callable[[], 
     return run
 
 
-def _logits(tree: Hierarchy, shape, device) -> tuple[Tensor, Tensor]:
+def _void(tree: Hierarchy) -> int:
+    return VOID if tree.num_nodes <= VOID else WIDE_IGNORE_VALUE
+
+
+def _logits(tree: Hierarchy, shape, device, patch: int = 32) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     batch, height, width = shape
     logits = torch.randn(batch, tree.num_nodes, height, width, device=device, requires_grad=True)
-    return logits, street_labels(shape, tree.num_leaves, device)
+    return logits, street_labels(shape, tree.num_leaves, device, patch, _void(tree))
 
 
-def make_tree_min(make_tree, shape, compiled: bool, device):
+def make_tree_min(make_tree, shape, compiled: bool, device, patch: int = 32):
     tree = make_tree()
-    logits, labels = _logits(tree, shape, device)
-    void = VOID if tree.num_nodes <= VOID else WIDE_IGNORE_VALUE
-    labels[labels == VOID] = void  # a leaf 255 too: void all the same
+    logits, labels = _logits(tree, shape, device, patch)
     loss = torch.compile(tree_min_loss) if compiled else tree_min_loss
-    return _backward(
-        lambda x: loss(x, labels, tree, gamma=2.0, normalize="sum", ignore_label=void), logits
-    )
+    void = _void(tree)
+    return _backward(lambda x: loss(x, labels, tree, gamma=2.0, ignore_label=void), logits)
 
 
 def make_bce(make_tree, shape, device):
     """Binary cross entropy of all nodes against ready-made float targets."""
     tree = make_tree()
     logits, labels = _logits(tree, shape, device)
-    rows = torch.from_numpy(tree.ancestor_matrix.copy()).to(device)
-    targets = rows[labels.clamp(max=tree.num_nodes - 1)].permute(0, 3, 1, 2).float().contiguous()
+    labels = labels.masked_fill(labels == _void(tree), tree.num_nodes)
+    nodes = torch.arange(tree.num_nodes, device=device)[:, None, None]
+    targets = TreeIndex.of(tree, device).is_on_path(nodes, labels[:, None]).float()
     return _backward(lambda x: F.binary_cross_entropy_with_logits(x, targets), logits)
 
 
-def make_tree_ce(loss, shape, device):
-    tree = cityscapes()
+def make_tree_ce(loss, shape, device, make_tree=cityscapes):
+    tree = make_tree()
     logits, labels = _logits(tree, shape, device)
-    return _backward(lambda x: loss(x, labels, tree, ignore_label=VOID), logits)
+    return _backward(lambda x: loss(x, labels, tree, ignore_label=_void(tree)), logits)
 
 
 def make_flat_ce(shape, device):
@@ -92,15 +106,15 @@ def make_flat_ce(shape, device):
 _EMBEDDINGS = (4, 256, 64, 128)
 
 
-def make_triplet(device):
-    tree = cityscapes()
+def make_triplet(device, make_tree=cityscapes, embeddings=_EMBEDDINGS, size=(512, 1024)):
+    tree = make_tree()
     torch.manual_seed(0)
-    embeddings = torch.randn(_EMBEDDINGS, device=device, requires_grad=True)
-    labels = street_labels((_EMBEDDINGS[0], 512, 1024), tree.num_leaves, device)
+    values = torch.randn(embeddings, device=device, requires_grad=True)
+    void = _void(tree)
+    labels = street_labels((embeddings[0], *size), tree.num_leaves, device, void=void)
     generator = torch.Generator(device).manual_seed(0)
     return _backward(
-        lambda x: tree_triplet_loss(x, labels, tree, samples_per_class=64, generator=generator),
-        embeddings,
+        lambda x: tree_triplet_loss(x, labels, tree, generator=generator, ignore_label=void), values
     )
 
 
@@ -117,8 +131,9 @@ def make_normalized(device):
     return run
 
 
-_CITY, _VISTAS = (2, 512, 1024), (1, 512, 512)
+_CITY, _VISTAS, _LARGE = (2, 512, 1024), (1, 512, 512), (1, 64, 64)
 _BCE = "binary_cross_entropy_with_logits, ready targets"
+_CE = "cross_entropy over 19 leaves"
 
 LOSSES = [
     Comparison(
@@ -126,8 +141,16 @@ LOSSES = [
         partial(make_tree_min, cityscapes, _CITY, False),
         partial(make_bce, cityscapes, _CITY),
         _BCE,
-        max_time=1.5,
-        max_memory=1.1,
+        max_time=0.9,
+        max_memory=0.7,
+    ),
+    Comparison(
+        "focal tree_min, 26 nodes, labels in patches of 8",
+        partial(make_tree_min, cityscapes, _CITY, False, patch=8),
+        partial(make_bce, cityscapes, _CITY),
+        _BCE,
+        max_time=0.9,
+        max_memory=0.7,
     ),
     Comparison(
         "focal tree_min, 26 nodes, torch.compile",
@@ -141,29 +164,24 @@ LOSSES = [
         partial(make_tree_min, mapillary_sized, _VISTAS, False),
         partial(make_bce, mapillary_sized, _VISTAS),
         _BCE,
-        max_time=1.6,
-        max_memory=1.1,
-    ),
-    Comparison(
-        "focal tree_min, 144 nodes, torch.compile",
-        partial(make_tree_min, mapillary_sized, _VISTAS, True),
-        partial(make_bce, mapillary_sized, _VISTAS),
-        _BCE,
-        max_time=1.0,
+        max_time=0.9,
+        max_memory=0.7,
     ),
     Comparison(
         "level_ce, 26 nodes, 2 x 512 x 1024",
         partial(make_tree_ce, level_ce_loss, _CITY),
         partial(make_flat_ce, _CITY),
-        "cross_entropy over 19 leaves",
-        max_time=1.6,
+        _CE,
+        max_time=1.0,
+        max_memory=0.7,
     ),
     Comparison(
         "marginal_ce, 26 nodes, 2 x 512 x 1024",
         partial(make_tree_ce, marginal_ce_loss, _CITY),
         partial(make_flat_ce, _CITY),
-        "cross_entropy over 19 leaves",
-        max_time=2.0,
+        _CE,
+        max_time=1.15,
+        max_memory=0.7,
     ),
     Comparison(
         "tree_triplet, 4 x 256 x 64 x 128",
@@ -171,5 +189,22 @@ LOSSES = [
         make_normalized,
         "L2 norm of the whole embedding",
         max_time=2.0,
+    ),
+    *(
+        Comparison(
+            f"{name}, 10,000 leaves",
+            make,
+            partial(make_bce, large, _LARGE),
+            f"{_BCE}, 11,100 x 64 x 64",
+            max_memory=1.2,
+        )
+        for name, make in {
+            "focal tree_min": partial(make_tree_min, large, _LARGE, False),
+            "level_ce": partial(make_tree_ce, level_ce_loss, _LARGE, make_tree=large),
+            "marginal_ce": partial(make_tree_ce, marginal_ce_loss, _LARGE, make_tree=large),
+            "tree_triplet": partial(
+                make_triplet, make_tree=large, embeddings=(1, 256, 64, 64), size=(64, 64)
+            ),
+        }.items()
     ),
 ]

@@ -63,6 +63,9 @@ def launch(terms: NodeTerms, logits: Tensor, index: Tensor, gradient: Tensor | N
     if partial.numel() == 0:
         return partial.sum()
     gamma, num_levels = terms.gamma, terms.hierarchy.num_levels
+    tree, weight = TreeIndex.of(terms.hierarchy, logits.device), terms.weight
+    if weight is None:
+        weight = torch.ones(num_nodes, device=logits.device)
     # Triton launches on the current device, not on that of the tensors.
     with torch.cuda.device_of(logits):
         # Blocks first: only the first axis of a grid may be longer than 65535.
@@ -71,10 +74,10 @@ def launch(terms: NodeTerms, logits: Tensor, index: Tensor, gradient: Tensor | N
             index.contiguous(),
             logits if gradient is None else gradient,
             partial,
-            *TreeIndex.of(terms.hierarchy, logits.device).children_first,
-            terms.negative.float().contiguous(),
-            terms.path.int().contiguous(),
-            terms.positive.float().contiguous(),
+            *tree.children_first,
+            weight.float(),
+            tree.path.int(),
+            torch.where(tree.off_path, 0.0, weight[tree.path]).float(),
             num_pixels,
             num_nodes,
             *strides(logits),

@@ -10,7 +10,12 @@ from torch import Tensor
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.losses.checks import as_node_weights, check_logits, tree_text
-from hiera_seg.losses.fused.tiles import half_precision_scale, loss_dtype, sum_over_pixels
+from hiera_seg.losses.fused.tiles import (
+    Buffers,
+    half_precision_scale,
+    loss_dtype,
+    sum_over_pixels,
+)
 from hiera_seg.losses.labels import label_index
 from hiera_seg.losses.normalizers import level_normalizers, reciprocal_or_zero
 
@@ -46,6 +51,7 @@ class LevelTerms:
         self.hierarchy, self.logits = hierarchy, logits
         self.index = label_index(labels, hierarchy, ignore_label)
         self.tree = TreeIndex.of(hierarchy, logits.device)
+        self.buffers = Buffers()
         normalizers = level_normalizers(valid_count, self.index, hierarchy)
         normalizers = normalizers.to(loss_dtype(logits))
         # Each level has its own normalizer. The largest is applied at the end, so that the
@@ -71,13 +77,10 @@ class LevelTerms:
         """Return the scaled sum of all terms."""
         return sum_over_pixels(self.logits, self.index, self.tile, scale=self.scale)
 
-    def tile(self, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum of all terms of a tile of pixels, and its gradient.
-
-        Args:
-            logits: (N, P).
-            index: int64 (P,), N for void.
-        """
+    def tile(
+        self, logits: Tensor, index: Tensor, factor: Tensor, out: Tensor | None, exact: bool
+    ) -> Tensor:
+        """Return the sum of all terms of a tile, and write its gradient: see `tiles.Tile`."""
         raise NotImplementedError
 
 

@@ -1,14 +1,17 @@
 """Compute the terms of tree_min and bce: one binary term per node, positive along the label's path.
 
-The minimum over ancestors and the maximum over descendants each *are* one of the logits. The
-tree-min loss is therefore a weighted sum of binary terms on single logits, in which a node counts
-for itself and for every node that takes its score: comparisons alone determine those weights, and
-value and gradient follow from one pass of the binary term.
+The minimum over ancestors and the maximum over descendants each *are* one of the logits. Nodes that
+are negative have only negative descendants, so that their maxima do not depend on the label. A tile
+therefore takes the maxima of all nodes, hides those on the label's path and those that are unknown,
+and appends one row per level for the positive nodes. One pass of the binary term over these rows
+gives value and slopes, which comparisons then move to the nodes whose logits were taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,7 +21,13 @@ from hiera_seg.layers.tree_index import TreeIndex, take_nodes
 from hiera_seg.layers.tree_ops import descendant_max
 from hiera_seg.losses.checks import as_node_weights, check_logits, check_normalize, check_number
 from hiera_seg.losses.fused import kernel
-from hiera_seg.losses.fused.tiles import half_precision_scale, loss_dtype, sum_over_pixels
+from hiera_seg.losses.fused.tiles import (
+    Buffers,
+    half_precision_scale,
+    is_on_cpu,
+    loss_dtype,
+    sum_over_pixels,
+)
 from hiera_seg.losses.labels import label_index
 from hiera_seg.losses.normalizers import pixel_normalizer, reciprocal_or_zero
 
@@ -27,9 +36,7 @@ class NodeTerms:
     """The binary terms of all nodes of a batch.
 
     Attributes:
-        path: int64 (num_levels, N + 1), the positive nodes of each label from the top down.
-        positive: (num_levels, N + 1), their weights.
-        negative: (N, N + 1), the weights of the negative nodes of each label.
+        weight: (N,), the factor of each node's term; None if all are 1.
         scale: scalar that the sum of all terms is multiplied by, one over the normalizer.
     """
 
@@ -56,28 +63,39 @@ class NodeTerms:
         check_logits(logits, labels, hierarchy)
         check_normalize(normalize)
         check_number("gamma", gamma, minimum=0)
-        self.hierarchy, self.gamma, self.consistent = hierarchy, gamma, consistent
+        self.hierarchy, self.gamma, self.consistent = hierarchy, float(gamma), consistent
         self.logits = logits
         self.index = label_index(labels, hierarchy, ignore_label)
-        tree = TreeIndex.of(hierarchy, logits.device)
+        self.tree = TreeIndex.of(hierarchy, logits.device)
+        self.buffers = Buffers()
         dtype = loss_dtype(logits)
-
-        divisor = {
-            "level_mean": tree.level_size,
-            "node_mean": torch.full_like(tree.level_size, hierarchy.num_nodes),
-            "sum": torch.ones_like(tree.level_size),
-        }[normalize]
-        weight = 1 / divisor.to(dtype)
-        normalizer = pixel_normalizer(valid_count, self.index, hierarchy)
-        self.scale = reciprocal_or_zero(normalizer.to(dtype))
+        normalizer = pixel_normalizer(valid_count, self.index, hierarchy).to(dtype)
+        self.scale = reciprocal_or_zero(normalizer)
+        self.end = torch.full_like(self.scale, 1 / gamma if gamma else 0)
+        self.nodes = torch.arange(hierarchy.num_nodes, device=logits.device)[:, None]
+        self._set_present_labels()
+        self.weight = None
+        if normalize == "node_mean":
+            self.scale = self.scale / hierarchy.num_nodes
+        elif normalize == "level_mean":
+            self.weight = 1 / self.tree.level_size.to(dtype)
         if node_weights is not None:  # without them, no weight is too large for half precision
-            weight = weight * as_node_weights(node_weights, hierarchy, weight)
-            large = half_precision_scale(weight.abs().sum())
-            weight, self.scale = weight / large, self.scale * large
-        with_void = torch.cat([weight, weight.new_zeros(1)])
-        self.path = tree.path
-        self.positive = torch.where(tree.on_path, with_void[tree.path], 0.0)
-        self.negative = tree.negative * weight[:, None]
+            weight = as_node_weights(node_weights, hierarchy, self.scale)
+            self.weight = weight if self.weight is None else weight * self.weight
+            large = half_precision_scale(self.weight.sum())
+            self.weight, self.scale = self.weight / large, self.scale * large
+
+    def _set_present_labels(self) -> None:
+        """Note which kinds of labels a batch holds, so that tiles skip what they do not need."""
+        void, tree = self.hierarchy.num_nodes, self.tree
+        self.any_void = self.any_unknown = self.any_off_path = True
+        self.valid = (torch.arange(void + 1, device=self.nodes.device) < void).to(self.scale.dtype)
+        if is_on_cpu(self.index):
+            present = torch.bincount(self.index.flatten(), minlength=void + 1) > 0
+            self.any_void = bool(present[void])
+            present[void] = False
+            self.any_unknown = bool((present & tree.has_unknown).any())
+            self.any_off_path = bool((present & tree.off_path).any())
 
     def sum(self) -> Tensor:
         """Return the scaled sum of all terms, by a kernel if there is one that fits."""
@@ -89,113 +107,166 @@ class NodeTerms:
         """Return the sum of all terms and write the gradient: see `kernel.launch`."""
         return kernel.launch(self, logits, index, gradient)
 
-    def tile(self, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum of all terms of a tile of pixels, and its gradient.
+    def tile(
+        self, logits: Tensor, index: Tensor, factor: Tensor, out: Tensor | None, exact: bool
+    ) -> Tensor:
+        """Return the sum of all terms of a tile, and write its gradient: see `tiles.Tile`."""
+        tree, num_nodes = self.tree, len(logits)
+        rows = num_nodes + self.hierarchy.num_levels
+        x, *buffers = self.buffers.take(4, rows, logits)
+        nodes_x, paths_x = x[:num_nodes], x[num_nodes:]
+        nodes_x.copy_(logits)
+        path = tree.path.index_select(1, index)
+        torch.gather(nodes_x, 0, path, out=paths_x)
+        higher = _running_min_(paths_x) if self.consistent else ()
+        paths_x.neg_()
+        own = _take_highest_(nodes_x, tree) if self.consistent else ()
+
+        def hide(values: Tensor) -> None:
+            values[:num_nodes].scatter_(0, path, 0)
+            if self.any_void:
+                values.mul_(self.valid.index_select(0, index))
+            if self.any_unknown:
+                below = tree.is_below(self.nodes, index)
+                values[:num_nodes].copy_(torch.where(below, nodes_x * 0, values[:num_nodes]))
+            if self.any_off_path:
+                values[num_nodes:].masked_fill_(tree.off_path.index_select(1, index), 0)
+
+        weight = None
+        if self.weight is not None:
+            weight = self.weight[path], self.weight[:, None]
+        total, slope = self._terms(x, hide, weight, buffers, exact)
+        if out is None:
+            return total
+        slopes, up = slope[:num_nodes], slope[num_nodes:]
+        if self.consistent:
+            _move_to_highest_(slopes, nodes_x, own, tree, buffers[1])
+            _move_to_lowest_(up, higher)
+        slopes.scatter_add_(0, path, up.neg_())  # negatives left 0 on the path
+        torch.mul(slopes, factor * self.gamma if self.gamma else factor, out=out)
+        return total
+
+    def _terms(
+        self,
+        x: Tensor,
+        hide: Callable[[Tensor], None],
+        weight: tuple[Tensor, Tensor] | None,
+        buffers: Sequence[Tensor],
+        exact: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum the weighted binary terms of rows, and compute their slopes divided by gamma.
+
+        The term at logit x is ``s^g * -log(1 - s)`` with ``s = sigmoid(x)``.
 
         Args:
-            logits: (N, P).
-            index: int64 (P,), N for void.
+            x: (rows, P).
+            hide: sets values (rows, P) to 0 where there is no term.
+            weight: the weights of the last rows and of all others; None for 1.
+            buffers: three matrices like x. The second is not used by what is returned.
+            exact: whether exp(x) may overflow.
         """
-        weight = self.negative.index_select(1, index)
-        if self.consistent:
-            weight = _move_to_highest(weight, logits, self.hierarchy)
-        terms, slope = binary_term(logits, self.gamma)
-        total = terms.mul_(weight).sum()
-        gradient = slope.mul_(weight)
-
-        nodes = self.path.index_select(1, index)
-        values = logits.gather(0, nodes)
-        lower = None
-        if self.consistent:
-            values, lower = _running_min(values)
-        weight = self.positive.index_select(1, index)
-        terms, slope = binary_term(-values, self.gamma)
-        total = total + terms.mul_(weight).sum()
-        slope = slope.mul_(weight).neg_()
-        if lower is not None:
-            slope = _move_to_lowest(slope, lower)
-        # Negatives left 0 at the positive nodes. Bottom up: where a path repeats its last node,
-        # that node's own slope is written after the zeros of the repetitions.
-        for level in reversed(range(len(nodes))):
-            gradient.scatter_(0, nodes[level : level + 1], slope[level : level + 1])
-        return total, gradient
-
-
-def binary_term(x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """Compute the focal binary cross entropy of a negative with logit x.
-
-    It is ``s^g * -log(1 - s)`` with ``s = sigmoid(x)``. That of a positive is the same at -x.
-
-    Args:
-        x: logits of any shape.
-        gamma: focal exponent g; 0 for plain cross entropy.
-
-    Returns:
-        (value, derivative with respect to x), each the shape of x, finite for any finite x.
-    """
-    score = x.sigmoid()
-    other = 1 - score
-    # -log(1 - s) = max(x, 0) - log(max(s, 1 - s)): the logarithm's argument never leaves
-    # [1/2, 1], so nothing overflows. (log1p would be exact to more digits of values below 1e-7,
-    # and takes 12 times as long on CPUs where it is not vectorised.)
-    entropy = x.relu().sub_(torch.maximum(score, other).log_())
-    if gamma == 0:
-        return entropy, score
-    focus = score * score if gamma == 2 else score.pow(gamma)
-    slope = other.mul_(entropy).mul_(gamma).add_(score).mul_(focus)
-    return entropy.mul_(focus), slope
-
-
-def _move_to_highest(weight: Tensor, logits: Tensor, hierarchy: Hierarchy) -> Tensor:
-    """Move the weight of each node to the descendant that has the highest logit.
-
-    Args:
-        weight: (N, P), 0 for nodes that are not negative. Changed in place.
-        logits: (N, P).
-
-    Returns:
-        (N, P) with the same sum for each pixel. Children that tie share the weight; a node that
-        ties with its descendants keeps it.
-    """
-    highest = descendant_max(logits, hierarchy, dim=0)
-    for level in TreeIndex.of(hierarchy, logits.device).inner_levels:
-        own = take_nodes(weight, level.nodes, 0)
-        best = take_nodes(highest, level.nodes, 0)
-        passed = own * (take_nodes(logits, level.nodes, 0) < best)
-        own -= passed  # a view: `weight` changes
-        children = take_nodes(highest, level.children, 0)
-        wins = torch.eq(children, best.index_select(0, level.child_parent)).to(weight.dtype)
-        ties = torch.zeros_like(best).index_add_(0, level.child_parent, wins)
-        share = wins.mul_((passed / ties.clamp_(min=1)).index_select(0, level.child_parent))
-        if isinstance(level.children, slice):
-            weight[level.children] += share
+        score, entropy, slope = buffers
+        # With u = 1 + exp(x): s = exp(x) / u and -log(1 - s) = log(u). (log1p would be exact to
+        # more digits of values below 1e-7, and takes several times as long.)
+        torch.exp(x.clamp(max=80) if exact else x, out=score)
+        hide(score)  # not x by -inf, for which exp is slow
+        torch.add(score, 1, out=entropy)
+        score.div_(entropy)
+        entropy.log_()
+        if exact:
+            hide(torch.maximum(entropy, x, out=entropy))
+        if self.gamma == 0:
+            slope = score
         else:
-            weight.index_add_(0, level.children, share)
-    return weight
+            # The derivative is g s^g (s / g + (1 - s) * -log(1 - s)).
+            torch.lerp(entropy, self.end, score, out=slope)
+            focus = score.mul_(score) if self.gamma == 2 else score.pow_(self.gamma)
+            slope.mul_(focus)
+            entropy.mul_(focus)
+        if weight is not None:
+            of_paths, of_nodes = weight
+            split = len(of_nodes)
+            for values in (slope, entropy):
+                values[:split].mul_(of_nodes)
+                values[split:].mul_(of_paths)
+        return entropy.sum(), slope
 
 
-def _running_min(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the minimum from the top of the paths (num_levels, P) down to each level.
+@lru_cache(maxsize=1)
+def _allow_index_reduce() -> None:
+    """Call the function once without its warning that it may change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one = torch.ones(1)
+        one.index_reduce_(0, torch.zeros(1, dtype=torch.int64), one.clone(), "amax")
+
+
+def _take_highest_(x: Tensor, tree: TreeIndex) -> list[Tensor]:
+    """Replace the logits (N, P) of inner nodes by the maximum over their descendants.
 
     Returns:
-        ``(minima, lower)``, `lower` (num_levels, P) being 1 where a level's own value is the
-        minimum. Where values tie, each node takes its own.
+        The logits that inner nodes had, per level, coarse to fine.
     """
-    minima = [values[0]]
-    lower = [torch.ones_like(values[0])]
-    for value in values[1:]:
-        lower.append((value <= minima[-1]).to(values.dtype))
-        minima.append(torch.minimum(value, minima[-1]))
-    return torch.stack(minima), torch.stack(lower)
+    own = [take_nodes(x, level.nodes, 0).clone() for level in tree.inner_levels]
+    if not is_on_cpu(x):  # index_reduce_ is not deterministic there
+        x.copy_(descendant_max(x, tree.hierarchy, dim=0))
+        return own
+    _allow_index_reduce()
+    for level in reversed(tree.inner_levels):
+        children = take_nodes(x, level.children, 0)
+        take_nodes(x, level.nodes, 0).index_reduce_(0, level.child_parent, children, "amax")
+    return own
 
 
-def _move_to_lowest(slope: Tensor, lower: Tensor) -> Tensor:
+def _move_to_highest_(
+    slope: Tensor, highest: Tensor, own: Sequence[Tensor], tree: TreeIndex, buffer: Tensor
+) -> None:
+    """Move the slope of each inner node to the descendant whose logit it took.
+
+    Children that tie share the slope; a node that ties with its descendants keeps it.
+
+    Args:
+        slope: (N, P), changed in place.
+        highest: (N, P), the maxima.
+        own: per level, the logits of the inner nodes.
+        buffer: matrix of at least N rows of P values.
+    """
+    for level, logits in zip(tree.inner_levels, own, strict=True):
+        best = take_nodes(highest, level.nodes, 0)
+        slopes = take_nodes(slope, level.nodes, 0)
+        passed = torch.lt(logits, best, out=logits).mul_(slopes)
+        slopes.sub_(passed)  # a view: `slope` changes
+        wins = buffer[: len(level.child_parent)]
+        torch.index_select(best, 0, level.child_parent, out=wins)
+        # Comparing into bool is slower.
+        torch.eq(take_nodes(highest, level.children, 0), wins, out=wins)
+        count = torch.zeros_like(best).index_add_(0, level.child_parent, wins)
+        share = passed.div_(count.clamp_(min=1)).index_select(0, level.child_parent)
+        if isinstance(level.children, slice):
+            slope[level.children].addcmul_(wins, share)
+        else:
+            slope.index_add_(0, level.children, wins.mul_(share))
+
+
+def _running_min_(values: Tensor) -> list[Tensor]:
+    """Replace values along paths (num_levels, P) by the minimum from the top down to each level.
+
+    Returns:
+        For each level but the first, (P,), 1 where its own value is above the minimum. Where values
+        tie, each node takes its own.
+    """
+    minimum, *below = values.unbind()
+    higher = []
+    for value in below:
+        higher.append(torch.gt(value, minimum, out=torch.empty_like(value)))
+        minimum = torch.minimum(value, minimum, out=value)
+    return higher
+
+
+def _move_to_lowest_(slope: Tensor, higher: Sequence[Tensor]) -> None:
     """Move each level's slope up the path to the level whose value was its minimum."""
-    moved = []
-    carried = torch.zeros_like(slope[0])
-    for level in reversed(range(len(slope))):
-        carried = carried + slope[level]
-        own = carried * lower[level]
-        moved.append(own)
-        carried = carried - own
-    return torch.stack(moved[::-1])
+    slopes = slope.unbind()
+    for level in range(len(slopes) - 1, 0, -1):
+        passed = higher[level - 1].mul_(slopes[level])
+        slopes[level].sub_(passed)
+        slopes[level - 1].add_(passed)

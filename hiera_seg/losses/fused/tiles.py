@@ -14,11 +14,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# (logits (N, P), label indices (P,)) -> (sum over the pixels, gradient (N, P)).
-Tile = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# (logits (N, P), indices (P,), factor, gradient (N, P) or None, exact) -> sum over the pixels.
+Tile = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 
-# Values of one tile on a CPU: a few such tiles fit the second-level cache of a core.
-_TILE_VALUES = 1 << 18
+# Values of one tile per thread of a CPU, so that the few buffers of a loss fit the second-level
+# cache of a core, and an upper bound on the memory of a tile.
+_THREAD_VALUES = 1 << 17
+_MAX_VALUES = 1 << 20
+_MIN_PIXELS = (
+    256  # With fewer, trees of thousands of nodes spend their time on starting operations.
+)
 
 
 def loss_dtype(logits: Tensor) -> torch.dtype:
@@ -58,6 +63,27 @@ def strides(maps: Tensor) -> tuple[int, int, int] | None:
     return image, node, column if width > 1 else row
 
 
+def tile_pixels(num_nodes: int) -> int:
+    """Return the number of pixels of one tile on a CPU."""
+    values = min(_THREAD_VALUES * torch.get_num_threads(), _MAX_VALUES)
+    return max(values // num_nodes, _MIN_PIXELS)
+
+
+class Buffers:
+    """Memory that is used again for each tile, which keeps it in the cache."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def take(self, count: int, rows: int, like: Tensor) -> tuple[Tensor, ...]:
+        """Return `count` matrices (rows, P) without initial values, for a tile (N, P)."""
+        shape = (count, rows, like.shape[1])
+        if self._memory is None or self._memory.numel() < math.prod(shape):
+            dtype = loss_dtype(like)
+            self._memory = torch.empty(math.prod(shape), dtype=dtype, device=like.device)
+        return self._memory[: math.prod(shape)].view(shape).unbind()
+
+
 def sum_over_pixels(
     logits: Tensor, index: Tensor, tile: Tile, *, scale: Tensor | None = None
 ) -> Tensor:
@@ -67,8 +93,11 @@ def sum_over_pixels(
         logits: (B, N, H, W) float16, bfloat16, float32 or float64, with any strides.
         index: int64 (B, H, W), passed on to `tile`; N for void. A void pixel adds 0 and gets a
             gradient of 0 whatever its logits are, NaN and infinity included.
-        tile: returns the sum over the pixels of a tile and its gradient with respect to the tile.
-            The tile is float32 (float64 for float64 logits) and must not be changed.
+        tile: returns the sum over the pixels of a tile. It writes the gradient with respect to the
+            tile, times a scalar factor, to its fourth argument unless that is None. The tile is
+            float32 (float64 for float64 logits), may have any strides, and must not be changed.
+            Unless `exact` is set, it may return NaN or infinity for logits whose exponential is
+            not representable; on a CPU it is then called again.
         scale: scalar constant, of the dtype of the result, that the sum is multiplied by. Applied
             here instead of outside, it saves the backward pass a pass over the gradient.
 
@@ -117,25 +146,19 @@ class _TiledSum(torch.autograd.Function):
         # In half precision the product of one over the number of pixels and the incoming gradient
         # (a loss weight, a gradient scaler) is kept; the reciprocal alone would underflow.
         ctx.is_scaled = logits.dtype == dtype
+        factor = scale if ctx.is_scaled else torch.ones_like(scale)
         gradient = new_gradient(logits) if ctx.needs_input_grad[0] else None
         sums = [torch.zeros((), dtype=dtype, device=logits.device)]
         num_pixels = index[0].numel() if len(index) else 0
         # A GPU needs few large steps; its kernels hide the memory's latency themselves.
-        values = _TILE_VALUES // logits.shape[1]
-        step = max(1, values if _is_on_cpu(logits) else num_pixels)
+        step = tile_pixels(logits.shape[1]) if is_on_cpu(logits) else max(1, num_pixels)
         for image in range(len(index)):
-            pixels = logits[image].flatten(1)
-            labels = index[image].flatten()
+            pixels, labels = logits[image].flatten(1), index[image].flatten()
+            slopes = None if gradient is None else gradient[image].flatten(1)
             for start in range(0, num_pixels, step):
                 part = slice(start, start + step)
-                value, slope = _masked_tile(pixels[:, part], labels[part], tile, dtype)
-                sums.append(value)
-                if gradient is not None:
-                    target = gradient[image].flatten(1)[:, part]
-                    if ctx.is_scaled:
-                        torch.mul(slope, scale, out=target)
-                    else:
-                        target.copy_(slope)
+                target = None if slopes is None else slopes[:, part]
+                sums.append(_masked_tile(pixels[:, part], labels[part], tile, factor, target))
         ctx.save_for_backward(gradient, scale)
         return torch.stack(sums).sum() * scale
 
@@ -147,27 +170,34 @@ class _TiledSum(torch.autograd.Function):
 
 
 def _masked_tile(
-    pixels: Tensor, labels: Tensor, tile: Tile, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+    pixels: Tensor, labels: Tensor, tile: Tile, factor: Tensor, target: Tensor | None
+) -> Tensor:
     """Compute `tile` of pixels (N, P) of any dtype with the logits of void replaced by 0.
 
-    Tiles multiply void by 0, which leaves NaN and infinity. On a CPU the logits are replaced only
-    if the sum shows that this is needed; on a GPU this test would wait for the device.
+    Tiles multiply void by 0, which leaves NaN and infinity. On a CPU the logits are replaced, and
+    then the tile is exact, only if the sum shows that this is needed; on a GPU this test would wait
+    for the device.
     """
-    if not _is_on_cpu(pixels):
-        return tile(_mask_void(pixels, labels, dtype).contiguous(), labels)
-    # In the whole image, rows of one tile have strides that map to the same cache lines.
-    values = pixels.to(dtype).contiguous()
-    value, slope = tile(values, labels)
-    if not math.isfinite(value):
-        value, slope = tile(_mask_void(values, labels, dtype), labels)
-    return value, slope
+    values, on_cpu = pixels.to(factor.dtype), is_on_cpu(pixels)
+    slopes = target
+    if target is not None and target.dtype != factor.dtype:
+        slopes = torch.empty_like(values)
+    if on_cpu:
+        value = tile(values, labels, factor, slopes, False)
+    if not on_cpu or not math.isfinite(value):
+        values = _mask_void(values, labels)
+        value = tile(values, labels, factor, slopes, not on_cpu)
+        if on_cpu and not math.isfinite(value):
+            value = tile(values, labels, factor, slopes, True)
+    if slopes is not target:
+        target.copy_(slopes)
+    return value
 
 
-def _mask_void(pixels: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
-    zero = torch.zeros((1, 1), dtype=dtype, device=pixels.device)  # no scalar: it sets the dtype
-    return torch.where(labels == len(pixels), zero, pixels)
+def _mask_void(pixels: Tensor, labels: Tensor) -> Tensor:
+    return pixels.masked_fill(labels == len(pixels), 0)
 
 
-def _is_on_cpu(tensor: Tensor) -> bool:
+def is_on_cpu(tensor: Tensor) -> bool:
+    """Return whether tests of values do not wait for a device."""
     return tensor.device.type == "cpu"

@@ -34,7 +34,9 @@ def node_kernel(
     order,
     depth_of,
     inner_of,
-    negative,
+    first_of,
+    last_of,
+    weights,
     path,
     positive,
     num_pixels,
@@ -65,6 +67,8 @@ def node_kernel(
     columns = image * 0 + num_nodes + 1  # int64: from 46,341 nodes on there are 2^31 pairs
     label = tl.load(index + image * num_pixels + pixel, mask=inside, other=num_nodes)
     known = label != num_nodes  # logits of void are not read: 0 times NaN would be NaN
+    first_below = tl.load(first_of + label)
+    place_of_label = tl.load(last_of + label)
     start = image * image_stride + pixel.to(tl.int64) * pixel_stride
     total = tl.zeros([BLOCK], dtype=tl.float32)
 
@@ -78,13 +82,15 @@ def node_kernel(
         place = start + node.to(tl.int64) * node_stride
         x = tl.load(logits + place, mask=known, other=0.0).to(tl.float32)
         total += tl.where(x != x, x, 0.0)  # maximum and minimum would lose a NaN
-        weight = tl.load(negative + node * columns + label)
+        below = (first_below <= position) & (position <= place_of_label)  # or the label itself
+        above = (tl.load(first_of + node) <= place_of_label) & (place_of_label < position)
+        weight = tl.where(below | above, 0.0, tl.load(weights + node))
         taken = tl.zeros([BLOCK], dtype=tl.int32) + node
         if CONSISTENT:
-            below = tl.max(tl.where(rows == depth + 1, best, lowest), axis=0)
-            below_holder = tl.sum(tl.where(rows == depth + 1, holder, 0), axis=0)
-            taken = tl.where(x >= below, taken, below_holder)
-            x = tl.maximum(x, below)
+            highest = tl.max(tl.where(rows == depth + 1, best, lowest), axis=0)
+            highest_holder = tl.sum(tl.where(rows == depth + 1, holder, 0), axis=0)
+            taken = tl.where(x >= highest, taken, highest_holder)
+            x = tl.maximum(x, highest)
             beside = tl.max(tl.where(rows == depth, best, lowest), axis=0)
             beside_holder = tl.sum(tl.where(rows == depth, holder, 0), axis=0)
             first = tl.where(x > beside, taken, beside_holder)

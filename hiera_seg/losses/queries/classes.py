@@ -62,9 +62,13 @@ class LeafSoftmax(nn.Module):
         Returns:
             Scalar.
         """
-        table = TreeIndex.of(self.hierarchy, logits.device).outside_or_none.to(logits.dtype)
-        inside = logits + table[labels]  # NO_OBJECT, -1, is the table's last row
-        terms = logits.logsumexp(-1) - inside.logsumexp(-1)
+        tree = TreeIndex.of(self.hierarchy, logits.device)
+        leaves = torch.arange(self.hierarchy.num_leaves, device=logits.device)
+        has_object = (labels >= 0)[:, None]
+        label = labels.clamp(min=0)[:, None]
+        inside = has_object & ((leaves == label) | tree.is_below(leaves, label))
+        inside = torch.cat([inside, ~has_object], 1)
+        terms = logits.logsumexp(-1) - logits.masked_fill(~inside, -torch.inf).logsumexp(-1)
         return (terms * torch.where(labels < 0, no_object_weight, 1.0).to(terms.dtype)).sum()
 
 

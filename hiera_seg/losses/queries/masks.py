@@ -41,10 +41,10 @@ def point_targets(
     """
     segment_labels = segment_labels[:, None]
     point_labels = point_labels.expand(len(segment_labels), -1)
-    inside = point_labels == segment_labels
-    negative = TreeIndex.of(hierarchy, point_labels.device).negative
-    known = inside | negative[segment_labels, point_labels]
-    return PointTargets(inside.to(dtype), known.to(dtype))
+    tree = TreeIndex.of(hierarchy, point_labels.device)
+    related = tree.is_below(segment_labels, point_labels)
+    related |= tree.is_below(point_labels, segment_labels)
+    return PointTargets((point_labels == segment_labels).to(dtype), (~related).to(dtype))
 
 
 def mask_bce(logits: Tensor, targets: PointTargets) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 
 from hiera_seg.hierarchy import Hierarchy, as_hierarchy
-from hiera_seg.metrics import level_scores
+from hiera_seg.metrics import PairedDifference, level_scores
 
 from .design import ARMS, DATA
 
@@ -50,16 +50,14 @@ class Differences:
 
     def verdict(self, level: int) -> str:
         """▲ or ▼ where the interval and every seed are on one side of zero, else nothing."""
-        low, high = self.bounds(level)
-        seeds = self.by_seed[:, level]
-        if low > 0 and (seeds > 0).all():
-            return "▲"
-        return "▼" if high < 0 and (seeds < 0).all() else ""
+        return {1: "▲", -1: "▼", 0: ""}[self.of_level(level).sign()]
 
     def bounds(self, level: int) -> tuple[float, float]:
         """The 2.5 % and 97.5 % quantiles of the resamples."""
-        low, high = np.quantile(self.resampled[level], [0.025, 0.975])
-        return low, high
+        return self.of_level(level).interval()
+
+    def of_level(self, level: int) -> PairedDifference:
+        return PairedDifference(self.by_seed[:, level], self.resampled[level])
 
 
 def paired_differences(

@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 from scipy.ndimage import maximum_filter
 
 from hiera_seg.data.labels import LabelReader
+from hiera_seg.evaluation import ImageCounts
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import DECODE_VARIANTS, SCORE_VARIANTS
 from hiera_seg.metrics import (
@@ -18,7 +19,9 @@ from hiera_seg.metrics import (
     PathCounts,
     hierarchy_scores,
     level_calibrations,
-    level_scores,
+    mean_iou,
+    resample_weights,
+    resampled_iou,
 )
 from hiera_seg.modeling import HieraSegmentor
 
@@ -61,7 +64,7 @@ def measure(model: HieraSegmentor, loader: Iterable, dataset: str) -> dict[str, 
     calibration = CalibrationCounts(tree)
     boundary = np.zeros((tree.num_levels, 2, 2), np.int64)
     leaves = tree.num_leaves
-    per_image = []
+    images = []
     start = time.process_time()
     for batch in loader:
         for x, view in zip(batch, model.node_views([x["image"] for x in batch]), strict=True):
@@ -77,10 +80,9 @@ def measure(model: HieraSegmentor, loader: Iterable, dataset: str) -> dict[str, 
                 if not own:
                     counts[variant].add(labels, truth)
                     continue
-                before = counts[variant].nodes.copy()
                 direct = [level.numpy() for level in found["hiera_labels_direct"]]
-                counts[variant].add(labels, truth, direct)
-                per_image.append((counts[variant].nodes - before)[:leaves, :leaves])
+                # Numbers as names keep the order of the loader, which older results resampled.
+                images.append((f"{len(images):06}", counts[variant].add(labels, truth, direct)))
                 scores = [level.numpy() for level in found["hiera_confidence"]]
                 calibration.add(labels, scores, truth)
                 boundary += count_near_boundary(labels, truth, tree)
@@ -99,10 +101,10 @@ def measure(model: HieraSegmentor, loader: Iterable, dataset: str) -> dict[str, 
         },
         "variants": {v: percent(level.miou for level in of.merged) for v, of in scores.items()},
         "variant": model_variant,
-        "confusion": counts[model_variant].nodes[:leaves, :leaves].tolist(),
+        "confusion": counts[model_variant].nodes.matrix[:leaves, :leaves].tolist(),
         "boundary": boundary.tolist(),
-        "bootstrap": bootstrap(np.array(per_image), tree),
-        "images": len(per_image),
+        "bootstrap": bootstrap(ImageCounts.of(dataset, tree, images)),
+        "images": len(images),
         "test_seconds": round(seconds, 1),
     }
 
@@ -138,32 +140,16 @@ def count_near_boundary(labels: np.ndarray, truth: np.ndarray, tree: Hierarchy) 
     return result
 
 
-def bootstrap(per_image: np.ndarray, tree: Hierarchy) -> list[list[float]]:
-    """mIoU per level, merged, of resamples of the images.
+def bootstrap(images: ImageCounts) -> list[list[float]]:
+    """Return `NUM_RESAMPLES` percentages per level: the merged mIoU of resamples of the images.
 
     The resamples depend on the number of images alone, so that runs on one dataset can be
     compared resample by resample.
-
-    Args:
-        per_image: int64 (images, L, L), pixels by [predicted, true leaf].
-        tree: the tree.
-
-    Returns:
-        A list a level of `NUM_RESAMPLES` percentages.
     """
-    number = len(per_image)
-    rng = np.random.default_rng(0)
-    draws = rng.multinomial(number, np.full(number, 1 / number), size=NUM_RESAMPLES)
-    totals = np.tensordot(draws.astype(np.float64), per_image.astype(np.float64), axes=1)
-    result = []
-    for level in range(tree.num_levels):
-        index = tree.leaf_to_level(level)
-        size = len(tree.level_nodes(level))
-        gather = np.zeros((tree.num_leaves, size))
-        gather[np.arange(tree.num_leaves), index] = 1
-        matrices = gather.T @ totals @ gather
-        result.append(percent(level_scores(matrix).miou for matrix in matrices))
-    return result
+    weights = resample_weights(len(images.images), NUM_RESAMPLES)
+    levels = range(images.hierarchy.num_levels)
+    iou = [resampled_iou(weights, images.class_totals(level)) for level in levels]
+    return [percent(mean_iou(values, np.ones(values.shape[1], bool))) for values in iou]
 
 
 def percent(fractions: Iterable[float]) -> list[float]:

@@ -1,0 +1,265 @@
+"""Compare runs on one test set: which differences are larger than the noise of its images."""
+
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from hiera_seg.errors import DatasetError
+from hiera_seg.evaluation.image_counts import FILE_NAME, ImageCounts
+from hiera_seg.evaluation.tables import number_style
+from hiera_seg.metrics import (
+    PairedDifference,
+    mean_iou,
+    resample_weights,
+    resampled_iou,
+    scored_classes,
+)
+from hiera_seg.metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES
+
+NO_DIFFERENCE = "no difference beyond noise"
+_VERDICTS = {0: NO_DIFFERENCE, 1: "better", -1: "worse"}
+
+
+@dataclass(frozen=True)
+class ComparedScore:
+    """A score of a setup beside that of the baseline, in percent; NaN where it does not exist.
+
+    Attributes:
+        name: "mIoU", or the name of a class, whose IoU is meant.
+        baseline, score: the two scores, means over the runs of each setup.
+        difference: ``score - baseline``.
+        low, high: the interval of the difference under resampled images.
+        verdict: "better" or "worse" if the interval and the difference of every pair of runs are on
+            one side of zero, otherwise "no difference beyond noise".
+        num_images: images with the class in the ground truth; for "mIoU" all images.
+    """
+
+    name: str
+    baseline: float
+    score: float
+    difference: float
+    low: float
+    high: float
+    verdict: str
+    num_images: int
+
+
+@dataclass(frozen=True)
+class ComparedLevel:
+    """The mIoU of a level and the IoU of its classes, in the order of ``level_nodes``."""
+
+    name: str
+    miou: ComparedScore
+    classes: tuple[ComparedScore, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A setup against a baseline.
+
+    Attributes:
+        baseline, name: what the two are called.
+        num_pairs: runs of each, one per random seed.
+        num_images: of the test set.
+        levels: coarse to fine.
+    """
+
+    baseline: str
+    name: str
+    num_pairs: int
+    num_images: int
+    levels: tuple[ComparedLevel, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for a json file; None for NaN."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: plain(part) for key, part in value.items()}
+            if isinstance(value, list | tuple):
+                return [plain(part) for part in value]
+            return None if isinstance(value, float) and math.isnan(value) else value
+
+        return plain(dataclasses.asdict(self))
+
+
+def read_run(folder: str | os.PathLike) -> ImageCounts:
+    """Read the counts of a run.
+
+    Args:
+        folder: OUTPUT_DIR of an evaluation, or its file ``image_counts.npz``.
+
+    Raises:
+        DatasetError: the file does not exist or cannot be read, or the folder holds evaluations of
+            several datasets.
+    """
+    path = Path(folder)
+    if path.is_file():
+        return ImageCounts.load(path)
+    if not path.is_dir():
+        raise DatasetError(f"run {path}: folder not found; pass the OUTPUT_DIR of an evaluation")
+    if (path / FILE_NAME).is_file():
+        return ImageCounts.load(path / FILE_NAME)
+    found = sorted(path.glob(f"inference/*/{FILE_NAME}"))
+    if len(found) == 1:
+        return ImageCounts.load(found[0])
+    if found:
+        folders = ", ".join(str(file.parent) for file in found)
+        raise DatasetError(f"run {path}: it has evaluations of {len(found)} datasets; pass one of "
+                           f"{folders}")  # fmt: skip
+    raise DatasetError(
+        f"run {path}: it has no {FILE_NAME}; evaluate it again (tools/train_net.py --eval-only, or "
+        "tools/evaluate_predictions.py), as version 0.1 did not write the file"
+    )
+
+
+def compare_runs(
+    baseline: Sequence[ImageCounts],
+    other: Sequence[ImageCounts],
+    *,
+    names: tuple[str, str] = ("baseline", "other"),
+    num_resamples: int = NUM_RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Comparison:
+    """Compare the runs of two setups on one test set by a paired bootstrap over its images.
+
+    Args:
+        baseline, other: as many runs each; the i-th ones are a pair, such as of one random seed.
+        names: of baseline and other.
+        num_resamples: of the images.
+        confidence: of the intervals.
+
+    Raises:
+        DatasetError: the runs have different trees or test sets, or there are not as many of each.
+    """
+    if len(baseline) != len(other):
+        raise DatasetError(
+            f"{names[0]} has {len(baseline)} runs, but {names[1]} {len(other)}; pass pairs of runs"
+        )
+    first = baseline[0]
+    for run in itertools.chain(baseline[1:], other):
+        check_comparable(first, run, names)
+    weights = resample_weights(len(first.images), num_resamples)
+    scored = scored_classes(first.hierarchy, first.unscored)
+    levels = []
+    for level, level_name in enumerate(first.hierarchy.level_names):
+        sides = [
+            [_level_iou(run, level, weights, scored[level]) for run in runs]
+            for runs in (baseline, other)
+        ]
+        present = (first.class_totals(level)[1] > 0).sum(axis=0)
+        nodes = first.hierarchy.level_nodes(level)
+        class_names = [first.hierarchy.display_names[v] for v in nodes]
+        rows = [
+            _compared(name, sides, index, number, confidence)
+            for index, (name, number) in enumerate(
+                zip(["mIoU", *class_names], [len(first.images), *present.tolist()], strict=True)
+            )
+        ]
+        levels.append(ComparedLevel(level_name, rows[0], tuple(rows[1:])))
+    return Comparison(*names, len(baseline), len(first.images), tuple(levels))
+
+
+def _level_iou(run: ImageCounts, level: int, weights: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """Return (1 + R, 1 + K): mIoU and IoU of classes, of the images as they are and resampled."""
+    totals = run.class_totals(level)
+    iou = resampled_iou(np.concatenate([np.ones((1, weights.shape[1])), weights]), totals)
+    return 100 * np.concatenate([mean_iou(iou, scored)[:, None], iou], axis=1)
+
+
+def _compared(
+    name: str,
+    sides: Sequence[Sequence[np.ndarray]],
+    index: int,
+    num_images: int,
+    confidence: float,
+) -> ComparedScore:
+    first, second = (np.stack([run[:, index] for run in runs]) for runs in sides)
+    difference = PairedDifference(
+        second[:, 0] - first[:, 0], np.mean(second[:, 1:] - first[:, 1:], axis=0)
+    )
+    low, high = difference.interval(confidence)
+    return ComparedScore(
+        name=name,
+        baseline=float(first[:, 0].mean()),
+        score=float(second[:, 0].mean()),
+        difference=difference.mean,
+        low=low,
+        high=high,
+        verdict=_VERDICTS[difference.sign(confidence)],
+        num_images=num_images,
+    )
+
+
+def check_comparable(first: ImageCounts, other: ImageCounts, names: tuple[str, str]) -> None:
+    """Check that two runs have one tree, the same images and the same ground truth.
+
+    Raises:
+        DatasetError: with what differs.
+    """
+    runs = " and ".join(names)
+    trees = first.hierarchy, other.hierarchy
+    if trees[0] != trees[1]:
+        only = sorted(set(trees[0].paths) ^ set(trees[1].paths))
+        detail = f"such as {only[0]!r} in one only" if only else "in order or level names"
+        raise DatasetError(
+            f"{runs}: their trees {trees[0].name!r} and {trees[1].name!r} differ, {detail}; "
+            "compare runs that were evaluated in one tree"
+        )
+    if first.images != other.images:
+        only = sorted(set(first.images) ^ set(other.images))
+        detail = f", such as {only[0]} in one only" if only else ""
+        raise DatasetError(
+            f"{runs}: their test sets differ ({first.dataset!r} with {len(first.images)} images "
+            f"and {other.dataset!r} with {len(other.images)}){detail}; compare runs on one test set"
+        )
+    truths = first.truth(), other.truth()
+    same = all(
+        np.array_equal(getattr(truths[0], part), getattr(truths[1], part))
+        for part in ("rows", "columns", "counts")
+    )
+    if not same or first.unscored != other.unscored:
+        pixels = [truth.matrix for truth in truths] if not same else []
+        where = f" of {first.images[_first_row(*pixels)]}" if pixels else ""
+        raise DatasetError(
+            f"{runs}: the ground truth{where} differs; evaluate both on the same label files"
+        )
+
+
+def _first_row(first: np.ndarray, other: np.ndarray) -> int:
+    return int((first != other).any(axis=1).argmax())
+
+
+def comparison_tables(found: Comparison) -> str:
+    """Format a comparison: one table of levels, and one of the classes of each level."""
+    seeds = f", {found.num_pairs} pairs of runs" if found.num_pairs > 1 else ""
+    parts = [f"{found.name} against {found.baseline}: {found.num_images} images{seeds}"]
+    header = [found.baseline, found.name, "difference", "interval", ""]
+    rows = [[level.name, *_cells(level.miou)] for level in found.levels]
+    parts.append(_table(["level: mIoU", *header], rows))
+    for level in found.levels:
+        rows = [[row.name, str(row.num_images), *_cells(row)] for row in level.classes]
+        parts.append(_table([f"{level.name}: IoU", "images", *header], rows))
+    return "\n\n".join(parts)
+
+
+def _cells(row: ComparedScore) -> list[str]:
+    if math.isnan(row.difference):
+        return ["-"] * 5
+    interval = f"[{row.low:+.2f}, {row.high:+.2f}]"
+    scores = [f"{row.baseline:.2f}", f"{row.score:.2f}", f"{row.difference:+.2f}", interval]
+    return [*scores, row.verdict]
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    style = number_style(len(header))
+    style["colalign"][-1] = "left"
+    return tabulate(rows, header, **style)
