@@ -75,6 +75,8 @@ setup(
         "cityscapes": ["cityscapesscripts>=2.2"],  # the official scores, for one test
         "report": ["plotly>=5.20"],  # its plotly.js goes into the html file
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
+        "wandb": ["wandb>=0.17"],
+        "mlflow": ["mlflow>=2.14"],
         "opencv": ["opencv-python"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "dev": ["pytest>=7.3", "pytest-xdist>=3", "hypothesis>=6.80", "ruff>=0.5"],

@@ -1,7 +1,9 @@
 """Settings and fixtures of all tests: one thread each, nothing downloaded, no GPU needed."""
 
 import os
-from collections.abc import Callable
+import runpy
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch is imported, and inherited by the processes that tests start: tensors here are so
@@ -13,6 +15,13 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from tests.helpers import (  # noqa: E402
+    REPOSITORY,
+    TOOLS,
+    forget_datasets,
+    registered_datasets,
+)
+
 pytest_plugins = ["tests.tiny_street"]
 
 torch.set_num_threads(1)
@@ -21,7 +30,6 @@ torch.set_num_threads(1)
 settings.register_profile("hiera_seg", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("hiera_seg")
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 
 
@@ -42,6 +50,38 @@ def shared_datasets() -> Path:
 def shared_golden() -> Path:
     """Folder of values computed by the reference implementation, beside the repository."""
     return _folder_or_skip(SHARED / "golden", "the reference values")
+
+
+def _forget_new_datasets() -> Iterator[None]:
+    """Forget the datasets that are registered meanwhile."""
+    before = registered_datasets()
+    yield
+    forget_datasets(before)
+
+
+_of_a_module = pytest.fixture(autouse=True, scope="module")(_forget_new_datasets)
+_of_a_test = pytest.fixture(autouse=True)(_forget_new_datasets)
+
+
+@pytest.fixture
+def start_tool(monkeypatch, capsys) -> Callable[..., Callable[..., tuple[int, str, str]]]:
+    """A function: a script below tools/ -> one that runs it: options -> code, stdout, stderr."""
+
+    def start(script: str | Path) -> Callable[..., tuple[int, str, str]]:
+        path = str((TOOLS / script).with_suffix(".py"))
+
+        def run(*options: object) -> tuple[int, str, str]:
+            monkeypatch.setattr(sys, "argv", [path, *map(str, options)])
+            code = 0
+            try:
+                runpy.run_path(path, run_name="__main__")
+            except SystemExit as stop:
+                code = stop.code or 0
+            return code, *capsys.readouterr()
+
+        return run
+
+    return start
 
 
 @pytest.fixture(scope="session")

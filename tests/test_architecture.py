@@ -1,14 +1,14 @@
 """The floors of the library: what may import what, and what may be absent."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "hiera_seg"
+from tests.helpers import REPOSITORY, run_python
+
+PACKAGE = REPOSITORY / "hiera_seg"
 
 # A module imports from lower floors and from its own room only.
 FLOORS = {
@@ -83,12 +83,7 @@ for module in modules:
 
 def import_errors(modules: Iterable[str], absent: Iterable[str]) -> list[str]:
     """Import modules in a new process where others are absent; return a line for each failure."""
-    result = subprocess.run(
-        [sys.executable, "-c", IMPORT_EACH, " ".join(absent), " ".join(modules)],
-        capture_output=True,
-        text=True,
-        cwd=PACKAGE.parent,
-    )
+    result = run_python("-c", IMPORT_EACH, " ".join(absent), " ".join(modules))
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 

@@ -1,9 +1,8 @@
 """In one process with stock projects, a user's copies of datasets, and a newer Detectron2."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.helpers import run_python
 
 TESTS = Path(__file__).resolve().parent
 
@@ -83,14 +82,8 @@ print("side by side")
 """
 
 
-def run(*command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *command],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
-    )
+def run(*command: object) -> str:
+    done = run_python(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines()[-1]
 
@@ -101,4 +94,4 @@ def test_stock_projects_and_a_users_copies_of_datasets():
 
 def test_detectron2_with_the_differences_of_its_main(tmp_path):
     script = TESTS / "engine" / "as_detectron2_main.py"
-    assert run(str(script), str(tmp_path)) == "all of it works"
+    assert run(script, tmp_path) == "all of it works"

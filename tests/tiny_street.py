@@ -5,11 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.config import CfgNode
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
+from tests.helpers import new_config
 
 NAME = "tiny_street_train"
 STREET = Hierarchy.from_dict(
@@ -46,15 +46,9 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny_dataset(street, tiny_folder):
-    register_hierarchical_dataset(
-        NAME,
-        hierarchy=street,
-        image_root=str(tiny_folder / "images"),
-        sem_seg_root=str(tiny_folder / "labels"),
-    )
-    yield NAME
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+    roots = {"image_root": tiny_folder / "images", "sem_seg_root": tiny_folder / "labels"}
+    register_hierarchical_dataset(NAME, hierarchy=street, **roots)
+    return NAME
 
 
 SMALL_NETWORK = [
@@ -94,9 +88,7 @@ SMALL_NETWORK = [
 @pytest.fixture
 def cfg(tiny_dataset, tmp_path) -> CfgNode:
     """A config that trains a small network on the tiny dataset into a fresh folder."""
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.merge_from_list(SMALL_NETWORK)
+    cfg = new_config(*SMALL_NETWORK)
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (tiny_dataset,)
     cfg.OUTPUT_DIR = str(tmp_path / "run")
     (tmp_path / "run").mkdir()

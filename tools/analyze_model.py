@@ -1,24 +1,20 @@
 #!/usr/bin/env python
 """Count the parameters, multiply-adds and activations of a config, and those of its hierarchy."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import warnings
+from typing import TYPE_CHECKING
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-
-# isort: split
-from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
+from hiera_seg.cli import add_config, exit_on_error, tool_parser
 from hiera_seg.cli.exit import prepare_file
-from hiera_seg.config import check_config
-from hiera_seg.diagnostics.cost import (
-    NetworkCost,
-    compare_with_flat,
-    comparison_table,
-    module_table,
-)
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hiera_seg.diagnostics.cost import NetworkCost
 
 EPILOG = """
 examples:
@@ -45,6 +41,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.cli import read_config
+    from hiera_seg.config import check_config
+    from hiera_seg.diagnostics.cost import compare_with_flat, comparison_table, module_table
+
     cfg = read_config(args, tool=__file__)
     if (args.size and min(args.size) < 1) or args.depth < 0:
         raise ConfigError(

@@ -9,15 +9,13 @@ import argparse
 import json
 import platform
 
-import torch
-
-from benchmark import GROUPS, as_rows, measure, table
-from benchmark.harness import MIN_ROUNDS
-from benchmark.sweep import plot, run_sweeps
 from hiera_seg.cli.arguments import tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_file
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import ConfigError
+
+GROUPS = ("losses", "train", "eval", "inference")
+MIN_ROUNDS = 7
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,12 +44,17 @@ def parse_args() -> argparse.Namespace:
         parser.error("--plot draws a sweep: add --sweep")
     if args.rounds < 1 or args.threads < 0:
         parser.error("--rounds must be at least 1 and --threads at least 0")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: PyTorch sees no GPU here")
     return args
 
 
 def main(args: argparse.Namespace) -> None:
+    import torch
+
+    import benchmark
+    from benchmark.sweep import plot, run_sweeps
+
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: PyTorch sees no GPU here")
     if args.threads:
         torch.set_num_threads(args.threads)
     prepare_file(args.json, "--json")
@@ -62,14 +65,14 @@ def main(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     if args.sweep:
         points = run_sweeps(device, args.rounds, not args.no_memory)
-        write(args, {"points": as_rows(points)})
+        write(args, {"points": benchmark.as_rows(points)})
         if args.plot:
             plot(points, args.plot)
         return
     chosen = [
         (comparison, f"{group}:{index}")
         for group in args.groups or GROUPS
-        for index, comparison in enumerate(GROUPS[group])
+        for index, comparison in enumerate(benchmark.GROUPS[group])
         if args.only in comparison.name
     ]
     if not chosen:
@@ -77,12 +80,14 @@ def main(args: argparse.Namespace) -> None:
     results = []
     for comparison, key in chosen:
         print(f"{key}: {comparison.name} ...", flush=True)
-        results.append(measure(comparison, key, device, args.rounds, not args.no_memory))
-    print(table(results))
-    write(args, {"results": as_rows(results)})
+        results.append(benchmark.measure(comparison, key, device, args.rounds, not args.no_memory))
+    print(benchmark.table(results))
+    write(args, {"results": benchmark.as_rows(results)})
 
 
 def write(args: argparse.Namespace, content: dict) -> None:
+    import torch
+
     facts = {
         "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),

@@ -1,18 +1,17 @@
 #!/usr/bin/env python
 """Check registered datasets: print their problems, and the pixels per node."""
 
+from __future__ import annotations
+
 import argparse
 import sys
-
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-
-# isort: split
-from detectron2.data import DatasetCatalog
+from typing import TYPE_CHECKING
 
 from hiera_seg.cli.arguments import add_exif, add_import, tool_parser
 from hiera_seg.cli.exit import exit_on_error
-from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.dataset_check import DatasetReport, check_dataset, format_reports
+
+if TYPE_CHECKING:
+    from hiera_seg.data.dataset_check import DatasetReport
 
 EPILOG = """
 examples:
@@ -46,6 +45,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.data.catalog import import_modules, require_registered
+    from hiera_seg.data.dataset_check import check_dataset, format_reports
+
     import_modules(args.modules, tool=__file__)
     names = [name for given in args.names for name in splits_of(given)]
     require_registered(names, "NAME")
@@ -74,6 +76,8 @@ def verdict(report: DatasetReport) -> str:
 
 def splits_of(name: str) -> list[str]:
     """Return the dataset of this name, or those with one more word."""
+    from detectron2.data import DatasetCatalog
+
     if name in DatasetCatalog:
         return [name]
     more = [n for n in DatasetCatalog.list() if n.startswith(f"{name}_")]

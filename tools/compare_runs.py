@@ -5,11 +5,8 @@ import argparse
 import json
 import os
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.cli.exit import exit_on_error, prepare_folder
 from hiera_seg.disk import replace_text
-from hiera_seg.evaluation.comparison import compare_runs, comparison_tables, read_run
-from hiera_seg.evaluation.comparison_plot import plot_comparison
 
 EPILOG = """
 RUN is the OUTPUT_DIR of an evaluation (of tools/train_net.py or tools/evaluate_predictions.py). The
@@ -47,6 +44,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.evaluation.comparison import compare_runs, comparison_tables, read_run
+    from hiera_seg.evaluation.comparison_plot import plot_comparison
+
     setups = [setup.split(",") for setup in (args.baseline, *args.others)]
     names = short_names([setup[0] for setup in setups])
     runs = [[read_run(folder) for folder in setup] for setup in setups]

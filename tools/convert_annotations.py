@@ -5,18 +5,10 @@ import argparse
 import json
 import os
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-
-# isort: split
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from hiera_seg.cli.arguments import add_import
 from hiera_seg.cli.exit import exit_on_error, prepare_folder
-from hiera_seg.data import register_coco_hierarchical
-from hiera_seg.data.catalog import import_modules
-from hiera_seg.data.label_writer import convert_labels
-from hiera_seg.data.labelme import coco_from_labelme
 from hiera_seg.disk import replace_text
 from hiera_seg.hierarchy import Hierarchy
 
@@ -56,6 +48,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.data import register_coco_hierarchical
+    from hiera_seg.data.catalog import import_modules
+    from hiera_seg.data.label_writer import convert_labels
+    from hiera_seg.data.labelme import coco_from_labelme
+
+    # isort: split
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
     import_modules(args.modules, tool=__file__)
     prepare_folder(args.out, "OUT")
     source = args.source

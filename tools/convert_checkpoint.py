@@ -3,10 +3,7 @@
 
 import argparse
 
-from hiera_seg.checkpoint.convert import CONVERTERS, convert_checkpoint, save_checkpoint
-from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
-from hiera_seg.config import resolve_hierarchy
-from hiera_seg.modeling.build import build_model
+from hiera_seg.cli import add_config, exit_on_error, tool_parser
 
 EPILOG = """
 examples:
@@ -30,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         "--from",
         dest="project",
         required=True,
-        choices=sorted(CONVERTERS),
+        choices=("mask2former", "mmseg"),
         help="project of the checkpoint",
     )
     parser.add_argument(
@@ -44,6 +41,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.checkpoint.convert import convert_checkpoint, save_checkpoint
+    from hiera_seg.cli import read_config
+    from hiera_seg.config import resolve_hierarchy
+    from hiera_seg.modeling.build import build_model
+
     cfg = read_config(args, "MODEL.DEVICE", "cpu", tool=__file__)
     cfg.MODEL.WEIGHTS = args.source  # so that backbones do not download weights of their own
     model = build_model(cfg)

@@ -3,16 +3,10 @@
 
 import argparse
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-
-# isort: split
-from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from hiera_seg.cli.arguments import add_exif, add_import, tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_folder
-from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.label_writer import convert_labels
 
 EPILOG = """
 example: Detectron2's own SemSegEvaluator on CamVid
@@ -34,6 +28,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.data.catalog import import_modules, require_registered
+    from hiera_seg.data.label_writer import convert_labels
+
+    # isort: split
+    from detectron2.data import DatasetCatalog
+
     import_modules(args.modules, tool=__file__)
     require_registered([args.name], "NAME")
     prepare_folder(args.out, "OUT")

@@ -5,9 +5,6 @@ import argparse
 
 from hiera_seg.cli.arguments import add_exif, add_import, tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_file
-from hiera_seg.data.catalog import import_modules, require_registered
-from hiera_seg.data.node_counts import count_nodes
-from hiera_seg.losses import write_node_counts
 
 EPILOG = """
 example: CamVid, weighted by the inverse square root of class frequencies
@@ -28,6 +25,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.data.catalog import import_modules, require_registered
+    from hiera_seg.data.node_counts import count_nodes
+    from hiera_seg.losses import write_node_counts
+
     import_modules(args.modules, tool=__file__)
     require_registered(args.names, "NAME")
     prepare_file(args.output, "--output")

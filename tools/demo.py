@@ -1,42 +1,33 @@
 #!/usr/bin/env python
 """Segment images, videos and webcam frames with a trained model, at every level of its tree."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-
-# isort: split
-from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
+from hiera_seg.cli import add_config, exit_on_error, tool_parser
 from hiera_seg.cli.arguments import check_at_least
 from hiera_seg.cli.exit import prepare_folder
-from hiera_seg.config import resolve_hierarchy
-from hiera_seg.data.catalog import require_registered
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.inference.media import VideoFrames, find_media, is_video, output_stems
-from hiera_seg.report.samples import SampleReader, spread_over
 
-try:
-    from hiera_seg.inference.predictions import (
-        KINDS,
-        PredictionWriter,
-        load_predictor,
-        refuse_overwriting,
-    )
-except ImportError as missing:  # OpenCV
-    sys.exit(f"error: {missing}")
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
+    from hiera_seg.inference.media import VideoFrames
+    from hiera_seg.inference.predictions import PredictionWriter
+    from hiera_seg.report.samples import SampleReader
+
+KINDS = ("overlay", "labels", "strip", "rle")  # of outputs
 EPILOG = """
 examples:
   your own images and videos
@@ -95,6 +86,19 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.cli import read_config
+    from hiera_seg.config import resolve_hierarchy
+    from hiera_seg.report.samples import SampleReader
+
+    try:
+        from hiera_seg.inference.predictions import (
+            PredictionWriter,
+            load_predictor,
+            refuse_overwriting,
+        )
+    except ImportError as missing:  # OpenCV
+        sys.exit(f"error: {missing}")
+
     cfg = read_config(args, tool=__file__)
     cfg.MODEL.HIERA_SEG.TEST.OUTPUT = "labels"
     cfg.MODEL.HIERA_SEG.TEST.DIRECT = False
@@ -146,6 +150,8 @@ def predict(
     args: argparse.Namespace,
 ) -> str:
     """Segment an image, a video or the frames of a webcam; return a line about the result."""
+    from hiera_seg.inference.media import VideoFrames, is_video
+
     name = sample["file_name"]
     if isinstance(name, int) or (not args.dataset and is_video(name)):
         with VideoFrames(name) as frames:
@@ -167,6 +173,8 @@ def show_progress(
 
 
 def check_arguments(args: argparse.Namespace, cfg: CfgNode, hierarchy: Hierarchy) -> None:
+    from hiera_seg.data.catalog import require_registered
+
     if args.level is not None and args.level not in hierarchy.level_names:
         raise ConfigError(
             f"--level is {args.level!r}; the levels of tree {hierarchy.name!r} are "
@@ -192,6 +200,9 @@ def check_arguments(args: argparse.Namespace, cfg: CfgNode, hierarchy: Hierarchy
 
 def samples_of(args: argparse.Namespace) -> tuple[list[tuple[str, dict[str, Any]]], int]:
     """Return (start of output names, dict) of each input, and the number of missing inputs."""
+    from hiera_seg.inference.media import find_media, output_stems
+    from hiera_seg.report.samples import spread_over
+
     if args.webcam is not None:
         return [("webcam", {"file_name": args.webcam})], 0
     if args.dataset:
@@ -218,6 +229,8 @@ def describe_os_error(error: OSError, output: Path) -> str:
 
 
 def what_of(samples: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    from hiera_seg.inference.media import is_video
+
     names = [sample["file_name"] for _, sample in samples]
     if isinstance(names[0], int):
         return "webcams"

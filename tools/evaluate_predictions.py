@@ -6,12 +6,9 @@ import logging
 import os
 import sys
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.cli.arguments import add_exif, add_import
 from hiera_seg.cli.exit import exit_on_error, prepare_file, prepare_folder
-from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.errors import ConfigError
-from hiera_seg.evaluation import evaluate_predictions
 
 EPILOG = """
 FOLDER holds one label map per image, at any depth: PNG of 8 or 16 bits, grey or palette, or .npy.
@@ -46,6 +43,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--output", metavar="DIR", help="where hiera_metrics.json goes (default: FOLDER)"
     )
+    parser.add_argument(
+        "--boundary-iou", action="store_true", help="also compute Boundary IoU (docs/metrics.md)"
+    )
     parser.add_argument("--report", metavar="FILE", help="write an html report, too")
     add_exif(parser)
     add_import(parser)
@@ -53,6 +53,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.data.catalog import import_modules, require_registered
+    from hiera_seg.evaluation import evaluate_predictions
+
     import_modules(args.modules, tool=__file__)
     require_registered([args.dataset], "DATASET")
     if not os.path.isdir(args.folder):
@@ -76,6 +79,7 @@ def main(args: argparse.Namespace) -> None:
             suffix=args.suffix,
             output_dir=output,
             exif=args.exif,
+            boundary_iou=args.boundary_iou,
             progress=True,
         )
     finally:

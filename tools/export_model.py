@@ -1,20 +1,17 @@
 #!/usr/bin/env python
 """Export a trained model to a file that runs without hiera_seg, and check its outputs."""
 
+from __future__ import annotations
+
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
+from hiera_seg.cli import add_config, exit_on_error, tool_parser
 
-# isort: split
-from detectron2.config import CfgNode
-from torch import nn
-
-from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
-from hiera_seg.engine import HieraTrainer
-from hiera_seg.inference import build_for_eval
-from hiera_seg.inference.deployed import DeployedSegmentor
-from hiera_seg.inference.export import SUFFIXES, ExportError, export_segmentor
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+    from torch import nn
 
 EPILOG = """
 examples:
@@ -29,17 +26,23 @@ Weights: MODEL.WEIGHTS of --opts, else the last checkpoint in the config's OUTPU
 MODEL.WEIGHTS of the config file. The file takes images (batch, 3, height, width) uint8 of any size.
 docs/export.md runs each format.
 """
+FORMATS = ("torchscript", "export", "onnx")
 
 
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__, EPILOG)
-    parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="of the file")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="of the file")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
     add_config(parser, opts="above all MODEL.WEIGHTS")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.cli import read_config
+    from hiera_seg.inference import build_for_eval
+    from hiera_seg.inference.deployed import DeployedSegmentor
+    from hiera_seg.inference.export import ExportError, export_segmentor
+
     cfg = read_config(args, "MODEL.DEVICE", "cpu", tool=__file__)
     if cfg.TEST.AUG.ENABLED:
         print("TEST.AUG is enabled; the exported network does not use it", file=sys.stderr)
@@ -58,6 +61,9 @@ def main(args: argparse.Namespace) -> None:
 
 
 def build_exportable(cfg: CfgNode) -> nn.Module:
+    from hiera_seg.engine import HieraTrainer
+    from hiera_seg.inference.deployed import DeployedSegmentor
+
     model = HieraTrainer.build_model(cfg)
     DeployedSegmentor(model)  # raises for unsupported heads before weights are read
     return model

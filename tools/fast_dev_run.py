@@ -1,21 +1,22 @@
 #!/usr/bin/env python
 """Run --fast-dev-run on every config of the repository, or some, in one process."""
 
+from __future__ import annotations
+
 import argparse
 import platform
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from hiera_seg.cli import exit_on_error, load_config, tool_parser
+from hiera_seg.cli import exit_on_error, tool_parser
 from hiera_seg.cli.exit import prepare_file
-from hiera_seg.data.catalog import import_modules
-from hiera_seg.diagnostics import fast_dev_run
-from hiera_seg.diagnostics.fast_dev_run import CROP, FastDevRun, repository_configs
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hiera_seg.diagnostics.fast_dev_run import FastDevRun
 
 PAGE = """# Fast development run of every config
 
@@ -56,6 +57,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.cli import load_config
+    from hiera_seg.data.catalog import import_modules
+    from hiera_seg.diagnostics.fast_dev_run import fast_dev_run, repository_configs
+
     import_modules([], tool=__file__)
     found = {name_of(config): config for config in map(Path, args.configs)}
     found = found or {name_of(config): config for config in repository_configs(REPOSITORY)}
@@ -94,6 +99,10 @@ def table_row(run: FastDevRun) -> list[str]:
 
 
 def page(rows: dict[str, list[str]], total: int, iterations: int) -> str:
+    import torch
+
+    from hiera_seg.diagnostics.fast_dev_run import CROP
+
     torch_version = torch.__version__.split("+")[0]
     return PAGE.format(
         crop=CROP,

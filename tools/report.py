@@ -1,23 +1,19 @@
 #!/usr/bin/env python
 """Write the html report of a run's last evaluation as one file that needs no network."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-
-# isort: split
-from detectron2.config import CfgNode
-
-from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
+from hiera_seg.cli import add_config, exit_on_error, tool_parser
 from hiera_seg.cli.arguments import check_at_least
-from hiera_seg.data.catalog import require_registered
 from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
-from hiera_seg.evaluation import evaluation_folder
-from hiera_seg.inference import HieraPredictor, build_for_eval
-from hiera_seg.report.page import require_plotly
-from hiera_seg.report.run import read_summary, report_run
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 EPILOG = """
 examples:
@@ -52,6 +48,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.data.catalog import require_registered
+    from hiera_seg.evaluation import evaluation_folder
+    from hiera_seg.inference import HieraPredictor, build_for_eval
+    from hiera_seg.report.page import require_plotly
+    from hiera_seg.report.run import read_summary, report_run
+
     require_plotly()
     cfg = config_of(args)
     check_at_least(args, images=0)
@@ -85,6 +87,8 @@ def main(args: argparse.Namespace) -> None:
 
 def config_of(args: argparse.Namespace) -> CfgNode:
     """Return the config of the run, with its folder as OUTPUT_DIR."""
+    from hiera_seg.cli import read_config
+
     if args.run is None:
         if not args.config_file:
             raise ConfigError("--run and --config-file are missing; specify one of them")

@@ -3,10 +3,7 @@
 
 import argparse
 
-from hiera_seg.cli import argument_parser, launch, read_config, setup
-from hiera_seg.data.catalog import import_modules
-from hiera_seg.diagnostics import dry_run, fast_dev_run
-from hiera_seg.engine import HieraTrainer
+from hiera_seg.cli import argument_parser
 from hiera_seg.errors import ConfigError
 
 EPILOG = """
@@ -30,6 +27,10 @@ examples:
 
 
 def main(args: argparse.Namespace) -> dict | None:
+    from hiera_seg.cli import setup
+    from hiera_seg.data.catalog import import_modules
+    from hiera_seg.engine import HieraTrainer
+
     import_modules(args.modules, tool=__file__)
     if args.fast_dev_run or args.dry_run:
         return try_config(args)
@@ -42,6 +43,9 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 def try_config(args: argparse.Namespace) -> None:
+    from hiera_seg.cli import read_config
+    from hiera_seg.diagnostics import dry_run, fast_dev_run
+
     if args.num_gpus * args.num_machines > 1:
         raise ConfigError("--dry-run and --fast-dev-run use one process; remove --num-gpus")
     cfg = read_config(args)
@@ -52,7 +56,10 @@ def try_config(args: argparse.Namespace) -> None:
 
 
 def command_line() -> None:
-    launch(main, argument_parser(EPILOG).parse_args())
+    args = argument_parser(EPILOG).parse_args()
+    from hiera_seg.cli import launch
+
+    launch(main, args)
 
 
 if __name__ == "__main__":

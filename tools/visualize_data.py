@@ -1,36 +1,29 @@
 #!/usr/bin/env python
 """Draw samples of a dataset with their labels at every level of the class tree."""
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-
-# isort: split
-from detectron2.config import CfgNode
-from detectron2.data.detection_utils import convert_image_to_rgb
 from PIL import Image
 
-from hiera_seg.cli import add_config, exit_on_error, read_config, tool_parser
+from hiera_seg.cli import add_config, exit_on_error, tool_parser
 from hiera_seg.cli.arguments import check_at_least
 from hiera_seg.cli.exit import prepare_folder
-from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
-from hiera_seg.data import build_hiera_train_loader
-from hiera_seg.data.catalog import require_registered
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.report.samples import SampleReader, spread_over
 
-try:
-    from hiera_seg.visualization import cut_at_levels, draw_levels
-except ImportError as missing:  # OpenCV
-    sys.exit(f"error: {missing}")
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from hiera_seg.report.samples import SampleReader
 
 EPILOG = """
 examples:
@@ -63,6 +56,15 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.cli import read_config
+    from hiera_seg.config import resolve_hierarchy
+    from hiera_seg.data.catalog import require_registered
+    from hiera_seg.report.samples import SampleReader
+
+    try:
+        import hiera_seg.visualization  # noqa: F401
+    except ImportError as missing:  # OpenCV
+        sys.exit(f"error: {missing}")
     check_arguments(args)
     cfg = read_config(args, tool=__file__)
     names = tuple(args.names or cfg.DATASETS.TRAIN)
@@ -105,6 +107,8 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def file_samples(name: str, read: SampleReader, num: int) -> Iterator[Sample | DatasetError]:
     """Yield samples spread evenly over a dataset, or the error of a file."""
+    from hiera_seg.report.samples import spread_over
+
     for index, record in spread_over(name, num).items():
         try:
             image, labels = read(record)
@@ -121,6 +125,12 @@ def file_samples(name: str, read: SampleReader, num: int) -> Iterator[Sample | D
 
 def training_samples(cfg: CfgNode, num: int) -> Iterator[Sample]:
     """Yield the first samples of the training stream of a config."""
+    from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
+    from hiera_seg.data import build_hiera_train_loader
+
+    # isort: split
+    from detectron2.data.detection_utils import convert_image_to_rgb
+
     cfg.SEED = max(cfg.SEED, 0)
     cfg.DATALOADER.NUM_WORKERS = 0
     ignore = resolve_ignore_label(cfg, resolve_hierarchy(cfg))
@@ -138,6 +148,8 @@ def training_samples(cfg: CfgNode, num: int) -> Iterator[Sample]:
 def draw(
     path: Path, image: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, alpha: float
 ) -> None:
+    from hiera_seg.visualization import cut_at_levels, draw_levels
+
     levels = cut_at_levels(labels, hierarchy)
     drawing = Image.fromarray(draw_levels(image, levels, hierarchy, alpha=alpha))
     replace_file(path, lambda file: drawing.save(file, "PNG"))

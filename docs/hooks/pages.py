@@ -4,6 +4,7 @@ The README of the repository is the site's first page, and so on (PAGES): each t
 Links are written for who reads the files in the repository, and are turned into those of the site.
 """
 
+import json
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ PAGES = {
     "study.md": "projects/HSSN/study/README.md",
     "lazy.md": "projects/LazyHSSN/README.md",
     "changelog.md": "CHANGELOG.md",
+    "quick_start.md": "docs/quick_start.ipynb",
 }
 CONFIG_PAGE = "reference/config.md"
 CONFIG_SOURCE = "hiera_seg/config/defaults.py"  # what it is made of, for who reads the repository
@@ -33,15 +35,18 @@ FENCE = re.compile(r"^ *```")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
+    sys.path.insert(0, str(HOOKS))
+    from config_page import config_page  # imports Detectron2: only when the site is built
+    from notebook_page import notebook_page
+
     for page, source in PAGES.items():
         text = NOTES.sub("", (REPOSITORY / source).read_text(encoding="utf-8"))
+        if source.endswith(".ipynb"):
+            text = notebook_page(json.loads(text))
         files.append(File.generated(config, page, content=text))
         for image in images_elsewhere(text, source):
             copy = File.generated(config, image_in_site(image), abs_src_path=REPOSITORY / image)
             files.append(copy)
-    sys.path.insert(0, str(HOOKS))
-    from config_page import config_page  # imports Detectron2: only when the site is built
-
     files.append(File.generated(config, CONFIG_PAGE, content=config_page()))
     return files
 

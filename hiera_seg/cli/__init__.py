@@ -1,6 +1,12 @@
-"""Start and end command lines: arguments, setup, launching processes, one-line errors."""
+"""Start and end command lines: arguments, setup, launching processes, one-line errors.
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
+Importing it imports neither torch nor Detectron2, which takes seconds, so that ``--help`` and
+mistakes in a command line are answered at once. The tools import them after reading the arguments.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from hiera_seg.cli.arguments import (
     add_config,
     add_import,
@@ -9,10 +15,13 @@ from hiera_seg.cli.arguments import (
     argument_parser,
     tool_parser,
 )
-from hiera_seg.cli.config_files import load_config
 from hiera_seg.cli.exit import exit_on_error
-from hiera_seg.cli.launch import launch
-from hiera_seg.cli.setup import read_config, setup
+from hiera_seg.cli.threads import let_threads_sleep
+
+if TYPE_CHECKING:
+    from hiera_seg.cli.config_files import load_config
+    from hiera_seg.cli.processes import launch
+    from hiera_seg.cli.start import read_config, setup
 
 __all__ = [
     "add_config",
@@ -27,3 +36,17 @@ __all__ = [
     "setup",
     "tool_parser",
 ]
+
+_LATER = {
+    "launch": "processes",
+    "load_config": "config_files",
+    "read_config": "start",
+    "setup": "start",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        let_threads_sleep()
+        return getattr(importlib.import_module(f"hiera_seg.cli.{_LATER[name]}"), name)
+    raise AttributeError(f"module 'hiera_seg.cli' has no attribute {name!r}")

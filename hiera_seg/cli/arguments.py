@@ -2,10 +2,6 @@
 
 import argparse
 
-from detectron2.engine import default_argument_parser
-
-from hiera_seg.checkpoint.unpickle import SWITCH
-from hiera_seg.data.images import EXIF_CHOICES
 from hiera_seg.errors import ConfigError
 
 REMOTE_SWITCH = "--allow-remote-config"
@@ -20,14 +16,40 @@ def tool_parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
     )
 
 
-def argument_parser(epilog: str | None = None, *, trials: bool = True) -> argparse.ArgumentParser:
-    """Return Detectron2's parser for training with the options of this package.
+def argument_parser(epilog: str = "", *, trials: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with the options of Detectron2's ``default_argument_parser`` and more.
 
     Args:
         epilog: examples for the help.
         trials: whether to add --fast-dev-run and --dry-run.
     """
-    parser = default_argument_parser(epilog)
+    parser = tool_parser("Train or evaluate the model of a config file.", epilog)
+    parser.add_argument("--config-file", default="", metavar="FILE", help="config of the model")
+    parser.add_argument(
+        "--resume", action="store_true", help="resume from the last checkpoint in OUTPUT_DIR"
+    )
+    parser.add_argument("--eval-only", action="store_true", help="evaluate, without training")
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, metavar="N", help="processes per machine (1)"
+    )
+    parser.add_argument(
+        "--num-machines", type=int, default=1, metavar="N", help="machines of the job (1)"
+    )
+    parser.add_argument(
+        "--machine-rank", type=int, default=0, metavar="N", help="number of this machine (0)"
+    )
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="where the processes meet, such as tcp://node0:29500; auto: a free port (auto)",
+    )
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys to change; after all options",
+    )
     add_unsafe_pickle(parser)
     add_import(parser)
     add_remote_config(parser)
@@ -100,7 +122,7 @@ def add_exif(parser: argparse.ArgumentParser) -> None:
     """Add ``--exif``, which is INPUT.EXIF for tools that read files without a config."""
     parser.add_argument(
         "--exif",
-        choices=EXIF_CHOICES,
+        choices=("apply", "ignore"),
         default="apply",
         help="rotate images and labels by their EXIF orientation, or ignore it (apply)",
     )
@@ -136,7 +158,7 @@ def add_remote_config(parser: argparse.ArgumentParser) -> None:
 def add_unsafe_pickle(parser: argparse.ArgumentParser) -> None:
     """Add ``--unsafe-pickle``, for :func:`hiera_seg.checkpoint.allow_unsafe_pickle`."""
     parser.add_argument(
-        SWITCH,
+        "--unsafe-pickle",
         action="store_true",
         help="unpickle checkpoints that may run code; only for files that you trust",
     )

@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from hiera_seg import add_hiera_seg_config, model_zoo
 from hiera_seg.cli.arguments import REMOTE_SWITCH
 from hiera_seg.config import map_old_keys
-from hiera_seg.config.checks import check_addresses, remote_scheme
+from hiera_seg.config.checks import check_addresses, items_of, remote_scheme, value_of
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy.messages import listing, nearest, suggestion
 
@@ -38,7 +38,7 @@ def load_config(config_file: str, opts: list[str], *, allow_remote: bool = False
     refuse_switches(opts)
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
-    defaults = cfg.MODEL.HIERA_SEG.clone()
+    defaults = list(items_of(cfg.MODEL.HIERA_SEG, "MODEL.HIERA_SEG."))
     if config_file:
         try:
             _merge_file(cfg, config_file, allow_remote)
@@ -51,7 +51,7 @@ def load_config(config_file: str, opts: list[str], *, allow_remote: bool = False
     except Exception as error:
         raise ConfigError(f"options {' '.join(opts)}: {_reason(error, cfg)}") from error
     cfg = map_old_keys(cfg, before)
-    _refuse_none(cfg.MODEL.HIERA_SEG, defaults, "MODEL.HIERA_SEG")
+    _refuse_none(cfg, defaults)
     check_addresses(cfg)
     _choose_device(cfg)
     return cfg
@@ -146,13 +146,11 @@ def _place(event: yaml.Event) -> str:
     return f"{event.start_mark.name}, line {event.start_mark.line + 1}"
 
 
-def _refuse_none(node: CfgNode, defaults: CfgNode, name: str) -> None:
+def _refuse_none(cfg: CfgNode, defaults: list[tuple[str, object]]) -> None:
     """Refuse None, which yacs allows for every key, where the default is a value."""
-    for key, default in defaults.items():
-        if isinstance(default, CfgNode):
-            _refuse_none(node[key], default, f"{name}.{key}")
-        elif node[key] is None and default not in (None, ""):
-            raise ConfigError(f"{name}.{key} is None; its default is {default!r}")
+    for key, default in defaults:
+        if default not in (None, "") and value_of(cfg, key) is None:
+            raise ConfigError(f"{key} is None; its default is {default!r}")
 
 
 def _choose_device(cfg: CfgNode) -> None:

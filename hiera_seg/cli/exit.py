@@ -9,11 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from detectron2.utils import comm
-
-from hiera_seg.compat import lost_contact
-from hiera_seg.engine.expected_errors import expected_error
-from hiera_seg.engine.writers import raise_disk_failures
+from hiera_seg.cli.threads import let_threads_sleep
 from hiera_seg.errors import ConfigError
 
 # If all ranks raise the same error, only rank 0 should print it. Other ranks wait this many seconds
@@ -35,6 +31,12 @@ def exit_on_error(main: Callable, *args: object) -> None:
         main: the function to call.
         args: its arguments.
     """
+    let_threads_sleep()
+    # Imported here, because they import torch and Detectron2
+    from hiera_seg.compat import lost_contact
+    from hiera_seg.engine.expected_errors import expected_error
+    from hiera_seg.engine.writers import raise_disk_failures
+
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     raise_disk_failures()
@@ -107,6 +109,8 @@ def _reader_is_gone() -> bool:
 
 
 def _exit(error: Exception | str, code: int = 1) -> None:
+    from detectron2.utils import comm
+
     text = " ".join(str(error).split())
     rank, world_size = comm.get_rank(), comm.get_world_size()
     if rank > 0:

@@ -5,8 +5,9 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 # isort: split
 
 import functools
+import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode as CN
@@ -20,6 +21,7 @@ from hiera_seg.hierarchy.messages import suggestion
 # Takes a value and its config; returns what to choose instead, "" for a valid value.
 Rule = Callable[[Any, CN], str]
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")  # of the key LOGGERS, and the packages they need
 ON_ERROR = ("raise", "skip")  # values of DATALOADER.ON_ERROR
 WEIGHTS_SCHEMES = ("detectron2", "catalog", "https")  # addresses that MODEL.WEIGHTS may name
 
@@ -101,6 +103,14 @@ def _is_computed_before_the_end(metric: str, cfg: CN) -> str:
     return _is_computed(metric, cfg)
 
 
+def _are_loggers(names: list[str], _: CN) -> str:
+    if unknown := [name for name in names if name not in LOGGERS]:
+        return f"choose from {', '.join(LOGGERS)}{suggestion(str(unknown[0]), LOGGERS)}"
+    # Without tensorboard, which is in the default, a run only logs less
+    missing = [name for name in names if name != "tensorboard" and not is_installed(name)]
+    return f"run `pip install {' '.join(missing)}`" if missing else ""
+
+
 RULES: dict[str, Rule] = {
     # The model
     "MODEL.META_ARCHITECTURE": registered(META_ARCH_REGISTRY),
@@ -132,6 +142,8 @@ RULES: dict[str, Rule] = {
     "SOLVER.EMA.DECAY": between(0, 1),
     "SOLVER.EMA.ENABLED": _without_precise_bn,
     "INPUT.CROP.SIZE": _is_in_pixels,
+    "LOGGERS": _are_loggers,
+    "NUM_THREADS": at_least(0),
     "DATALOADER.ON_ERROR": one_of(*ON_ERROR),
     # The evaluations during training
     "TEST.VALIDATION_LOSS": _has_test_set,
@@ -162,6 +174,20 @@ def check_config(cfg: CN, under: str = "") -> None:
 def value_of(cfg: CN, key: str) -> Any:
     """Return the value of a key such as ``"SOLVER.MAX_ITER"``."""
     return functools.reduce(getattr, key.split("."), cfg)
+
+
+def items_of(node: CN, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every key of a config, such as ``"SOLVER.MAX_ITER"``, with its value."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from items_of(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported, without importing it."""
+    return importlib.util.find_spec(package) is not None
 
 
 def remote_scheme(path: object) -> str:
@@ -195,7 +221,7 @@ def check_addresses(cfg: CN) -> None:
     Raises:
         ConfigError: with key and value.
     """
-    for key, value in _texts(cfg, ""):
+    for key, value in _texts(items_of(cfg)):
         problem = ""
         if key == "MODEL.WEIGHTS":
             problem = weights_source_problem(value)
@@ -205,13 +231,12 @@ def check_addresses(cfg: CN) -> None:
             raise ConfigError(f"{key} is {value!r}: {problem}", key=key, value=value)
 
 
-def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
+def _texts(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str]]:
     """Yield (key, text) for every text in a config, also inside lists."""
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _texts(inner, f"{name}.{key}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner, name)
+    for key, value in items:
+        if isinstance(value, str):
+            yield key, value
+        elif isinstance(value, Mapping):
+            yield from _texts(items_of(value, f"{key}."))
+        elif isinstance(value, list | tuple):
+            yield from _texts((key, inner) for inner in value)

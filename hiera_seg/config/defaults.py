@@ -161,6 +161,8 @@ def add_defaults(cfg: CN) -> None:
     # Return the score of the predicted node per level and evaluate its calibration
     # (docs/metrics.md).
     hiera.TEST.CONFIDENCE = False
+    # Evaluate the Boundary IoU of each level (docs/metrics.md, with its cost).
+    hiera.TEST.BOUNDARY_IOU = False
 
     # [height, width] of sliding windows over each resized image, in addition to Detectron2's
     # ENABLED, MIN_SIZES ([]: INPUT.MIN_SIZE_TEST only), MAX_SIZE and FLIP; [] uses whole images.
@@ -182,6 +184,10 @@ def add_defaults(cfg: CN) -> None:
     # Compute the training losses on DATASETS.TEST at each evaluation.
     cfg.TEST.VALIDATION_LOSS = False
 
+    # Where metrics and images go beside the log and metrics.json: "tensorboard", "wandb", "mlflow"
+    # (docs/training.md).
+    cfg.LOGGERS = ["tensorboard"]
+
     # If a training sample cannot be read, "raise" ends the run and "skip" uses another sample.
     cfg.DATALOADER.ON_ERROR = "raise"
 
@@ -190,14 +196,17 @@ def add_defaults(cfg: CN) -> None:
     cfg.INPUT.IMAGE_RANGE = []
     # "apply" rotates images and labels by their EXIF orientation, "ignore" keeps both as stored.
     cfg.INPUT.EXIF = "apply"
+    # Threads of each process. 0: OMP_NUM_THREADS if set, else the CPUs that the processes of the
+    # machine may use, divided by their number.
+    cfg.NUM_THREADS = 0
     # Seconds that the processes of a job wait for each other before it is aborted.
     cfg.DIST_TIMEOUT = 1800
 
     # Photometric distortion of training images (brightness, contrast, saturation, hue).
     cfg.INPUT.COLOR_AUG_SSD = False
 
-    # Precision of AMP: "bfloat16", "float16" (with scaled gradients, GPUs only), or "auto", which
-    # is float16 on a GPU, as in Detectron2, and bfloat16 on a CPU.
+    # Precision of AMP: "bfloat16", "float16" (with scaled gradients, GPUs only), or "auto": float16
+    # on a GPU, as in Detectron2; on a CPU bfloat16 if it has bfloat16 arithmetic, else float32.
     cfg.SOLVER.AMP.PRECISION = "auto"
     # Optimizer: "SGD" or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"

@@ -1,9 +1,6 @@
 """Count the cost of a network per module, and compare it with that of a flat head."""
 
-import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,23 +132,11 @@ def _count(kind: type[JitModelAnalysis], network: _Network, image: Tensor) -> di
     analysis.unsupported_ops_warnings(False)
     analysis.uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
-    with torch.no_grad(), _quiet():
+    with torch.no_grad():
         counts = analysis.by_module()
     prefix = "model."  # of TracingAdapter
     result = {name.removeprefix(prefix): n for name, n in counts.items() if name}
     return {**result, "model": counts[""]}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide fvcore's warnings about operators without cost."""
-    logger = logging.getLogger("fvcore")
-    level, logger.disabled = logger.level, True
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.disabled = False
 
 
 def flat_config(cfg: CfgNode, folder: Path) -> CfgNode:

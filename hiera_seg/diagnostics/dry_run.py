@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
 
 import numpy as np
 from detectron2.config import CfgNode, get_cfg
@@ -13,6 +12,7 @@ from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint import local_path
 from hiera_seg.checkpoint.checkpointer import split_query
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
+from hiera_seg.config.checks import items_of
 from hiera_seg.data import build_hiera_train_loader
 from hiera_seg.engine.randomness import seed_everything
 from hiera_seg.engine.trainer import HieraTrainer
@@ -108,18 +108,10 @@ def _changed_keys(cfg: CfgNode) -> str:
     """Format the keys of a config that differ from their defaults, one per line."""
     defaults = get_cfg()
     add_hiera_seg_config(defaults)
-    known = dict(_leaves(defaults))
+    known = dict(items_of(defaults))
     missing = object()
-    lines = [f"{key}: {x!r}" for key, x in _leaves(cfg) if x != known.get(key, missing)]
+    lines = [f"{key}: {x!r}" for key, x in items_of(cfg) if x != known.get(key, missing)]
     return "\n".join(lines)
-
-
-def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _find_weights(cfg: CfgNode) -> str:

@@ -153,7 +153,7 @@ def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
     cfg.TEST.PRECISE_BN.NUM_ITER = 1
     cfg.TEST.BEST_CHECKPOINT.METRIC = cfg.TEST.EARLY_STOPPING.METRIC = ""
     cfg.TEST.EXPECTED_RESULTS = []
-    cfg.TEST.REPORT, cfg.TEST.STRIP_IMAGES = False, 0  # would not be kept
+    cfg.TEST.REPORT, cfg.TEST.STRIP_IMAGES, cfg.LOGGERS = False, 0, []  # would not be kept
     cfg.TEST.AUG.MIN_SIZES = cfg.TEST.AUG.MIN_SIZES and (48, CROP)
     if cfg.TEST.AUG.CROP_SIZE:
         cfg.TEST.AUG.CROP_SIZE, cfg.TEST.AUG.STRIDE = [CROP, CROP], []

@@ -3,7 +3,7 @@
 import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hiera_seg.compat import without_buffer_sync
@@ -52,30 +52,16 @@ class UnusedParameters(HookBase):
     no parameter.
     """
 
-    def before_train(self) -> None:
-        self._unused: set[str] = set()
-        self._handles = []
-        for name, parameter in self.trainer.model.named_parameters():
-            if parameter.requires_grad:
-                name = name.removeprefix("module.")
-                self._unused.add(name)
-                self._handles.append(parameter.register_hook(self._used(name)))
-
-    def _used(self, name: str):
-        def hook(gradient: Tensor) -> None:
-            self._unused.discard(name)
-
-        return hook
-
     def after_step(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        if self._handles and self._unused:
-            names = sorted(self._unused)
+        if self.trainer.iter > self.trainer.start_iter:
+            return
+        parameters = self.trainer.model.named_parameters()
+        unused = [name for name, p in parameters if p.requires_grad and p.grad is None]
+        if unused:
+            names = sorted(name.removeprefix("module.") for name in unused)
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ConfigError(
                 f"parameters {', '.join(names[:3])}{more} get no gradient from any loss, which "
                 "several processes cannot train; remove the module that holds them, such as a "
                 "stage in MODEL.RESNETS.OUT_FEATURES that no head uses"
             )
-        self._handles = []

@@ -1,6 +1,5 @@
 """Evaluate during training: record the metrics, keep the best weights, stop early."""
 
-import difflib
 import itertools
 import json
 import logging
@@ -21,6 +20,7 @@ from torch import nn
 from hiera_seg.checkpoint import HieraCheckpointer, read_file
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import CheckpointError, ConfigError
+from hiera_seg.hierarchy.messages import suggestion
 
 logger = logging.getLogger(__name__)
 
@@ -310,11 +310,9 @@ def check_metrics(cfg: CfgNode, evaluators: dict[str, DatasetEvaluator]) -> None
 def _unknown_metric(name: str, known: Iterable[str]) -> str:
     known = list(known)
     means = [key for key in known if "IoU-" not in key and "ACC-" not in key]  # not of classes
-    ranked = difflib.get_close_matches(name, known if "-" in name else means, n=3, cutoff=0.5)
-    return (
-        f"TEST.BEST_CHECKPOINT or TEST.EARLY_STOPPING: unknown metric {name!r}; "
-        f"{'nearest' if ranked else 'known'}: {', '.join(ranked or means) or 'none'}"
-    )
+    ends = [key for key in means if key.endswith(f"/{name}")]
+    nearest = suggestion(name, known if "-" in name else means, ends)
+    return f"TEST.BEST_CHECKPOINT or TEST.EARLY_STOPPING: unknown metric {name!r}{nearest}"
 
 
 def _read_line(text: str) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
-"""Draw panels for tensorboard: an image with its predicted and true labels at every level."""
+"""Draw panels for LOGGERS: an image with its predicted and true labels at every level."""
 
-import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from hiera_seg.config.checks import is_installed
 from hiera_seg.engine.step import plain_model
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
@@ -28,9 +28,9 @@ IMAGE_WIDTH = 360  # pixels of each image in a panel
 
 
 def show_test_images(cfg: CfgNode, model: nn.Module) -> None:
-    """Predict TEST.STRIP_IMAGES images of each test set, always the same, for tensorboard.
+    """Predict TEST.STRIP_IMAGES images of each test set, always the same, for LOGGERS.
 
-    Does nothing outside training, without tensorboard or OpenCV, or if the model is not a
+    Does nothing outside training, without a logger or OpenCV, or if the model is not a
     HieraSegmentor.
 
     Args:
@@ -38,7 +38,7 @@ def show_test_images(cfg: CfgNode, model: nn.Module) -> None:
         model: the evaluated model.
     """
     num = cfg.TEST.STRIP_IMAGES
-    if num < 1 or not _can_draw(model):
+    if num < 1 or not _can_draw(cfg, model):
         return
     for name in cfg.DATASETS.TEST:
         try:
@@ -47,11 +47,11 @@ def show_test_images(cfg: CfgNode, model: nn.Module) -> None:
                 stem = Path(record["file_name"]).stem
                 _put_panel(f"{name}/{stem}", predict(record), model.hierarchy)
         except DatasetError as error:  # a missing panel should not stop a training
-            logger.error(f"{name}: no images in tensorboard: {error}")
+            logger.error(f"{name}: no images for LOGGERS: {error}")
 
 
 class BatchPanels(HookBase):
-    """Show the first sample of every VIS_PERIOD-th batch in tensorboard, after augmentation.
+    """Show the first sample of every VIS_PERIOD-th batch in LOGGERS, after augmentation.
 
     Labels are predicted in eval mode before the step, without changing the training.
 
@@ -60,12 +60,11 @@ class BatchPanels(HookBase):
     """
 
     def __init__(self, cfg: CfgNode):
-        self._period = cfg.VIS_PERIOD
-        self._format = cfg.INPUT.FORMAT
+        self._cfg = cfg
 
     def before_step(self) -> None:
         model = plain_model(self.trainer.model)
-        if (self.trainer.iter + 1) % self._period or not _can_draw(model):
+        if (self.trainer.iter + 1) % self._cfg.VIS_PERIOD or not _can_draw(self._cfg, model):
             return
 
         def show(module: HieraSegmentor, inputs: tuple) -> None:
@@ -76,7 +75,8 @@ class BatchPanels(HookBase):
         handle = model.register_forward_pre_hook(show)
 
     def _predict(self, model: HieraSegmentor, sample: dict[str, Any]) -> ReportImage:
-        image = convert_image_to_rgb(sample["image"].permute(1, 2, 0).cpu().numpy(), self._format)
+        image = sample["image"].permute(1, 2, 0).cpu().numpy()
+        image = convert_image_to_rgb(image, self._cfg.INPUT.FORMAT)
         with evaluation_mode(model):
             options = model.decode_options.labels_only()
             result = model.predict([sample["image"]], options)[0]
@@ -88,13 +88,13 @@ class BatchPanels(HookBase):
         )
 
 
-def _can_draw(model: nn.Module) -> bool:
-    """Return whether to draw panels, which without tensorboard would only fill the memory."""
-    packages = ("tensorboard", "cv2")
+def _can_draw(cfg: CfgNode, model: nn.Module) -> bool:
+    """Return whether panels can be drawn, and a logger of the run takes them."""
     return (
         isinstance(model, HieraSegmentor)
         and training_iteration() is not None
-        and all(map(importlib.util.find_spec, packages))
+        and any(map(is_installed, cfg.LOGGERS))
+        and is_installed("cv2")
     )
 
 

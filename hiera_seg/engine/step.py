@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
@@ -19,7 +18,6 @@ from hiera_seg.data.loader import skipped_of
 from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.not_finite import describe_failure
 from hiera_seg.engine.randomness import get_random_state, seed_everything
-from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.heads.loss import mean_over_processes
 
 Losses = dict[str, Tensor]
@@ -190,24 +188,3 @@ def mean_counts(model: nn.Module, parts: list[list[dict]]) -> Tensor | None:
     if counts[0] is None:
         return None
     return mean_over_processes(torch.stack(counts).mean(0))
-
-
-def autocast_precision(cfg: CfgNode) -> torch.dtype | None:
-    """Return the half precision of SOLVER.AMP on MODEL.DEVICE; None if AMP is disabled.
-
-    Raises:
-        ConfigError: an unknown PRECISION, or float16 on a CPU, where gradients are not scaled.
-    """
-    name = cfg.SOLVER.AMP.PRECISION
-    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
-    if name not in ("auto", "bfloat16", "float16"):
-        raise ConfigError(
-            f'SOLVER.AMP.PRECISION is "{name}"; choose "auto", "bfloat16" or "float16"'
-        )
-    if not cfg.SOLVER.AMP.ENABLED:
-        return None
-    if name == "float16" and not on_gpu:
-        raise ConfigError('SOLVER.AMP.PRECISION is "float16", which needs a GPU; use "bfloat16"')
-    if name == "auto":
-        name = "float16" if on_gpu else "bfloat16"
-    return getattr(torch, name)

@@ -35,9 +35,11 @@ from hiera_seg.engine.hooks import (
 )
 from hiera_seg.engine.optimizer import build_optimizer
 from hiera_seg.engine.panels import BatchPanels, show_test_images
+from hiera_seg.engine.precision import autocast_precision
 from hiera_seg.engine.randomness import get_random_state, set_random_state, with_seed
 from hiera_seg.engine.schedule import build_lr_scheduler
-from hiera_seg.engine.step import HieraTrainStep, autocast_precision, plain_model
+from hiera_seg.engine.step import HieraTrainStep, plain_model
+from hiera_seg.engine.trackers import TRACKERS, Tracker
 from hiera_seg.engine.validation import check_can_validate, validation_losses
 from hiera_seg.engine.writers import build_writers, log_summary
 from hiera_seg.errors import ConfigError
@@ -82,6 +84,7 @@ class HieraTrainer(DefaultTrainer):
             check_metrics(cfg, evaluators)
         self.cfg = cfg
         self.start_iter = 0
+        self._trackers: list[Tracker] = []  # of the main process
         self._start_position = 0  # in the training stream, of iteration start_iter
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.stop_reason: str | None = None
@@ -175,6 +178,8 @@ class HieraTrainer(DefaultTrainer):
         return results
 
     def before_train(self) -> None:
+        for tracker in self._trackers:
+            tracker.open(resume=self.start_iter > 0)
         super().before_train()
         if self.stop_reason:  # a resumed run that had stopped early
             raise _Stop(self.start_iter)
@@ -315,7 +320,15 @@ class HieraTrainer(DefaultTrainer):
         set_random_state(state["random_state"])
 
     def build_writers(self) -> list[EventWriter]:
-        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        self._trackers = [
+            kind(self.cfg) for name, kind in TRACKERS.items() if name in self.cfg.LOGGERS
+        ]
+        return build_writers(
+            self.cfg.OUTPUT_DIR,
+            self.max_iter,
+            self._trackers,
+            tensorboard="tensorboard" in self.cfg.LOGGERS,
+        )
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

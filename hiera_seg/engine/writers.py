@@ -1,10 +1,10 @@
 """Log a summary and the metrics of a run, with errors that name the file."""
 
-import importlib.util
 import logging
 import os
 import sys
 import threading
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -13,10 +13,12 @@ from detectron2.utils.events import (
     EventWriter,
     JSONWriter,
     TensorboardXWriter,
+    get_event_storage,
 )
 from torch import nn
 
 from hiera_seg.config import resolve_hierarchy
+from hiera_seg.config.checks import is_installed
 from hiera_seg.disk import discard_pending, naming
 from hiera_seg.engine.expected_errors import DISK_FAILURES
 
@@ -97,13 +99,32 @@ def log_summary(cfg: CfgNode, model: nn.Module | None = None) -> None:
     logger.info(f"evaluation: {f'every {period} iterations' if period > 0 else 'at the end'}")
 
 
-def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
-    """Build the writers of a run: console, ``metrics.json`` and, if installed, tensorboard."""
+class _ClearImages(EventWriter):
+    """Drop the images that the writers before it have written."""
+
+    def write(self) -> None:
+        get_event_storage().clear_images()
+
+
+def build_writers(
+    folder: str, max_iter: int, trackers: Sequence[EventWriter] = (), *, tensorboard: bool = True
+) -> list[EventWriter]:
+    """Build the writers of a run: console, ``metrics.json``, trackers and tensorboard.
+
+    Args:
+        folder: of the run.
+        max_iter: of the run, for the estimated time on the console.
+        trackers: writers that also take images; tensorboard's clears them.
+        tensorboard: whether to write tensorboard's events, if it is installed.
+    """
     os.makedirs(folder, exist_ok=True)
-    writers = [CommonMetricPrinter(max_iter), MetricsFile(os.path.join(folder, "metrics.json"))]
-    if importlib.util.find_spec("tensorboard") is None:
-        logger.info("tensorboard is not installed: writing metrics.json and the log only")
-        return writers
+    metrics = MetricsFile(os.path.join(folder, "metrics.json"))
+    writers = [CommonMetricPrinter(max_iter), metrics, *trackers]
+    if not tensorboard:
+        return [*writers, _ClearImages()]
+    if not is_installed("tensorboard"):
+        logger.info("tensorboard is not installed and gets no metrics; `pip install tensorboard`")
+        return [*writers, _ClearImages()]
     return [*writers, TensorboardFile(folder)]
 
 

@@ -30,5 +30,9 @@ def build_hiera_evaluator(cfg: CfgNode, dataset_name: str) -> HieraSemSegEvaluat
     """
     folder = evaluation_folder(cfg, dataset_name)
     return HieraSemSegEvaluator(
-        dataset_name, output_dir=folder, hierarchy=resolve_hierarchy(cfg), exif=cfg.INPUT.EXIF
+        dataset_name,
+        output_dir=folder,
+        hierarchy=resolve_hierarchy(cfg),
+        exif=cfg.INPUT.EXIF,
+        boundary_iou=cfg.MODEL.HIERA_SEG.TEST.BOUNDARY_IOU,
     )

@@ -25,6 +25,8 @@ from hiera_seg.metrics import (
 from hiera_seg.metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES
 
 NO_DIFFERENCE = "no difference beyond noise"
+TOO_FEW = "too few images"
+_MIN_IMAGES = 5  # resamples of fewer do not show the noise: those of one image are all alike
 _VERDICTS = {0: NO_DIFFERENCE, 1: "better", -1: "worse"}
 
 
@@ -38,7 +40,7 @@ class ComparedScore:
         difference: ``score - baseline``.
         low, high: the interval of the difference under resampled images.
         verdict: "better" or "worse" if the interval and the difference of every pair of runs are on
-            one side of zero, otherwise "no difference beyond noise".
+            one side of zero, otherwise "no difference beyond noise"; "too few images" below 5.
         num_images: images with the class in the ground truth; for "mIoU" all images.
     """
 
@@ -194,7 +196,7 @@ def _compared(
         difference=difference.mean,
         low=low,
         high=high,
-        verdict=_VERDICTS[difference.sign(confidence)],
+        verdict=_VERDICTS[difference.sign(confidence)] if num_images >= _MIN_IMAGES else TOO_FEW,
         num_images=num_images,
     )
 

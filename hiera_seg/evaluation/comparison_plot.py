@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from hiera_seg.disk import replace_file
-from hiera_seg.evaluation.comparison import NO_DIFFERENCE, ComparedLevel, ComparedScore, Comparison
+from hiera_seg.evaluation.comparison import ComparedLevel, ComparedScore, Comparison
 
 _MAX_CLASSES = 40  # of a level; those with the largest differences
 
@@ -51,7 +51,9 @@ def plot_comparison(found: Sequence[Comparison], path: str | os.PathLike) -> Non
         for index, one in enumerate(found)
     ]
     hollow = {"marker": "o", "color": "#666666", "markerfacecolor": "white"}
-    marks.append(pyplot.Line2D([], [], **hollow, label=NO_DIFFERENCE))
+    marks.append(
+        pyplot.Line2D([], [], **hollow, label="no difference beyond noise, or too few images")
+    )
     figure.legend(handles=marks, loc="outside lower center", fontsize=8, ncols=len(marks))
     replace_file(path, lambda file: figure.savefig(file, format="png", dpi=110))
     pyplot.close(figure)
@@ -68,7 +70,7 @@ def _rows(levels: Sequence[ComparedLevel]) -> list[str]:
 
 
 def _draw(axis, row: ComparedScore, place: float, color: str) -> None:
-    certain = row.verdict != NO_DIFFERENCE
+    certain = row.verdict in ("better", "worse")
     axis.plot([row.low, row.high], [place, place], color=color, lw=2 if certain else 1)
     face = color if certain else "white"
     axis.plot(row.difference, place, "o", color=color, markerfacecolor=face, ms=5)

@@ -11,6 +11,8 @@ from hiera_seg.disk import replace_file
 from hiera_seg.errors import DatasetError
 from hiera_seg.metrics import Cells
 
+# What a damaged npz file, or one of other content, raises.
+UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, BadZipFile)
 _MAX_DENSE_CLASSES = 2048  # above, a file holds the nonzero cells of its matrices
 
 
@@ -45,7 +47,7 @@ def read_confusion(path: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
             if "matrix_cells" in arrays:
                 return Cells(shape, *arrays["matrix_cells"]).matrix, classes
             matrix = arrays["matrix"].astype(np.int64)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, BadZipFile) as error:
+    except UNREADABLE as error:
         raise DatasetError(
             f"{path} cannot be read ({type(error).__name__}: {error}); evaluate again"
         ) from error

@@ -23,6 +23,7 @@ from hiera_seg.data.regions import RegionLabels
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import DatasetError
+from hiera_seg.evaluation.boundary import BoundaryQuality
 from hiera_seg.evaluation.confusion_files import write_confusion
 from hiera_seg.evaluation.image_counts import FILE_NAME, ImageCounts
 from hiera_seg.evaluation.selective import (
@@ -69,6 +70,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             orientation.
         save_predictions: also write ``hiera_predictions.json`` to ``output_dir``: a list of
             ``{"file_name", "category_id": node id, "segmentation": COCO RLE}``.
+        boundary_iou: also compute the Boundary IoU of each level
+            (MODEL.HIERA_SEG.TEST.BOUNDARY_IOU).
 
     Raises:
         DatasetError: the dataset has no tree; or `hierarchy` lacks one of its nodes, or would give
@@ -85,6 +88,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         hierarchy: Hierarchy | None = None,
         exif: str = "apply",
         save_predictions: bool = False,
+        boundary_iou: bool = False,
     ) -> None:
         if save_predictions and not output_dir:
             raise ValueError(
@@ -95,14 +99,16 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         self._distributed = distributed is not False
         self._output_dir = output_dir
         self._save_predictions = save_predictions
+        self._boundary_iou = boundary_iou
         meta = MetadataCatalog.get(dataset_name)
         self._read_truth = LabelReader.from_metadata(meta, exif)
-        own = self._read_truth.hierarchy
-        if hierarchy is not None and hierarchy != self._read_truth.hierarchy:
+        own = self.hierarchy = self._read_truth.hierarchy
+        if hierarchy is not None and hierarchy != own:
+            self.hierarchy = hierarchy
             self._read_truth = self._read_truth.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
             check_metric_names(hierarchy, meta.as_dict())
-        leaves = self._read_truth.hierarchy.paths[: self._read_truth.hierarchy.num_leaves]
         unscored = {own.paths[v] for v in resolve_unscored(meta.get("unscored_classes") or (), own)}
+        leaves = self.hierarchy.paths[: self.hierarchy.num_leaves]
         self._unscored = [leaf for leaf, path in enumerate(leaves) if path in unscored]
         self._num_void_classes = len(meta.get("void_classes") or ())
         self.reset()
@@ -110,10 +116,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
     @property
     def metric_names(self) -> list[str]:
         """Names of all metrics, including those that only some models and configs produce."""
-        names = score_names(self._read_truth.hierarchy)
+        names = score_names(self.hierarchy)
         if not self._unscored and not self._num_void_classes:
             names.remove("mIoU_all")
-        return names + [name for part in self._confidence for name in part.metric_names]
+        return names + [name for part in self._parts for name in part.metric_names]
 
     def check_files(self, *, images: bool = True, num_read: int = 8) -> None:
         """Check the files of an evaluation before training.
@@ -145,9 +151,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Reset all counts before a new evaluation."""
-        hierarchy = self._read_truth.hierarchy
-        self._counts = PathCounts(hierarchy, self._read_truth.ignore_label)
-        self._confidence = [SelectivePrediction(hierarchy), Calibration(hierarchy)]
+        self._counts = PathCounts(self.hierarchy, self._read_truth.ignore_label)
+        self._parts = [SelectivePrediction(self.hierarchy), Calibration(self.hierarchy)]
+        if self._boundary_iou:
+            self._parts.append(BoundaryQuality(self.hierarchy, self._unscored))
         self._images: list[tuple[str, Cells]] = []
         self._predictions: list[dict] = []
         self._nan_images = 0
@@ -172,7 +179,12 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         """
         for image, output in zip(inputs, outputs, strict=True):
             file_name = image["file_name"]
-            truth_file = image.get("sem_seg_file_name") or self._find_truth_file(file_name)
+            truth_file = image.get("sem_seg_file_name") or self._truth_files.get(file_name)
+            if truth_file is None:
+                raise DatasetError(
+                    f"no ground truth for {file_name}: dataset {self.dataset_name!r} has no such "
+                    "file_name with a sem_seg_file_name"
+                )
             truth = self._read_truth(truth_file)
             size = (image.get("height", truth.shape[0]), image.get("width", truth.shape[1]))
             if truth.shape != size:
@@ -184,7 +196,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 labels, direct = self._read_output(output)
                 unpredicted = output.get("hiera_unpredicted")
                 cells = self._counts.add(labels, truth, direct, unpredicted)
-                for part in self._confidence:
+                for part in self._parts:
                     part.add(output, labels, truth)
                 self._nan_images += "hiera_nan_count" in output
             except ValueError as error:
@@ -221,14 +233,15 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 self._counts.num_direct_images,
                 self._counts.num_images,
             )
-        of_confidence: dict[str, float] = {}
+        more: dict[str, float] = {}
         files: dict[str, Any] = {}
-        for part in self._confidence:
-            files[part.file_name] = None
-            if is_complete(part, self._counts.num_images):
-                found, files[part.file_name] = part.results()
-                of_confidence |= found
-        metrics = scores.as_dict() | of_confidence
+        for part in self._parts:
+            complete = is_complete(part, self._counts.num_images)
+            found, content = part.results() if complete else ({}, None)
+            more |= found
+            if part.file_name:
+                files[part.file_name] = content
+        metrics = scores.as_dict() | more
         # A user's own training script sets up Detectron2's logger only.
         shown = logger if logger.hasHandlers() else logging.getLogger("detectron2.evaluation")
         shown.info(
@@ -238,24 +251,23 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             scores.hierarchy.name,
             self._counts.num_images,
             report(scores),
-            "\n\n" * bool(of_confidence)
-            + ", ".join(f"{name} {value:.2f} %" for name, value in of_confidence.items()),
+            "\n\n" * bool(more)
+            + ", ".join(f"{name} {value:.2f} %" for name, value in more.items() if "-" not in name),
         )
         if self._output_dir:
-            self._write(scores, metrics)
             files["hiera_predictions.json"] = self._predictions if self._save_predictions else None
-            self._write_files(files)
+            self._write(scores, metrics, files)
         return OrderedDict({self.task: metrics})
 
     def _gather_counts(self) -> None:
         """Move the counts of all processes to the main process."""
-        vectors = [part.counts.vector for part in self._confidence]
+        vectors = [part.counts.vector for part in self._parts]
         mine = (self._counts, vectors, self._images, self._predictions)
         gathered = comm.gather(mine, dst=0)
         self.reset()
         for counts, vectors, images, predictions in gathered:
             self._counts.merge(counts)
-            for part, vector in zip(self._confidence, vectors, strict=True):
+            for part, vector in zip(self._parts, vectors, strict=True):
                 part.counts.vector += vector
             self._images += images
             self._predictions += predictions
@@ -273,18 +285,9 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                 )
         return files
 
-    def _find_truth_file(self, file_name: str) -> str:
-        try:
-            return self._truth_files[file_name]
-        except KeyError:
-            raise DatasetError(
-                f"no ground truth for {file_name}: dataset {self.dataset_name!r} has no such "
-                "file_name with a sem_seg_file_name"
-            ) from None
-
     def _read_output(self, output: Mapping) -> tuple[np.ndarray, list[np.ndarray] | None]:
         """Return the predicted nodes (H, W), and the direct labels or None."""
-        hierarchy = self._counts.hierarchy
+        hierarchy = self.hierarchy
         maps = output.get("hiera_labels")
         if maps is not None:
             if getattr(maps, "ndim", None) == 2:
@@ -310,8 +313,11 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         direct = output.get("hiera_labels_direct")
         return labels, None if direct is None else [as_numpy(values) for values in direct]
 
-    def _write(self, scores: HierarchyScores, metrics: dict[str, float]) -> None:
-        h = scores.hierarchy
+    def _write(
+        self, scores: HierarchyScores, metrics: dict[str, float], files: Mapping[str, Any]
+    ) -> None:
+        """Write all files, and remove json files of an earlier evaluation that are None now."""
+        h = self.hierarchy
         PathManager.mkdirs(self._output_dir)
         summary = {
             "dataset": self.dataset_name,
@@ -330,9 +336,6 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             write_confusion(path, scores.class_names(level), merged, direct)
         counts = ImageCounts.of(self.dataset_name, h, self._images, self._unscored)
         counts.save(os.path.join(self._output_dir, FILE_NAME))
-
-    def _write_files(self, files: Mapping[str, Any]) -> None:
-        """Write json files, and remove those of an earlier evaluation that are None now."""
         for name, content in files.items():
             path = os.path.join(self._output_dir, name)
             if content is not None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import DatasetError
+from hiera_seg.evaluation.confusion_files import UNREADABLE
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import Cells, index_at_level
 
@@ -137,7 +137,7 @@ class ImageCounts:
             )  # fmt: skip
         except FileNotFoundError:
             raise DatasetError(f"{path}: file not found; evaluate the run again") from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        except UNREADABLE as error:
             raise DatasetError(
                 f"{path}: cannot be read ({type(error).__name__}: {error}); evaluate the run again"
             ) from error

@@ -29,6 +29,7 @@ def evaluate_predictions(
     suffix: str = "",
     output_dir: str | os.PathLike | None = None,
     exif: str = "apply",
+    boundary_iou: bool = False,
     progress: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Score the label maps of a folder against a dataset's ground truth.
@@ -48,6 +49,7 @@ def evaluate_predictions(
         suffix: ending of the stem of every prediction, which its image lacks ("_pred").
         output_dir: folder for ``hiera_metrics.json`` and the confusion matrices.
         exif: as INPUT.EXIF.
+        boundary_iou: also compute the Boundary IoU of each level.
         progress: show a bar on stderr, if that is a terminal.
 
     Returns:
@@ -64,6 +66,7 @@ def evaluate_predictions(
         distributed=False,
         output_dir=None if output_dir is None else os.fspath(output_dir),
         exif=exif,
+        boundary_iou=boundary_iou,
     )
     reader = LabelReader.from_metadata(meta, exif)
     source = f"dataset {dataset_name!r}"

@@ -190,22 +190,20 @@ class TreeIndex:
     @_table
     def children_first(self) -> ChildrenFirst:
         """The depth-first order, which also determines who is below whom."""
-        nodes, depth = self.hierarchy.num_nodes, self.hierarchy.depth
+        nodes, parent = self.hierarchy.num_nodes, self.hierarchy.parent
         order: list[int] = []
-        first = np.zeros(nodes + 1, int)
-
-        def visit(node: int) -> None:
-            first[node] = len(order)
-            for child in self.hierarchy.children(node):
-                visit(int(child))
-            order.append(node)
-
-        for root in self.hierarchy.children(-1):
-            visit(int(root))
-        last = np.full(nodes + 1, nodes)
+        waiting = list(self.hierarchy.children(-1))
+        while waiting:  # parents before their children, last children first: the reverse order
+            order.append(waiting.pop())
+            waiting.extend(self.hierarchy.children(order[-1]))
+        order.reverse()
+        last, size = np.full(nodes + 1, nodes), np.ones(nodes + 1, int)
         last[order] = np.arange(nodes)
+        for node in order:
+            size[parent[node]] += size[node]  # the last entry, -1, counts all nodes
+        first = last - size + 1
         is_inner = np.arange(nodes) >= self.hierarchy.num_leaves
-        tables = (order, depth, is_inner, first, last)
+        tables = (order, self.hierarchy.depth, is_inner, first, last)
         return ChildrenFirst(*(self._tensor(values, torch.int32) for values in tables))
 
     @_table

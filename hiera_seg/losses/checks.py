@@ -43,11 +43,7 @@ def check_number(name: str, value: float, *, minimum: float = -math.inf) -> None
 
 
 def check_logits(logits: Tensor, labels: Tensor, hierarchy: Hierarchy) -> None:
-    """Check that logits have one channel per node, and labels the size of the logits.
-
-    Raises:
-        ValueError: with what was found and what is needed.
-    """
+    """Raise ValueError unless logits have a channel per node, and labels the size of the logits."""
     _check_maps(logits, "logits", "(B, N, H, W)")
     if logits.shape[1] != hierarchy.num_nodes:
         raise ValueError(
@@ -65,11 +61,7 @@ def check_logits(logits: Tensor, labels: Tensor, hierarchy: Hierarchy) -> None:
 
 
 def check_embeddings(embeddings: Tensor, labels: Tensor) -> None:
-    """Check embeddings (B, D, h, w) and labels (B, H, W) of any size.
-
-    Raises:
-        ValueError: with what was found and what is needed.
-    """
+    """Raise ValueError unless embeddings are (B, D, h, w) and labels (B, H, W), of any size."""
     _check_maps(embeddings, "embeddings", "(B, D, h, w)")
     if embeddings.shape[1] == 0:
         raise ValueError(f"embeddings have no channel: {describe(embeddings)}")
@@ -83,11 +75,7 @@ def check_embeddings(embeddings: Tensor, labels: Tensor) -> None:
 
 
 def check_labels(labels: Tensor) -> None:
-    """Check that labels are a tensor (B, H, W) of integers.
-
-    Raises:
-        ValueError: with what was found.
-    """
+    """Raise ValueError unless labels are a tensor (B, H, W) of integers."""
     is_integer = isinstance(labels, Tensor) and not (
         labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
     )
@@ -98,20 +86,13 @@ def check_labels(labels: Tensor) -> None:
 
 
 def check_not_negative(name: str, values: Tensor) -> None:
-    """Check that all values are finite and 0 or more; on CUDA see `checks_on_host`.
-
-    Raises:
-        ValueError: with the first value that is not.
-    """
+    """Raise ValueError unless all values are finite and 0 or more; see `checks_on_host`."""
     right = (values >= 0) & (values < math.inf)
+    message = f"{name} must be finite and 0 or more"
     if not checks_on_host(values):
-        assert_on_device(
-            right.all(),
-            f"{name} must be finite and 0 or more; set {CHECK_VARIABLE}=1 for its value",
-        )
+        assert_on_device(right.all(), f"{message}; set {CHECK_VARIABLE}=1 for its value")
     elif not right.all():
-        found = values[~right].flatten()[0].item()
-        raise ValueError(f"{name} must be finite and 0 or more, found {found:g}")
+        raise ValueError(f"{message}, found {values[~right][0].item():g}")
 
 
 def as_node_weights(

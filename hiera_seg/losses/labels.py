@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses.checks import CHECK_VARIABLE, assert_on_device, checks_on_host, tree_text
+from hiera_seg.layers.tree_index import TreeIndex
+from hiera_seg.losses.checks import (
+    CHECK_VARIABLE,
+    assert_on_device,
+    check_logits,
+    checks_on_host,
+    tree_text,
+)
+
+
+class LabelledLogits:
+    """Logits (B, N, H, W) with their labels, checked.
+
+    Attributes:
+        logits, hierarchy: as given.
+        index: int64 (B, H, W), the labels after `label_index`.
+        tree: the tables of the tree on the device of the logits.
+        pixels: int64 (N + 1,), the number of pixels of each label, void last; None on a GPU, where
+            counting waits for the device.
+    """
+
+    def __init__(self, logits: Tensor, labels: Tensor, hierarchy: Hierarchy, ignore_label: int):
+        """Raise ValueError as `check_logits` and `label_index`."""
+        check_logits(logits, labels, hierarchy)
+        self.logits, self.hierarchy = logits, hierarchy
+        self.index = label_index(labels, hierarchy, ignore_label)
+        self.tree = TreeIndex.of(hierarchy, logits.device)
+        self.pixels = pixels_per_label(self.index, hierarchy)
 
 
 def label_index(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tensor:
@@ -47,6 +75,13 @@ def label_index(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tens
             f"0 .. {num_nodes - 1}, nor the ignore label {ignore_label}"
         )
     return known.masked_fill_(void, num_nodes)
+
+
+def pixels_per_label(index: Tensor, hierarchy: Hierarchy) -> Tensor | None:
+    """Count the pixels (N + 1,) of each label of `label_index`; None on a GPU."""
+    if index.device.type != "cpu":
+        return None
+    return torch.bincount(index.flatten(), minlength=hierarchy.num_nodes + 1)
 
 
 def _within(values: Tensor, stop: int) -> bool:

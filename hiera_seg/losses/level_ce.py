@@ -10,7 +10,8 @@ from torch import Tensor
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import NodeIds, take_nodes
 from hiera_seg.losses.compiling import runs_eagerly
-from hiera_seg.losses.fused.level_terms import LevelTerms
+from hiera_seg.losses.fused.level_terms import LevelTerms, level_factors
+from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
 
@@ -50,14 +51,9 @@ def level_ce_loss(
         ValueError: as `tree_min_loss`; or level weights that are not one per level, finite and 0 or
             more.
     """
+    batch = LabelledLogits(logits, labels, hierarchy, ignore_label)
     return _LevelCETerms(
-        logits,
-        labels,
-        hierarchy,
-        level_weights=level_weights,
-        ignore_label=ignore_label,
-        node_weights=node_weights,
-        valid_count=valid_count,
+        batch, *level_factors(batch, level_weights, node_weights, valid_count)
     ).sum()
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses.compiling import runs_eagerly
-from hiera_seg.losses.fused.level_terms import LevelTerms
+from hiera_seg.losses.fused.level_terms import LevelTerms, level_factors
+from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
 
@@ -42,14 +43,9 @@ def marginal_ce_loss(
     Raises:
         ValueError: as `level_ce_loss`.
     """
+    batch = LabelledLogits(logits, labels, hierarchy, ignore_label)
     return _MarginalCETerms(
-        logits,
-        labels,
-        hierarchy,
-        level_weights=level_weights,
-        ignore_label=ignore_label,
-        node_weights=node_weights,
-        valid_count=valid_count,
+        batch, *level_factors(batch, level_weights, node_weights, valid_count)
     ).sum()
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.losses.checks import check_labels, check_not_negative, check_number, tree_text
-from hiera_seg.losses.labels import label_index
+from hiera_seg.losses.labels import LabelledLogits, label_index, pixels_per_label
 
 
 def valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int = 255) -> Tensor:
@@ -30,25 +30,23 @@ def valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int = 255) 
         ValueError: as the losses do for labels.
     """
     check_labels(labels)
-    return _count_pixels(label_index(labels, hierarchy, ignore_label), hierarchy)
+    index = label_index(labels, hierarchy, ignore_label)
+    return _count_pixels(index, pixels_per_label(index, hierarchy), hierarchy)
 
 
-def pixel_normalizer(
-    valid_count: float | Tensor | None, index: Tensor, hierarchy: Hierarchy
-) -> Tensor:
+def pixel_normalizer(valid_count: float | Tensor | None, batch: LabelledLogits) -> Tensor:
     """Return the normalizer of a loss that averages over all pixels that are not void.
 
     Args:
-        valid_count: one number; None to count `index`.
-        index: labels after `label_index`.
-        hierarchy: the tree.
+        valid_count: one number; None to count the pixels of the batch.
+        batch: logits and labels.
 
     Returns:
         float32 scalar.
     """
     if valid_count is None:
-        return (index != hierarchy.num_nodes).sum().float()
-    normalizer = _as_normalizer(valid_count, index.device)
+        return _count_pixels(batch.index, batch.pixels, batch.hierarchy)[0]
+    normalizer = _as_normalizer(valid_count, batch.index.device)
     if normalizer.dim() != 0:
         raise ValueError(
             f"valid_count has shape {tuple(normalizer.shape)}; it must be one number: the pixels "
@@ -57,22 +55,20 @@ def pixel_normalizer(
     return normalizer
 
 
-def level_normalizers(
-    valid_count: float | Tensor | None, index: Tensor, hierarchy: Hierarchy
-) -> Tensor:
+def level_normalizers(valid_count: float | Tensor | None, batch: LabelledLogits) -> Tensor:
     """Return the normalizers of a loss that averages per level over the pixels that reach it.
 
     Args:
-        valid_count: one number for all levels, or one per level; None to count `index`.
-        index: labels after `label_index`.
-        hierarchy: the tree.
+        valid_count: one number for all levels, or one per level; None to count the pixels of the
+            batch.
+        batch: logits and labels.
 
     Returns:
         float32 (num_levels,).
     """
     if valid_count is None:
-        return _count_pixels(index, hierarchy)[1:]
-    normalizers = _as_normalizer(valid_count, index.device)
+        return _count_pixels(batch.index, batch.pixels, batch.hierarchy)[1:]
+    normalizers, hierarchy = _as_normalizer(valid_count, batch.index.device), batch.hierarchy
     if normalizers.shape not in ((), (hierarchy.num_levels,)):
         raise ValueError(
             f"valid_count has shape {tuple(normalizers.shape)}; it must be one number, or one for "
@@ -87,11 +83,9 @@ def reciprocal_or_zero(normalizer: Tensor) -> Tensor:
     return torch.where(normalizer > 0, 1 / normalizer.clamp(min=tiny), 0.0)
 
 
-def _count_pixels(index: Tensor, hierarchy: Hierarchy) -> Tensor:
+def _count_pixels(index: Tensor, pixels: Tensor | None, hierarchy: Hierarchy) -> Tensor:
     reached = TreeIndex.of(hierarchy, index.device).levels_reached
-    if index.device.type == "cpu":  # on a GPU bincount waits for the device
-        pixels = torch.bincount(index.flatten(), minlength=hierarchy.num_nodes + 1)
-    else:
+    if pixels is None:
         reached, pixels = reached.index_select(0, index.flatten()), 1
     counts = [((reached > level) * pixels).sum() for level in range(hierarchy.num_levels)]
     return torch.stack([counts[0], *counts]).float()

@@ -9,10 +9,10 @@ from torch.autograd.function import once_differentiable
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import TreeIndex
-from hiera_seg.losses.checks import check_logits, check_number
+from hiera_seg.losses.checks import check_number
 from hiera_seg.losses.compiling import runs_eagerly
 from hiera_seg.losses.fused.tiles import loss_dtype
-from hiera_seg.losses.labels import label_index
+from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.normalizers import pixel_normalizer
 from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
@@ -71,14 +71,13 @@ def rmi_loss(
             is neither a node id nor `ignore_label` (on CUDA a device assertion; see
             `label_index`).
     """
-    check_logits(logits, labels, hierarchy)
     _check_ridge(ridge)
-    index = label_index(labels, hierarchy, ignore_label)
+    batch = LabelledLogits(logits, labels, hierarchy, ignore_label)
     if valid_count is not None:
-        pixel_normalizer(valid_count, index, hierarchy)  # checks it
+        pixel_normalizer(valid_count, batch)  # checks it
     if logits.numel() == 0:
         return logits.sum().to(loss_dtype(logits))
-    targets, known, where = _pool(logits.detach(), index, hierarchy)
+    targets, known, where = _pool(logits.detach(), batch.index, batch.tree)
     # Only the pixels that win the pooling are scored and get a gradient.
     best = logits.flatten(2).gather(2, where.flatten(2)).double()
     # Not multiplied by 0, which leaves NaN: the sigmoid of -inf is 0, and so is its slope.
@@ -86,7 +85,7 @@ def rmi_loss(
 
     half_logdet = _HalfLogdet.apply(scores.view(targets.shape), targets, ridge)
     value = half_logdet.mean(0).sum() / _WINDOW**2
-    any_valid = (index != hierarchy.num_nodes).any()
+    any_valid = (batch.index < hierarchy.num_nodes).any()
     return (value * any_valid).to(loss_dtype(logits))
 
 
@@ -97,7 +96,7 @@ def _check_ridge(ridge: float) -> None:
 
 
 @torch.no_grad()
-def _pool(logits: Tensor, index: Tensor, hierarchy: Hierarchy) -> tuple[Tensor, Tensor, Tensor]:
+def _pool(logits: Tensor, index: Tensor, tree: TreeIndex) -> tuple[Tensor, Tensor, Tensor]:
     """Max-pool targets and scores.
 
     The sigmoid is monotone, so that the pixel with the largest known logit has the largest score.
@@ -111,8 +110,7 @@ def _pool(logits: Tensor, index: Tensor, hierarchy: Hierarchy) -> tuple[Tensor, 
         Each (B, N, h, w): targets, float 0 or 1; whether any pixel of the window is known; and
         the position of the best known pixel in the flattened image, int64.
     """
-    tree = TreeIndex.of(hierarchy, logits.device)
-    nodes = torch.arange(hierarchy.num_nodes, device=logits.device)[:, None]
+    nodes = torch.arange(logits.shape[1], device=logits.device)[:, None]
     parts = []
     for image, labels in zip(logits, index, strict=True):
         size = image.shape[1:]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses.compiling import runs_eagerly
-from hiera_seg.losses.fused.node_terms import NodeTerms
+from hiera_seg.losses.fused.node_terms import NodeTerms, node_factors
+from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
 
@@ -59,17 +60,9 @@ def tree_min_loss(
             neither a node id nor `ignore_label`, or node weights or a count that are not finite
             and 0 or more (values on CUDA by a device assertion; see `label_index`).
     """
-    return NodeTerms(
-        logits,
-        labels,
-        hierarchy,
-        consistent=True,
-        gamma=gamma,
-        normalize=normalize,
-        ignore_label=ignore_label,
-        node_weights=node_weights,
-        valid_count=valid_count,
-    ).sum()
+    batch = LabelledLogits(logits, labels, hierarchy, ignore_label)
+    weight, scale = node_factors(batch, normalize, node_weights, valid_count)
+    return NodeTerms(batch, weight, scale, gamma=gamma).sum()
 
 
 @HIERA_LOSSES.register(name="tree_min")

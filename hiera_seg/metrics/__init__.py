@@ -6,6 +6,7 @@ from hiera_seg.metrics.bootstrap import (
     resample_weights,
     resampled_iou,
 )
+from hiera_seg.metrics.boundary import BoundaryCounts
 from hiera_seg.metrics.calibration import CalibrationCounts, LevelCalibration, level_calibrations
 from hiera_seg.metrics.cells import Cells
 from hiera_seg.metrics.confusion import (
@@ -32,6 +33,7 @@ from hiera_seg.metrics.scores import (
 )
 
 __all__ = [
+    "BoundaryCounts",
     "CalibrationCounts",
     "Cells",
     "HierarchyScores",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.metrics.checks import check_ids, check_shapes
+from hiera_seg.metrics.checks import check_ids, check_shapes, floats_or_none
 
 NUM_BINS = 15
 # Sums of scores are kept as integers of this unit, so that their order does not matter.
@@ -104,18 +104,12 @@ class LevelCalibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry of a level in ``calibration.json`` (docs/metrics.md); None for NaN."""
-        edges = np.linspace(0, 1, len(self.count) + 1)
-        bins = [
-            {
-                "low": float(edges[i]),
-                "high": float(edges[i + 1]),
-                "confidence": float(self.confidence[i]) if count else None,
-                "accuracy": float(self.accuracy[i]) if count else None,
-                "count": int(count),
-            }
-            for i, count in enumerate(self.count)
-        ]
-        return {"bins": bins, "ece": None if np.isnan(self.ece) else self.ece}
+        edges = np.linspace(0, 1, len(self.count) + 1).tolist()
+        names = ("low", "high", "confidence", "accuracy", "count")
+        scores = (floats_or_none(values) for values in (self.confidence, self.accuracy))
+        rows = zip(edges[:-1], edges[1:], *scores, self.count.tolist(), strict=True)
+        bins = [dict(zip(names, row, strict=True)) for row in rows]
+        return {"bins": bins, "ece": floats_or_none([self.ece])[0]}
 
 
 def level_calibrations(counts: CalibrationCounts) -> list[LevelCalibration]:

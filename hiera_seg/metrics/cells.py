@@ -27,8 +27,9 @@ class Cells:
         if isinstance(matrix, Cells):
             return matrix
         matrix = np.asarray(matrix)
-        rows, columns = np.nonzero(matrix)
-        return cls(matrix.shape, rows, columns, matrix[rows, columns].astype(np.int64))
+        keys = np.flatnonzero(matrix)
+        counts = matrix.reshape(-1)[keys].astype(np.int64)
+        return cls(matrix.shape, *np.divmod(keys, matrix.shape[1]), counts)
 
     @classmethod
     def total(cls, parts: Sequence["Cells"]) -> "Cells":

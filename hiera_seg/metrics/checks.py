@@ -8,24 +8,21 @@ from hiera_seg.hierarchy import Hierarchy
 
 
 def check_shapes(maps: Iterable[np.ndarray], truth: np.ndarray, what: str) -> None:
-    """Check that all maps have the shape of the ground truth.
-
-    Raises:
-        ValueError: with `what` the map is, and both shapes.
-    """
+    """Raise ValueError if a map, which is `what`, has another shape than the ground truth."""
     for values in maps:
         if values.shape != truth.shape:
             raise ValueError(f"{what} has shape {values.shape}, but the ground truth {truth.shape}")
 
 
 def check_ids(ids: np.ndarray, stop: int, hierarchy: Hierarchy, what: str) -> None:
-    """Check that node ids are in 0 .. stop - 1.
-
-    Raises:
-        ValueError: with `what` the ids are, their range and the allowed range.
-    """
+    """Raise ValueError if node ids, of `what`, are not in 0 .. stop - 1."""
     if ids.size and not (0 <= ids.min() and ids.max() < stop):
         raise ValueError(
             f"{what} holds ids {ids.min()} to {ids.max()}; tree {hierarchy.name!r} allows 0 to "
             f"{stop - 1}"
         )
+
+
+def floats_or_none(values: Iterable[float]) -> list[float | None]:
+    """Convert numbers for a json file; NaN becomes None."""
+    return [None if np.isnan(value) else float(value) for value in values]

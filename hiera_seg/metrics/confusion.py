@@ -239,15 +239,15 @@ class _LabelMap:
         self.high = max(int(self.ids.max()), -1 if void is None else void)
         self.is_range = self.high - self.low + 1 == self.size  # then bin = id - low
 
-    def cells(self, part: slice, stride: int, table: np.ndarray | None) -> np.ndarray | None:
-        """Return ``table[id]``, or ``id * stride`` without a table; None if an id is unknown."""
+    def cells(self, part: slice, stride: int, table: np.ndarray | None) -> np.ndarray:
+        """Return ``table[id]``, or ``id * stride`` without a table."""
         values = self.values[part]
         if self.low == 0:  # one pass: read as unsigned, a negative id is a large one
             in_range = values.view(f"u{values.itemsize}").max() <= self.high
         else:
             in_range = self.low <= values.min() and values.max() <= self.high
         if not in_range:
-            return None
+            self.check()
         if table is not None:
             return np.take(table, values)
         return np.multiply(values, stride, dtype=np.int64)
@@ -301,7 +301,7 @@ def _joint_histogram(maps: Sequence[_LabelMap]) -> np.ndarray:
     for index in _cell_numbers(maps, max(_PIXELS_AT_A_TIME, 2 * num_cells)):
         counts = np.bincount(index, minlength=num_cells)
         if len(counts) != num_cells:
-            _check_all(maps)
+            _raise_unknown(maps)
         histogram += counts
     return histogram.reshape(shape)
 
@@ -318,7 +318,7 @@ def _count_sparsely(label_map: _LabelMap, truth: _LabelMap, num_nodes: int) -> C
         starts = np.flatnonzero(np.diff(index, prepend=-1))  # labels come in runs
         values, lengths = index[starts], np.diff(starts, append=len(index))
         if len(values) and values.max() >= label_map.size * truth.size:
-            _check_all([label_map, truth])
+            _raise_unknown([label_map, truth])
         bins, columns = np.divmod(values, truth.size)
         known = columns < num_nodes
         parts.append(Cells(shape, label_map.ids[bins[known]], columns[known], lengths[known]))
@@ -331,6 +331,7 @@ def _cell_numbers(maps: Sequence[_LabelMap], num_pixels: int) -> Iterator[np.nda
     Numbers beyond the histogram stand for ids without a bin; ids of other kinds raise ValueError.
     """
     shape = [label_map.size for label_map in maps]
+    num_cells = int(np.prod(shape))
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     # Bins of ids that are one range are computed, others are looked up. The ground truth is always
     # looked up; its table also subtracts the lowest ids of the other maps.
@@ -338,20 +339,18 @@ def _cell_numbers(maps: Sequence[_LabelMap], num_pixels: int) -> Iterator[np.nda
     tables: list[np.ndarray | None] = []
     for label_map, stride in zip(maps[:-1], strides, strict=False):
         linear = label_map.is_range
-        tables.append(None if linear else label_map.table(stride, int(np.prod(shape))))
+        tables.append(None if linear else label_map.table(stride, num_cells))
         lowest += label_map.low * stride if linear else 0
-    tables.append(maps[-1].table(1, int(np.prod(shape))) - lowest)
+    tables.append(maps[-1].table(1, num_cells) - lowest)
     for part in _slices(maps[0].values.size, num_pixels):
         index = None
         for label_map, stride, table in zip(maps, strides, tables, strict=True):
             cells = label_map.cells(part, stride, table)
-            if cells is None:
-                label_map.check()
             index = cells if index is None else np.add(index, cells, out=index)
         yield index
 
 
-def _check_all(maps: Iterable[_LabelMap]) -> None:
+def _raise_unknown(maps: Iterable[_LabelMap]) -> None:
     for label_map in maps:
         label_map.check()
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.metrics.checks import check_ids, check_shapes
+from hiera_seg.metrics.checks import check_ids, check_shapes, floats_or_none
 
 # Dense near 0 and 1, where most scores of a trained network are; above 1 for heads whose scores may
 # exceed 1.
@@ -135,12 +135,12 @@ class SafeDepthCurve:
         """Return the content of ``safe_depth.json`` (docs/metrics.md); None for NaN."""
         levels = zip(self.hierarchy.level_names, self.reached, strict=True)
         overall = {
-            "thresholds": _floats(self.thresholds),
-            "accuracy": _floats(self.accuracy),
-            "specificity": _floats(self.specificity),
-            "information_gain": _floats(self.information_gain),
-            "reached": {name: _floats(values) for name, values in levels},
-            "area": _floats([self.area])[0],
+            "thresholds": floats_or_none(self.thresholds),
+            "accuracy": floats_or_none(self.accuracy),
+            "specificity": floats_or_none(self.specificity),
+            "information_gain": floats_or_none(self.information_gain),
+            "reached": {name: floats_or_none(values) for name, values in levels},
+            "area": floats_or_none([self.area])[0],
             "pixels": self.num_pixels,
         }
         return {"overall": overall}
@@ -203,7 +203,3 @@ def safe_depth_curve(counts: SafeDepthCounts) -> SafeDepthCurve:
         area=area,
         num_pixels=num_pixels,
     )
-
-
-def _floats(values: Sequence[float]) -> list[float | None]:
-    return [None if np.isnan(v) else float(v) for v in values]

@@ -1,7 +1,7 @@
 """Compute all scores of an evaluation from its counts. Definitions: docs/metrics.md."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -170,15 +170,9 @@ class HierarchyScores:
 
 def score_names(hierarchy: Hierarchy) -> list[str]:
     """Return the names of all scores that ``HierarchyScores.as_dict`` may contain."""
-    levels = hierarchy.level_names
-    suffixes = ["", *(f"_{name}" for name in levels)]
-    names = [f"{kind}{suffix}" for suffix in suffixes for kind in ("mIoU", "fwIoU", "mACC", "pACC")]
-    names += [f"mIoU_direct_{name}" for name in levels]
-    names += ["consistency", "mIoU_all", "tree_distance", "mistake_severity"]
-    for level, prefix in [(-1, ""), *((i, f"{name}-") for i, name in enumerate(levels))]:
-        classes = [hierarchy.display_names[v] for v in hierarchy.level_nodes(level)]
-        names += [f"{kind}-{prefix}{name}" for kind in ("IoU", "ACC") for name in classes]
-    return names
+    nothing = hierarchy_scores(PathCounts(hierarchy, -1), num_void_classes=1)
+    every = replace(nothing, direct=nothing.merged, consistency=float("nan"))
+    return list(every.as_dict())
 
 
 def hierarchy_scores(

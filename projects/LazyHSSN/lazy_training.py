@@ -19,11 +19,13 @@ from torch import nn
 
 from hiera_seg.checkpoint import HieraCheckpointer, allow_unsafe_pickle
 from hiera_seg.cli.config_files import refuse_switches
-from hiera_seg.cli.setup import start_run
+from hiera_seg.cli.start import start_run
+from hiera_seg.cli.threads import set_threads
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.distributed import distribute, share_buffers
 from hiera_seg.engine.elastic import should_resume
 from hiera_seg.engine.expected_errors import log_expected_errors
+from hiera_seg.engine.precision import automatic_precision
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.writers import build_writers
 from hiera_seg.errors import ConfigError
@@ -96,6 +98,7 @@ def setup_lazily(args: argparse.Namespace) -> DictConfig:
         "train.output_dir",
     )
     seed_all_rng(None if seed < 0 else seed + comm.get_rank())
+    set_threads(0)
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.train.get("cudnn_benchmark", False)
     return cfg
@@ -142,14 +145,13 @@ def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | N
     optimizer = instantiate(cfg.optimizer)
     model = distribute(model)
     device_type = torch.device(options.device).type
-    half = torch.float16 if device_type == "cuda" else torch.bfloat16
     stream = _Stream(cfg.dataloader.train)
     trainer = HieraTrainStep(
         model,
         stream,
         optimizer,
         device_type=device_type,
-        precision=half if options.amp.enabled else None,
+        precision=automatic_precision(device_type) if options.amp.enabled else None,
         seed=max(options.get("seed", 0), 0),
         dump_folder=options.output_dir,
     )

@@ -3,11 +3,7 @@
 
 import argparse
 
-from lazy_training import build_lazy_model, evaluate_lazily, setup_lazily, train_lazily
-
-from hiera_seg.cli import argument_parser, launch
-from hiera_seg.data.catalog import import_modules
-from hiera_seg.inference.weights import find_weights, load_for_eval
+from hiera_seg.cli import argument_parser
 
 EPILOG = """
 examples:
@@ -20,6 +16,11 @@ examples:
 
 
 def main(args: argparse.Namespace) -> None:
+    from lazy_training import build_lazy_model, evaluate_lazily, setup_lazily, train_lazily
+
+    from hiera_seg.data.catalog import import_modules
+    from hiera_seg.inference.weights import find_weights, load_for_eval
+
     import_modules(args.modules, tool=__file__)
     cfg = setup_lazily(args)
     if not args.eval_only:
@@ -36,4 +37,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, argument_parser(EPILOG, trials=False).parse_args())
+    arguments = argument_parser(EPILOG, trials=False).parse_args()
+    from hiera_seg.cli import launch
+
+    launch(main, arguments)

@@ -22,26 +22,10 @@ import torch
 from hiera_seg.checkpoint import unpickle
 from hiera_seg.checkpoint.torch_files import TorchUnpickler
 from hiera_seg.checkpoint.unpickle import PlainUnpickler
+from tests.checkpoint.test_unpickle import PYTHON_2, number, text
 
 ATOMS = {type(None), bool, int, float, complex, str, bytes, bytearray}
 TORCH_TYPES = {torch.Size, torch.dtype, torch.device}
-
-# Written by Python 2.7's cPickle with protocol 2, as Detectron's first model zoo is
-PYTHON_2 = (
-    b"\x80\x02}q\x01(U\x05modelq\x02}q\x03U\x07conv1_wq\x04cnumpy.core.multiarray\n_reconstruct\n"
-    b"q\x05cnumpy\nndarray\nq\x06K\x00\x85U\x01b\x87Rq\x07(K\x01K\x02\x85cnumpy\ndtype\nq\x08"
-    b"U\x02f4K\x00K\x01\x87Rq\x09(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
-    b"U\x08\x00\x00\x80?\x00\x00\x00@tbsU\n__author__q\nX\x01\x00\x00\x00xu."
-)
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-
-def number(value: int) -> bytes:
-    return b"J" + struct.pack("<i", value)
-
 
 NAMES = [
     b"cnumpy\nndarray\n",

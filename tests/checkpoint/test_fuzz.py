@@ -1,11 +1,11 @@
 """20,000 mutated checkpoints: no crash, and nothing but plain data comes out of them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers import run_python
 
 pytest.importorskip("resource", reason="memory is limited on POSIX systems only")
 CASES = 20000
@@ -13,8 +13,7 @@ CASES = 20000
 
 def test_mutated_checkpoints_end_in_an_error_or_in_plain_data():
     script = Path(__file__).with_name("fuzz_pickles.py")
-    command = [sys.executable, "-X", "faulthandler", script, "--cases", str(CASES), "--seed", "0"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    run = run_python("-X", "faulthandler", script, "--cases", CASES, "--seed", 0)
     assert run.returncode == 0, run.stderr[-3000:]
     report = json.loads(run.stdout)
     print(report)

@@ -31,13 +31,11 @@ def folder(tmp_path, monkeypatch):
 
 def saved(name: str, content: object = None, **options: object) -> bytes:
     torch.save({"model": STATE} if content is None else content, name, **options)
-    with open(name, "rb") as file:
-        return file.read()
+    return Path(name).read_bytes()
 
 
 def write(name: str, content: bytes) -> None:
-    with open(name, "wb") as file:
-        file.write(content)
+    Path(name).write_bytes(content)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
@@ -82,29 +80,20 @@ def tar() -> bytes:
     write("inner", b"x")
     with tarfile.open("x.tar", "w") as archive:
         archive.add("inner")
-    with open("x.tar", "rb") as file:
-        return file.read()
+    return Path("x.tar").read_bytes()
 
 
-def zip_of_pictures() -> bytes:
+def zip_of(*names: str) -> bytes:
     with zipfile.ZipFile("x.zip", "w") as archive:
-        for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
+        for name in names:
             archive.writestr(name, "x")
-    with open("x.zip", "rb") as file:
-        return file.read()
-
-
-def empty_zip() -> bytes:
-    zipfile.ZipFile("x.zip", "w").close()
-    with open("x.zip", "rb") as file:
-        return file.read()
+    return Path("x.zip").read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def script() -> bytes:
     torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1, 1)).save("x.pt")
-    with open("x.pt", "rb") as file:
-        return file.read()
+    return Path("x.pt").read_bytes()
 
 
 def safetensors() -> bytes:
@@ -123,8 +112,11 @@ def safetensors() -> bytes:
         (lambda: b"version https://git-lfs.github.com/spec/v1\noid", "git-lfs has not fetched"),
         (lambda: b"\x1f\x8b\x08\x00 whatever", "it is a gzip archive"),
         (tar, "it is a tar archive"),
-        (zip_of_pictures, "torch.save did not write; it holds a.jpg, b.jpg, c.jpg, ..."),
-        (empty_zip, "torch.save did not write; it holds nothing"),
+        (
+            lambda: zip_of("a.jpg", "b.jpg", "c.jpg", "d.jpg"),
+            "torch.save did not write; it holds a.jpg, b.jpg, c.jpg, ...",
+        ),
+        (zip_of, "torch.save did not write; it holds nothing"),
         (script, "a TorchScript program"),
         (lambda: bytes(range(255, 0, -1)), "not a checkpoint, .*; expected a file of torch"),
         (lambda: pickle.dumps({"w": np.ones(99)})[:-50], "a pickle that is cut short"),
@@ -144,18 +136,15 @@ def test_no_file_and_a_folder(folder):
         read_file(folder)
 
 
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
-def test_code_in_a_file_of_torch_is_not_run(folder, zipped):
-    saved("x.pth", {"model": STATE, "x": RunsCode()}, _use_new_zipfile_serialization=zipped)
+@pytest.mark.parametrize("kind", ["zip", "before torch 1.6", "pickle"])
+def test_code_in_a_file_is_not_run(folder, kind):
+    content = {"model": STATE, "x": RunsCode()}
+    if kind == "pickle":
+        write("x.pth", pickle.dumps({"model": {"x": RunsCode()}}))
+    else:
+        saved("x.pth", content, _use_new_zipfile_serialization=kind == "zip")
     with pytest.raises(CheckpointError, match=r"^x\.pth: .* posix\.mkdir .* --unsafe-pickle "):
         read_file("x.pth")
-    assert not (folder / "it_ran").exists()
-
-
-def test_code_in_a_pickle_is_not_run(folder):
-    write("x.pkl", pickle.dumps({"model": {"x": RunsCode()}}))
-    with pytest.raises(CheckpointError, match=r"^x\.pkl: .* posix\.mkdir .* --unsafe-pickle "):
-        read_file("x.pkl")
     assert not (folder / "it_ran").exists()
 
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg import Hierarchy
 from hiera_seg.checkpoint.trees import class_layers, difference, match_nodes, move_rows
+from tests.helpers import new_config
+from tests.tiny_street import SMALL_NETWORK
 
 OLD = Hierarchy.from_dict(
     {"flat": {"road": None, "pavement": None}, "vehicle": {"car": None, "truck": None}, "sky": None}
@@ -97,65 +98,31 @@ def test_differences_are_named():
     assert text.startswith("it lacks ") and " and has 'vehicle/car', " in text
 
 
+QUERIES = "MODEL.HIERA_SEG.MASK_FORMER."
+QUERY_HEAD = [
+    *("MODEL.SEM_SEG_HEAD.NAME", "HieraMaskFormerHead", "MODEL.HIERA_SEG.LOSSES", []),
+    *(f"{QUERIES}PIXEL_DECODER", "fpn", f"{QUERIES}HIDDEN_DIM", 16),
+    *(f"{QUERIES}DECODER_LAYERS", 1, f"{QUERIES}NUM_QUERIES", 3),
+]
 NETWORKS = {
-    "pixel head with all it can have": [
-        "MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead",
-        "MODEL.HIERA_SEG.AUXILIARY.WEIGHT", 0.4,
-        "MODEL.HIERA_SEG.AUXILIARY.CHANNELS", 8,
-    ],
-    "regions of nodes": [
-        "MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead",
-        "MODEL.HIERA_SEG.PIXEL_DECODER", "ocr",
-    ],
+    "pixel head with all it can have": ["MODEL.HIERA_SEG.AUXILIARY.WEIGHT", 0.4],
+    "regions of nodes": ["MODEL.HIERA_SEG.PIXEL_DECODER", "ocr"],
     "regions of leaves": [
-        "MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead",
-        "MODEL.HIERA_SEG.PIXEL_DECODER", "ocr",
-        "MODEL.HIERA_SEG.OCR.REGIONS", "leaf",
+        *("MODEL.HIERA_SEG.PIXEL_DECODER", "ocr", "MODEL.HIERA_SEG.OCR.REGIONS", "leaf"),
     ],
-    "queries over leaves": [
-        "MODEL.SEM_SEG_HEAD.NAME", "HieraMaskFormerHead",
-        "MODEL.HIERA_SEG.LOSSES", [],
-    ],
-    "queries over nodes": [
-        "MODEL.SEM_SEG_HEAD.NAME", "HieraMaskFormerHead",
-        "MODEL.HIERA_SEG.LOSSES", [],
-        "MODEL.HIERA_SEG.MASK_FORMER.OPTION", "node_sigmoid",
-    ],
-}  # fmt: skip
-
-
-def network_config(options: list, tree: str) -> CfgNode:
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.merge_from_list([
-        "MODEL.DEVICE", "cpu",
-        "MODEL.META_ARCHITECTURE", "HieraSegmentor",
-        "MODEL.BACKBONE.NAME", "build_resnet_backbone",
-        "MODEL.RESNETS.DEPTH", 18,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-        "MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"],
-        "MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res5"],
-        "MODEL.SEM_SEG_HEAD.NORM", "BN",
-        "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16,
-        "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 16,
-        "MODEL.HIERA_SEG.EMBEDDING.DIM", 16,
-        "MODEL.HIERA_SEG.MASK_FORMER.PIXEL_DECODER", "fpn",
-        "MODEL.HIERA_SEG.MASK_FORMER.HIDDEN_DIM", 16,
-        "MODEL.HIERA_SEG.MASK_FORMER.DIM_FEEDFORWARD", 16,
-        "MODEL.HIERA_SEG.MASK_FORMER.DECODER_LAYERS", 1,
-        "MODEL.HIERA_SEG.MASK_FORMER.NUM_QUERIES", 3,
-        "MODEL.HIERA_SEG.HIERARCHY", tree,
-        *options,
-    ])  # fmt: skip
-    return cfg
+    "queries over leaves": QUERY_HEAD,
+    "queries over nodes": [*QUERY_HEAD, f"{QUERIES}OPTION", "node_sigmoid"],
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_heads_name_all_layers_that_depend_on_the_tree(name, tmp_path):
     shapes = []
     for index, tree in enumerate((OLD, NEW)):
-        tree.to_yaml(tmp_path / f"{index}.yaml")
-        model = build_model(network_config(NETWORKS[name], str(tmp_path / f"{index}.yaml")))
+        file = str(tmp_path / f"{index}.yaml")
+        tree.to_yaml(file)
+        options = [*SMALL_NETWORK, "MODEL.HIERA_SEG.HIERARCHY", file]
+        model = build_model(new_config(*options, *NETWORKS[name]))
         shapes.append({key: value.shape for key, value in model.state_dict().items()})
     of_tree = {key for key, shape in shapes[1].items() if shapes[0][key] != shape}
     layers = class_layers(model)

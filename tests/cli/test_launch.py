@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from detectron2.utils import comm
 
-import hiera_seg.cli.launch  # noqa: F401  (the module, which its function hides)
 from hiera_seg.cli import exit as cli
-from hiera_seg.cli import launch
+from hiera_seg.cli import launch, processes
 from hiera_seg.compat import DistStoreError
 from hiera_seg.errors import ConfigError
+from tests.helpers import run_python
 
 SCRIPT = """
 import os, signal, sys
@@ -67,14 +67,11 @@ def test_a_process_that_hangs_ends_the_job_after_dist_timeout(launcher, tmp_path
     )
     command = [tmp_path / "train.py", "--config-file", tmp_path / "config.yaml"]
     if launcher == "torchrun":
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        torchrun = ["-m", "torch.distributed.run", "--standalone"]
         command = [*torchrun, "--nproc-per-node", 2, *command, "OUTPUT_DIR", tmp_path / "run"]
     else:
         command += ["--num-gpus", 2, "--dist-url", "auto", "OUTPUT_DIR", tmp_path / "run"]
-        command = [sys.executable, *command]
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=200
-    )
+    done = run_python(*command)
     assert done.returncode == 1, done.stderr
     (line,) = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
     assert "DIST_TIMEOUT" in line
@@ -86,7 +83,7 @@ def test_a_process_that_hangs_ends_the_job_after_dist_timeout(launcher, tmp_path
 def test_a_timeout_has_to_be_positive(seconds):
     args = argparse.Namespace(config_file="", opts=["DIST_TIMEOUT", str(seconds)])
     with pytest.raises(ConfigError, match=f"DIST_TIMEOUT is {seconds}"):
-        sys.modules["hiera_seg.cli.launch"]._timeout(args)
+        processes._timeout(args)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +96,7 @@ def test_a_timeout_has_to_be_positive(seconds):
 )
 def test_a_process_that_fails_ends_all_with_one_line(how, code, line, tmp_path):
     (tmp_path / "train.py").write_text(SCRIPT)
-    command = [sys.executable, tmp_path / "train.py", "--num-gpus", 2, "--dist-url", "auto", how]
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=200
-    )
+    done = run_python(tmp_path / "train.py", "--num-gpus", 2, "--dist-url", "auto", how)
     assert done.returncode == code, done.stderr
     errors = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
     assert len(errors) == 1, done.stderr
@@ -179,17 +173,16 @@ def runs(process: int) -> bool:
 
 
 def test_started_processes_hear_that_the_one_that_started_them_died(monkeypatch):
-    module = sys.modules["hiera_seg.cli.launch"]
     heard = []
 
     def look(*_: object) -> None:
         heard.append(signal.getsignal(signal.SIGINT))
 
-    monkeypatch.setattr(module, "_join_and_run", look)
+    monkeypatch.setattr(processes, "_join_and_run", look)
     before = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        module._worker(0, look, None)
+        processes._worker(0, look, None)
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard == [signal.default_int_handler]

@@ -3,9 +3,7 @@
 import pickle
 
 import pytest
-from detectron2.config import get_cfg
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.cli import load_config
 from hiera_seg.config import RULES, check_config
 from hiera_seg.config.checks import value_of
@@ -16,6 +14,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.inference import HieraPredictor
 from hiera_seg.inference.predictions import load_predictor
 from hiera_seg.modeling.build import build_model
+from tests.helpers import new_config
 
 HIERA = "MODEL.HIERA_SEG."
 WITH_TEST_SET = ["DATASETS.TEST", ("x",)]
@@ -45,6 +44,8 @@ WRONG = [
     ([], "SOLVER.EMA.DECAY", 1.0),
     ([], "SOLVER.EMA.DECAY", -0.1),
     (["TEST.PRECISE_BN.ENABLED", True], "SOLVER.EMA.ENABLED", True),
+    ([], "LOGGERS", ["tensorboardX"]),
+    ([], "NUM_THREADS", -1),
     ([], "DATALOADER.ON_ERROR", "ignore"),
     (ABSOLUTE_CROP, "INPUT.CROP.SIZE", [0.9, 0.9]),
     (ABSOLUTE_CROP, "INPUT.CROP.SIZE", [192]),
@@ -63,8 +64,7 @@ WRONG = [
 
 @pytest.fixture
 def defaults():
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     return cfg
 
 

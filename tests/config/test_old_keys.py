@@ -3,11 +3,10 @@
 import warnings
 
 import pytest
-from detectron2.config import get_cfg
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.cli import load_config
 from hiera_seg.config import defaults, map_old_keys
+from tests.helpers import new_config
 
 OLD, NEW = "MODEL.HIERA_SEG.TEST.FORMER", "MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.TAU"
 
@@ -19,8 +18,7 @@ def renamed(monkeypatch):
 
 @pytest.fixture
 def cfg():
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     return cfg
 
 

@@ -1,4 +1,4 @@
-"""A small tree, files that fit it, and a catalog that is as before after each test."""
+"""A small tree, and files that fit it."""
 
 import struct
 import zlib
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
 
 from hiera_seg.hierarchy import Hierarchy
+from tests.helpers import write_dataset
 
 # Leaves 0 road, 1 grass, 2 left-arm, 3 right-arm, 4 head; inner nodes below.
 TREE = {
@@ -24,31 +23,12 @@ def tree() -> Hierarchy:
     return Hierarchy.from_dict(TREE, name="toy", levels=["group", "side", "part"])
 
 
-@pytest.fixture(autouse=True)
-def clean_catalog():
-    """Forget the datasets that a test registers."""
-    before = set(DatasetCatalog.list()), set(MetadataCatalog.list())
-    yield
-    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
-        for name in set(catalog.list()) - names:
-            catalog.remove(name)
-
-
 @pytest.fixture
 def folders(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """Writes images and label files of given arrays; returns the two folders."""
+    """A function that writes images and label files of given arrays and returns the two folders."""
 
-    def write(labels: dict[str, np.ndarray], images: dict[str, np.ndarray] | None = None):
-        image_root, label_root = tmp_path / "images", tmp_path / "labels"
-        for stem, label in labels.items():
-            image = (images or {}).get(stem)
-            if image is None:
-                image = np.stack([label, label * 3 % 251, label * 7 % 251], -1).astype(np.uint8)
-            for root, array in ((image_root, image), (label_root, label)):
-                path = root / f"{stem}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(array).save(path)
-        return image_root, label_root
+    def write(*arrays: dict[str, np.ndarray]) -> tuple[Path, Path]:
+        return tuple(map(Path, write_dataset(tmp_path, *arrays).values()))
 
     return write
 

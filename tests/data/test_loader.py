@@ -5,13 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.utils import comm
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.data import PositionSampler, build_hiera_train_loader, register_hierarchical_dataset
 from hiera_seg.data.loader import seeded
 from hiera_seg.errors import ConfigError, DatasetError
+from tests.helpers import new_config
 
 BAD_IDS = {2, 5}
 
@@ -212,8 +211,7 @@ def cfg(tree, folders):
     register_hierarchical_dataset(
         "toy", image_root=image_root, sem_seg_root=label_root, hierarchy=tree
     )
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.DATASETS.TRAIN = ("toy",)
     cfg.SEED = 8
     cfg.SOLVER.IMS_PER_BATCH = 2

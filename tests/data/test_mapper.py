@@ -4,24 +4,22 @@ import sys
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, build_detection_train_loader
 from detectron2.data import transforms as T
 from PIL import Image
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.data import HieraDatasetMapper, register_hierarchical_dataset
 from hiera_seg.data.flips import swap_table
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
+from tests.helpers import new_config
 
 BLUE = np.array([10, 20, 200], np.uint8)
 
 
 @pytest.fixture
 def cfg():
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.MIN_SIZE_TRAIN = (0,)
     cfg.INPUT.MIN_SIZE_TEST = 0

@@ -1,6 +1,4 @@
-import runpy
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +6,6 @@ from PIL import Image
 
 from hiera_seg.data.datasets.camvid import CLASSES
 
-SCRIPT = Path(__file__).parents[2] / "datasets/prepare_camvid.py"
 FRAMES = {"0001TP_006690": "train", "0016E5_07959": "val", "Seq05VD_f00000": "test"}
 
 
@@ -31,21 +28,9 @@ def release(tmp_path):
 
 
 @pytest.fixture
-def prepare(tmp_path, monkeypatch, capsys):
-    """Runs the script; returns exit status, stdout and stderr."""
-
-    def run(*options):
-        folders = ["--images", f"{tmp_path}/stills", "--labels", f"{tmp_path}/coded"]
-        folders += ["--out", f"{tmp_path}/camvid"]
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *folders, *options])
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def prepare(tmp_path, start_tool):
+    folders = ["--images", tmp_path / "stills", "--labels", tmp_path / "coded"]
+    return partial(start_tool("../datasets/prepare_camvid"), *folders, "--out", tmp_path / "camvid")
 
 
 def test_frames_go_to_their_splits_with_ids(release, prepare, tmp_path):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
@@ -88,19 +87,11 @@ def test_what_would_end_a_training_ends_its_dry_run(cfg, key, value, error, mess
 
 
 def test_a_missing_test_image_folder_is_found_without_training(cfg, street, tmp_path):
-    register_hierarchical_dataset(
-        "tiny_street_gone",
-        hierarchy=street,
-        image_root=str(tmp_path / "gone"),
-        sem_seg_root=str(tmp_path / "gone"),
-    )
-    try:
-        cfg.DATASETS.TEST = ("tiny_street_gone",)
-        with pytest.raises(DatasetError, match="gone"):
-            dry_run(cfg)
-    finally:
-        DatasetCatalog.remove("tiny_street_gone")
-        MetadataCatalog.remove("tiny_street_gone")
+    roots = dict.fromkeys(("image_root", "sem_seg_root"), tmp_path / "gone")
+    register_hierarchical_dataset("tiny_street_gone", hierarchy=street, **roots)
+    cfg.DATASETS.TEST = ("tiny_street_gone",)
+    with pytest.raises(DatasetError, match="gone"):
+        dry_run(cfg)
 
 
 def test_timms_weights_are_named_and_not_fetched(cfg, tmp_path):

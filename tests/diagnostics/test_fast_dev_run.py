@@ -2,11 +2,9 @@
 
 import math
 import os
-import runpy
 import socket
-import sys
 import tempfile
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,14 +13,14 @@ from PIL import Image
 
 import projects.GeneratedStreets  # noqa: F401  (registers what configs/Generated trains on)
 from hiera_seg import Hierarchy
-from hiera_seg.cli import exit_on_error, load_config
+from hiera_seg.cli import load_config
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.diagnostics import fast_dev_run
 from hiera_seg.diagnostics.fast_dev_run import NUM_IMAGES, repository_configs
 from hiera_seg.diagnostics.fast_dev_run import _draw as draw_patches
 from hiera_seg.errors import ConfigError
+from tests.helpers import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = [str(path.relative_to(REPOSITORY)) for path in repository_configs(REPOSITORY)]
 SMALL = "configs/CamVid/hssn_deeplab_v3_plus_r18.yaml"
 
@@ -116,34 +114,21 @@ def test_what_can_not_work():
         fast_dev_run(read("configs/Base-DeepLabV3Plus-R18.yaml"))
 
 
-def run_tool(monkeypatch, capsys, name, *options):
-    monkeypatch.setattr(sys, "argv", [name, *map(str, options)])
-    tool = runpy.run_path(str(REPOSITORY / "tools" / name))
-    code = 0
-    try:
-        if name == "train_net.py":
-            exit_on_error(tool["main"], tool["argument_parser"]().parse_args())
-        else:
-            exit_on_error(tool["main"], tool["parse_args"]())
-    except SystemExit as stop:
-        code = stop.code or 0
-    return code, *capsys.readouterr()
-
-
-def test_train_net_has_it(monkeypatch, capsys):
+def test_train_net_has_it(start_tool):
     config = ("--config-file", REPOSITORY / SMALL, "--fast-dev-run")
-    code, out, _ = run_tool(monkeypatch, capsys, "train_net.py", *config, "--iterations", 2)
+    train_net = partial(start_tool("train_net"), *config)
+    code, out, _ = train_net("--iterations", 2)
     assert code == 0 and "2 iterations and an evaluation in" in out and SMALL in out
-    code, _, err = run_tool(monkeypatch, capsys, "train_net.py", *config, "--iterations", 0)
+    code, _, err = train_net("--iterations", 0)
     assert code == 2 and "--iterations is 0" in err
-    code, _, err = run_tool(monkeypatch, capsys, "train_net.py", *config, "--num-gpus", 2)
+    code, _, err = train_net("--num-gpus", 2)
     assert code == 2 and "--num-gpus" in err
 
 
-def test_a_page_of_many(monkeypatch, capsys, tmp_path):
-    page = tmp_path / "page.md"
+def test_a_page_of_many(start_tool, tmp_path):
+    page, tool = tmp_path / "page.md", start_tool("fast_dev_run")
     good, bad = REPOSITORY / SMALL, REPOSITORY / "configs/Base-DeepLabV3Plus-R18.yaml"
-    code, out, _ = run_tool(monkeypatch, capsys, "fast_dev_run.py", good, "--table", page)
+    code, out, _ = tool(good, "--table", page)
     assert code == 0 and "1 of 1 configs work" in out
     assert f"| `{SMALL}` | 12.0 |" in page.read_text()
     page.write_text(page.read_text().replace(" | 12.0 | ", " | 77.7 | "))  # not run again
@@ -158,7 +143,7 @@ def test_a_page_of_many(monkeypatch, capsys, tmp_path):
     code, _, err = run_tool(monkeypatch, capsys, "fast_dev_run.py", good, "--missing")
     assert code == 2 and "--missing" in err and "--table" in err
     page.unlink()
-    code, out, err = run_tool(monkeypatch, capsys, "fast_dev_run.py", bad, good, "--table", page)
+    code, out, err = tool(bad, good, "--table", page)
     assert code == 1 and "1 of 2 configs work" in out
     assert err.startswith("error: configs/Base-DeepLabV3Plus-R18.yaml: no class tree")
     assert "1 of 2 configs passed, with 1 iterations" in page.read_text()

@@ -2,12 +2,11 @@
 
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.helpers import REPOSITORY
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.cli import argument_parser
 from hiera_seg.cli import arguments as options
+from tests.helpers import REPOSITORY, new_config
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [
         *REPOSITORY.glob("*.md"),
@@ -82,8 +81,7 @@ def config_keys() -> frozenset[str]:
             if isinstance(value, CfgNode):
                 yield from walk(value, f"{prefix}{name}.")
 
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     keys = frozenset(walk(cfg))
     ends = (key.split(".", n)[n] for key in keys for n in range(1, key.count(".") + 1))
     return keys | {end for end in ends if end.split(".")[0] not in cfg}

@@ -6,8 +6,8 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.config.defaults import OLD_KEYS
+from tests.helpers import new_config
 
 
 def keys_of(node: CfgNode, prefix: str = "") -> dict[str, object]:
@@ -34,11 +34,10 @@ def rows(hook) -> dict[str, tuple[str, str]]:
 
 
 def test_every_key_is_there_with_its_default(rows):
-    cfg, stock = get_cfg(), keys_of(get_cfg())
-    add_hiera_seg_config(cfg)
+    stock = keys_of(get_cfg())
     added = {
         key: value
-        for key, value in keys_of(cfg).items()
+        for key, value in keys_of(new_config()).items()
         if key not in stock and key not in OLD_KEYS
     }
     assert len(added) > 60

@@ -2,17 +2,15 @@
 
 import pickle
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg import Hierarchy
 from hiera_seg.checkpoint import HieraCheckpointer, read_checkpoint
 from hiera_seg.cli import load_config
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
@@ -20,9 +18,9 @@ from hiera_seg.data import LabelReader, register_hierarchical_dataset
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.errors import CheckpointError, ConfigError, DatasetError
 from hiera_seg.modeling import decode_variant
+from tests.helpers import CONFIGS, new_config, read_page
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PAGE = (REPOSITORY / "docs" / "questions.md").read_text(encoding="utf-8")
+PAGE = read_page("docs/questions.md")
 TREE = Hierarchy.from_dict({"flat": ["road"], "vehicle": ["car", "truck"]}, name="street")
 
 
@@ -58,16 +56,12 @@ def test_error_messages_are_quoted_as_they_are(monkeypatch, tmp_path):
     assert len(headings) == len(messages)
     for heading, message in zip(headings, messages, strict=True):
         assert matches(heading.replace("street_val", "never_heard_of"), message), message
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
     others = [
-        message_of(ConfigError, resolve_hierarchy, cfg),
+        message_of(ConfigError, resolve_hierarchy, new_config()),
         message_of(AttributeError, lambda: MetadataCatalog.get("never_heard_of").stuff_classes),
     ]
-    MetadataCatalog.remove("never_heard_of")
-    quoted = re.findall(r'"([^"]+)"', " ".join(PAGE.split('which is not registered"')[1].split()))[
-        :2
-    ]
+    text = " ".join(PAGE.split('which is not registered"')[1].split())
+    quoted = re.findall(r'"([^"]+)"', text)[:2]
     for quotation, message in zip(quoted, others, strict=True):
         assert matches(quotation, message), message
 
@@ -76,23 +70,16 @@ def test_more_than_255_classes_are_16_bits_throughout(tmp_path):
     wide = Hierarchy.from_dict({f"g{i}": [f"c{i}_{j}" for j in range(30)] for i in range(10)})
     register_hierarchical_dataset("docs_wide", hierarchy=wide, image_root="x", sem_seg_root="y")
     metadata = MetadataCatalog.get("docs_wide")
-    try:
-        assert metadata.ignore_label == 65535
-        cfg = get_cfg()
-        add_hiera_seg_config(cfg)
-        assert resolve_ignore_label(cfg, wide) == 65535
-        cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, 309, 65535]], np.uint16))
-        labels = LabelReader.from_metadata(metadata)(str(tmp_path / "a.png"))
-        assert labels.tolist() == [[0, 309, 65535]]
-    finally:
-        DatasetCatalog.remove("docs_wide")
-        MetadataCatalog.remove("docs_wide")
+    assert metadata.ignore_label == resolve_ignore_label(new_config(), wide) == 65535
+    cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, 309, 65535]], np.uint16))
+    labels = LabelReader.from_metadata(metadata)(str(tmp_path / "a.png"))
+    assert labels.tolist() == [[0, 309, 65535]]
 
 
 def test_number_of_classes_is_the_trees_and_sync_bn_runs_anywhere():
     options = ["MODEL.HIERA_SEG.HIERARCHY", "pascal_person_part", "INPUT.CROP.SIZE", "[64, 64]"]
     options += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "1000", "MODEL.DEVICE", "cpu"]
-    cfg = load_config(str(REPOSITORY / "configs/Base-DeepLabV3Plus-R18.yaml"), options)
+    cfg = load_config(str(CONFIGS / "Base-DeepLabV3Plus-R18.yaml"), options)
     assert cfg.MODEL.SEM_SEG_HEAD.NORM == cfg.MODEL.RESNETS.NORM == "SyncBN"
     model = build_model(cfg)
     image = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8)
@@ -103,8 +90,7 @@ def test_number_of_classes_is_the_trees_and_sync_bn_runs_anywhere():
 
 
 def test_defaults_of_test_sizes_are_those_that_the_page_warns_of():
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     assert f"**{cfg.INPUT.MIN_SIZE_TEST}**" in PAGE and f" {cfg.INPUT.MAX_SIZE_TEST}" in PAGE
 
 

@@ -3,13 +3,13 @@
 import ast
 import re
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.helpers import REPOSITORY, read_page
+
 DOCS = REPOSITORY / "docs"
 
 
@@ -32,8 +32,8 @@ def pages(hook):
 
 @pytest.fixture(scope="module")
 def navigation() -> list[str]:
-    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
-    return [page for section in yaml.safe_load(text)["nav"] for page in list(section.values())[0]]
+    sections = yaml.safe_load(read_page("mkdocs.yml"))["nav"]
+    return [page for section in sections for page in list(section.values())[0]]
 
 
 def test_every_page_of_the_navigation_is_there(pages, navigation):

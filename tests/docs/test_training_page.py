@@ -4,30 +4,23 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
+from detectron2.config import CfgNode
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.config import check_config
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
+from tests.helpers import CONFIGS, code_blocks, new_config, read_page, run_code, write_dataset
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
-
-
-def config() -> CfgNode:
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    return cfg
+PAGE = "docs/training.md"
 
 
 def test_the_keys_of_the_page_can_be_set_together():
-    cfg = config()
-    blocks = re.findall(r"^    (?=[A-Z]+:\n)(?:.+\n)+", PAGE, re.M)
+    cfg = new_config()
+    blocks = re.findall(r"^    (?=[A-Z]+:\n)(?:.+\n)+", read_page(PAGE), re.M)
     assert len(blocks) == 4
     for block in blocks:
         cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(block)))
@@ -40,19 +33,14 @@ def test_the_keys_of_the_page_can_be_set_together():
 def dumped(tmp_path, monkeypatch) -> None:
     """output/ of a run in whose step 0 one of two losses is not finite: bfloat16, in two parts."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("images", "labels", "output"):
-        (tmp_path / folder).mkdir()
+    (tmp_path / "output").mkdir()
+    labels = np.zeros((4, 40, 40), np.uint8)
     for index in range(4):
-        Image.new("RGB", (40, 40)).save(tmp_path / f"images/{index}.png")
-        labels = Image.new("L", (40, 40))
-        labels.paste(255, (0, 0, 40, 9 * index))  # void
-        labels.save(tmp_path / f"labels/{index}.png")
-    register_hierarchical_dataset(
-        "bad_step", hierarchy={"a": ["b", "c"]}, image_root="images", sem_seg_root="labels"
-    )
-    cfg = config()
-    base = Path(__file__).resolve().parents[2] / "configs" / "Base-DeepLabV3Plus-R18.yaml"
-    cfg.merge_from_file(str(base))
+        labels[index, : 9 * index] = 255  # void
+    roots = write_dataset(tmp_path, labels)
+    register_hierarchical_dataset("bad_step", hierarchy={"a": ["b", "c"]}, **roots)
+    cfg = new_config()
+    cfg.merge_from_file(str(CONFIGS / "Base-DeepLabV3Plus-R18.yaml"))
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "SEED", 3])
     cfg.merge_from_list(["INPUT.CROP.SIZE", [32, 32], "INPUT.MIN_SIZE_TRAIN", (40,)])
     cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 4, "DATALOADER.NUM_WORKERS", 0])
@@ -69,16 +57,13 @@ def dumped(tmp_path, monkeypatch) -> None:
         trainer.model.sem_seg_head.auxiliary_head.predictor.bias[0] = float("inf")
     with pytest.raises(FloatingPointError, match="not finite before it: sem_seg_head.auxiliary"):
         trainer.train()
-    yield
-    DatasetCatalog.remove("bad_step")
-    MetadataCatalog.remove("bad_step")
 
 
 def test_a_dump_is_enough_to_do_the_step_again(dumped, capsys):
-    code = re.search(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)[1]
+    code = code_blocks(PAGE, "python")[0]
     dump = torch.load("output/not_finite_0_process_0.pth")
     capsys.readouterr()
-    exec(code.replace("not_finite_812", "not_finite_0"), {})
+    run_code(PAGE, code.replace("not_finite_812", "not_finite_0"))
     printed = capsys.readouterr().out
     found = {k: float(v) for k, v in re.findall(r"'(\w+)': tensor\(([^,)]+)", printed)}
     assert found == pytest.approx(dump["losses"], abs=1e-4, nan_ok=True)

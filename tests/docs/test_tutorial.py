@@ -3,50 +3,17 @@
 Only the number of training iterations is made smaller.
 """
 
-import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PAGE = REPOSITORY / "docs" / "tutorial.md"
+from tests.helpers import REPOSITORY, page_blocks, run_script
+
 pytest.importorskip("plotly", reason="the tutorial's report needs plotly")
-
-BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
-
-# Starts a script in a fork of a process that has imported what takes seconds to import.
-STARTER = """
-import json, os, runpy, sys, traceback
-import hiera_seg.engine, hiera_seg.inference, hiera_seg.visualization
-
-for line in sys.stdin:
-    script, *arguments = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
-        os.dup2(1, 2)
-        sys.argv = [script, *arguments]
-        sys.path[0] = os.path.dirname(os.path.abspath(script))
-        code = 0
-        try:
-            runpy.run_path(script, run_name="__main__")
-        except SystemExit as end:
-            code = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
 
 
 class Block(NamedTuple):
@@ -62,11 +29,6 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def blocks() -> list[Block]:
-    return [Block(*found) for found in BLOCK.findall(PAGE.read_text(encoding="utf-8"))]
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """An empty folder beside the repository, as the page has it."""
     parent = tmp_path_factory.mktemp("tutorial")
@@ -76,32 +38,20 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(blocks, folder) -> list[Run]:
+def runs(folder) -> list[Run]:
     """Save the files and run the commands of the page, in its order."""
-    environment = {
-        **os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore",
-        "CUDA_VISIBLE_DEVICES": "",
-    }  # fmt: skip
-    starter = subprocess.Popen(
-        [sys.executable, "-c", STARTER], cwd=folder, env=environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+    blocks = [Block(*found) for found in page_blocks("docs/tutorial.md")]
     found = []
-    with starter:
-        for index, block in enumerate(blocks):
-            if block.title and block.kind != "text":
-                (folder / block.title).write_text(shorter(block), encoding="utf-8")
-                continue
-            after = blocks[index + 1] if index + 1 < len(blocks) else Block("", "", "")
-            expected = after.text if after.kind == "text" and not after.title else ""
-            for arguments in commands(block, folder):
-                starter.stdin.write(json.dumps(arguments) + "\n")
-                starter.stdin.flush()
-                code = starter.stdout.readline().strip()
-                output = (folder / "output.txt").read_text(encoding="utf-8")
-                assert code == "0", f"{' '.join(arguments)}: exit status {code}\n{output[-3000:]}"
-                found.append(Run(" ".join(arguments), output, expected))
-        starter.stdin.close()
+    for index, block in enumerate(blocks):
+        if block.title and block.kind != "text":
+            (folder / block.title).write_text(shorter(block), encoding="utf-8")
+            continue
+        after = blocks[index + 1] if index + 1 < len(blocks) else Block("", "", "")
+        expected = after.text if after.kind == "text" and not after.title else ""
+        for arguments in commands(block, folder):
+            done = run_script(*arguments, cwd=folder)
+            assert done.returncode == 0, f"{arguments}: {done.stderr[-3000:]}"
+            found.append(Run(" ".join(arguments), done.stdout, expected))
     return found
 
 

@@ -1,11 +1,11 @@
 """Saving: there is always a whole checkpoint, whatever happens meanwhile."""
 
+import logging
 import multiprocessing
 import os
 import re
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from torch import nn
 from hiera_seg.checkpoint import HieraCheckpointer
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import CheckpointError
+from tests.helpers import run_python
 
 KILLER = Path(__file__).with_name("kill_while_saving.py")
 
@@ -21,13 +22,7 @@ KILLER = Path(__file__).with_name("kill_while_saving.py")
 def test_fifty_kills_while_saving_leave_a_loadable_checkpoint_each_time(tmp_path):
     memory = Path("/dev/shm")  # where a sync takes no time
     folder = tmp_path if not os.access(memory, os.W_OK) else None
-    done = subprocess.run(
-        [sys.executable, str(KILLER), "50", *([str(folder)] if folder else [])],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "TMPDIR": str(memory if folder is None else tmp_path)},
-    )
+    done = run_python(KILLER, 50, *filter(None, [folder]), TMPDIR=str(folder or memory))
     assert done.returncode == 0, done.stderr[-2000:]
     found = re.search(
         r"50 kills, (\d+) amid a file, \d+ checkpoints saved, all loaded", done.stdout
@@ -36,6 +31,7 @@ def test_fifty_kills_while_saving_leave_a_loadable_checkpoint_each_time(tmp_path
 
 
 def save_with_little_space(folder: str, limit: int, results: multiprocessing.Queue) -> None:
+    logging.disable()  # a file that captures the log would be full too
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # as a full disk: writing fails
     try:
         HieraCheckpointer(nn.Linear(300, 300), folder).save("model", iteration=2)

@@ -3,20 +3,19 @@
 from pathlib import Path
 
 import pytest
-from detectron2.config import get_cfg
 
-from hiera_seg import add_hiera_seg_config
+import projects.GeneratedStreets  # noqa: F401  (registers what configs/Generated trains on)
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
 from hiera_seg.losses import HIERA_LOSSES
 from hiera_seg.modeling import decode_variant
+from tests.helpers import new_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 
 
 def read(name: str):
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.merge_from_file(str(CONFIGS / name))
     return cfg
 
@@ -64,8 +63,7 @@ def test_a_void_value_that_is_a_node_is_refused():
 
 
 def test_no_tree_at_all_is_an_error_that_names_the_keys():
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.DATASETS.TRAIN = ("coco_2017_train",)
     with pytest.raises(ValueError, match=r"DATASETS\.TRAIN.*MODEL\.HIERA_SEG\.HIERARCHY"):
         resolve_hierarchy(cfg)

@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -21,6 +19,7 @@ from hiera_seg.compat import DistStoreError
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine import elastic as restart
 from hiera_seg.errors import CheckpointError
+from tests.helpers import run_python
 
 # Its second process kills itself once, after an iteration that no checkpoint holds.
 SCRIPT = """
@@ -76,14 +75,9 @@ def test_a_job_whose_process_was_killed_ends_with_the_weights_of_one_undisturbed
     cfg.merge_from_list(SAME_FOR_ANY_NUMBER_OF_PROCESSES)
     (tmp_path / "train.py").write_text(SCRIPT.format(folder=str(tiny_folder)))
     (tmp_path / "config.yaml").write_text(cfg.dump())
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     job = [tmp_path / "train.py", "--config-file", tmp_path / "config.yaml"]
-    done = subprocess.run(
-        [*torchrun, "--nproc-per-node=2", "--max-restarts=1", *map(str, job)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_python(*torchrun, "--max-restarts=1", *job)
     assert done.returncode == 0, done.stderr[-3000:]
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "torchrun restarted this job; resuming from its last checkpoint" in log

@@ -301,8 +301,8 @@ def test_a_record_is_cut_where_a_run_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"BEST_CHECKPOINT.METRIC": "sem_seg/mIuO"}, "'sem_seg/mIuO'.* nearest: sem_seg/mIoU"),
-        ({"BEST_CHECKPOINT.METRIC": "mIoU"}, "nearest: sem_seg/mIoU"),
+        ({"BEST_CHECKPOINT.METRIC": "sem_seg/mIuO"}, "'sem_seg/mIuO'.* nearest: 'sem_seg/mIoU'"),
+        ({"BEST_CHECKPOINT.METRIC": "mIoU"}, "nearest: 'sem_seg/mIoU'"),
         ({"BEST_CHECKPOINT.METRIC": "validation_loss"}, "set TEST.VALIDATION_LOSS True"),
         ({"BEST_CHECKPOINT.MODE": "best"}, "BEST_CHECKPOINT.MODE is 'best'"),
         ({"EARLY_STOPPING.METRIC": "sem_seg/mIoU"}, "TEST.EVAL_PERIOD, which is 0"),

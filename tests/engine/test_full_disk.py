@@ -24,6 +24,7 @@ from hiera_seg.inference.coco import CocoResultWriter
 from hiera_seg.losses import write_node_counts
 from hiera_seg.visualization import save_label_map
 from tests.cli.test_command_line import SCRIPT
+from tests.helpers import run_python, run_script
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def script(cfg, tiny_folder, tmp_path) -> list[str]:
     cfg.SOLVER.CHECKPOINT_PERIOD = 100
     cfg.TEST.EVAL_PERIOD = 1
     (tmp_path / "config.yaml").write_text(cfg.dump())
-    return [sys.executable, str(tmp_path / "train.py"), "--config-file", f"{tmp_path}/config.yaml"]
+    return [str(tmp_path / "train.py"), "--config-file", f"{tmp_path}/config.yaml"]
 
 
 def check_one_line(done: subprocess.CompletedProcess, file: str) -> None:
@@ -57,15 +58,11 @@ def check_one_line(done: subprocess.CompletedProcess, file: str) -> None:
     ],
 )
 def test_a_file_that_cannot_grow_ends_the_run(script, limit, file):
-    done = subprocess.run(
-        script,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # it would be cut short, and stay so
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    check_one_line(done, file)
+    def prepare():
+        sys.dont_write_bytecode = True  # it would be cut short, and stay so
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    check_one_line(run_script(*script, prepare=prepare), file)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
@@ -79,13 +76,11 @@ def test_to_resume_on_a_disk_that_is_still_full(script, tmp_path):
         pytest.skip(f"no file system of 200 kB here: {mounted.stderr.decode().strip()}")
     try:
         command = [*script, "--resume", "OUTPUT_DIR", str(folder)]
-        first = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        check_one_line(first, rf"{folder}/\S+.* No space left on device")
+        check_one_line(run_script(*command), rf"{folder}/\S+.* No space left on device")
         with open(folder / "other", "wb") as file, pytest.raises(OSError):
             while True:
                 os.write(file.fileno(), bytes(1024))
-        again = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        check_one_line(again, rf"{folder}/\S+.* No space left on device")
+        check_one_line(run_script(*command), rf"{folder}/\S+.* No space left on device")
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
@@ -108,6 +103,7 @@ def write_regions(folder: Path, street: Hierarchy) -> None:
     [
         ("hiera_metrics.json", evaluate),
         ("confusion_group.npz", evaluate),
+        ("image_counts.npz", evaluate),
         ("evaluations.jsonl", lambda folder, _: EvaluationRecord(str(folder)).add(1, {"mIoU": 1})),
         ("rle-group.json", write_regions),
         ("rle-images.json", write_regions),
@@ -153,9 +149,9 @@ def main():
 
 exit_on_error(main)
 """
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    check_one_line(done, rf"{tmp_path}/events\.out\.tfevents\S*: File too large")
+    check_one_line(
+        run_python("-c", code, tmp_path), rf"{tmp_path}/events\.out\.tfevents\S*: File too large"
+    )
 
 
 def test_a_log_raises_once_and_other_errors_keep_their_report(monkeypatch, capsys):

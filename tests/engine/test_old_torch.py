@@ -1,7 +1,6 @@
 """What torch 2.0 lacks is not needed; the names that it lacks are taken away here."""
 
-import subprocess
-import sys
+from tests.helpers import run_python
 
 IN_TORCH_2_0 = """
 import torch, torch.distributed
@@ -55,9 +54,7 @@ for format in ("export", "onnx"):
 
 
 def run(code: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", IN_TORCH_2_0 + code], capture_output=True, text=True
-    )
+    done = run_python("-c", IN_TORCH_2_0 + code)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()
 

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from detectron2.config import get_cfg
 from torch import nn
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.engine import build_optimizer
 from hiera_seg.errors import ConfigError
+from tests.helpers import new_config
 
 
 class Net(nn.Module):
@@ -19,8 +18,7 @@ class Net(nn.Module):
 
 @pytest.fixture
 def cfg():
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.SOLVER.BASE_LR = 0.25
     cfg.SOLVER.WEIGHT_DECAY = 0.05
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0

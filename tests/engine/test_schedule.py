@@ -2,15 +2,13 @@
 
 import pytest
 import torch
-from detectron2.config import get_cfg
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.engine import build_lr_scheduler
+from tests.helpers import new_config
 
 
 def make_cfg(max_iter: int, **solver: object):
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     cfg.SOLVER.MAX_ITER = max_iter
     cfg.SOLVER.WARMUP_ITERS = 0

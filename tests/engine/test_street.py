@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg import Hierarchy
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.datasets.cityscapes import CLASSES
 from hiera_seg.data.datasets.street import CITYSCAPES_NODES
 from hiera_seg.engine import HieraTrainer
+from tests.helpers import new_config
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/Street/hssn_deeplab_v3_plus_r18.yaml"
 FRAMES = {"train": ["0001TP_006690", "0006R0_f00930"], "test": ["Seq05VD_f00000"]}
@@ -46,8 +46,7 @@ def frames(shared_datasets, tmp_path, monkeypatch):
 
 @pytest.fixture
 def cfg(frames, tmp_path):
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.merge_from_file(str(CONFIG))
     cfg.merge_from_list([
         "MODEL.DEVICE", "cpu",

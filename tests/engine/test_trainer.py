@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 
 from hiera_seg.checkpoint import HieraCheckpointer
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
-from hiera_seg.engine.step import autocast_precision
 from hiera_seg.errors import CheckpointError, ConfigError
 
 
@@ -158,19 +156,15 @@ def test_a_leaf_without_ground_truth_is_warned_of_before_training(cfg, tiny_fold
     def stop():
         raise KeyboardInterrupt
 
-    try:
-        for test_set, expected in ((name, True), (cfg.DATASETS.TRAIN[0], False)):
-            caplog.clear()
-            cfg.DATASETS.TEST = (test_set,)
-            trainer = HieraTrainer(cfg)
-            trainer.run_step = stop
-            with pytest.raises(KeyboardInterrupt):
-                trainer.train()
-            warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-            assert any("truck" in text and name in text for text in warnings) == expected
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    for test_set, expected in ((name, True), (cfg.DATASETS.TRAIN[0], False)):
+        caplog.clear()
+        cfg.DATASETS.TEST = (test_set,)
+        trainer = HieraTrainer(cfg)
+        trainer.run_step = stop
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+        warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert any("truck" in text and name in text for text in warnings) == expected
 
 
 def test_expected_results_that_are_missed_end_the_run_with_code_1(cfg):
@@ -253,33 +247,9 @@ def test_a_config_that_can_not_work_is_refused_before_training(cfg, key, value, 
         HieraTrainer(cfg)
 
 
-@pytest.mark.parametrize(
-    "device, precision, expected",
-    [
-        ("cpu", "auto", torch.bfloat16),
-        ("cuda", "auto", torch.float16),
-        ("cuda", "bfloat16", torch.bfloat16),
-    ],
-)
-def test_half_precision_by_config(cfg, device, precision, expected):
-    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.PRECISION = device, precision
-    assert autocast_precision(cfg) is None
-    cfg.SOLVER.AMP.ENABLED = True
-    assert autocast_precision(cfg) == expected
-
-
-def test_half_precision_that_can_not_work(cfg):
-    cfg.SOLVER.AMP.PRECISION = "half"
-    with pytest.raises(ConfigError, match='PRECISION is "half"'):
-        autocast_precision(cfg)
-    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "float16"
-    with pytest.raises(ConfigError, match="needs a GPU"):
-        autocast_precision(cfg)
-
-
 def test_training_in_bfloat16_computes_in_it_and_keeps_float32_weights(cfg):
     cfg.DATASETS.TEST = ()
-    cfg.SOLVER.AMP.ENABLED = True
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "bfloat16"
     cfg.SOLVER.MAX_ITER = 1
     trainer = HieraTrainer(cfg)
     seen = []

@@ -86,6 +86,17 @@ def test_known_differences_are_found_and_others_called_noise():
     assert backward.levels[1].miou.verdict == "worse"
 
 
+def test_a_class_in_few_images_has_no_verdict():
+    maps = truths()
+    maps[:4, :10] = UFO
+    runs = [counted(predict(maps, 1, {UFO: (BUS, share)}), maps)[0] for share in (0.5, 0.1)]
+    row = compare_runs([runs[0]], [runs[1]]).levels[1].classes[UFO]
+    assert row.num_images == 4 and row.low > 0 and row.verdict == "too few images"
+    maps[4, :10] = UFO
+    runs = [counted(predict(maps, 1, {UFO: (BUS, share)}), maps)[0] for share in (0.5, 0.1)]
+    assert compare_runs([runs[0]], [runs[1]]).levels[1].classes[UFO].verdict == "better"
+
+
 def test_pairs_of_runs_are_averaged_and_must_agree():
     maps = truths()
     runs = [counted(predict(maps, seed, BASE))[0] for seed in range(2)]
@@ -210,7 +221,7 @@ def test_evaluator_and_predictions_write_the_same_counts(dataset, tmp_path):
     for name in ("image", "predicted", "true", "pixels"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     row = compare_runs([first], [second]).levels[1].miou
-    assert row.baseline == 100 and row.verdict == NO_DIFFERENCE
+    assert row.baseline == 100 and row.difference == 0
     (tmp_path / "predictions" / "1.png").write_bytes(
         (tmp_path / "predictions" / "0.png").read_bytes()
     )

@@ -10,7 +10,7 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     DatasetEvaluators,
     SemSegEvaluator,
@@ -20,17 +20,18 @@ from detectron2.evaluation import (
 )
 from PIL import Image
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.errors import DatasetError
 from hiera_seg.evaluation import (
     HieraSemSegEvaluator,
     build_hiera_evaluator,
     confusion_files,
+    evaluate_predictions,
     read_confusion,
 )
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.metrics import PathCounts, collapse_nodes, hierarchy_scores
+from hiera_seg.metrics import BoundaryCounts, PathCounts, collapse_nodes, hierarchy_scores
+from tests.helpers import new_config
 
 TREE = Hierarchy.from_dict(
     {"sky": None, "flat": ["road", "path"], "vehicle": ["car", "bus"]},
@@ -65,11 +66,9 @@ def dataset(tmp_path):
                 "width": shape[1],
             }
         )
-    name = f"hiera_test_{tmp_path.name}"
+    name = f"of_test_{tmp_path.name}"
     register_hierarchical_dataset(name, lambda: records, hierarchy=TREE)
-    yield name, records, truths
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    return name, records, truths
 
 
 class FakeModel(torch.nn.Module):
@@ -298,8 +297,7 @@ def test_a_model_with_another_tree_is_scored_in_its_own(dataset, tmp_path):
     own = Hierarchy.from_dict({"vehicle": ["bus", "car"], "flat": ["path", "road"], "sky": None})
     translate = np.array([own.paths.index(path) for path in TREE.paths])
     expected = run(HieraSemSegEvaluator(name), records, FakeModel(truths))["sem_seg"]
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.OUTPUT_DIR, cfg.MODEL.HIERA_SEG.HIERARCHY = str(tmp_path), str(tmp_path / "own.yaml")
     own.to_yaml(cfg.MODEL.HIERA_SEG.HIERARCHY)
     for evaluator in (HieraSemSegEvaluator(name, hierarchy=own), build_hiera_evaluator(cfg, name)):
@@ -323,8 +321,7 @@ def test_two_metrics_of_one_name_in_the_models_tree_are_refused(dataset):
 
 def test_several_sets_do_not_overwrite_each_other(dataset):
     name, records, truths = dataset
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(Path(records[0]["file_name"]).parent), (name, "other")
     run(build_hiera_evaluator(cfg, name), records, FakeModel(truths))
     assert (Path(cfg.OUTPUT_DIR) / "inference" / name / "hiera_metrics.json").is_file()
@@ -360,8 +357,6 @@ def test_bad_ground_truth_names_the_file(dataset):
         DatasetError, match=rf"two label files for {image}: {label} and second\.png"
     ):
         HieraSemSegEvaluator(f"{name}_twice").process([bare], [good_output()])
-    DatasetCatalog.remove(f"{name}_twice")
-    MetadataCatalog.remove(f"{name}_twice")
     other = {**records[0], "sem_seg_file_name": records[1]["sem_seg_file_name"]}
     with pytest.raises(DatasetError, match=rf"label1\.png has 9 x 30 pixels, .*{image} 12 x 17"):
         evaluator.process([other], [good_output()])
@@ -407,12 +402,9 @@ def test_bad_prediction_names_the_image(dataset, output, message):
 
 
 def test_a_dataset_without_a_tree_is_refused():
-    MetadataCatalog.get("hiera_test_flat").set(stuff_classes=["a"], ignore_label=255)
-    try:
-        with pytest.raises(DatasetError, match="'hiera_test_flat' has no class tree"):
-            HieraSemSegEvaluator("hiera_test_flat")
-    finally:
-        MetadataCatalog.remove("hiera_test_flat")
+    MetadataCatalog.get("of_test_flat").set(stuff_classes=["a"], ignore_label=255)
+    with pytest.raises(DatasetError, match="'of_test_flat' has no class tree"):
+        HieraSemSegEvaluator("of_test_flat")
 
 
 @pytest.mark.parametrize("other_tree", [False, True])
@@ -452,3 +444,53 @@ def test_confusion_matrices_of_many_classes_are_written_as_cells(
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DatasetError, match="confusion_class.npz cannot be read"):
         read_confusion(path)
+
+
+def test_boundary_iou_is_an_option_of_evaluator_config_and_predictions(dataset, tmp_path, caplog):
+    name, records, truths = dataset
+    model = FakeModel(truths)
+    plain = HieraSemSegEvaluator(name)
+    expected = run(plain, records, model)["sem_seg"]
+    cfg = new_config()
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (name,)
+    cfg.OUTPUT_DIR = ""
+    assert build_hiera_evaluator(cfg, name).metric_names == plain.metric_names
+    cfg.MODEL.HIERA_SEG.TEST.BOUNDARY_IOU = True
+    evaluator = build_hiera_evaluator(cfg, name)
+    with caplog.at_level("INFO"):
+        found = run(evaluator, records, model)["sem_seg"]
+    counts = BoundaryCounts(TREE)
+    for index, truth in enumerate(truths):
+        counts.add(model.predict(index)["hiera_labels"][-1].numpy(), truth)
+    more = {"mBoundaryIoU_group": 100 * counts.level_iou(0).mean()}
+    more["mBoundaryIoU_class"] = 100 * counts.level_iou(1).mean()
+    for leaf, iou in zip(TREE.leaf_names, counts.detectron2_iou(), strict=True):
+        more[f"BoundaryIoU-{leaf}"] = 100 * iou
+    for level in range(2):
+        for node, iou in zip(TREE.level_nodes(level), counts.level_iou(level), strict=True):
+            more[f"BoundaryIoU-{TREE.level_names[level]}-{TREE.display_names[node]}"] = 100 * iou
+    assert found == pytest.approx(expected | more)
+    assert set(evaluator.metric_names) - set(plain.metric_names) == set(more)
+    assert f"mBoundaryIoU_group {more['mBoundaryIoU_group']:.2f} %" in caplog.text
+    assert "BoundaryIoU-" not in caplog.text
+
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    for index, record in enumerate(records):
+        labels = model.predict(index)["hiera_labels"][-1].numpy().astype(np.uint8)
+        Image.fromarray(labels).save(folder / Path(record["file_name"]).name)
+    written = evaluate_predictions(name, folder, boundary_iou=True)["sem_seg"]
+    assert written["mBoundaryIoU_group"] == found["mBoundaryIoU_group"]
+
+
+@pytest.mark.skipif(
+    not hasattr(SemSegEvaluator, "_mask_to_boundary"), reason="Detectron2 0.6 has no Boundary IoU"
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_boundary_iou_of_leaves_equals_detectron2_main(dataset):
+    name, records, truths = dataset
+    model = FakeModel(truths)
+    stock = run(SemSegEvaluator(name, distributed=False), records, model)["sem_seg"]
+    ours = run(HieraSemSegEvaluator(name, boundary_iou=True), records, model)["sem_seg"]
+    keys = [f"BoundaryIoU-{leaf}" for leaf in TREE.leaf_names]
+    assert [ours[key] for key in keys] == pytest.approx([stock[key] for key in keys], abs=1e-9)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from hiera_seg import Hierarchy
@@ -42,11 +42,9 @@ def records(tmp_path):
 
 @pytest.fixture
 def name(records, tmp_path):
-    name = f"hiera_test_selective_{tmp_path.name}"
+    name = f"of_test_selective_{tmp_path.name}"
     register_hierarchical_dataset(name, lambda: records, hierarchy=TREE)
-    yield name
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    return name
 
 
 def predict(record, **options):

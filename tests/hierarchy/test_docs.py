@@ -1,24 +1,22 @@
 """Examples of docs/hierarchy.md run, its tables are equal, its errors are as printed."""
 
 import re
-from pathlib import Path
+from functools import partial
 
 import pytest
 
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy import Hierarchy, builtin_names
+from tests.helpers import code_blocks, read_page, run_code
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "hierarchy.md"
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+PAGE = "docs/hierarchy.md"
+blocks = partial(code_blocks, PAGE)
 
 
 def test_examples_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "street.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
-    exec("\n".join(blocks("python")), {})
+    run_code(PAGE)
     assert capsys.readouterr().out == blocks("text")[0]
 
 
@@ -35,7 +33,7 @@ def test_tables_are_the_same_tree(tmp_path):
 
 
 def test_built_in_trees_are_named():
-    listed = re.search(r"trees come with the package:(.*?)\. See", PAGE.read_text("utf-8"), re.S)
+    listed = re.search(r"trees come with the package:(.*?)\. See", read_page(PAGE), re.S)
     assert sorted(re.findall(r"`(\w+)`", listed[1])) == list(builtin_names())
 
 

@@ -1,10 +1,10 @@
 """Errors about invalid trees and queries are one line that names node, place and remedy."""
 
 import pytest
-from messages import names_in_order
 
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy import Hierarchy
+from tests.messages import names_in_order
 
 STREET = {
     "tree": {"flat": ["road", "pavement"], "sky": None, "vehicle": ["car", "truck"]},

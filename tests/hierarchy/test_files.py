@@ -4,10 +4,10 @@ import pickle
 import time
 
 import pytest
-from messages import names_in_order
 
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy import Hierarchy, as_hierarchy
+from tests.messages import names_in_order
 
 STREET_YAML = """\
 name: street

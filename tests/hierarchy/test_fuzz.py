@@ -8,10 +8,10 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_trees import NAMES
 
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy import Hierarchy
+from tests.random_trees import NAMES
 
 Paths = list[tuple[str, ...]]
 

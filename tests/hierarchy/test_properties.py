@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_trees import NAMES, PlainTree, plain_trees
 
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy import Hierarchy, as_hierarchy, tree_colors
+from tests.random_trees import NAMES, PlainTree, plain_trees
 
 
 def built(plain: PlainTree) -> Hierarchy:

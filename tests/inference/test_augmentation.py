@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from PIL import Image
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.data.images import ImageReader
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.inference import HieraSegmentorWithTTA
 from hiera_seg.inference.augmentation import mirrored_nodes
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
+from tests.helpers import new_config
 
 from .conftest import ColumnHead, ConvolutionHead, ScoreHead
 
@@ -138,17 +137,14 @@ def test_it_follows_the_mode_of_its_model_and_does_not_train(make_model, image):
 
 @pytest.fixture
 def cfg(tree):
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.TEST.AUG.MIN_SIZES = (32, 60)
     name = "inference_figure_test"
     register_hierarchical_dataset(
         name, list, hierarchy=tree, flip_pairs=[("left-arm", "right-arm")]
     )
     cfg.DATASETS.TEST = (name,)
-    yield cfg
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    return cfg
 
 
 def test_a_config_says_it_all(cfg, make_model, tree, image):
@@ -184,21 +180,16 @@ def test_pairs_of_all_datasets_are_turned_back(cfg):
     crossed = {"crossed": ("left-arm", "right-leg")}
     for name, pair in (pairs | crossed).items():
         register_hierarchical_dataset(name, list, hierarchy=both, flip_pairs=[pair])
-    try:
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("arms",), ("legs",)
-        swap = mirrored_nodes(cfg, both)
-        for name in ("arm", "leg"):
-            left, right = both[f"left-{name}"], both[f"right-{name}"]
-            assert (swap[left], swap[right]) == (right, left)
-        assert swap[both["left"]] == both["right"]  # which neither dataset says alone
-        cfg.DATASETS.TEST = ("crossed",)
-        message = "'crossed': '.*left-arm' .* with '.*right-leg', .* with '.*right-arm'"
-        with pytest.raises(DatasetError, match=message):
-            mirrored_nodes(cfg, both)
-    finally:
-        for name in pairs | crossed:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("arms",), ("legs",)
+    swap = mirrored_nodes(cfg, both)
+    for name in ("arm", "leg"):
+        left, right = both[f"left-{name}"], both[f"right-{name}"]
+        assert (swap[left], swap[right]) == (right, left)
+    assert swap[both["left"]] == both["right"]  # which neither dataset says alone
+    cfg.DATASETS.TEST = ("crossed",)
+    message = "'crossed': '.*left-arm' .* with '.*right-leg', .* with '.*right-arm'"
+    with pytest.raises(DatasetError, match=message):
+        mirrored_nodes(cfg, both)
 
 
 def test_a_stock_model_is_refused(cfg):

@@ -3,19 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from PIL import Image
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
 from hiera_seg.inference import HieraPredictor, HieraSegmentorWithTTA
 from hiera_seg.modeling.build import build_model
+from tests.helpers import new_config
 
 
 @pytest.fixture
 def cfg():
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.MIN_SIZE_TEST = 30
     return cfg

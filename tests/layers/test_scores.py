@@ -6,17 +6,7 @@ import torch
 
 from hiera_seg import Hierarchy
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
-
-
-def random_tree(rng, depth):
-    """A ragged tree of at most `depth` levels."""
-    names = [f"n{rng.integers(1 << 40)}" for _ in range(rng.integers(1, 4))]
-    deep = [depth > 1 and rng.random() < 0.6 for _ in names]
-    return {
-        name: random_tree(rng, depth - 1) if inner else None
-        for name, inner in zip(names, deep, strict=True)
-    }
-
+from tests.random_trees import random_tree
 
 RAGGED = {"sky": None, "flat": ["road", "path"], "vehicle": {"van": None, "car": ["bus", "taxi"]}}
 TREES = {
@@ -24,7 +14,7 @@ TREES = {
     "one level": ["a", "b", "c"],
     "one node": ["a"],
     "chain": {"a": {"b": ["c"]}},
-    **{f"random {seed}": random_tree(np.random.default_rng(seed), 4) for seed in (1, 2, 3, 4)},
+    **{f"random {seed}": random_tree(np.random.default_rng(seed)) for seed in (1, 2, 3, 4)},
 }
 
 

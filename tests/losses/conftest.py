@@ -8,28 +8,15 @@ import pytest
 import torch
 
 from hiera_seg.hierarchy import Hierarchy
+from tests.random_trees import random_hierarchy
 
 VOID = 255
-
-
-def _subtree(rng, depth, counter):
-    children = {}
-    for _ in range(rng.integers(1, 4)):
-        counter[0] += 1
-        inner = depth > 1 and rng.random() < 0.6
-        children[f"n{counter[0]}"] = _subtree(rng, depth - 1, counter) if inner else None
-    return children
 
 
 def random_case(seed, *, height=3, width=4, batch=2, void=0.2, coarse=True):
     """A ragged tree, float64 logits and labels of any depth with some void."""
     rng = np.random.default_rng(seed)
-    tree = _subtree(rng, int(rng.integers(1, 5)), [0])
-    hierarchy = Hierarchy.from_dict(tree, name=f"random{seed}")
-    if rng.random() < 0.5:  # a dataset's own leaf order, so that siblings do not stand together
-        names = list(hierarchy.leaf_names)
-        rng.shuffle(names)
-        hierarchy = hierarchy.with_leaf_order(names)
+    hierarchy = random_hierarchy(rng, int(rng.integers(1, 5)))
     size = (batch, height, width)
     labels = rng.integers(0, hierarchy.num_nodes if coarse else hierarchy.num_leaves, size)
     labels[rng.random(size) < void] = VOID

@@ -1,8 +1,5 @@
 """On a GPU: the CPU's results, no waiting for the device, and the device's own label check."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -15,6 +12,7 @@ from hiera_seg.losses import (
     tree_triplet_loss,
     valid_pixels,
 )
+from tests.helpers import run_python
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -83,6 +81,6 @@ def test_labels_outside_the_tree(check, monkeypatch):
         "tree = Hierarchy.load('cityscapes'); labels = torch.full((1, 2, 2), 77).cuda()\n"
         "bce_loss(torch.zeros(1, 26, 2, 2).cuda(), labels, tree); torch.cuda.synchronize()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_python("-c", code)
     assert done.returncode != 0
     assert ("labels hold 77" if check == "1" else "assert") in done.stderr

@@ -1,23 +1,19 @@
 """The examples of docs/losses.md run, and its numbers are those of the functions."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
 from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss, tree_min_loss
+from tests.helpers import read_page, run_code
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "losses.md"
+PAGE = read_page("docs/losses.md")
 
 
 def test_examples_run(cityscapes):
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
-    names = {}
     try:
-        for block in blocks:
-            exec(compile(block, str(PAGE), "exec"), names)
+        names = run_code("docs/losses.md")
         loss = HierarchicalLoss(cityscapes, [("small_logits", 0.1, {"power": 1.0})])
     finally:  # configs of other tests would have a node for it
         HIERA_LOSSES._obj_map.pop("small_logits", None)
@@ -27,17 +23,15 @@ def test_examples_run(cityscapes):
 
 
 def test_every_loss_is_described():
-    text = PAGE.read_text()
     ours = [name for name, loss in HIERA_LOSSES if loss.__module__.startswith("hiera_seg.")]
     assert "tree_min" in ours
     for name in ours:
-        assert f"| `{name}` |" in text
+        assert f"| `{name}` |" in PAGE
 
 
 def test_table_of_normalisations(cityscapes):
-    rows = re.findall(
-        r"^\| `\"(\w+)\"`.*?\| ([\d.]+), ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), flags=re.M
-    )
+    row = r"^\| `\"(\w+)\"`.*?\| ([\d.]+), ([\d.]+) \| ([\d.]+) \|$"
+    rows = re.findall(row, PAGE, flags=re.M)
     assert [row[0] for row in rows] == ["level_mean", "node_mean", "sum"]
     labels = torch.full((1, 1, 1), cityscapes["car"])
     for normalize, plain, focal, gradient in rows:

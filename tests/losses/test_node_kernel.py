@@ -5,8 +5,6 @@ The interpreter is chosen when Triton is imported, so the comparison runs in a p
 
 import importlib.util
 import math
-import os
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -17,6 +15,7 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses import bce_loss, tree_min_loss
 from hiera_seg.losses.fused import kernel
 from hiera_seg.losses.queries.classes import NodeSigmoid
+from tests.helpers import run_python
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -143,12 +142,7 @@ BAD = [
 @needs_triton
 def test_value_and_gradient_equal_those_of_the_tiles(tmp_path):
     file = tmp_path / "kernel.pt"
-    done = subprocess.run(
-        [sys.executable, __file__, file],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(__file__, file, TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stderr[-2000:]
     found_all, found_query, found_nan, found_void = torch.load(file)
     assert len(found_void) == len(BAD)

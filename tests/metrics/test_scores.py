@@ -14,23 +14,9 @@ from hiera_seg.metrics import (
     level_scores,
     mean_tree_distance,
 )
+from tests.random_trees import random_hierarchy
 
 VOID = 255
-
-
-def random_tree(rng):
-    """A ragged tree of 1 to 4 levels with chains of one child, and leaves at every depth."""
-
-    def grow(depth):
-        children = {}
-        for i in range(rng.integers(1, 5 if depth < 2 else 3)):
-            inner = depth < 3 and rng.random() < 0.5
-            children[f"{'xyz'[depth % 3]}{i}"] = grow(depth + 1) if inner else None
-        return children
-
-    tree = Hierarchy.from_dict(grow(0))
-    order = rng.permutation(tree.num_leaves).tolist()
-    return tree.with_leaf_order([f"/{tree.paths[leaf]}" for leaf in order])
 
 
 def random_case(rng, tree, shape=(9, 11)):
@@ -143,7 +129,7 @@ def test_every_metric_equals_a_loop_over_pixels(seed, max_cells, monkeypatch):
     if max_cells is not None:
         monkeypatch.setattr(confusion, "_MAX_JOINT_CELLS", max_cells)
     rng = np.random.default_rng(seed)
-    tree = random_tree(rng)
+    tree = random_hierarchy(rng)
     cases = [random_case(rng, tree) for _ in range(2)]
 
     found, expected = score(tree, cases), scores_by_loop(cases, tree)
@@ -156,7 +142,7 @@ def test_every_metric_equals_a_loop_over_pixels(seed, max_cells, monkeypatch):
 @pytest.mark.parametrize("pixels_at_a_time", [7, 1000])
 def test_cutting_an_image_into_parts_changes_nothing(pixels_at_a_time, monkeypatch):
     rng = np.random.default_rng(3)
-    tree = random_tree(rng)
+    tree = random_hierarchy(rng)
     monkeypatch.setattr(confusion, "_MAX_JOINT_CELLS", 0)
     case = random_case(rng, tree, shape=(70, 90))
     whole = PathCounts(tree, VOID)
@@ -191,7 +177,7 @@ def test_merged_scores_equal_an_independent_count_on_relabelled_maps():
 
 def test_perfect_prediction_is_100_everywhere_and_0_edges_away():
     rng = np.random.default_rng(1)
-    tree = random_tree(rng)
+    tree = random_hierarchy(rng)
     truth = np.resize(np.arange(tree.num_leaves), (8, 9))
     direct = [tree.level_nodes(i)[tree.leaf_to_level(i)[truth]] for i in range(tree.num_levels)]
     scores = score(tree, [(truth, truth, direct)])
@@ -202,7 +188,7 @@ def test_perfect_prediction_is_100_everywhere_and_0_edges_away():
 
 def test_all_void_is_nan_everywhere_without_a_warning(recwarn):
     rng = np.random.default_rng(1)
-    tree = random_tree(rng)
+    tree = random_hierarchy(rng)
     labels, truth, direct = random_case(rng, tree)
     scores = score(tree, [(labels, np.full_like(truth, VOID), direct)])
     assert all(math.isnan(value) for value in scores.values())
@@ -283,7 +269,7 @@ def test_functions_take_plain_matrices():
 
 def test_direct_scores_are_left_out_unless_every_image_had_direct_labels():
     rng = np.random.default_rng(5)
-    tree = random_tree(rng)
+    tree = random_hierarchy(rng)
     counts = PathCounts(tree)
     labels, truth, direct = random_case(rng, tree)
     counts.add(labels, truth, direct)

@@ -1,13 +1,11 @@
 """Small networks over a small ragged tree, built from configs as users build them."""
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
@@ -17,7 +15,9 @@ from detectron2.modeling.backbone.regnet import RegNet, ResBottleneckBlock, Simp
 from torch import nn
 from torch.nn import functional as F
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg import Hierarchy
+from tests.helpers import new_config
+from tests.modeling import mask2former_reference
 
 TREE = {
     "flat": {"ground": ["road", "pavement"]},
@@ -80,34 +80,29 @@ def hierarchy() -> Hierarchy:
 def base_cfg(hierarchy: Hierarchy) -> CfgNode:
     metadata = MetadataCatalog.get("hiera_test_modeling_train")
     metadata.set(hierarchy=hierarchy.to_dict(), stuff_classes=list(hierarchy.display_names[:6]))
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.merge_from_list(
-        [
-            *("MODEL.META_ARCHITECTURE", "HieraSegmentor"),
-            *("MODEL.DEVICE", "cpu"),
-            *("MODEL.WEIGHTS", ""),
-            *("MODEL.BACKBONE.NAME", "HieraTestBackbone"),
-            *("MODEL.BACKBONE.FREEZE_AT", 0),
-            *("MODEL.PIXEL_STD", [57.4, 57.1, 58.4]),
-            *("MODEL.RESNETS.NORM", "BN"),
-            *("MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead"),
-            *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res5"]),
-            *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
-            *("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 32),
-            *("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [1, 2, 3]),
-            *("MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [16]),
-            *("MODEL.SEM_SEG_HEAD.NORM", "BN"),
-            *("MODEL.HIERA_SEG.EMBEDDING.DIM", 16),
-            *("MODEL.HIERA_SEG.AUXILIARY.CHANNELS", 16),
-            *("DATASETS.TRAIN", ("hiera_test_modeling_train",)),
-            *("DATASETS.TEST", ("hiera_test_modeling_train",)),
-        ]
+    return new_config(
+        *("MODEL.META_ARCHITECTURE", "HieraSegmentor"),
+        *("MODEL.DEVICE", "cpu"),
+        *("MODEL.WEIGHTS", ""),
+        *("MODEL.BACKBONE.NAME", "HieraTestBackbone"),
+        *("MODEL.BACKBONE.FREEZE_AT", 0),
+        *("MODEL.PIXEL_STD", [57.4, 57.1, 58.4]),
+        *("MODEL.RESNETS.NORM", "BN"),
+        *("MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead"),
+        *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res5"]),
+        *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
+        *("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 32),
+        *("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [1, 2, 3]),
+        *("MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [16]),
+        *("MODEL.SEM_SEG_HEAD.NORM", "BN"),
+        *("MODEL.HIERA_SEG.EMBEDDING.DIM", 16),
+        *("MODEL.HIERA_SEG.AUXILIARY.CHANNELS", 16),
+        *("DATASETS.TRAIN", ("hiera_test_modeling_train",)),
+        *("DATASETS.TEST", ("hiera_test_modeling_train",)),
     )
-    return cfg
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_cfg(base_cfg: CfgNode) -> Callable[..., CfgNode]:
     """A function: config keys and values -> the small config with them."""
 
@@ -119,7 +114,7 @@ def make_cfg(base_cfg: CfgNode) -> Callable[..., CfgNode]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model(make_cfg: Callable[..., CfgNode]) -> Callable[..., nn.Module]:
     """A function: config keys and values -> a model with the same weights each time."""
 
@@ -171,9 +166,5 @@ def scene() -> dict:
 
 @pytest.fixture(scope="session")
 def reference() -> ModuleType:
-    """The module mask2former_reference beside this file."""
-    path = Path(__file__).with_name("mask2former_reference.py")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module of weights that anyone can make again."""
+    return mask2former_reference

@@ -6,6 +6,9 @@ import pytest
 import torch
 from detectron2.utils.analysis import find_unused_parameters
 
+from .test_maskformer_head import LOSSES as QUERY_LOSSES
+from .test_maskformer_head import NETWORKS, SMALL
+
 R50 = [
     *("MODEL.RESNETS.DEPTH", 50),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", 8),
@@ -133,29 +136,39 @@ ARCHITECTURES = {
         *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
         *("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn"),
     ],
+    **{f"queries_{name}": [*SMALL, *options] for name, options in NETWORKS.items()},
 }
+PIXEL_LOSSES = {"loss_focal_tree_min", "loss_tree_triplet"}
+PREDICTORS = ("predictor.weight", "transformer_decoder.class_predictor.weight")
 
 
-@pytest.fixture(params=ARCHITECTURES)
-def build(request, make_model):
-    """A function that builds the architecture, with the same weights each time."""
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def built(request, make_model):
     if request.param.startswith("timm_"):
         pytest.importorskip("timm", reason="needs timm: pip install timm")
-    return lambda *options: make_model(*ARCHITECTURES[request.param], *options)
+    return make_model(*ARCHITECTURES[request.param])
+
+
+@pytest.fixture
+def model(built):
+    """A network of the architecture, with the same weights in each test."""
+    return copy.deepcopy(built)
 
 
 def assert_same_predictions(found: list[dict], expected: list[dict]) -> None:
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
-        assert a["sem_seg"].std() > 0.1  # pixels differ, or this would say nothing
+        assert a["sem_seg"].std() > 1e-3  # pixels differ, or this would say nothing
         torch.testing.assert_close(a["sem_seg"], b["sem_seg"], rtol=0, atol=1e-9)
         for key in ("hiera_labels", "hiera_labels_direct"):
+            assert len(a[key]) == 3
             assert all(torch.equal(x, y) for x, y in zip(a[key], b[key], strict=True))
 
 
 def sharpen(model: torch.nn.Module) -> torch.nn.Module:
     """Weights that tell pixels apart, BN statistics that are not trivial, double precision."""
-    torch.nn.init.normal_(model.sem_seg_head.predictor.weight, std=1.0)
+    if hasattr(model.sem_seg_head, "predictor"):
+        torch.nn.init.normal_(model.sem_seg_head.predictor.weight, std=1.0)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.1, 0.1)
@@ -163,29 +176,33 @@ def sharpen(model: torch.nn.Module) -> torch.nn.Module:
     return model.double().eval()
 
 
-class TestArchitecture:
-    def test_one_image_trains_every_parameter(self, build, make_inputs):
-        model = build().train()
-        losses = model(make_inputs((64, 96)))
-        assert {"loss_focal_tree_min", "loss_tree_triplet"} <= set(losses)
-        sum(losses.values()).backward()
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:  # DDP stops at a parameter without gradient
-                assert parameter.grad is not None, name
-                assert parameter.grad.isfinite().all(), name
-        assert model.sem_seg_head.predictor.weight.grad.abs().max() > 0
+def assert_every_parameter_is_trained(model: torch.nn.Module, losses: dict) -> None:
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:  # DDP stops at a parameter without gradient
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
 
-    def test_mixed_sizes_train(self, build, make_inputs):
-        model = build().train()
+
+class TestArchitecture:
+    def test_one_image_trains_every_parameter(self, model, make_inputs):
+        losses = model.train()(make_inputs((64, 96)))
+        assert set(losses) == QUERY_LOSSES or PIXEL_LOSSES <= set(losses)
+        assert_every_parameter_is_trained(model, losses)
+        head = dict(model.sem_seg_head.named_parameters())
+        (predictor,) = (value for name, value in head.items() if name in PREDICTORS)
+        assert predictor.grad.abs().max() > 0
+
+    def test_mixed_sizes_train_and_inputs_stay(self, model, make_inputs):
         inputs = make_inputs((64, 96), (71, 65), (33, 97))
         before = copy.deepcopy(inputs)
-        assert all(loss.isfinite() for loss in model(inputs).values())
+        assert all(loss.isfinite() for loss in model.train()(inputs).values())
         for sample, copied in zip(inputs, before, strict=True):
             assert torch.equal(sample["image"], copied["image"])
             assert torch.equal(sample["sem_seg"], copied["sem_seg"])
 
-    def test_a_batch_of_mixed_odd_sizes_equals_one_by_one(self, build, make_inputs):
-        model = sharpen(build())
+    def test_a_batch_of_mixed_odd_sizes_equals_one_by_one(self, model, make_inputs):
+        sharpen(model)
         inputs = make_inputs((45, 67), (64, 96), (33, 97), (64, 96))
         inputs[1].update(height=50, width=131)
         del inputs[2]["height"], inputs[2]["width"]
@@ -193,24 +210,25 @@ class TestArchitecture:
             together = model(inputs)
             alone = [model([sample])[0] for sample in inputs]
         assert_same_predictions(together, alone)
-        sizes = [tuple(result["sem_seg"].shape[1:]) for result in together]
-        assert sizes == [(45, 67), (50, 131), (33, 97), (64, 96)]
+        sizes = [tuple(result["sem_seg"].shape) for result in together]
+        assert sizes == [(6, 45, 67), (6, 50, 131), (6, 33, 97), (6, 64, 96)]
 
-    def test_saved_weights_give_the_same_predictions(self, build, make_inputs, tmp_path):
-        model = sharpen(build())
+    def test_saved_weights_give_the_same_predictions(self, model, built, make_inputs, tmp_path):
+        sharpen(model)
         torch.save(model.state_dict(), tmp_path / "model.pth")
-        other = build().double().eval()
+        other = copy.deepcopy(built).double().eval()
+        for parameter in other.parameters():
+            torch.nn.init.zeros_(parameter)
         other.load_state_dict(torch.load(tmp_path / "model.pth"), strict=True)
         inputs = make_inputs((64, 96))
         with torch.no_grad():
             assert_same_predictions(other(inputs), model(inputs))
 
-    def test_trains_in_bfloat16_autocast(self, build, make_inputs):
-        model = build().train()
+    def test_trains_in_bfloat16_autocast(self, model, make_inputs):
         with torch.autocast("cpu", torch.bfloat16):
-            losses = model(make_inputs((64, 96)))
+            losses = model.train()(make_inputs((64, 96)))
         assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
-        sum(losses.values()).backward()
+        assert_every_parameter_is_trained(model, losses)
 
 
 @pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "resnet18", "resnet34"])

@@ -15,19 +15,10 @@ from hiera_seg.modeling import DecodeOptions, NodeView
 from hiera_seg.modeling.decode import decode as decode_views
 from hiera_seg.modeling.decode import decode_variant
 from hiera_seg.modeling.paths import best_channel
+from tests.random_trees import random_tree
 
 # The package exports the function of the same name, so that an import would give that.
 decode_module = importlib.import_module("hiera_seg.modeling.decode")
-
-
-def random_tree(rng, depth):
-    """A ragged tree of at most `depth` levels."""
-    names = [f"n{rng.integers(1 << 40)}" for _ in range(rng.integers(1, 4))]
-    deep = [depth > 1 and rng.random() < 0.6 for _ in names]
-    return {
-        name: random_tree(rng, depth - 1) if inner else None
-        for name, inner in zip(names, deep, strict=True)
-    }
 
 
 TREES = {
@@ -39,7 +30,7 @@ TREES = {
     "one level": ["a", "b", "c"],
     "one node": ["a"],
     "chain": {"a": {"b": ["c"]}, "d": None},
-    **{f"random {seed}": random_tree(np.random.default_rng(seed), 4) for seed in (1, 3)},
+    **{f"random {seed}": random_tree(np.random.default_rng(seed)) for seed in (1, 3)},
 }
 # logits' grid, padded input, image, output
 SIZES = {

@@ -1,16 +1,13 @@
 """The whole network of HSSN's public release, by numbers that it computed."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint.convert import convert_mmseg
+from tests.helpers import CONFIGS, new_config
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "Base-SepASPP-R101d.yaml"
+CONFIG = CONFIGS / "Base-SepASPP-R101d.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +15,7 @@ def computed(reference):
     """What our network computes with the release's weights, and what that computed."""
     pytest.importorskip("timm", reason="needs timm: pip install timm")
     weights, images, expected = reference.golden("hssn_deeplabv3plus_r101_cityscapes")
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.merge_from_file(str(CONFIG))
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.HIERA_SEG.HIERARCHY = "cityscapes"

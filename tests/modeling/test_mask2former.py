@@ -1,25 +1,21 @@
 """The whole network against the official Mask2Former, by numbers that it computed."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint.convert import convert_mask2former
 from hiera_seg.modeling.transformer_decoder import MaskedAttentionDecoder
+from tests.helpers import CONFIGS, new_config
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "Cityscapes" / "maskformer_r50.yaml"
+CONFIG = CONFIGS / "Cityscapes" / "maskformer_r50.yaml"
 
 
 @pytest.fixture(scope="module")
 def model(reference):
     """Our network with the official one's weights; the images; what the official one computed."""
     weights, images, expected = reference.golden()
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.merge_from_file(str(CONFIG))
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg).eval()

@@ -1,21 +1,18 @@
 """The example of docs/mask2former.md runs, and what the page names is there."""
 
 import re
-from pathlib import Path
 
 import torch
 
 from hiera_seg.losses import QUERY_OPTIONS
 from hiera_seg.modeling import HIERA_PIXEL_DECODERS
+from tests.helpers import REPOSITORY, read_page, run_code
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PAGE = (REPOSITORY / "docs" / "mask2former.md").read_text()
+PAGE = read_page("docs/mask2former.md")
 
 
 def test_the_example_runs():
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    names = {"torch": torch}
-    exec(compile(block, "docs/mask2former.md", "exec"), names)
+    names = run_code("docs/mask2former.md", names={"torch": torch})
     assert names["result"].shape == (2, 10, 4 * 32)
 
 

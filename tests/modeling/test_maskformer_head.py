@@ -34,78 +34,29 @@ NETWORKS = {
 LOSSES = {f"loss_{deep}{name}" for deep in ("", "deep_") for name in ("class", "mask", "dice")}
 
 
-@pytest.fixture(params=NETWORKS)
-def build(request, make_model):
-    """A function that builds the network, with the same weights each time."""
-    return lambda *options: make_model(*SMALL, *NETWORKS[request.param], *options)
+@pytest.fixture(scope="module", params=NETWORKS)
+def built(request, make_model):
+    return make_model(*SMALL, *NETWORKS[request.param])
+
+
+@pytest.fixture
+def model(built):
+    """A network, with the same weights in each test; test_architectures.py has more of them."""
+    return copy.deepcopy(built)
 
 
 class TestNetwork:
-    def test_one_image_trains_every_parameter(self, build, make_inputs):
-        model = build().train()
-        losses = model(make_inputs((64, 96)))
-        assert set(losses) == LOSSES
-        sum(losses.values()).backward()
-        for name, parameter in model.named_parameters():
-            assert parameter.grad is not None, name  # DDP stops at one without
-            assert parameter.grad.isfinite().all(), name
-
-    def test_an_image_of_void_leaves_zeros_with_a_gradient_path(self, build, make_inputs):
-        model = build().train()
+    def test_an_image_of_void_leaves_zeros_with_a_gradient_path(self, model, make_inputs):
         inputs = make_inputs((64, 96))
         inputs[0]["sem_seg"].fill_(255)
-        losses = model(inputs)
+        losses = model.train()(inputs)
         assert all(loss == 0 for loss in losses.values())
         sum(losses.values()).backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None and parameter.grad.eq(0).all(), name
 
-    def test_mixed_sizes_train_and_inputs_stay(self, build, make_inputs):
-        model = build().train()
-        inputs = make_inputs((64, 96), (71, 65), (33, 97))
-        before = copy.deepcopy(inputs)
-        assert all(loss.isfinite() for loss in model(inputs).values())
-        for sample, copied in zip(inputs, before, strict=True):
-            assert torch.equal(sample["image"], copied["image"])
-            assert torch.equal(sample["sem_seg"], copied["sem_seg"])
-
-    def test_a_batch_of_mixed_odd_sizes_equals_one_by_one(self, build, make_inputs):
-        model = build().double().eval()
-        inputs = make_inputs((45, 67), (64, 96), (33, 97), (64, 96))
-        inputs[1].update(height=50, width=131)
-        with torch.no_grad():
-            together = model(inputs)
-            alone = [model([sample])[0] for sample in inputs]
-        for a, b in zip(together, alone, strict=True):
-            torch.testing.assert_close(a["sem_seg"], b["sem_seg"], rtol=0, atol=1e-9)
-        sizes = [tuple(result["sem_seg"].shape) for result in together]
-        assert sizes == [(6, 45, 67), (6, 50, 131), (6, 33, 97), (6, 64, 96)]
-        assert len(together[0]["hiera_labels"]) == len(together[0]["hiera_labels_direct"]) == 3
-
-    def test_saved_weights_give_the_same_predictions(self, build, make_inputs, tmp_path):
-        model = build().eval()
-        torch.save(model.state_dict(), tmp_path / "model.pth")
-        other = build().eval()
-        for parameter in other.parameters():
-            torch.nn.init.zeros_(parameter)
-        other.load_state_dict(torch.load(tmp_path / "model.pth"), strict=True)
-        inputs = make_inputs((64, 96))
-        with torch.no_grad():
-            found, expected = other(inputs)[0], model(inputs)[0]
-        assert torch.equal(found["sem_seg"], expected["sem_seg"])
-
-    def test_trains_in_bfloat16_autocast(self, build, make_inputs):
-        model = build().train()
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = model(make_inputs((64, 96)))
-        assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
-        sum(losses.values()).backward()
-        for name, parameter in model.named_parameters():
-            assert parameter.grad is not None, name
-
-    def test_autocast_meets_no_weight_without_its_gradient(self, build, make_inputs):
+    def test_autocast_meets_no_weight_without_its_gradient(self, model, make_inputs):
         """Before the end of 2025 torch kept the copy of it for the rest of the forward."""
-        model = build().train()
         recorded = []
 
         def record(*_):
@@ -115,7 +66,7 @@ class TestNetwork:
             if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
                 module.register_forward_pre_hook(record)
         with torch.autocast("cpu", torch.bfloat16):
-            model(make_inputs((64, 96)))
+            model.train()(make_inputs((64, 96)))
         assert len(recorded) > 10 and all(recorded)
 
 
@@ -231,8 +182,8 @@ class Scores(torch.nn.Module):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_a_trace_of_the_network_serves_other_images(build, make_inputs):
-    network = Scores(build().eval())
+def test_a_trace_of_the_network_serves_other_images(model):
+    network = Scores(model.eval())
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, 64, 96, generator=generator)
     with torch.no_grad():
@@ -242,8 +193,8 @@ def test_a_trace_of_the_network_serves_other_images(build, make_inputs):
 
 
 @torch.no_grad()
-def test_a_network_of_bfloat16_scores_nearly_the_same(build):
-    network = Scores(build().eval())
+def test_a_network_of_bfloat16_scores_nearly_the_same(model):
+    network = Scores(model.eval())
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     expected = network(images)
     found = network.to(torch.bfloat16)(images.to(torch.bfloat16))

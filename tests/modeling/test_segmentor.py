@@ -328,22 +328,19 @@ def test_stock_evaluation_runs_on_its_output(make_model, make_inputs, tmp_path, 
         sample["file_name"] = str(tmp_path / sample["file_name"])
         truth[sample["file_name"]] = sample["file_name"].replace(".png", "_label.png")
         Image.fromarray(labels.numpy().astype(np.uint8)).save(truth[sample["file_name"]])
-    name = "hiera_test_modeling_stock_evaluation"
+    name = "stock_evaluation"
     from detectron2.data import DatasetCatalog
 
     DatasetCatalog.register(
         name, lambda: [{"file_name": k, "sem_seg_file_name": v} for k, v in truth.items()]
     )
     MetadataCatalog.get(name).set(stuff_classes=list("abcdef"), ignore_label=255)
-    try:
-        with caplog.at_level(logging.ERROR):
-            results = inference_on_dataset(
-                make_model(),
-                torch.utils.data.DataLoader([[x] for x in inputs], batch_size=None),
-                SemSegEvaluator(name, distributed=False),
-            )
-    finally:
-        DatasetCatalog.remove(name)
+    with caplog.at_level(logging.ERROR):
+        results = inference_on_dataset(
+            make_model(),
+            torch.utils.data.DataLoader([[x] for x in inputs], batch_size=None),
+            SemSegEvaluator(name, distributed=False),
+        )
     assert 0 <= results["sem_seg"]["mIoU"] <= 100
 
 

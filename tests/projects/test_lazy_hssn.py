@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import SimpleTrainer
 
 from hiera_seg import Hierarchy
@@ -22,6 +21,7 @@ from projects.LazyHSSN.lazy_training import (
     load_lazy_config,
     train_lazily,
 )
+from tests.helpers import write_dataset
 
 PROJECT = Path(__file__).resolve().parents[2] / "projects" / "LazyHSSN"
 CONFIG = str(PROJECT / "configs" / "generated_deeplab_v3_plus_r18.py")
@@ -32,19 +32,9 @@ def options(tmp_path):
     """A dataset of three images with a tree of its own, and what puts it into the config."""
     tree = Hierarchy.from_dict({"flat": ["road", "pavement"], "vehicle": ["car", "truck"]})
     tree.to_yaml(tmp_path / "tree.yaml")
-    rng = np.random.default_rng(0)
-    for folder, shape, limit in (("images", (64, 64, 3), 256), ("labels", (64, 64), 4)):
-        (tmp_path / folder).mkdir()
-        for index in range(3):
-            values = rng.integers(0, limit, shape, np.uint8)
-            cv2.imwrite(str(tmp_path / folder / f"{index}.png"), values)
-    register_hierarchical_dataset(
-        "lazy_tiny",
-        hierarchy=tree,
-        image_root=str(tmp_path / "images"),
-        sem_seg_root=str(tmp_path / "labels"),
-    )
-    yield [
+    labels = np.random.default_rng(0).integers(0, 4, (3, 64, 64), np.uint8)
+    register_hierarchical_dataset("lazy_tiny", hierarchy=tree, **write_dataset(tmp_path, labels))
+    return [
         f"hierarchy.source={tmp_path}/tree.yaml",
         "datasets.train=lazy_tiny",
         "datasets.test=lazy_tiny",
@@ -57,8 +47,6 @@ def options(tmp_path):
         "dataloader.train.mapper.pad_size=[64,64]",
         "dataloader.train.mapper.augmentations=[]",
     ]
-    DatasetCatalog.remove("lazy_tiny")
-    MetadataCatalog.remove("lazy_tiny")
 
 
 def test_two_steps_an_evaluation_and_two_more(options, tmp_path):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
 
 from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
@@ -27,6 +26,7 @@ from projects.HSSN.study.measure import (
 )
 from projects.HSSN.study.proposals import adjust_priors
 from projects.HSSN.study.subsets import register_subsets
+from tests.helpers import write_dataset
 
 from .study_results import finish, result
 
@@ -41,21 +41,11 @@ NAMES = ["pavement", "road", "car", "bus", "bike", "void"]
 def street(tmp_path):
     """A registered dataset of 20 images with raw ids in an order of their own."""
     name = f"study_street_{tmp_path.name}"
-    rng = np.random.default_rng(0)
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    for i in range(20):
-        image = rng.integers(0, 256, (40, 48, 3), np.uint8)
-        Image.fromarray(image).save(tmp_path / f"images/{i}.png")
-        label = rng.integers(0, len(NAMES), (40, 48), np.uint8)
-        Image.fromarray(label).save(tmp_path / f"labels/{i}.png")
+    labels = np.random.default_rng(0).integers(0, len(NAMES), (20, 40, 48), np.uint8)
+    label_map = {n: None if n == "void" else n for n in NAMES}
+    roots = write_dataset(tmp_path, labels)
     register_hierarchical_dataset(
-        name,
-        hierarchy=TREE,
-        image_root=tmp_path / "images",
-        sem_seg_root=tmp_path / "labels",
-        label_map={n: None if n == "void" else n for n in NAMES},
-        raw_classes=NAMES,
+        name, hierarchy=TREE, label_map=label_map, raw_classes=NAMES, **roots
     )
     yield name
     for registered in DatasetCatalog.list():

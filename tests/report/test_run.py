@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
@@ -114,15 +114,9 @@ def street() -> Hierarchy:
 @pytest.fixture
 def second_set(street, tiny_folder):
     name = "tiny_street_second"
-    register_hierarchical_dataset(
-        name,
-        hierarchy=street,
-        image_root=str(tiny_folder / "images"),
-        sem_seg_root=str(tiny_folder / "labels"),
-    )
-    yield name
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    roots = {"image_root": tiny_folder / "images", "sem_seg_root": tiny_folder / "labels"}
+    register_hierarchical_dataset(name, hierarchy=street, **roots)
+    return name
 
 
 def test_every_test_set_has_its_own_report(cfg, second_set, tmp_path):

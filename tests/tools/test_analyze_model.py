@@ -1,16 +1,14 @@
 """tools/analyze_model.py: figures of a small network, checked by hand."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from hiera_seg.cli import load_config
 from hiera_seg.diagnostics.cost import compare_with_flat
+from tests.helpers import CONFIGS
 
-ROOT = Path(__file__).parents[2]
-TOOL = ROOT / "tools/analyze_model.py"
-CONFIG = ROOT / "configs/CamVid/hssn_deeplab_v3_plus_r18.yaml"
+CONFIG = CONFIGS / "CamVid/hssn_deeplab_v3_plus_r18.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +51,11 @@ def test_hierarchy_costs_channels_and_in_training_the_embedding(costs):
 
 @pytest.fixture
 def analyze(start_tool):
-    return start_tool(TOOL)
+    return start_tool("analyze_model")
 
 
 def test_query_heads_are_counted_too(analyze, tmp_path):
-    config = ROOT / "configs/Generated/maskformer_r18.yaml"
+    config = CONFIGS / "Generated/maskformer_r18.yaml"
     code, out, err = analyze(
         "--config-file", config, "--size", 64, 64, "--depth", 1, "--json", tmp_path / "cost.json"
     )  # fmt: skip
@@ -72,7 +70,7 @@ def test_query_heads_are_counted_too(analyze, tmp_path):
 def test_bad_arguments(analyze):
     code, _, err = analyze("--config-file", CONFIG, "--size", 0, 64)
     assert code == 2 and err.startswith("error: --size") and err.count("\n") == 1
-    base = ROOT / "configs/Base-DeepLabV3Plus-R18.yaml"  # each dataset's config sets the crop
+    base = CONFIGS / "Base-DeepLabV3Plus-R18.yaml"  # each dataset's config sets the crop
     code, _, err = analyze("--config-file", base, "--opts", "MODEL.HIERA_SEG.HIERARCHY", "camvid")
     assert code == 2 and err.startswith("error: INPUT.CROP.SIZE is [0.9, 0.9]"), err
     code, _, err = analyze("--config-file", "none.yaml")

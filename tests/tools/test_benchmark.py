@@ -1,9 +1,5 @@
 """The benchmark's own parts: what it compares does the same work, and its ratios are right."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -24,7 +20,6 @@ from benchmark.harness import Result, peak_memory
 from hiera_seg.metrics import count_image
 
 CPU = torch.device("cpu")
-TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
 
 
 def touch(mebibytes: int):
@@ -134,17 +129,17 @@ def test_sweeps_vary_one_thing_at_a_time(monkeypatch, tmp_path):
     assert (tmp_path / "sweep.png").stat().st_size > 10_000
 
 
-def test_the_command_line_refuses_what_it_does_not_know():
-    done = subprocess.run([sys.executable, TOOL, "speed"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "unknown group 'speed'; choose from losses, train, eval, inference" in done.stderr
-    options = ["--sweep", "--plot", "sweep.bmp"]
-    done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
-    assert done.returncode == 2 and "ends in .png, .pdf or .svg" in done.stderr
-
-
-def test_a_row_that_is_not_there_is_one_line(tmp_path):
-    options = ["losses", "--only", "zzz", "--json", tmp_path / "a.json"]
-    done = subprocess.run([sys.executable, TOOL, *options], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == "error: --only 'zzz': no row has a name that contains it\n"
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["speed"], "unknown group 'speed'; choose from losses, train, eval, inference"),
+        (["--sweep", "--plot", "sweep.bmp"], "name a file that ends in .png, .pdf or .svg"),
+        (["losses", "--only", "zzz"], "error: --only 'zzz': no row has a name that contains it"),
+    ],
+)
+def test_the_command_line_refuses_what_it_does_not_know(
+    start_tool, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = start_tool("benchmark")(*options)
+    assert code == 2 and error.endswith(f"{message}\n")

@@ -1,13 +1,11 @@
-import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-TOOL = Path(__file__).parents[2] / "tools/check_dataset.py"
+from tests.helpers import write_dataset
+
 # What a user writes: a module that registers two splits.
 MODULE = """
 from hiera_seg.data import register_hierarchical_dataset
@@ -23,32 +21,17 @@ def project(tmp_path, monkeypatch):
     """A folder with my_datasets.py and its files; the current folder of the test."""
     (tmp_path / "my_datasets.py").write_text(MODULE)
     for split in ("train", "val"):
-        for stem in "ab":
-            for folder in ("images", "labels"):
-                path = tmp_path / split / folder / f"{stem}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(np.array([[0, 1], [2, 2]], np.uint8)).save(path)
+        labels = dict.fromkeys("ab", np.array([[0, 1], [2, 2]], np.uint8))
+        write_dataset(tmp_path / split, labels, images=labels)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
     sys.modules.pop("my_datasets", None)
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        for name in [n for n in catalog.list() if n.startswith("mine_")]:
-            catalog.remove(name)
 
 
 @pytest.fixture
-def check(monkeypatch, capsys):
-    def run(*options):
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *options])
-        code = 0
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def check(start_tool):
+    return start_tool("check_dataset")
 
 
 def test_a_good_dataset(project, check):
@@ -132,8 +115,7 @@ def test_bad_arguments_are_one_line(project, check):
     assert "mine_train" in err and err.count("\n") == 1
     code, _, err = check("mine", "--import", "my_dataset")
     assert code == 2 and err.startswith("error: --import my_dataset: No module named 'my_dataset'")
-    assert err.count("\n") == 1
-    assert check()[0] == 2
+    assert err.count("\n") == 1 and check()[0] == 2
     code, _, err = check("mine_val", "--import", "my_datasets", "--show", "-3")
     assert code == 2 and "--show must be at least 0" in err
 

@@ -1,7 +1,6 @@
 """tools/compare_runs.py from the command line."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from hiera_seg.evaluation import ImageCounts
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import PathCounts
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "compare_runs.py"
 TREE = Hierarchy.from_dict(
     {"flat": ["road", "path"], "vehicle": ["car"]}, levels=["group", "class"]
 )
@@ -35,7 +33,7 @@ def runs(tmp_path):
 
 
 def test_prints_tables_and_writes_json_and_plot(runs, tmp_path, start_tool):
-    run = start_tool(TOOL)
+    run = start_tool("compare_runs")
     out = tmp_path / "out"
     code, printed, _ = run(runs["flat/s0"], runs["tree/s0"], runs["same"], "--output", out)
     assert code == 0
@@ -54,7 +52,7 @@ def test_prints_tables_and_writes_json_and_plot(runs, tmp_path, start_tool):
 
 
 def test_bad_runs_and_options_are_one_line(runs, tmp_path, start_tool):
-    run = start_tool(TOOL)
+    run = start_tool("compare_runs")
     code, _, error = run(runs["same"], tmp_path / "none", "--output", tmp_path / "out")
     assert code == 1 and f"{tmp_path}/none" in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()

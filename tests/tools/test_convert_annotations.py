@@ -1,24 +1,18 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from hiera_seg.hierarchy import Hierarchy
 
-TOOL = Path(__file__).parents[2] / "tools/convert_annotations.py"
+
+@pytest.fixture
+def convert(start_tool):
+    return start_tool("convert_annotations")
 
 
-@pytest.fixture(autouse=True)
-def clean_catalog():
-    yield
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        catalog.pop("to_convert", None)
-
-
-def test_label_files_and_their_tree(start_tool, tmp_path):
+def test_label_files_and_their_tree(convert, tmp_path):
     content = {
         "images": [{"id": 1, "file_name": "x/a.jpg", "height": 4, "width": 6}],
         "annotations": [
@@ -28,7 +22,7 @@ def test_label_files_and_their_tree(start_tool, tmp_path):
     }
     path, out = tmp_path / "export.json", tmp_path / "out"
     path.write_text(json.dumps(content))
-    code, printed, _ = start_tool(TOOL)(path, out, "--background", "ground")
+    code, printed, _ = convert(path, out, "--background", "ground")
     assert code == 0 and printed.startswith("wrote 1 label files") and str(out) in printed
     tree = Hierarchy.load(out / "hierarchy.yaml")
     assert tree.paths == ("vehicle/car", "ground", "vehicle")
@@ -37,12 +31,12 @@ def test_label_files_and_their_tree(start_tool, tmp_path):
     assert np.array_equal(np.asarray(Image.open(out / "a.png")), labels)
 
 
-def test_bad_input_is_one_line(start_tool, tmp_path):
-    code, _, error = start_tool(TOOL)(tmp_path / "no.json", tmp_path / "out")
+def test_bad_input_is_one_line(convert, tmp_path):
+    code, _, error = convert(tmp_path / "no.json", tmp_path / "out")
     assert code == 1 and error.count("\n") == 1 and "no.json" in error
 
 
-def test_a_folder_of_labelme_files(start_tool, tmp_path):
+def test_a_folder_of_labelme_files(convert, tmp_path):
     for name, shapes in {
         "a": [
             {"label": "car", "points": [[0, 0], [3, 0], [3, 2], [0, 2]], "shape_type": "polygon"},
@@ -58,9 +52,7 @@ def test_a_folder_of_labelme_files(start_tool, tmp_path):
     (tmp_path / "in/other.json").write_text("[]")
     (tmp_path / "tree.yaml").write_text("tree: {all: [road, car]}")
     out = tmp_path / "out"
-    code, printed, error = start_tool(TOOL)(
-        tmp_path / "in", out, "--hierarchy", tmp_path / "tree.yaml"
-    )
+    code, printed, error = convert(tmp_path / "in", out, "--hierarchy", tmp_path / "tree.yaml")
     assert code == 0 and printed.startswith("wrote 2 label files"), error
     labels = np.full((4, 6), 255)
     labels[:3] = 0
@@ -68,8 +60,8 @@ def test_a_folder_of_labelme_files(start_tool, tmp_path):
     assert np.array_equal(np.asarray(Image.open(out / "a.png")), labels)
     assert np.asarray(Image.open(out / "x/b.png"))[:, :3].tolist() == [[0, 0, 255]] * 4
     (tmp_path / "in/a.json").write_text('{"shapes": [{"label": "car", "points": [[1]]}]}')
-    code, _, error = start_tool(TOOL)(tmp_path / "in", out)
+    code, _, error = convert(tmp_path / "in", out)
     assert code == 1 and "a.json" in error and error.count("\n") == 1
     (tmp_path / "empty").mkdir()
-    code, _, error = start_tool(TOOL)(tmp_path / "empty", out)
+    code, _, error = convert(tmp_path / "empty", out)
     assert code == 1 and "empty" in error

@@ -2,8 +2,7 @@
 
 import json
 import pickle
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,8 @@ from hiera_seg.checkpoint import HieraCheckpointer, allow_unsafe_pickle
 from hiera_seg.checkpoint.convert import CONVERTERS, convert_checkpoint, read_checkpoint
 from hiera_seg.cli import load_config
 from hiera_seg.errors import CheckpointError
+from tests.helpers import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-TOOL = REPOSITORY / "tools" / "convert_checkpoint.py"
 NAMES = REPOSITORY / "tests/modeling/golden/mask2former_r50_cityscapes_semantic.json"
 PREDICTOR = "sem_seg_head.transformer_decoder.class_predictor"
 CONFIG = f"""
@@ -89,18 +87,9 @@ def official(folder):
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys):
-    def run(*options):
-        options = ["--from", "mask2former", "--config-file", "config.yaml", *options]
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *options])
-        code = 0
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def convert(start_tool):
+    tool = start_tool("convert_checkpoint")
+    return partial(tool, "--from", "mask2former", "--config-file", "config.yaml")
 
 
 def test_every_tensor_finds_its_place_and_is_reported(folder, official, convert):

@@ -1,13 +1,12 @@
-import runpy
 import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-TOOL = Path(__file__).parents[2] / "tools/convert_labels.py"
+from tests.helpers import write_dataset
+
 MODULE = """
 from hiera_seg.data import register_hierarchical_dataset
 register_hierarchical_dataset(
@@ -20,31 +19,16 @@ register_hierarchical_dataset(
 def project(tmp_path, monkeypatch):
     """A folder with to_convert_module.py and its files; the current folder of the test."""
     (tmp_path / "to_convert_module.py").write_text(MODULE)
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(tmp_path / folder / "a.png")
+    write_dataset(tmp_path, {"a": np.array([[0, 1, 2]], np.uint8)})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
     sys.modules.pop("to_convert_module", None)
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if "to_convert" in catalog:
-            catalog.remove("to_convert")
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys):
-    def run(*options):
-        options = [*options, "--import", "to_convert_module"]
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *options])
-        code = 0
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def convert(start_tool):
+    return partial(start_tool("convert_labels"), "--import", "to_convert_module")
 
 
 def test_node_ids_are_written(project, convert):

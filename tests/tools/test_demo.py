@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,41 +9,22 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
-from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.errors import ConfigError
 from hiera_seg.inference.predictions import refuse_overwriting
+from tests.helpers import TOOLS, new_config, run_python
+from tests.tiny_street import SMALL_NETWORK
 
-TOOL = Path(__file__).parents[2] / "tools/demo.py"
 STREET = Hierarchy.from_dict(
     {"flat": ["road", "path"], "vehicle": {"van": None, "car": ["bus", "taxi"]}},
     name="street",
     levels=["group", "kind", "class"],
 )
 NAME = "demo_street_test"
-SMALL_NETWORK = [
-    "MODEL.DEVICE", "cpu",
-    "MODEL.META_ARCHITECTURE", "HieraSegmentor",
-    "MODEL.WEIGHTS", "",
-    "MODEL.BACKBONE.NAME", "build_resnet_backbone",
-    "MODEL.RESNETS.DEPTH", 18,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-    "MODEL.RESNETS.OUT_FEATURES", ["res2", "res5"],
-    "MODEL.RESNETS.NORM", "BN",
-    "MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead",
-    "MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res5"],
-    "MODEL.SEM_SEG_HEAD.NORM", "BN",
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM", 8,
-    "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 8,
-    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [1, 2, 3],
-    "MODEL.HIERA_SEG.LOSSES", [["bce", 1.0]],
-    "INPUT.MIN_SIZE_TEST", 0,
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +44,7 @@ def project(tmp_path_factory):
     (folder / "images" / "notes.txt").write_text("no image")
     STREET.to_yaml(folder / "street.yaml")
 
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.merge_from_list(SMALL_NETWORK)
+    cfg = new_config(*SMALL_NETWORK)
     cfg.MODEL.HIERA_SEG.HIERARCHY = str(folder / "street.yaml")
     cfg.OUTPUT_DIR = str(folder / "run")
     (folder / "run").mkdir()
@@ -77,21 +54,14 @@ def project(tmp_path_factory):
     backbone = {f"backbone.{k}": v for k, v in model.backbone.state_dict().items()}
     torch.save({"model": backbone}, folder / "backbone.pth")
 
-    register_hierarchical_dataset(
-        NAME,
-        hierarchy=STREET,
-        image_root=str(folder / "images"),
-        sem_seg_root=str(folder / "labels"),
-    )
-    yield folder
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+    roots = {"image_root": folder / "images", "sem_seg_root": folder / "labels"}
+    register_hierarchical_dataset(NAME, hierarchy=STREET, **roots)
+    return folder
 
 
 @pytest.fixture
 def demo(start_tool, project, tmp_path):
-    """Runs the command in this process; gives exit code, stdout and stderr."""
-    run_tool = start_tool(TOOL)
+    run_tool = start_tool("demo")
 
     def run(*options, weights="weights.pth"):
         options = ["--config-file", project / "config.yaml", "--output", tmp_path / "out", *options]
@@ -168,13 +138,10 @@ def test_safe_depth_is_drawn_as_inner_nodes(demo, project, tmp_path):
 
 
 def test_safe_depth_by_its_own_option(demo, project, tmp_path):
-    code, _, _ = demo(
-        "--input", project / "images" / "a.jpg", "--safe-depth", 2, "--write", "labels"
-    )
-    assert code == 0
-    assert names_in(tmp_path / "out") == [
-        f"a-ids-{name}.png" for name in ("class", "group", "kind")
-    ]
+    image = project / "images" / "a.jpg"
+    assert demo("--input", image, "--safe-depth", 2, "--write", "labels")[0] == 0
+    names = [f"a-ids-{name}.png" for name in ("class", "group", "kind")]
+    assert names_in(tmp_path / "out") == names
     ids = np.asarray(Image.open(tmp_path / "out" / "a-ids-class.png"))
     assert np.isin(ids, STREET.level_nodes(0)).all()
 
@@ -368,10 +335,7 @@ def test_weights_that_can_not_be_used(demo, project, tmp_path):
 
 def test_without_opencv():
     code = "import sys, runpy; sys.modules['cv2'] = None; runpy.run_path(sys.argv[1])"
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, TOOL],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    result = run_python("-c", code, TOOLS / "demo.py")
     assert result.returncode == 1
     assert result.stderr == (
         "error: drawing needs OpenCV: pip install opencv-python-headless (or opencv-python)\n"
@@ -379,11 +343,6 @@ def test_without_opencv():
 
 
 def test_as_a_command():
-    result = subprocess.run(
-        [sys.executable, TOOL, "--config-file", "none.yaml", "--output", "out"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run_python(TOOLS / "demo.py", "--config-file", "none.yaml", "--output", "out")
     assert result.returncode == 2 and result.stdout == ""
     assert "error: config file none.yaml" in result.stderr and "Traceback" not in result.stderr

@@ -1,19 +1,15 @@
 """tools/export_model.py: a small network of configs/, with random weights in a file."""
 
-import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from hiera_seg.cli import exit_on_error, load_config
+from hiera_seg.cli import load_config
 from hiera_seg.engine import HieraTrainer
+from tests.helpers import CONFIGS, run_python
 
-ROOT = Path(__file__).parents[2]
-TOOL = ROOT / "tools/export_model.py"
-CONFIG = ROOT / "configs/CamVid/flat_deeplab_v3_plus_r18.yaml"
+CONFIG = CONFIGS / "CamVid/flat_deeplab_v3_plus_r18.yaml"
 SMALL = [
     *("MODEL.SEM_SEG_HEAD.CONVS_DIM", "16"),
     *("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", "16"),
@@ -45,19 +41,8 @@ def weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    tool = runpy.run_path(str(TOOL))
-
-    def run_tool(*options: object) -> tuple[int | str | None, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
-        try:
-            exit_on_error(tool["main"], tool["parse_args"]())
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run_tool
+def run(start_tool):
+    return start_tool("export_model")
 
 
 def test_a_file_is_written_checked_and_runs_without_the_package(run, weights, tmp_path):
@@ -69,9 +54,7 @@ def test_a_file_is_written_checked_and_runs_without_the_package(run, weights, tm
     assert code == 0
     last = printed.strip().splitlines()[-1]
     assert last.startswith(f"wrote {out} (torchscript): image -> hiera_labels, hiera_labels_direct")
-    elsewhere = subprocess.run(
-        [sys.executable, "-c", RUN_ELSEWHERE, str(out)], capture_output=True, text=True, timeout=200
-    )
+    elsewhere = run_python("-c", RUN_ELSEWHERE, out)
     assert elsewhere.stdout.splitlines() == ["True", "(1, 3, 50, 70) 3"], elsewhere.stderr
 
 
@@ -96,7 +79,7 @@ def test_what_can_not_work_is_one_line(run, options, code, line, tmp_path):
 
 
 def test_a_query_head_is_refused(run, weights, tmp_path):
-    config = ROOT / "configs/Generated/maskformer_r18.yaml"
+    config = CONFIGS / "Generated/maskformer_r18.yaml"
     code, _, error = run(
         *("--config-file", config, "--format", "onnx", "--output", tmp_path / "x.onnx"),
         *("--opts", "MODEL.WEIGHTS", weights),

@@ -5,7 +5,6 @@ import importlib.metadata
 import importlib.util
 import io
 import os
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -14,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "install_detectron2.py"
+from tests.helpers import TOOLS, run_python
+
+SCRIPT = TOOLS / "install_detectron2.py"
 
 # As little of Detectron2 0.6 as the script touches, with the lines that it must patch.
 SOURCES = {
@@ -95,12 +96,7 @@ def test_leaves_an_importable_detectron2_alone_and_names_it(tmp_path):
         "Metadata-Version: 2.1\nName: detectron2\nVersion: 0.7.dev1\n"
     )
     # An unreachable source: the run fails if it tries to install anything.
-    result = subprocess.run(
-        [sys.executable, SCRIPT, "--source", str(tmp_path / "nowhere")],
-        env={**os.environ, "PYTHONPATH": str(package)},
-        capture_output=True,
-        text=True,
-    )
+    result = run_python(SCRIPT, "--source", tmp_path / "nowhere", PYTHONPATH=str(package))
     assert result.returncode == 0, result.stderr
     assert only_line(result.stdout) == (
         f"Detectron2 0.7.dev1 in {package / 'detectron2'} is installed already; nothing was changed"
@@ -109,12 +105,7 @@ def test_leaves_an_importable_detectron2_alone_and_names_it(tmp_path):
 
 def test_a_detectron2_that_cannot_be_imported_is_an_error(tmp_path):
     write_sources(tmp_path, {"detectron2/__init__.py": "import absent_module\n"})
-    result = subprocess.run(
-        [sys.executable, SCRIPT],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    result = run_python(SCRIPT, PYTHONPATH=str(tmp_path))
     assert result.returncode == 1
     line = only_line(result.stderr)
     assert str(tmp_path / "detectron2") in line and "absent_module" in line
@@ -192,12 +183,8 @@ def test_patches_what_newer_libraries_broke_and_nothing_else(script, tmp_path):
         "bool; int; float(1); object; np.bool_; np.int64\n"
     )
     # `export` imports without Caffe2 and keeps the rest.
-    result = subprocess.run(
-        [sys.executable, "-c", "import detectron2.export; print(detectron2.export.Adapter)"],
-        cwd=source,
-        capture_output=True,
-        text=True,
-    )
+    code = "import detectron2.export; print(detectron2.export.Adapter)"
+    result = run_python("-c", code, PYTHONPATH=str(source))
     assert result.stdout == "1\n", result.stderr
 
 

@@ -1,25 +1,25 @@
 """Where command lines write: what cannot be written is an error before the work."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[2] / "tools"
-CONFIG = TOOLS.parent / "configs/CamVid/flat_deeplab_v3_plus_r18.yaml"
+from tests.helpers import CONFIGS, TOOLS
+
+CONFIG = CONFIGS / "CamVid/flat_deeplab_v3_plus_r18.yaml"
 
 
 @pytest.mark.parametrize(
     ("tool", "options"),
     [
-        ("benchmark.py", ["losses", "--sweep", "--json"]),
-        ("benchmark.py", ["losses", "--sweep", "--plot"]),
-        ("fast_dev_run.py", [CONFIG, "--table"]),
+        ("benchmark", ["losses", "--sweep", "--json"]),
+        ("benchmark", ["losses", "--sweep", "--plot"]),
+        ("fast_dev_run", [CONFIG, "--table"]),
     ],
 )
 def test_a_file_in_what_is_no_folder_and_a_folder_for_a_file(tool, options, start_tool, tmp_path):
     (tmp_path / "file").touch()
-    run = start_tool(TOOLS / tool)
+    run = start_tool(tool)
     code, printed, error = run(*options, tmp_path / "file" / "x")
     assert (code, printed) == (2, "")
     assert error.startswith(f"error: {options[-1]}: cannot create the folder {tmp_path}/file: ")
@@ -31,7 +31,7 @@ def test_a_file_in_what_is_no_folder_and_a_folder_for_a_file(tool, options, star
 
 def test_labels_are_not_converted_into_a_file(start_tool, tmp_path):
     (tmp_path / "file").touch()
-    code, _, error = start_tool(TOOLS / "convert_labels.py")("hiera_camvid_val", tmp_path / "file")
+    code, _, error = start_tool("convert_labels")("hiera_camvid_val", tmp_path / "file")
     assert code == 2 and error.startswith(f"error: OUT: cannot create the folder {tmp_path}/file")
 
 

@@ -2,69 +2,30 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
-from PIL import Image
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
+from tests.helpers import new_config, write_dataset
+from tests.tiny_street import SMALL_NETWORK, STREET
 
 pytest.importorskip("plotly", reason="needs plotly")
-TOOL = Path(__file__).parents[2] / "tools/report.py"
 DATA = re.compile(r'<script type="application/json" id="report-data">(.*?)</script>', re.S)
-STREET = Hierarchy.from_dict(
-    {"flat": ["road", "path"], "vehicle": ["car", "bus"]}, name="street", levels=["group", "class"]
-)
 NAME = "report_street_test"
-SMALL_NETWORK = [
-    "MODEL.DEVICE", "cpu",
-    "MODEL.META_ARCHITECTURE", "HieraSegmentor",
-    "MODEL.WEIGHTS", "",
-    "MODEL.BACKBONE.NAME", "build_resnet_backbone",
-    "MODEL.RESNETS.DEPTH", 18,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
-    "MODEL.RESNETS.OUT_FEATURES", ["res2", "res5"],
-    "MODEL.RESNETS.NORM", "BN",
-    "MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead",
-    "MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res5"],
-    "MODEL.SEM_SEG_HEAD.NORM", "BN",
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM", 8,
-    "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 8,
-    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [1, 2, 3],
-    "MODEL.HIERA_SEG.LOSSES", [["bce", 1.0]],
-    "INPUT.MIN_SIZE_TEST", 0,
-    "DATALOADER.NUM_WORKERS", 0,
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A run that has been evaluated: config, weights, numbers and curves."""
     folder = tmp_path_factory.mktemp("report")
-    rng = np.random.default_rng(0)
-    for kind in ("images", "labels", "run"):
-        (folder / kind).mkdir()
-    for index in range(3):
-        noise = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"images/{index}.png")
-        labels = rng.integers(0, 4, (40, 50), dtype=np.uint8)
-        Image.fromarray(labels).save(folder / f"labels/{index}.png")
-    register_hierarchical_dataset(
-        NAME,
-        hierarchy=STREET,
-        image_root=str(folder / "images"),
-        sem_seg_root=str(folder / "labels"),
-    )
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.merge_from_list(SMALL_NETWORK)
+    (folder / "run").mkdir()
+    labels = np.random.default_rng(0).integers(0, 4, (3, 40, 50), dtype=np.uint8)
+    register_hierarchical_dataset(NAME, hierarchy=STREET, **write_dataset(folder, labels))
+    cfg = new_config(*SMALL_NETWORK)
     cfg.DATASETS.TEST = (NAME,)
     cfg.OUTPUT_DIR = str(folder / "run")
     (folder / "run" / "config.yaml").write_text(cfg.dump())
@@ -73,15 +34,12 @@ def project(tmp_path_factory):
     torch.save({"model": model.state_dict()}, folder / "run" / "model_final.pth")
     (folder / "run" / "last_checkpoint").write_text("model_final.pth")
     HieraTrainer.test(cfg, model)
-    yield folder
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+    return folder
 
 
 @pytest.fixture
 def report(start_tool, project, tmp_path):
-    """Runs the command in this process; gives exit code, stdout and stderr."""
-    run_tool = start_tool(TOOL)
+    run_tool = start_tool("report")
 
     def run(*options, run=project / "run"):
         options = ["--output", tmp_path / "report.html", *options]

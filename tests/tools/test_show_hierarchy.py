@@ -1,31 +1,22 @@
 """tools/show_hierarchy.py: the tree as text and as a picture, and its exit codes."""
 
 import os
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-TOOL = Path(__file__).resolve().parents[2] / "tools/show_hierarchy.py"
+from tests.helpers import REPOSITORY, TOOLS
+
+TOOL = TOOLS / "show_hierarchy.py"
 # What every other tool does with its output
 PRINTS_MUCH = "from hiera_seg.cli import exit_on_error; exit_on_error(print, 'x' * 200_000)"
 
 
 @pytest.fixture
-def show(monkeypatch, capsys):
-    def run(*options):
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
-        code = 0
-        try:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def show(start_tool):
+    return start_tool("show_hierarchy")
 
 
 def test_a_built_in_tree_is_printed_with_its_ids(show):
@@ -47,14 +38,13 @@ def test_a_reader_that_leaves_early_ends_a_tool_silently(command, tmp_path):
     """As ``| head`` does, with more output than fits into a pipe."""
     names = ", ".join(f"some_class_{i}" for i in range(20_000))
     (tmp_path / "big.yaml").write_text(f"tree: [{names}]")
-    repository = str(TOOL.parents[1])
     with subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": repository},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     ) as process:
         process.stdout.close()
         assert process.stderr.read() == ""

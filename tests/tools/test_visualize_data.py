@@ -1,21 +1,16 @@
 """tools/visualize_data.py: pictures of files and of the training stream, and errors of one line."""
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
-from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.hierarchy import tree_colors
+from tests.helpers import new_config, write_dataset
+from tests.tiny_street import STREET
 
-TOOL = Path(__file__).parents[2] / "tools/visualize_data.py"
-STREET = Hierarchy.from_dict(
-    {"flat": ["road", "path"], "vehicle": ["car", "bus"]}, name="street", levels=["group", "class"]
-)
 NAME = "visualize_street_train"
 
 
@@ -23,42 +18,21 @@ NAME = "visualize_street_train"
 def project(tmp_path_factory):
     """A dataset of three images, and a config that trains on it."""
     folder = tmp_path_factory.mktemp("visualize")
-    (folder / "images").mkdir()
-    (folder / "labels").mkdir()
-    for index in range(3):
-        labels = np.full((40, 60), 255, np.uint8)
-        labels[4:, :30], labels[4:, 30:] = STREET["road"], STREET["vehicle"]
-        grey = np.full((40, 60, 3), 128, np.uint8)
-        Image.fromarray(grey).save(folder / f"images/{index}.png")
-        Image.fromarray(labels).save(folder / f"labels/{index}.png")
-    register_hierarchical_dataset(
-        NAME,
-        hierarchy=STREET,
-        image_root=str(folder / "images"),
-        sem_seg_root=str(folder / "labels"),
-    )
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.merge_from_list(
-        ["INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", [32, 48]]
-        + ["INPUT.MIN_SIZE_TRAIN", (40,), "SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu"]
+    labels = np.full((3, 40, 60), 255, np.uint8)
+    labels[:, 4:, :30], labels[:, 4:, 30:] = STREET["road"], STREET["vehicle"]
+    register_hierarchical_dataset(NAME, hierarchy=STREET, **write_dataset(folder, labels))
+    cfg = new_config(
+        *("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", [32, 48]),
+        *("INPUT.MIN_SIZE_TRAIN", (40,), "SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu"),
     )
     cfg.DATASETS.TRAIN = (NAME,)
     (folder / "config.yaml").write_text(cfg.dump())
-    yield folder
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+    return folder
 
 
 @pytest.fixture
 def visualize(start_tool, tmp_path):
-    """Runs the command in this process; gives exit code, stdout and stderr."""
-    run_tool = start_tool(TOOL)
-
-    def run(*options):
-        return run_tool("--output", tmp_path / "out", *options)
-
-    return run
+    return partial(start_tool("visualize_data"), "--output", tmp_path / "out")
 
 
 def pictures(folder):

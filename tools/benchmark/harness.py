@@ -126,14 +126,15 @@ def _times(comparison: Comparison, device, rounds: int) -> tuple[float, float, f
 
 
 def _timed(run: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
+    synchronize(device)
     start = time.perf_counter()
     run()
-    _wait(device)
+    synchronize(device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from benchmark.harness import Maker, peak_in_child
+from benchmark.harness import Maker, peak_in_child, synchronize
 from benchmark.losses import cityscapes, make_tree_min
 from hiera_seg.hierarchy import Hierarchy
 
@@ -73,12 +73,10 @@ def run_sweeps(device: torch.device, rounds: int, memory: bool = True) -> list[P
 def _median(run, rounds: int, device: torch.device) -> float:
     times = []
     for _ in range(rounds + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         start = time.perf_counter()
         run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])  # the first one warms up
 

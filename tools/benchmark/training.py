@@ -11,7 +11,7 @@ from benchmark.harness import Comparison
 from benchmark.losses import cityscapes, street_labels
 from hiera_seg import add_hiera_seg_config
 
-_DEEP = {18: 64, 50: 256}  # channels of res2
+_DEEP = {18: 64, 50: 256, 101: 256}  # channels of res2
 
 
 def _config(depth: int, crop: tuple[int, int], device: torch.device) -> CfgNode:

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from hiera_seg.checkpoint import TREE_KEY, read_checkpoint
 from hiera_seg.checkpoint.checkpointer import check_values, write_checkpoint
-from hiera_seg.checkpoint.convert.classes import match_classes, read_class_names, remap_rows
 from hiera_seg.checkpoint.convert.mask2former import CLASS_LAYERS, convert_mask2former
 from hiera_seg.checkpoint.convert.mmseg import convert_mmseg
-from hiera_seg.errors import CheckpointError, ConfigError
+from hiera_seg.checkpoint.trees import plain_name
+from hiera_seg.errors import CheckpointError, ConfigError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
 
 State = dict[str, Tensor]
@@ -181,17 +182,19 @@ def _remap_classes(
             f"{hierarchy.num_leaves} leaves; specify the checkpoint's classes (--classes): a tree "
             "with these leaves, or a .txt file with one name per line"
         )
-    rows = match_classes(names, hierarchy)
+    rows = _match_classes(names, hierarchy)
+    leaves = enumerate(hierarchy.display_names[: hierarchy.num_leaves])
+    missing = [name for leaf, name in leaves if leaf not in rows]
     softmax = state[layers[0]].shape[0] == hierarchy.num_leaves + 1
     for name in layers:
         if given[name].shape[1:] != state[name].shape[1:]:
             return  # of another width: reported like any tensor that does not fit
     for name in layers:
-        state[name] = remap_rows(given[name], state[name], rows, softmax=softmax)
+        state[name] = _remap_rows(given[name], state[name], rows, softmax=softmax)
         report.loaded.append(name)
     report.notes.append(
-        f"class layer: {len(rows.target)} of {hierarchy.num_leaves} leaves by name"
-        + (f"; missing in the checkpoint: {', '.join(rows.missing)}" if rows.missing else "")
+        f"class layer: {len(rows)} of {hierarchy.num_leaves} leaves by name"
+        + (f"; missing in the checkpoint: {', '.join(missing)}" if missing else "")
     )
     if classes is None:
         report.notes.append(
@@ -202,6 +205,62 @@ def _remap_classes(
         report.notes.append(
             "class layer: leaves are relative to no object; inner nodes are randomly initialized"
         )
+
+
+def read_class_names(source: str) -> list[str]:
+    """Return class names in the order of a checkpoint's rows.
+
+    Args:
+        source: a built-in tree or the file of a tree, whose leaves are the classes; or a .txt file
+            with one name per line.
+
+    Raises:
+        ConfigError: the file or tree cannot be read.
+    """
+    try:
+        if source.endswith(".txt"):
+            lines = Path(source).read_text(encoding="utf-8").splitlines()
+            return [line.strip() for line in lines if line.strip()]
+        tree = Hierarchy.load(source)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"class names {source}: not UTF-8 text; save it as UTF-8") from error
+    except (OSError, HierarchyError) as error:
+        raise ConfigError(f"class names {source}: {error}") from error
+    return list(tree.display_names[: tree.num_leaves])
+
+
+def _match_classes(names: Sequence[str], hierarchy: Hierarchy) -> dict[int, int]:
+    """Return {leaf: row} of the leaves with given names; case and punctuation are ignored."""
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(plain_name(name), row)
+    found = {}
+    leaves = hierarchy.display_names[: hierarchy.num_leaves]
+    for leaf, spellings in enumerate(zip(leaves, hierarchy.paths, strict=False)):
+        matches = [rows[plain_name(x)] for x in spellings if plain_name(x) in rows]
+        if matches:
+            found[leaf] = matches[0]
+    return found
+
+
+def _remap_rows(source: Tensor, own: Tensor, rows: Mapping[int, int], *, softmax: bool) -> Tensor:
+    """Move the rows of a softmax over classes and "no object" (last) to a network's class layer.
+
+    Args:
+        source: (S + 1, ...), the checkpoint's layer.
+        own: the network's layer, which provides the rows that the checkpoint lacks.
+        rows: {leaf: row of `source`}.
+        softmax: True: `own` (L + 1, ...) is a softmax over leaves and "no object". False: `own`
+            (N, ...) has one sigmoid per node; a leaf gets the difference to "no object", so that
+            its sigmoid equals the softmax over the two.
+    """
+    result = own.clone()
+    target, row = torch.tensor(list(rows.items()), dtype=torch.long).reshape(-1, 2).T
+    moved = source[row] if softmax else source[row] - source[-1]
+    result[target] = moved.to(own.dtype)
+    if softmax:
+        result[-1] = source[-1].to(own.dtype)
+    return result
 
 
 def _by_part(names: Iterable[str]) -> list[str]:

@@ -8,70 +8,30 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.layers.tree_index import TreeIndex
-from hiera_seg.losses.checks import as_node_weights, check_logits, tree_text
+from hiera_seg.losses.checks import as_node_weights, tree_text
 from hiera_seg.losses.fused.tiles import (
     Buffers,
     half_precision_scale,
     loss_dtype,
     sum_over_pixels,
 )
-from hiera_seg.losses.labels import label_index
+from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.normalizers import level_normalizers, reciprocal_or_zero
 
 
 class LevelTerms:
-    """The terms of all levels of a batch; subclasses define `tile`.
+    """The terms of all levels of a batch; subclasses define `tile`."""
 
-    Attributes:
-        hierarchy: the tree.
-        tree: its tables.
-        pixel_weights: for each level (N + 1,), the weight of a pixel by its label; None for 0.
-        scale: scalar that the sum of all terms is multiplied by.
-    """
-
-    def __init__(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        hierarchy: Hierarchy,
-        *,
-        level_weights: Sequence[float] | None,
-        ignore_label: int,
-        node_weights: Sequence[float] | Tensor | None,
-        valid_count: float | Tensor | None,
-    ):
+    def __init__(self, batch: LabelledLogits, pixel_weights: list[Tensor | None], scale: Tensor):
         """
         Args:
-            logits, labels, hierarchy, level_weights, ignore_label, node_weights, valid_count: as in
-                `level_ce_loss`.
+            batch: logits and labels.
+            pixel_weights, scale: as from `level_factors`.
         """
-        check_logits(logits, labels, hierarchy)
-        weights = _level_weights(level_weights, hierarchy)
-        self.hierarchy, self.logits = hierarchy, logits
-        self.index = label_index(labels, hierarchy, ignore_label)
-        self.tree = TreeIndex.of(hierarchy, logits.device)
+        self.logits, self.index = batch.logits, batch.index
+        self.hierarchy, self.tree = batch.hierarchy, batch.tree
+        self.pixel_weights, self.scale = pixel_weights, scale
         self.buffers = Buffers()
-        normalizers = level_normalizers(valid_count, self.index, hierarchy)
-        normalizers = normalizers.to(loss_dtype(logits))
-        # Each level has its own normalizer. The largest is applied at the end, so that the
-        # gradient that is kept does not underflow in half precision.
-        relative = reciprocal_or_zero(normalizers) * normalizers.max()
-        factors = [
-            relative[level] * weight if weight else None for level, weight in enumerate(weights)
-        ]
-        total = sum((x for x in factors if x is not None), normalizers.new_zeros(()))
-        if node_weights is not None:
-            node_weights = as_node_weights(node_weights, hierarchy, normalizers)
-            total = total * node_weights.abs().max()
-        large = half_precision_scale(total)
-        self.scale = reciprocal_or_zero(normalizers.max()) * large
-        self.pixel_weights: list[Tensor | None] = []
-        for factor, level in zip(factors, self.tree.levels, strict=True):
-            weight = None if factor is None else level.reached * (factor / large)
-            if weight is not None and node_weights is not None:
-                weight = weight * node_weights[level.nodes][level.target]
-            self.pixel_weights.append(weight)
 
     def sum(self) -> Tensor:
         """Return the scaled sum of all terms."""
@@ -82,6 +42,38 @@ class LevelTerms:
     ) -> Tensor:
         """Return the sum of all terms of a tile, and write its gradient: see `tiles.Tile`."""
         raise NotImplementedError
+
+
+def level_factors(
+    batch: LabelledLogits,
+    level_weights: Sequence[float] | None,
+    node_weights: Sequence[float] | Tensor | None,
+    valid_count: float | Tensor | None,
+) -> tuple[list[Tensor | None], Tensor]:
+    """Return the factors of pixels and of their sum for options as in `level_ce_loss`.
+
+    Returns:
+        For each level (N + 1,), the weight of a pixel by its label, None for 0; and a scalar that
+        the sum of all terms is multiplied by.
+    """
+    weights = _level_weights(level_weights, batch.hierarchy)
+    normalizers = level_normalizers(valid_count, batch).to(loss_dtype(batch.logits))
+    # Each level has its own normalizer. The largest is applied at the end, so that the gradient
+    # that is kept does not underflow in half precision.
+    relative = reciprocal_or_zero(normalizers) * normalizers.max()
+    factors = [relative[level] * weight if weight else None for level, weight in enumerate(weights)]
+    total = sum((x for x in factors if x is not None), normalizers.new_zeros(()))
+    if node_weights is not None:
+        node_weights = as_node_weights(node_weights, batch.hierarchy, normalizers)
+        total = total * node_weights.abs().max()
+    large = half_precision_scale(total)
+    pixel_weights: list[Tensor | None] = []
+    for factor, level in zip(factors, batch.tree.levels, strict=True):
+        weight = None if factor is None else level.reached * (factor / large)
+        if weight is not None and node_weights is not None:
+            weight = weight * node_weights[level.nodes][level.target]
+        pixel_weights.append(weight)
+    return pixel_weights, reciprocal_or_zero(normalizers.max()) * large
 
 
 def _level_weights(level_weights: Sequence[float] | None, hierarchy: Hierarchy) -> list[float]:

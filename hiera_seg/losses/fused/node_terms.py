@@ -16,10 +16,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import TreeIndex, take_nodes
 from hiera_seg.layers.tree_ops import descendant_max
-from hiera_seg.losses.checks import as_node_weights, check_logits, check_normalize, check_number
+from hiera_seg.losses.checks import as_node_weights, check_normalize, check_number
 from hiera_seg.losses.fused import kernel
 from hiera_seg.losses.fused.tiles import (
     Buffers,
@@ -28,74 +27,74 @@ from hiera_seg.losses.fused.tiles import (
     loss_dtype,
     sum_over_pixels,
 )
-from hiera_seg.losses.labels import label_index
+from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.normalizers import pixel_normalizer, reciprocal_or_zero
 
 
-class NodeTerms:
-    """The binary terms of all nodes of a batch.
+def node_factors(
+    batch: LabelledLogits,
+    normalize: str,
+    node_weights: Sequence[float] | Tensor | None,
+    valid_count: float | Tensor | None,
+) -> tuple[Tensor | None, Tensor]:
+    """Return the factors of nodes and of their sum for options as in `tree_min_loss`.
 
-    Attributes:
-        weight: (N,), the factor of each node's term; None if all are 1.
-        scale: scalar that the sum of all terms is multiplied by, one over the normalizer.
+    Returns:
+        (N,) the factor of each node's term, None if all are 1; and a scalar, that of the sum.
     """
+    check_normalize(normalize)
+    dtype = loss_dtype(batch.logits)
+    scale = reciprocal_or_zero(pixel_normalizer(valid_count, batch).to(dtype))
+    weight = None
+    if normalize == "node_mean":
+        scale = scale / batch.hierarchy.num_nodes
+    elif normalize == "level_mean":
+        weight = 1 / batch.tree.level_size.to(dtype)
+    if node_weights is not None:  # without them, no weight is too large for half precision
+        given = as_node_weights(node_weights, batch.hierarchy, scale)
+        weight = given if weight is None else weight * given
+        large = half_precision_scale(weight.sum())
+        weight, scale = weight / large, scale * large
+    return weight, scale
+
+
+class NodeTerms:
+    """The binary terms of all nodes of a batch."""
 
     def __init__(
         self,
-        logits: Tensor,
-        labels: Tensor,
-        hierarchy: Hierarchy,
+        batch: LabelledLogits,
+        weight: Tensor | None,
+        scale: Tensor,
         *,
-        consistent: bool,
-        gamma: float,
-        normalize: str,
-        ignore_label: int,
-        node_weights: Sequence[float] | Tensor | None,
-        valid_count: float | Tensor | None,
+        gamma: float = 0.0,
+        consistent: bool = True,
     ):
         """
         Args:
-            logits, labels, hierarchy, gamma, normalize, ignore_label, node_weights, valid_count:
-                as in `tree_min_loss`.
+            batch: logits and labels.
+            weight, scale: as from `node_factors`.
+            gamma: the focal exponent.
             consistent: whether scores are taken from ancestors and descendants (tree_min) or are
                 each node's own (bce).
         """
-        check_logits(logits, labels, hierarchy)
-        check_normalize(normalize)
         check_number("gamma", gamma, minimum=0)
-        self.hierarchy, self.gamma, self.consistent = hierarchy, float(gamma), consistent
-        self.logits = logits
-        self.index = label_index(labels, hierarchy, ignore_label)
-        self.tree = TreeIndex.of(hierarchy, logits.device)
+        self.logits, self.index = batch.logits, batch.index
+        self.hierarchy, self.tree = batch.hierarchy, batch.tree
+        self.weight, self.scale = weight, scale
+        self.gamma, self.consistent = float(gamma), consistent
         self.buffers = Buffers()
-        dtype = loss_dtype(logits)
-        normalizer = pixel_normalizer(valid_count, self.index, hierarchy).to(dtype)
-        self.scale = reciprocal_or_zero(normalizer)
-        self.end = torch.full_like(self.scale, 1 / gamma if gamma else 0)
-        self.nodes = torch.arange(hierarchy.num_nodes, device=logits.device)[:, None]
-        self._set_present_labels()
-        self.weight = None
-        if normalize == "node_mean":
-            self.scale = self.scale / hierarchy.num_nodes
-        elif normalize == "level_mean":
-            self.weight = 1 / self.tree.level_size.to(dtype)
-        if node_weights is not None:  # without them, no weight is too large for half precision
-            weight = as_node_weights(node_weights, hierarchy, self.scale)
-            self.weight = weight if self.weight is None else weight * self.weight
-            large = half_precision_scale(self.weight.sum())
-            self.weight, self.scale = self.weight / large, self.scale * large
-
-    def _set_present_labels(self) -> None:
-        """Note which kinds of labels a batch holds, so that tiles skip what they do not need."""
-        void, tree = self.hierarchy.num_nodes, self.tree
+        self.end = torch.full_like(scale, 1 / gamma if gamma else 0)
+        self.nodes = torch.arange(self.hierarchy.num_nodes, device=scale.device)[:, None]
+        # Which kinds of labels there are, so that tiles skip what they do not need.
+        void = self.hierarchy.num_nodes
         self.any_void = self.any_unknown = self.any_off_path = True
-        self.valid = (torch.arange(void + 1, device=self.nodes.device) < void).to(self.scale.dtype)
-        if is_on_cpu(self.index):
-            present = torch.bincount(self.index.flatten(), minlength=void + 1) > 0
-            self.any_void = bool(present[void])
-            present[void] = False
-            self.any_unknown = bool((present & tree.has_unknown).any())
-            self.any_off_path = bool((present & tree.off_path).any())
+        self.valid = (torch.arange(void + 1, device=scale.device) < void).to(scale.dtype)
+        if batch.pixels is not None:
+            present = batch.pixels[:void] > 0
+            self.any_void = bool(batch.pixels[void])
+            self.any_unknown = bool((present & self.tree.has_unknown[:void]).any())
+            self.any_off_path = bool((present & self.tree.off_path[:, :void]).any())
 
     def sum(self) -> Tensor:
         """Return the scaled sum of all terms, by a kernel if there is one that fits."""
@@ -127,8 +126,7 @@ class NodeTerms:
             if self.any_void:
                 values.mul_(self.valid.index_select(0, index))
             if self.any_unknown:
-                below = tree.is_below(self.nodes, index)
-                values[:num_nodes].copy_(torch.where(below, nodes_x * 0, values[:num_nodes]))
+                self._hide_unknown_(values[:num_nodes], nodes_x, index)
             if self.any_off_path:
                 values[num_nodes:].masked_fill_(tree.off_path.index_select(1, index), 0)
 
@@ -176,20 +174,34 @@ class NodeTerms:
         if exact:
             hide(torch.maximum(entropy, x, out=entropy))
         if self.gamma == 0:
-            slope = score
+            slope, factors = score, (score, entropy)
         else:
             # The derivative is g s^g (s / g + (1 - s) * -log(1 - s)).
             torch.lerp(entropy, self.end, score, out=slope)
             focus = score.mul_(score) if self.gamma == 2 else score.pow_(self.gamma)
-            slope.mul_(focus)
-            entropy.mul_(focus)
+            factors = (focus,)
         if weight is not None:
             of_paths, of_nodes = weight
-            split = len(of_nodes)
-            for values in (slope, entropy):
-                values[:split].mul_(of_nodes)
-                values[split:].mul_(of_paths)
+            for values in factors:
+                values[: len(of_nodes)].mul_(of_nodes)
+                values[len(of_nodes) :].mul_(of_paths)
+        if self.gamma:
+            slope.mul_(focus)
+            entropy.mul_(focus)
         return entropy.sum(), slope
+
+    def _hide_unknown_(self, values: Tensor, x: Tensor, index: Tensor) -> None:
+        """Set values (N, P) to 0 for the nodes below inner labels.
+
+        NaN and infinity among their logits x leave NaN: they must not be lost.
+        """
+        if is_on_cpu(x):
+            pixels = self.tree.has_unknown.index_select(0, index).nonzero()[:, 0]
+        else:
+            pixels = torch.arange(len(index), device=x.device)
+        below = self.tree.is_below(self.nodes, index.index_select(0, pixels))
+        hidden = x.index_select(1, pixels).mul_(0)
+        values.index_copy_(1, pixels, torch.where(below, hidden, values.index_select(1, pixels)))
 
 
 @lru_cache(maxsize=1)

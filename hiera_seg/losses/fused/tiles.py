@@ -21,9 +21,8 @@ Tile = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 # cache of a core, and an upper bound on the memory of a tile.
 _THREAD_VALUES = 1 << 17
 _MAX_VALUES = 1 << 20
-_MIN_PIXELS = (
-    256  # With fewer, trees of thousands of nodes spend their time on starting operations.
-)
+# With fewer pixels, trees of thousands of nodes spend their time on starting operations.
+_MIN_PIXELS = 256
 
 
 def loss_dtype(logits: Tensor) -> torch.dtype:

@@ -1,9 +1,6 @@
 """Names of HSSN's public release -> ours."""
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +11,9 @@ from torch.nn import functional as F
 from hiera_seg.checkpoint.convert import convert_checkpoint, convert_mmseg
 from hiera_seg.cli import load_config
 from hiera_seg.errors import ConfigError
+from tests.helpers import CONFIGS, REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 NAMES = REPOSITORY / "tests/modeling/golden/hssn_deeplabv3plus_r101_cityscapes.json"
-TOOL = REPOSITORY / "tools" / "convert_checkpoint.py"
 
 HEAD = "sem_seg_head."
 RENAMED = {
@@ -107,7 +103,7 @@ class TestTool:
         *("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", "16", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16"),
         *("MODEL.HIERA_SEG.EMBEDDING.HIDDEN_CHANNELS", "16", "MODEL.DEVICE", "cpu"),
     ]
-    CONFIG = str(REPOSITORY / "configs" / "Base-SepASPP-R101d.yaml")
+    CONFIG = str(CONFIGS / "Base-SepASPP-R101d.yaml")
 
     @pytest.fixture
     def theirs(self, tmp_path) -> dict[str, torch.Tensor]:
@@ -127,13 +123,11 @@ class TestTool:
         return state
 
     def test_every_tensor_is_loaded_and_nothing_fetched(
-        self, theirs, tmp_path, monkeypatch, capsys
+        self, theirs, tmp_path, monkeypatch, start_tool
     ):
         monkeypatch.chdir(tmp_path)
         arguments = ["--from", "mmseg", "--config-file", self.CONFIG, "release.pth", "ours.pth"]
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *arguments, "--opts", *self.OPTIONS])
-        runpy.run_path(str(TOOL), run_name="__main__")
-        printed = capsys.readouterr().out
+        _, printed, _ = start_tool("convert_checkpoint")(*arguments, "--opts", *self.OPTIONS)
         assert "skipped: 0 tensors" in printed
         assert "randomly initialized: 0 tensors" in printed
         written = torch.load("ours.pth")["model"]

@@ -1,8 +1,5 @@
 import csv
-import runpy
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +8,6 @@ from PIL import Image
 
 from hiera_seg.data import LabelReader
 from hiera_seg.hierarchy import Hierarchy
-
-SCRIPT = Path(__file__).parents[3] / "datasets/prepare_ade20k.py"
 
 
 def test_leaves_are_the_classes_in_the_order_of_their_ids(sample):
@@ -67,20 +62,11 @@ def release(tmp_path):
 
 
 @pytest.fixture
-def prepare(tmp_path, monkeypatch, capsys):
-    """Runs the script; returns exit status, stdout and stderr."""
-
-    def run(what, out="out/ADEChallengeData2016"):
-        argv = [str(SCRIPT), "--release", f"{tmp_path}/{what}", "--out", f"{tmp_path}/{out}"]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def prepare(tmp_path, start_tool):
+    run = start_tool("../datasets/prepare_ade20k")
+    return lambda what, out="out/ADEChallengeData2016": run(
+        "--release", tmp_path / what, "--out", tmp_path / out
+    )
 
 
 @pytest.mark.parametrize("what", ["release.zip", "ADEChallengeData2016"])

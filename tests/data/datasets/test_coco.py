@@ -1,6 +1,5 @@
 import json
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,6 @@ from PIL import Image
 
 from hiera_seg.data import LabelReader
 from hiera_seg.hierarchy import Hierarchy
-
-SCRIPT = Path(__file__).parents[3] / "datasets/prepare_coco_panoptic.py"
 
 
 @pytest.fixture
@@ -67,20 +64,9 @@ def test_stored_values_of_coco_stuff_are_ids_less_one(categories):
 
 
 @pytest.fixture
-def prepare(tmp_path, monkeypatch, capsys):
-    """Runs the script; returns exit status, stdout and stderr."""
-
-    def run(*options):
-        argv = [str(SCRIPT), "--coco", f"{tmp_path}/coco", "--splits", "val", *options]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def prepare(tmp_path, start_tool):
+    run = start_tool("../datasets/prepare_coco_panoptic")
+    return partial(run, "--coco", tmp_path / "coco", "--splits", "val")
 
 
 CATEGORIES = [

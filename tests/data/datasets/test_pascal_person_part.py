@@ -1,6 +1,5 @@
 import json
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ from PIL import Image
 from hiera_seg.data import HieraDatasetMapper, LabelReader
 from hiera_seg.data.datasets.pascal_person_part import PARTS
 from hiera_seg.hierarchy import Hierarchy
-
-SCRIPT = Path(__file__).parents[3] / "datasets/prepare_pascal_person_part.py"
 
 
 @pytest.fixture
@@ -122,21 +119,10 @@ def release(tmp_path):
 
 
 @pytest.fixture
-def prepare(tmp_path, monkeypatch, capsys):
-    """Runs the script; returns exit status, stdout and stderr."""
-
-    def run(*options):
-        folders = ["--voc", f"{tmp_path}/VOC2010", "--parts", f"{tmp_path}/Annotations_Part"]
-        argv = [str(SCRIPT), *folders, "--out", f"{tmp_path}/pascal_person_part", *options]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def prepare(tmp_path, start_tool):
+    folders = ["--voc", tmp_path / "VOC2010", "--parts", tmp_path / "Annotations_Part"]
+    folders += ["--out", tmp_path / "pascal_person_part"]
+    return partial(start_tool("../datasets/prepare_pascal_person_part"), *folders)
 
 
 def test_annotations_become_labels_that_the_dataset_reads(release, prepare, monkeypatch):

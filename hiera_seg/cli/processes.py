@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.cli.rendezvous import agent_store
-from hiera_seg.cli.setup import read_config
+from hiera_seg.cli.start import read_config
 from hiera_seg.compat import create_local_process_group, lost_contact, make_object_group
 from hiera_seg.errors import ConfigError
 
@@ -94,17 +94,11 @@ def _start_members(main: Main, args: argparse.Namespace) -> None:
 
 
 def _worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
-    _end_with_parent()
-    exit_on_error(_join_and_run, local_rank, main, args)
-
-
-def _end_with_parent() -> None:
-    """Stop ignoring SIGINT, which torch sends to a started process when its parent dies.
-
-    A shell without job control starts background commands with SIGINT ignored, and child processes
-    inherit that: they would outlive a job that was killed.
-    """
+    # torch sends SIGINT to a started process when its parent dies. A shell without job control
+    # starts background commands with SIGINT ignored, and child processes inherit that: they would
+    # outlive a job that was killed.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    exit_on_error(_join_and_run, local_rank, main, args)
 
 
 def _join_and_run(local_rank: int, main: Main, args: argparse.Namespace) -> None:

@@ -1,10 +1,31 @@
-"""Random ragged trees for property tests, as plain data that knows nothing of ``Hierarchy``."""
+"""Random ragged trees: nested dicts, and plain data that knows nothing of ``Hierarchy``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from hypothesis import strategies as st
+
+from hiera_seg.hierarchy import Hierarchy
+
+
+def random_tree(rng: np.random.Generator, depth: int = 4) -> dict:
+    """Return a nested dict of 1 to `depth` levels; names repeat below other parents."""
+    names = [f"{'wxyz'[depth % 4]}{i}" for i in range(rng.integers(1, 4))]
+    inner = [depth > 1 and rng.random() < 0.6 for _ in names]
+    return {
+        name: random_tree(rng, depth - 1) if deep else None
+        for name, deep in zip(names, inner, strict=True)
+    }
+
+
+def random_hierarchy(rng: np.random.Generator, depth: int = 4) -> Hierarchy:
+    """Return a random tree whose leaves have any order, so that siblings may be apart."""
+    tree = Hierarchy.from_dict(random_tree(rng, depth))
+    order = rng.permutation(tree.num_leaves).tolist()
+    return tree.with_leaf_order([f"/{tree.paths[leaf]}" for leaf in order])
+
 
 # Words that YAML, JSON or csv readers like to take for something else, beside ordinary ones.
 NAMES = [

@@ -19,6 +19,7 @@ from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle
 from hiera_seg.cli.config_files import load_config
 from hiera_seg.cli.logs import start_log
 from hiera_seg.cli.output_folder import claim_output_folder
+from hiera_seg.cli.threads import set_threads
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.disk import naming
@@ -59,9 +60,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
     text = cfg.dump()
     start_run(args, cfg.OUTPUT_DIR, text, lambda path: Path(path).write_text(text), "OUTPUT_DIR")
     seed_all_rng(cfg.SEED + comm.get_rank())
+    set_threads(cfg.NUM_THREADS)
     if not evaluates:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    logger.info(f"device: {cfg.MODEL.DEVICE}, {comm.get_world_size()} process(es)")
+    threads = f"{torch.get_num_threads()} thread(s) each"
+    logger.info(f"device: {cfg.MODEL.DEVICE}, {comm.get_world_size()} process(es), {threads}")
     logger.info(f"seed: {cfg.SEED}")
     return cfg
 

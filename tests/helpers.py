@@ -1,0 +1,174 @@
+"""What tests of several rooms share: processes, code of pages, configs and small datasets."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+import hiera_seg.data  # noqa: F401  (registers the datasets of the package)
+from hiera_seg import add_hiera_seg_config
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TOOLS = REPOSITORY / "tools"
+CONFIGS = REPOSITORY / "configs"
+_BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
+
+
+def run_python(
+    *arguments: object, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run Python in a process that finds this package, wherever it is started."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+    )
+
+
+def run_script(
+    script: Path,
+    *arguments: object,
+    cwd: Path | None = None,
+    prepare: Callable[[], object] = lambda: None,
+    **environment: str,
+) -> subprocess.CompletedProcess:
+    """Run a script in a fork of this process, which has imported what takes seconds to import.
+
+    It must not start processes that begin with the main module, as torch.multiprocessing does.
+    """
+    command = [str(script), *map(str, arguments)]
+    pipes = [os.pipe(), os.pipe()]
+    child = os.fork()
+    if child == 0:
+        for descriptor, pipe in zip((1, 2), pipes, strict=True):
+            os.dup2(pipe[1], descriptor)
+            os.close(pipe[0]), os.close(pipe[1])
+        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))
+        code = 1
+        try:
+            os.environ.update({"PYTHONPATH": str(REPOSITORY), **environment})
+            os.chdir(cwd or os.getcwd())
+            torch.cuda.is_available = lambda: False  # a fork cannot use the GPU of its parent
+            sys.argv = command
+            sys.path.insert(0, str(Path(script).resolve().parent))
+            forget_datasets(_OF_PACKAGES)
+            prepare()
+            code = _run_as_main(command[0])
+        finally:
+            os._exit(code)
+    for _, end in pipes:
+        os.close(end)
+    with ThreadPoolExecutor(2) as pool:
+        out, err = pool.map(_read_to_the_end, (start for start, _ in pipes))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return subprocess.CompletedProcess(command, code, out, err)
+
+
+def _read_to_the_end(descriptor: int) -> str:
+    with open(descriptor, "rb") as file:
+        return file.read().decode()
+
+
+def _run_as_main(script: str) -> int:
+    warnings.simplefilter("ignore")
+    code: object = 0
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        code = end.code or 0
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return code
+
+
+def registered_datasets() -> list[tuple]:
+    """Return the catalogs of Detectron2, each with the names in it."""
+    return [(catalog, set(catalog.list())) for catalog in (DatasetCatalog, MetadataCatalog)]
+
+
+def forget_datasets(before: list[tuple]) -> None:
+    """Remove what was registered since, except for the names of this package and its projects."""
+    for catalog, names in before:
+        for name in set(catalog.list()) - names:
+            if not name.startswith("hiera_"):  # registered once, when a module is imported
+                catalog.remove(name)
+
+
+_OF_PACKAGES = registered_datasets()
+
+
+def read_page(page: str) -> str:
+    """Return the text of a page, such as ``docs/losses.md``."""
+    return (REPOSITORY / page).read_text(encoding="utf-8")
+
+
+def page_blocks(page: str) -> list[tuple[str, str, str]]:
+    """Return language, title and text of all code blocks of a page."""
+    return _BLOCK.findall(read_page(page))
+
+
+def code_blocks(page: str, language: str, title: str = "") -> list[str]:
+    """Return the code blocks of one language and title on a page."""
+    return [text for *key, text in page_blocks(page) if key == [language, title]]
+
+
+def run_code(page: str, *blocks: str, names: dict | None = None) -> dict:
+    """Run code blocks of a page, by default all of its Python; return the names that they set."""
+    names = {} if names is None else names
+    for block in blocks or code_blocks(page, "python"):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def new_config(*options: object) -> CfgNode:
+    """Return the default config with keys and values set."""
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.merge_from_list(list(options))
+    return cfg
+
+
+def write_dataset(
+    folder: Path,
+    labels: Mapping[str, np.ndarray] | Sequence[np.ndarray],
+    images: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, str]:
+    """Write pairs of png files by stem; without `images`, images are made of the labels' values.
+
+    Returns:
+        image_root and sem_seg_root, as register_hierarchical_dataset takes them.
+    """
+    if not isinstance(labels, Mapping):
+        labels = {str(index): label for index, label in enumerate(labels)}
+    roots = folder / "images", folder / "labels"
+    for stem, label in labels.items():
+        image = (images or {}).get(stem)
+        if image is None:
+            image = np.stack([label, label * 3 % 251, label * 7 % 251], -1).astype(np.uint8)
+        for root, array in zip(roots, (image, label), strict=True):
+            path = root / f"{stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+    return {"image_root": str(roots[0]), "sem_seg_root": str(roots[1])}

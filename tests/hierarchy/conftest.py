@@ -1,6 +1,0 @@
-"""Make the helpers of this folder importable: the tests are no package."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
