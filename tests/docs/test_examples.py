@@ -148,7 +148,8 @@ def test_the_readmes_prediction_after_the_demo(tmp_path, monkeypatch):
     importlib.import_module("projects.GeneratedStreets")
     monkeypatch.chdir(tmp_path)
     config = REPOSITORY / "configs/Generated/level_ce_deeplab_v3_plus_lite0.yaml"
-    cfg = load_config(str(config), ["MODEL.HIERA_SEG.TIMM.CHECKPOINT", ""])
+    no_weights = ["MODEL.HIERA_SEG.TIMM.CHECKPOINT", "", "MODEL.HIERA_SEG.TIMM.PRETRAINED", False]
+    cfg = load_config(str(config), no_weights)
     (tmp_path / "output/demo").mkdir(parents=True)
     (tmp_path / "output/demo/config.yaml").write_text(cfg.dump())
     model = build_model(cfg)
