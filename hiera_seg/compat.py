@@ -160,3 +160,12 @@ def without_buffer_sync() -> dict[str, bool]:
     parameters = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
     new = "forward_sync_buffers"
     return {new if new in parameters else "broadcast_buffers": False}
+
+
+def has_fused_kernel(kind: type[torch.optim.Optimizer]) -> bool:
+    """Return whether an optimizer has a fused kernel for CPUs, as SGD since torch 2.4."""
+    try:
+        kind([torch.zeros(1, requires_grad=True)], lr=1.0, fused=True)
+    except (TypeError, RuntimeError):
+        return False
+    return True

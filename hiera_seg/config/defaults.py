@@ -23,9 +23,18 @@ OLD_KEYS: dict[str, str] = {
 def add_defaults(cfg: CN) -> None:
     """Add every key of the package, with its default, to a config.
 
+    A key that the config has already, for example of another project, keeps its value.
+
     Args:
         cfg: the config to extend in place.
     """
+    given = cfg.clone()
+    set_defaults(cfg)
+    cfg.merge_from_other_cfg(given)
+
+
+def set_defaults(cfg: CN) -> None:
+    """Set every key of the package to its default; see :func:`add_defaults`."""
     add_deeplab_config(cfg)  # ASPP keys, poly schedule, SINGLE_CATEGORY_MAX_AREA of crops
 
     # Store features with channels last: faster on CPUs, and on GPUs in half precision.
@@ -71,7 +80,9 @@ def add_defaults(cfg: CN) -> None:
     hiera.EMBEDDING.IN_FEATURE = "res5"  # backbone feature
     hiera.EMBEDDING.HIDDEN_CHANNELS = 0  # 0 means the channels of IN_FEATURE
     hiera.EMBEDDING.DIM = 256  # channels of the embedding
-    hiera.EMBEDDING.NORM = "BN"  # norm of the hidden layer, as in Detectron2's get_norm
+    # Norm of the hidden layer, as in Detectron2's get_norm. With "" or "FrozenBN" the head is
+    # computed only at the sampled pixels.
+    hiera.EMBEDDING.NORM = "BN"
 
     # Auxiliary head that predicts leaves, used in training only.
     hiera.AUXILIARY = CN()
@@ -191,6 +202,10 @@ def add_defaults(cfg: CN) -> None:
     # If a training sample cannot be read, "raise" ends the run and "skip" uses another sample.
     cfg.DATALOADER.ON_ERROR = "raise"
 
+    # The format "BANDS" reads all bands of a file, "BANDS:0,3,2" some of them, MODEL.PIXEL_MEAN and
+    # PIXEL_STD have one number per band. These channels are shown as red, green and blue; [] shows
+    # the first three.
+    cfg.INPUT.DISPLAY_BANDS = []
     # [lowest, highest] values that become 0 and 255 in images of more than 8 bits per channel. []
     # drops the lower 8 of 16 bits and refuses floats and 32 bits (datasets/README.md).
     cfg.INPUT.IMAGE_RANGE = []

@@ -1,5 +1,7 @@
 """Augment training samples whose labels are node ids."""
 
+import logging
+
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
@@ -12,10 +14,13 @@ from fvcore.transforms.transform import (
 )
 
 from hiera_seg.config import STOCK_IGNORE_VALUE
+from hiera_seg.config.image_format import chosen_bands
 from hiera_seg.data.flips import mirrors
 from hiera_seg.data.labels import default_void
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
+
+logger = logging.getLogger(__name__)
 
 # Transforms whose output has no pixels from outside of the image.
 _STAYS_INSIDE = (CropTransform, HFlipTransform, VFlipTransform, NoOpTransform, T.ResizeTransform)
@@ -132,7 +137,7 @@ def build_augmentations(
         hierarchy: the tree of the labels.
 
     Raises:
-        ConfigError: COLOR_AUG_SSD with an image format that has no colours.
+        ConfigError: COLOR_AUG_SSD with an image format that has neither colours nor bands.
     """
     options = cfg.INPUT
     if not is_train:
@@ -148,7 +153,10 @@ def build_augmentations(
             RandomCropByCategory(options.CROP.TYPE, options.CROP.SIZE, max_area, hierarchy)
         )
     if options.COLOR_AUG_SSD:
-        augmentations.append(_color_augmentation(options.FORMAT))
+        if chosen_bands(options.FORMAT) is None:
+            augmentations.append(_color_augmentation(options.FORMAT))
+        else:
+            logger.info("INPUT.COLOR_AUG_SSD is skipped, because the channels of images are bands")
     if options.RANDOM_FLIP != "none":
         directions = {name: options.RANDOM_FLIP == name for name in ("horizontal", "vertical")}
         augmentations.append(T.RandomFlip(**directions))

@@ -36,6 +36,8 @@ def register_hierarchical_dataset(
     label_suffix: str = "",
     image_glob: str = "",
     split_file: str | os.PathLike | None = None,
+    resize_labels: str | None = None,
+    label_variable: str | None = None,
     **metadata: Any,
 ) -> None:
     """Register a dataset whose pixels are labelled with nodes of a class tree.
@@ -60,6 +62,10 @@ def register_hierarchical_dataset(
         ignore_label: void in the labels; default 255, or 65535 if the tree has a node 255.
         image_suffix, label_suffix, image_glob, split_file: which files of the roots belong to the
             dataset, see :func:`~hiera_seg.data.pair_files`; only without a `source`.
+        resize_labels: "nearest" resizes labels of another size than their image, by the nearest
+            pixel; None makes them an error.
+        label_variable: name of the label map in ``.mat`` files with several arrays, with dots for
+            fields of a struct ("GTcls.Segmentation").
         metadata: further entries of the dataset's metadata. Those with a meaning here are
             ``raw_classes``, names of the raw ids, which keys of ``label_map`` may use;
             ``flip_pairs``, pairs of nodes that swap when an image is mirrored:
@@ -79,10 +85,14 @@ def register_hierarchical_dataset(
     for key in _FIXED_KEYS:
         if key in metadata:
             raise DatasetError(f"dataset {name!r}: metadata {key!r} is set from the tree; omit it")
+    reading = {"resize_labels": resize_labels, "label_variable": label_variable}
     tree = as_hierarchy(hierarchy)
     ignore_label = default_void(tree) if ignore_label is None else ignore_label
     try:
-        LabelReader(tree, label_map, ignore_label, metadata.get("raw_classes"), name=name)
+        LabelReader(
+            tree, label_map, ignore_label, metadata.get("raw_classes"), name=name,
+            resize=resize_labels, variable=label_variable,
+        )  # fmt: skip
         resolve_flip_pairs(metadata.get("flip_pairs") or (), tree)
         resolve_unscored(metadata.get("unscored_classes") or (), tree)
         _check_void_classes(metadata.get("void_classes") or ())
@@ -107,6 +117,7 @@ def register_hierarchical_dataset(
         "hierarchy": tree.to_dict(),
         "label_map": None if label_map is None else dict(label_map),
         **roots,
+        **{key: value for key, value in reading.items() if value is not None},
         **metadata,
     }
     if name in MetadataCatalog:

@@ -14,7 +14,6 @@ from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import resolve_unscored
 from hiera_seg.data.image_files import check_listed_size, check_same_size, read_size
 from hiera_seg.data.images import check_exif, read_stored
-from hiera_seg.data.label_files import read_label_file, read_oriented_label
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import UnpairedFilesError
 from hiera_seg.errors import DatasetError
@@ -199,7 +198,7 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
     read = default_void = 0
     for index in np.random.default_rng(0).permutation(len(files))[:_MAX_FILES]:
         try:
-            raw = read_label_file(files[index], exif=exif, colors=reader.colors)
+            raw, _ = reader.read_raw(files[index])
             counts, _, by_default = _count_nodes(raw, reader)
         except (DatasetError, TypeError):
             continue
@@ -251,7 +250,7 @@ def _read_sample(record: dict, reader: LabelReader, quick: bool) -> _Sample:
         size, orientation = stored.size, stored.orientation
         kind, limits = stored.kind, stored.limits()
     check_listed_size(image_path, size, record)
-    raw, label_orientation = read_oriented_label(label_path, reader.exif, reader.colors)
+    raw, label_orientation = reader.read_raw(label_path, size)
     check_same_size(image_path, size, label_path, raw.shape)
     reader.check(raw, label_path)
     orientations = (orientation, label_orientation)
@@ -286,6 +285,8 @@ def _add_sample(report: DatasetReport, sample: _Sample) -> None:
 
 def _range_needed(kind: str, low: float, high: float) -> str:
     """Return why images need INPUT.IMAGE_RANGE; "" if they do not."""
+    if "-band" in kind:
+        return ""
     if kind == "float" or kind.endswith("integer"):
         return "are refused without a range"
     step = 2 ** (int(kind.removesuffix("-bit")) - 8)
@@ -308,15 +309,13 @@ def _format_group(tree: Hierarchy, reports: list[DatasetReport]) -> str:
     subtree = [report.subtree_pixels for report in reports]
     blank = [""] * len(reports)
     rows = [["node", *["images", "pixels", "share %"] * len(reports)]]
-    stack = [(v, "") for v in reversed(tree.children(-1))]
-    while stack:
-        v, pad = stack.pop()
+    for v in tree.depth_first.tolist():
+        pad = "  " * int(tree.depth[v])
         images = [report.node_images[v] for report in reports]
         rows.append(row(pad + tree.node_names[v], images, [pixels[v] for pixels in subtree]))
         own = [report.node_pixels[v] for report in reports]
         if v >= tree.num_leaves and any(own):
             rows.append(row(f"{pad}  (no finer)", blank, own))
-        stack += [(child, f"{pad}  ") for child in reversed(tree.children(v))]
     rows.append(row("void", blank, [report.void_pixels for report in reports]))
     images = [report.num_images for report in reports]
     rows.append(row("all", images, [report.num_pixels for report in reports]))

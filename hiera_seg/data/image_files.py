@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as tiff
 
 from hiera_seg.config.checks import remote_scheme
+from hiera_seg.data.bands import is_band_file, read_all_bands
 from hiera_seg.errors import DatasetError
 
 # Schemes that Detectron2's file reader downloads; others are registered by a user's own code.
@@ -108,11 +109,17 @@ def read_size(path: str, exif: str) -> tuple[tuple[int, int], int]:
     Raises:
         DatasetError: the file is missing or cannot be read.
     """
-    with open_image(path, "image") as (image, _):
-        orientation = exif_orientation(image)
-        width, height = image.size
-        if image.format == "TIFF":  # newer versions of Pillow give the size after turning
-            width, height = image.tag_v2[tiff.IMAGEWIDTH], image.tag_v2[tiff.IMAGELENGTH]
+    try:
+        with open_image(path, "image") as (image, _):
+            orientation = exif_orientation(image)
+            width, height = image.size
+            if image.format == "TIFF":  # newer versions of Pillow give the size after turning
+                width, height = image.tag_v2[tiff.IMAGEWIDTH], image.tag_v2[tiff.IMAGELENGTH]
+    except DatasetError as error:
+        if not isinstance(error.__cause__, UnidentifiedImageError) or not is_band_file(path):
+            raise
+        values, orientation = read_all_bands(path)
+        height, width = values.shape[:2]
     turned = exif == "apply" and orientation >= 5  # these orientations swap height and width
     return ((width, height) if turned else (height, width)), orientation
 
@@ -158,7 +165,7 @@ def check_same_size(
     """
     if tuple(image_size) == tuple(label_size):
         return
-    hint = ""
+    hint = '; if the label shows the whole image, register the dataset with resize_labels="nearest"'
     if tuple(image_size) == tuple(label_size)[::-1]:
         hint = (
             " (if the image carries an EXIF orientation that the label lacks, INPUT.EXIF ignore "

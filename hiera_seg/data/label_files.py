@@ -22,7 +22,11 @@ _COLOR_MODES = ("RGB", "RGBA", "RGBX", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 
 
 def read_label_file(
-    path: str, *, exif: str = "apply", colors: np.ndarray | None = None
+    path: str,
+    *,
+    exif: str = "apply",
+    colors: np.ndarray | None = None,
+    variable: str | None = None,
 ) -> np.ndarray:
     """Read the values of a label file exactly as they are stored.
 
@@ -36,6 +40,7 @@ def read_label_file(
             "ignore" leaves them as they are stored.
         colors: for a colour-coded file the known colours, int64 (K,) ascending, each
             red << 16 | green << 8 | blue. Then values are indices into it.
+        variable: name of the label map in a ``.mat`` file with several arrays.
 
     Returns:
         (H, W) uint8 or uint16; int32 if a file of 32 bits holds values outside 0..65535.
@@ -44,17 +49,17 @@ def read_label_file(
         DatasetError: the file is missing, unreadable or cut short, or does not hold one lossless
             channel of integers.
     """
-    return read_oriented_label(path, exif, colors)[0]
+    return read_oriented_label(path, exif, colors, variable)[0]
 
 
 def read_oriented_label(
-    path: str, exif: str, colors: np.ndarray | None = None
+    path: str, exif: str, colors: np.ndarray | None = None, variable: str | None = None
 ) -> tuple[np.ndarray, int]:
     """Read a label file by :func:`read_label_file`; return its values and EXIF orientation."""
     if isinstance(path, RegionLabels):
         return path.read(), 1
     if is_array_file(path):
-        return read_array_file(path), 1
+        return read_array_file(path, variable), 1
     with open_image(path, "label") as (image, content):
         _check_label_image(image, path, colors is not None)
         stretch = _STRETCH.get(raw_mode(image))

@@ -9,7 +9,7 @@ from detectron2.data.catalog import Metadata
 
 from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
 from hiera_seg.data.color_labels import color_table
-from hiera_seg.data.label_files import MAX_RAW_ID, read_label_file
+from hiera_seg.data.label_files import MAX_RAW_ID, read_oriented_label
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
 
@@ -32,6 +32,9 @@ class LabelReader:
         raw_classes: names of the raw ids, a sequence (index = raw id) or {name: raw id}.
         name: name of the dataset, for messages.
         exif: as INPUT.EXIF: "apply" turns label files by their EXIF orientation.
+        resize: "nearest" resizes labels that have another size than their image; None leaves them.
+        variable: name of the label map in .mat files, see
+            :func:`~hiera_seg.data.array_files.read_array_file`.
 
     Attributes:
         table: int64 (65536,), raw id -> node id or ignore label.
@@ -51,9 +54,15 @@ class LabelReader:
         *,
         name: str = "",
         exif: str = "apply",
+        resize: str | None = None,
+        variable: str | None = None,
     ) -> None:
+        if resize not in (None, "nearest"):
+            raise DatasetError(f'resize_labels is {resize!r}; specify "nearest", or omit it')
+        if not isinstance(variable, str | None):
+            raise DatasetError(f"label_variable is {variable!r}; specify a name")
         self.hierarchy = hierarchy
-        self.exif = exif
+        self.exif, self.resize, self.variable = exif, resize, variable
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
         self.name = name
         self._has_map = label_map is not None
@@ -96,10 +105,16 @@ class LabelReader:
             meta.get("raw_classes"),
             name=meta.name,
             exif=exif,
+            resize=meta.get("resize_labels"),
+            variable=meta.get("label_variable"),
         )
 
-    def __call__(self, path: str) -> np.ndarray:
+    def __call__(self, path: str, size: tuple[int, int] | None = None) -> np.ndarray:
         """Read a file.
+
+        Args:
+            path: the label file.
+            size: (height, width) to which labels are resized if `resize` is set.
 
         Returns:
             (H, W) int64 node ids; void is ``ignore_label``.
@@ -107,7 +122,15 @@ class LabelReader:
         Raises:
             DatasetError: the file cannot be read or holds ids that are not mapped.
         """
-        return self.lookup(read_label_file(path, exif=self.exif, colors=self.colors), path)
+        return self.lookup(self.read_raw(path, size)[0], path)
+
+    def read_raw(self, path: str, size: tuple[int, int] | None = None) -> tuple[np.ndarray, int]:
+        """Read the raw ids of a file, (H, W), and its EXIF orientation; arguments as of a call."""
+        raw, orientation = read_oriented_label(path, self.exif, self.colors, self.variable)
+        if self.resize and size is not None and raw.shape != tuple(size):
+            rows, columns = map(_nearest, raw.shape, size)
+            raw = raw[np.ix_(rows, columns)]
+        return raw, orientation
 
     def lookup(self, raw: np.ndarray, source: str = "array") -> np.ndarray:
         """Map raw values, (H, W) integers, to int64 node ids; ``source`` is named in errors."""
@@ -208,6 +231,7 @@ class _TranslatedReader(LabelReader):
 
     def __init__(self, own: LabelReader, hierarchy: Hierarchy, ignore_label: int) -> None:
         self.own, self.name, self.exif = own, own.name, own.exif
+        self.resize, self.variable = own.resize, own.variable
         self.default_void, self.colors = own.default_void, own.colors
         self.hierarchy = hierarchy
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
@@ -234,6 +258,11 @@ class _TranslatedReader(LabelReader):
 def default_void(hierarchy: Hierarchy) -> int:
     """Return the ignore label of a tree's datasets: 255, or 65535 if the tree has a node 255."""
     return STOCK_IGNORE_VALUE if hierarchy.num_nodes <= STOCK_IGNORE_VALUE else WIDE_IGNORE_VALUE
+
+
+def _nearest(old: int, new: int) -> np.ndarray:
+    """Return, for each of `new` pixels of an axis, the nearest of its `old` ones."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
 def _read_only(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

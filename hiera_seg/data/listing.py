@@ -13,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from hiera_seg.data.array_files import ARRAY_TYPES
 from hiera_seg.errors import DatasetError
 
-_IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_TYPES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _LOSSY_TYPES = (".jpg", ".jpeg")
 _SHOWN = 5  # files that an error lists before it only counts
 
@@ -118,7 +118,7 @@ def pair_files(
                     "label_suffix"
                 )
             raise DatasetError(
-                f"no {what} files ({pattern} of type {' '.join(_IMAGE_TYPES)}) below "
+                f"no {what} files ({pattern} of type {' '.join(IMAGE_TYPES)}) below "
                 f"{expand_root(root)}{hint}"
             )
 
@@ -250,12 +250,13 @@ def _list_files(
     # If one root lies inside the other, its files belong to it alone.
     other = other_dir and os.path.realpath(other_dir)
     found: dict[str, str] = {}
+    types = IMAGE_TYPES + (ARRAY_TYPES if what == "label" else ())
     for parent, files in walk_folders(folder, other):
+        prefix = os.path.relpath(parent, folder).replace(os.sep, "/") + "/"
         for file in files:
             path = os.path.join(parent, file)
-            below = os.path.relpath(path, folder).replace(os.sep, "/")
+            below = f"{prefix}{file}".removeprefix("./")
             stem, kind = os.path.splitext(below)
-            types = _IMAGE_TYPES + (ARRAY_TYPES if what == "label" else ())
             if file.startswith(".") or kind.lower() not in types or not belongs(below):
                 continue
             key = stem.removesuffix(suffix)
@@ -290,7 +291,7 @@ def _select(
     chosen, missing = {}, []
     for line in read_list(split_file):
         stem, kind = os.path.splitext(line)
-        name = (stem if kind.lower() in _IMAGE_TYPES else line).removesuffix(image_suffix)
+        name = (stem if kind.lower() in IMAGE_TYPES else line).removesuffix(image_suffix)
         fitting = next((by_ending[e] for e in _endings(name) if e in by_ending), [])
         if len(fitting) > 1:
             raise DatasetError(

@@ -4,13 +4,12 @@ import contextlib
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import DatasetFromList, get_detection_dataset_dicts
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from hiera_seg.config.checks import ON_ERROR
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.mapper import HieraDatasetMapper
+from hiera_seg.data.records import SerializedRecords, iterate_records
 from hiera_seg.errors import ConfigError, DatasetError
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _loader_from_config(
     if start_position is None:
         start_position = start_iter * cfg.SOLVER.IMS_PER_BATCH
     return {
-        "dataset": get_detection_dataset_dicts(names, filter_empty=False, check_consistency=False),
+        "dataset": iterate_records(names),
         "mapper": mapper,
         "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
         "num_workers": cfg.DATALOADER.NUM_WORKERS,
@@ -117,7 +117,7 @@ def _loader_from_config(
 
 @configurable(from_config=_loader_from_config)
 def build_hiera_train_loader(
-    dataset: list[dict],
+    dataset: Iterable[dict],
     *,
     mapper: Callable[[dict], dict],
     total_batch_size: int,
@@ -134,7 +134,7 @@ def build_hiera_train_loader(
     continues the stream of an uninterrupted run at iteration ``start_iter``.
 
     Args:
-        dataset: dicts in Detectron2's format.
+        dataset: dicts in Detectron2's format, which are read once.
         mapper: maps a dict to a sample; it may draw from the global generators of numpy,
             ``random`` and torch (CPU), which are seeded for every sample and restored afterwards.
         total_batch_size: samples per step, over all processes.
@@ -159,8 +159,7 @@ def build_hiera_train_loader(
         )
     if seed < 0:
         seed = comm.shared_random_seed()
-    # DatasetFromList keeps one buffer of bytes, which workers share instead of copying objects.
-    records = DatasetFromList(dataset, copy=False)
+    records = SerializedRecords(dataset)
     return HieraTrainLoader(
         _SeededDataset(records, mapper, seed, skip=on_error == "skip"),
         batch_size=total_batch_size // world_size,
@@ -207,7 +206,7 @@ def build_hiera_test_loader(
         mapper: maps a dict to a sample.
         num_workers: processes that read ahead; 0 reads in this one.
     """
-    records = DatasetFromList(dataset, copy=False)
+    records = SerializedRecords(dataset)
     return ReportingLoader(
         _MappedDataset(records, mapper),
         batch_size=1,

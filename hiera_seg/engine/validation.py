@@ -15,7 +15,7 @@ from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
 from hiera_seg.errors import ConfigError
-from hiera_seg.modeling import evaluation_mode
+from hiera_seg.modeling import HieraSegmentor, evaluation_mode
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def validation_losses(
         with EventStorage(start_iter=None):
             for index, batch in zip(loader.sampler, loader, strict=True):
                 seed_everything(seed, index)
-                losses = model.losses(batch, model.label_counts(batch))
+                losses = model.losses(batch, model.label_normalizer(batch))
                 found.append((index, {name: float(x) for name, x in losses.items()}))
     every = comm.gather(found)
     if not comm.is_main_process():
@@ -65,7 +65,7 @@ def validation_losses(
 
 def check_can_validate(model: nn.Module) -> None:
     """Raise ConfigError for a model that cannot compute losses in eval mode."""
-    if not hasattr(getattr(model, "sem_seg_head", None), "label_counts"):
+    if not (isinstance(model, HieraSegmentor) and hasattr(model.sem_seg_head, "label_normalizer")):
         raise ConfigError(
             "TEST.VALIDATION_LOSS needs MODEL.META_ARCHITECTURE HieraSegmentor with a head of this "
             f"package; the model is a {type(model).__name__}"

@@ -185,9 +185,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                     f"no ground truth for {file_name}: dataset {self.dataset_name!r} has no such "
                     "file_name with a sem_seg_file_name"
                 )
-            truth = self._read_truth(truth_file)
-            size = (image.get("height", truth.shape[0]), image.get("width", truth.shape[1]))
-            if truth.shape != size:
+            known = "height" in image and "width" in image
+            size = (image["height"], image["width"]) if known else None
+            truth = self._read_truth(truth_file, size)
+            if size is not None and truth.shape != size:
                 raise DatasetError(
                     f"ground truth {truth_file} has {_size(truth.shape)} pixels, "
                     f"its image {file_name} {_size(size)}"

@@ -10,7 +10,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from hiera_seg.data.array_files import ARRAY_TYPES
-from hiera_seg.data.label_files import read_label_file
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import walk_folders
 from hiera_seg.errors import ConfigError, DatasetError
@@ -69,6 +68,7 @@ def evaluate_predictions(
         boundary_iou=boundary_iou,
     )
     reader = LabelReader.from_metadata(meta, exif)
+    resized = reader.resize is not None
     source = f"dataset {dataset_name!r}"
     if label_map is not None:
         source = "the label map"
@@ -86,7 +86,7 @@ def evaluate_predictions(
     for record, path in zip(
         tqdm(records, desc=dataset_name, disable=None if progress else True), files, strict=True
     ):
-        raw = read_label_file(path, exif=exif, colors=reader.colors)
+        raw, _ = reader.read_raw(path)
         try:
             nodes = reader.lookup(raw, path)
         except DatasetError as error:
@@ -97,9 +97,10 @@ def evaluate_predictions(
                 ) from error
             raise
         void = nodes == reader.ignore_label
+        size = dict(zip(("height", "width"), nodes.shape, strict=True)) if resized else {}
         output = {"hiera_labels": np.where(void, 0, nodes), "hiera_unpredicted": void}
         try:
-            evaluator.process([record], [output])
+            evaluator.process([record | size], [output])
         except DatasetError:
             raise
         except ValueError as error:

@@ -59,6 +59,15 @@ def children_lists(
     return tuple(tuple(row) for row in children)
 
 
+def depth_first(children: tuple[tuple[int, ...], ...]) -> list[int]:
+    """Return all nodes, each followed by its descendants; `children` as of `children_lists`."""
+    order, stack = [], list(children[-1][::-1])
+    while stack:
+        order.append(stack.pop())
+        stack.extend(children[order[-1]][::-1])
+    return order
+
+
 def level_slices(
     depth: np.ndarray, num_leaves: int, num_levels: int
 ) -> tuple[tuple[int, int], ...]:

@@ -7,8 +7,6 @@ with its square.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -127,28 +125,10 @@ def path_sum(node_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Tensor:
     Returns:
         (..., L, ...).
     """
-    return _along_paths(torch.add, node_values, hierarchy, dim)
-
-
-def path_product(node_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Tensor:
-    """Return for each leaf the product over the levels of the value of its node at that level.
-
-    Args:
-        node_values: (..., N, ...) one value per node.
-        hierarchy: the tree.
-        dim: the dimension of the nodes.
-
-    Returns:
-        (..., L, ...).
-    """
-    return _along_paths(torch.mul, node_values, hierarchy, dim)
-
-
-def _along_paths(combine: Callable, values: Tensor, hierarchy: Hierarchy, dim: int) -> Tensor:
-    dim = _check_dim(values, dim, hierarchy.num_nodes, hierarchy, "nodes")
-    total = values.narrow(dim, 0, hierarchy.num_leaves)
+    dim = _check_dim(node_values, dim, hierarchy.num_nodes, hierarchy, "nodes")
+    total = node_values.narrow(dim, 0, hierarchy.num_leaves)
     if hierarchy.num_levels == 1:
         return total.clone()
-    for nodes in TreeIndex.of(hierarchy, values.device).leaf_levels[:-1]:
-        total = combine(total, values.index_select(dim, nodes))
+    for nodes in TreeIndex.of(hierarchy, node_values.device).leaf_levels[:-1]:
+        total = total + node_values.index_select(dim, nodes)
     return total

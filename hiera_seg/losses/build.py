@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.pixel_embeddings import PixelEmbeddings
 from hiera_seg.losses.checks import describe
 from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
@@ -64,7 +65,7 @@ class HierarchicalLoss(nn.Module):
         self,
         logits: Tensor,
         labels: Tensor,
-        embeddings: Tensor | None = None,
+        embeddings: Tensor | PixelEmbeddings | None = None,
         *,
         valid_count: Tensor | None = None,
         iteration: int | None = None,
@@ -75,7 +76,7 @@ class HierarchicalLoss(nn.Module):
         Args:
             logits: (B, N, H, W) float.
             labels: (B, H, W) int64 node ids or the ignore label.
-            embeddings: (B, D, h, w) float, if a loss needs them.
+            embeddings: (B, D, h, w) float, or `PixelEmbeddings`, if a loss needs them.
             valid_count: (1 + num_levels,) as from `valid_pixels`; None for the counts of this
                 batch.
             iteration: the iteration of schedules; None for their final weights.
@@ -96,12 +97,15 @@ class HierarchicalLoss(nn.Module):
         for name, weight, loss in zip(self.names, self.weights, self.losses, strict=True):
             if values[loss.needs] is None:
                 raise ValueError(f"loss {name!r} needs {loss.needs}, but none were given")
+            value = values[loss.needs]
+            if isinstance(value, PixelEmbeddings) and not getattr(loss, "reads_pixels", False):
+                value = value.dense()
             arguments: dict[str, Any] = {"valid_count": _normalizer_of(loss, valid_count)}
             if getattr(loss, "samples", False):
                 arguments["generator"] = generator
             if hasattr(loss, "weight_at"):
                 weight = weight * loss.weight_at(iteration)
-            result[f"loss_{name}"] = weight * loss(values[loss.needs], labels, **arguments)
+            result[f"loss_{name}"] = weight * loss(value, labels, **arguments)
         return result
 
     def extra_repr(self) -> str:

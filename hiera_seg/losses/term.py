@@ -35,6 +35,7 @@ class LossTerm(nn.Module):
         needs: what `values` are, "logits" (B, N, H, W) or "embeddings" (B, D, h, w).
         normalizer: what the loss divides by, and gets as `valid_count`: "pixels", "levels" (one
             number per level) or None, if it needs neither.
+        reads_pixels: whether it takes `PixelEmbeddings` in place of a tensor of embeddings.
         samples: whether it draws random values, and is called with ``generator=`` too.
         decoding: one of `DECODE_VARIANTS`, the meaning of the logits that the loss trains; used by
             MODEL.HIERA_SEG.TEST.DECODE "auto". None for a loss that does not determine it, such as
@@ -43,6 +44,7 @@ class LossTerm(nn.Module):
 
     needs: ClassVar[str] = "logits"
     normalizer: ClassVar[str | None] = "pixels"
+    reads_pixels: ClassVar[bool] = False
     samples: ClassVar[bool] = False
     decoding: ClassVar[str | None]
 

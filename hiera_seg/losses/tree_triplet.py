@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.pixel_embeddings import PixelEmbeddings
 from hiera_seg.layers.tree_index import NearestLeaves, TreeIndex
 from hiera_seg.losses.checks import check_embeddings, check_number
 from hiera_seg.losses.compiling import runs_eagerly
@@ -182,7 +183,7 @@ def _place_of(number: Tensor, cumulative: Tensor, row: Tensor) -> Tensor:
 
 @runs_eagerly
 def tree_triplet_loss(
-    embeddings: Tensor,
+    embeddings: Tensor | PixelEmbeddings,
     labels: Tensor,
     hierarchy: Hierarchy,
     *,
@@ -203,7 +204,8 @@ def tree_triplet_loss(
     the classes that have a triplet. See `sample_triplets` for how triplets are drawn.
 
     Args:
-        embeddings: (B, D, h, w) float, any scale. Half precision is computed in float32.
+        embeddings: (B, D, h, w) float, any scale; or `PixelEmbeddings`, which are computed at the
+            sampled pixels alone. Half precision is computed in float32.
         labels: (B, H, W) int64 node ids of any size, read at the embeddings' grid by nearest
             neighbour; only pixels labelled with a leaf take part.
         hierarchy: the tree.
@@ -225,12 +227,13 @@ def tree_triplet_loss(
     if margin is not None:
         check_number("margin", margin)
     _check_samples_per_class(samples_per_class)
-    check_embeddings(embeddings, labels)
-    if embeddings.numel() == 0 or labels.numel() == 0:
-        return embeddings[:0].to(loss_dtype(embeddings)).sum()
-    if labels.shape[1:] != embeddings.shape[2:]:
+    maps = embeddings.features if isinstance(embeddings, PixelEmbeddings) else embeddings
+    check_embeddings(maps, labels)
+    if maps.numel() == 0 or labels.numel() == 0:
+        return maps[:0].to(loss_dtype(maps)).sum()
+    if labels.shape[1:] != maps.shape[2:]:
         label_index(labels, hierarchy, ignore_label)  # checks the labels that are not read too
-        labels = _resize_labels(labels, embeddings.shape[2:])
+        labels = _resize_labels(labels, maps.shape[2:])
     triplets = sample_triplets(
         labels,
         hierarchy,
@@ -272,17 +275,24 @@ def _resize_labels(labels: Tensor, size: torch.Size) -> Tensor:
     return labels.long()[:, rows[:, None], columns]
 
 
-def _unit_vectors(embeddings: Tensor, labels: Tensor, pixel: Tensor, num_leaves: int) -> Tensor:
+def _unit_vectors(
+    embeddings: Tensor | PixelEmbeddings, labels: Tensor, pixel: Tensor, num_leaves: int
+) -> Tensor:
     """Return the L2-normalised embeddings (S, D) of some pixels, in float32 or float64.
 
     Only these are normalised, not the whole map. A zero vector stays zero and gets no gradient.
     The embedding of a pixel without a leaf, which may be NaN, is replaced by zeros: only triplets
     of weight 0 read it.
     """
-    image_size = embeddings.shape[2] * embeddings.shape[3]
-    image, position = pixel // image_size, pixel % image_size
-    row, column = position // embeddings.shape[3], position % embeddings.shape[3]
-    vectors = embeddings[image, :, row, column]
+    height, width = labels.shape[1:]
+    image, position = pixel // (height * width), pixel % (height * width)
+    row, column = position // width, position % width
+    if isinstance(embeddings, PixelEmbeddings) and len(pixel) >= labels.numel():
+        embeddings = embeddings.dense()
+    if isinstance(embeddings, PixelEmbeddings):
+        vectors = embeddings.at(image, row, column)
+    else:
+        vectors = embeddings[image, :, row, column]
     if vectors.dtype != torch.float64:
         vectors = vectors.float()
     label = labels.flatten()[pixel]
@@ -315,6 +325,7 @@ class TreeTripletLoss(LossTerm, function=tree_triplet_loss, schedule_iters=0):
     """
 
     needs = "embeddings"
+    reads_pixels = True
     normalizer = None
     samples = True
     decoding = None

@@ -201,6 +201,15 @@ class TestWeights:
         for key, value in backbone.body.state_dict().items():
             assert (tuple(value.shape), float(value.double().sum())) in given, key
 
+    def test_the_first_convolution_is_adapted_to_other_channels(self, timm, tmp_path):
+        classifier = timm.create_model("test_resnet", pretrained=False)
+        path = str(tmp_path / "classifier.pth")
+        torch.save(classifier.state_dict(), path)
+        backbone = TimmBackbone(name="test_resnet", in_channels=5, checkpoint=path)
+        given, found = classifier.conv1[0].weight, backbone.body.conv1[0].weight
+        # timm repeats the weights of the colours, and keeps the sum for an image of equal channels.
+        torch.testing.assert_close(found, given[:, [0, 1, 2, 0, 1]] * 3 / 5)
+
     def test_names_that_timm_translates(self, make_backbone, timm, tmp_path):
         """Swin's authors number the layers between stages otherwise than timm does."""
         classifier = timm.create_model(SWIN, pretrained=False)

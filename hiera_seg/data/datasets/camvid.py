@@ -65,30 +65,6 @@ ROOT = "$DETECTRON2_DATASETS/camvid"
 SPLITS = ("train", "val", "test")
 
 
-def split_of(frame: str) -> str:
-    """Return the split of a frame by its name, as used since SegNet (367 / 101 / 233 frames).
-
-    Train and test share the dusk sequence; test adds a daylight sequence, train two others; val is
-    a clip at 15 Hz of one of them.
-
-    Args:
-        frame: stem of the image file, such as "0016E5_07959".
-
-    Raises:
-        ValueError: the name does not belong to one of the four sequences.
-    """
-    sequence, _, number = frame.partition("_")
-    digits = number.removeprefix("f")
-    if sequence in ("0001TP", "0006R0", "0016E5", "Seq05VD") and digits.isdecimal():
-        if sequence == "Seq05VD" or (sequence == "0001TP" and int(digits) >= 8550):
-            return "test"
-        is_clip = sequence == "0016E5" and 7959 <= int(digits) <= 8159 and int(digits) % 2 == 1
-        return "val" if is_clip else "train"
-    raise ValueError(
-        f"{frame!r} is not a frame of CamVid (0001TP_..., 0006R0_f..., 0016E5_..., Seq05VD_f...)"
-    )
-
-
 def files_and_labels(split: str) -> dict[str, Any]:
     """Return arguments of register_builtin_dataset for a split and a tree of all classes."""
     names = [name for name, _ in CLASSES]

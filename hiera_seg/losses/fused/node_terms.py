@@ -137,7 +137,12 @@ class NodeTerms:
         if self.consistent:
             _move_to_highest_(slopes, nodes_x, own, tree, buffers[1])
             _move_to_lowest_(up, higher)
-        slopes.scatter_add_(0, path, up.neg_())  # negatives left 0 on the path
+        # Negatives left 0 on the path. Bottom up: where a path repeats its last node, its own
+        # slope is written after the zeros of the repetitions.
+        step = 1 if self.any_off_path else len(path)
+        for level in range(len(path) - step, -1, -step):
+            levels = slice(level, level + step)
+            slopes.scatter_(0, path[levels], up[levels].neg_())
         torch.mul(slopes, factor * self.gamma if self.gamma else factor, out=out)
         return total
 

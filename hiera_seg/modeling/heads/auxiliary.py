@@ -81,23 +81,23 @@ class AuxiliaryHead(nn.Module):
         """Features by name, (B, C, h, w) -> leaf logits (B, num_leaves, h, w)."""
         return self.predictor(self.dropout(self.conv(features[self.in_feature])))
 
-    def losses(self, logits: Tensor, labels: Tensor, leaf_count: Tensor) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, labels: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
         """Compute the weighted cross entropy of leaf logits.
 
         Args:
             logits: (B, num_leaves, h, w) float.
             labels: (B, H, W) int64 node ids or the void value.
-            leaf_count: 0-d, the normalizer; 0 counts as 1.
+            normalizer: 0-d, the number of pixels to average over; 0 counts as 1.
 
         Returns:
             {"loss_auxiliary": scalar}; without any leaf label a zero with a gradient path.
         """
-        loss = leaf_cross_entropy(logits, labels, self.num_leaves, leaf_count)
+        loss = leaf_cross_entropy(logits, labels, self.num_leaves, normalizer)
         return {"loss_auxiliary": self.weight * loss}
 
 
 def leaf_cross_entropy(
-    logits: Tensor, labels: Tensor, num_leaves: int, leaf_count: Tensor
+    logits: Tensor, labels: Tensor, num_leaves: int, normalizer: Tensor
 ) -> Tensor:
     """Compute the cross entropy of upsampled leaf logits over the pixels labelled with a leaf.
 
@@ -105,7 +105,7 @@ def leaf_cross_entropy(
         logits: (B, num_leaves, h, w) float.
         labels: (B, H, W) int64 node ids or the void value.
         num_leaves: leaves of the tree.
-        leaf_count: 0-d, the normalizer; 0 counts as 1.
+        normalizer: 0-d, the number of pixels to average over; 0 counts as 1.
 
     Returns:
         A float32 scalar; without any leaf label a zero with a gradient path.
@@ -115,4 +115,4 @@ def leaf_cross_entropy(
     is_leaf = (labels >= 0) & (labels < num_leaves)
     targets = labels.where(is_leaf, -100)
     total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
-    return total / leaf_count.where(leaf_count > 0, 1.0)
+    return total / normalizer.where(normalizer > 0, 1.0)

@@ -1,5 +1,6 @@
 """Register pixel decoders and build the one that a config names."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
@@ -29,6 +30,16 @@ A decoder that predicts soft regions of classes may also have
 """
 
 
+def register_pixel_decoder(name: str) -> Callable[[type], type]:
+    """Decorator: register a class that is built from ``(cfg, input_shape)`` under a name."""
+
+    def add(decoder: type) -> type:
+        HIERA_PIXEL_DECODERS._do_register(name, decoder)
+        return decoder
+
+    return add
+
+
 class PixelFeatures(NamedTuple):
     """The output of a pixel decoder, in the order of Mask2Former's ``forward_features``.
 
@@ -44,6 +55,31 @@ class PixelFeatures(NamedTuple):
     mask_features: Tensor
     encoder_features: Tensor | None
     multi_scale_features: list[Tensor]
+
+
+class PixelDecoder(nn.Module):
+    """Base class of decoders whose multi-scale features are those of the backbone.
+
+    A subclass defines ``decode(features)``, which returns the mask features.
+    """
+
+    def __init__(self, input_shape: dict[str, ShapeSpec], out_channels: int):
+        """
+        Args:
+            input_shape: shapes of the features to read.
+            out_channels: channels of the mask features; their stride is that of the finest feature.
+        """
+        super().__init__()
+        shapes = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))
+        self.in_features = list(shapes)  # finest first
+        self.out_channels = out_channels
+        self.stride = min(shape.stride for shape in shapes.values())
+        self.multi_scale_channels = [shape.channels for shape in reversed(shapes.values())]
+
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
+        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``."""
+        multi_scale = [features[name] for name in reversed(self.in_features)]
+        return PixelFeatures(self.decode(features), multi_scale[0], multi_scale)
 
 
 def build_pixel_decoder(
