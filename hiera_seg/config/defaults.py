@@ -202,6 +202,10 @@ def set_defaults(cfg: CN) -> None:
     # If a training sample cannot be read, "raise" ends the run and "skip" uses another sample.
     cfg.DATALOADER.ON_ERROR = "raise"
 
+    # The format "BANDS" reads all bands of a file, "BANDS:0,3,2" some of them, MODEL.PIXEL_MEAN and
+    # PIXEL_STD have one number per band. These channels are shown as red, green and blue; [] shows
+    # the first three.
+    cfg.INPUT.DISPLAY_BANDS = []
     # [lowest, highest] values that become 0 and 255 in images of more than 8 bits per channel. []
     # drops the lower 8 of 16 bits and refuses floats and 32 bits (datasets/README.md).
     cfg.INPUT.IMAGE_RANGE = []

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.utils.events import (
     CommonMetricPrinter,
     EventWriter,
@@ -19,6 +18,7 @@ from torch import nn
 
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.config.checks import is_installed
+from hiera_seg.data.records import iterate_records
 from hiera_seg.disk import discard_pending, naming
 from hiera_seg.engine.expected_errors import DISK_FAILURES
 
@@ -73,7 +73,8 @@ def log_summary(cfg: CfgNode, model: nn.Module | None = None) -> None:
     """
     for key in ("TEST",) if model is None else ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
-            logger.info(f"{key.lower()} set: {name}, {len(DatasetCatalog.get(name))} images")
+            images = sum(1 for _ in iterate_records([name]))
+            logger.info(f"{key.lower()} set: {name}, {images} images")
     tree = resolve_hierarchy(cfg)
     logger.info(
         f"class tree: {tree.name or '(unnamed)'}, {tree.num_leaves} leaves and "

@@ -40,19 +40,6 @@ def tree_data(hierarchy: Hierarchy) -> dict[str, Any]:
     }
 
 
-def walk_order(hierarchy: Hierarchy) -> np.ndarray:
-    """Return the position of each node, int64 (N,), in a depth-first traversal."""
-    place = np.empty(hierarchy.num_nodes, np.int64)
-    stack = list(hierarchy.children(-1)[::-1])
-    count = 0
-    while stack:
-        node = stack.pop()
-        place[node] = count
-        count += 1
-        stack.extend(hierarchy.children(node)[::-1])
-    return place
-
-
 def relations(hierarchy: Hierarchy, nodes: np.ndarray) -> np.ndarray:
     """Classify how the nodes of one level are related.
 
@@ -89,7 +76,7 @@ def level_data(matrix: np.ndarray, hierarchy: Hierarchy, level: int) -> dict[str
         with the number of omitted ones as ``cells_left_out``.
     """
     nodes = np.asarray(hierarchy.level_nodes(level))
-    order = np.argsort(walk_order(hierarchy)[nodes], kind="stable")
+    order = np.argsort(np.argsort(hierarchy.depth_first)[nodes])
     nodes = nodes[order]
     above = matrix[-1][order]
     matrix = matrix[:-1][np.ix_(order, order)]

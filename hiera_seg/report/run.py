@@ -54,9 +54,7 @@ class SamplePredictor:
         """
         image, truth = self._read(record)
         with evaluation_mode(self._predict.model):
-            result = self._predict(
-                np.ascontiguousarray(image[:, :, ::-1]), options=self._options, scores=True
-            )
+            result = self._predict(record["file_name"], options=self._options, scores=True)
         scores = result["hiera_confidence"]
         return ReportImage(
             name=Path(record["file_name"]).name,
