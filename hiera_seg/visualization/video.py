@@ -44,7 +44,7 @@ class VideoWriter(AbstractContextManager):
             if self._writer.isOpened():
                 return
         raise OSError(
-            f"cannot write video {stem}; check that its folder is writable and that OpenCV supports "
+            f"cannot write video {stem}; check that its folder is writable and OpenCV supports "
             f"{' or '.join(codec for codec, _ in _CODECS)}"
         )
 
