@@ -53,9 +53,9 @@ def main(args: argparse.Namespace) -> None:
         worst = export_segmentor(segmentor, args.output, args.format, cfg.INPUT.FORMAT)
     except ExportError as error:
         sys.exit(f"error: {error}")
-    scores = f", scores to {worst:.1g}" if segmentor.outputs.sem_seg else ""
+    scores = f", scores to {worst:.1g}" if "sem_seg" in segmentor.outputs else ""
     print(
-        f"wrote {args.output} ({args.format}): image -> {', '.join(segmentor.outputs.names)}; "
+        f"wrote {args.output} ({args.format}): image -> {', '.join(segmentor.outputs)}; "
         f"equal to the model at three sizes{scores}"
     )
 

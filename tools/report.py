@@ -6,14 +6,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hiera_seg.cli import add_config, exit_on_error, tool_parser
-from hiera_seg.cli.arguments import check_at_least
+from hiera_seg.cli.arguments import add_run, check_at_least
 from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
-
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
 
 EPILOG = """
 examples:
@@ -33,9 +29,7 @@ run, else MODEL.WEIGHTS of the config. docs/report.md explains the report.
 
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__, EPILOG)
-    parser.add_argument(
-        "--run", type=Path, metavar="FOLDER", help="OUTPUT_DIR of the run (default: the config's)"
-    )
+    add_run(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="report.html")
     parser.add_argument(
         "--dataset", metavar="NAME", help="a test set (default: the first of DATASETS.TEST)"
@@ -48,6 +42,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from hiera_seg.cli.start import read_run_config
     from hiera_seg.data.catalog import require_registered
     from hiera_seg.evaluation import evaluation_folder
     from hiera_seg.inference import HieraPredictor, build_for_eval
@@ -55,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
     from hiera_seg.report.run import read_summary, report_run
 
     require_plotly()
-    cfg = config_of(args)
+    cfg = read_run_config(args, tool=__file__)
     check_at_least(args, images=0)
     if args.dataset:
         require_registered([args.dataset], "--dataset")
@@ -83,24 +78,6 @@ def main(args: argparse.Namespace) -> None:
         notes=notes,
     )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-
-
-def config_of(args: argparse.Namespace) -> CfgNode:
-    """Return the config of the run, with its folder as OUTPUT_DIR."""
-    from hiera_seg.cli import read_config
-
-    if args.run is None:
-        if not args.config_file:
-            raise ConfigError("--run and --config-file are missing; specify one of them")
-        return read_config(args, tool=__file__)
-    if not args.run.is_dir():
-        raise ConfigError(f"--run {args.run} is not a folder")
-    stored = args.run / "config.yaml"
-    if not args.config_file and stored.is_file():
-        args.config_file = str(stored)
-    cfg = read_config(args, tool=__file__)
-    cfg.OUTPUT_DIR = str(args.run)
-    return cfg
 
 
 if __name__ == "__main__":

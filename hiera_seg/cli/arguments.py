@@ -1,6 +1,7 @@
 """Define the command-line options that several tools share."""
 
 import argparse
+from pathlib import Path
 
 from hiera_seg.errors import ConfigError
 
@@ -104,6 +105,13 @@ def check_at_least(args: argparse.Namespace, **minimums: float) -> None:
         if value is not None and not value >= minimum:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} is {value}; it must be {minimum} or more")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add ``--run FOLDER``, for :func:`hiera_seg.cli.start.read_run_config`."""
+    parser.add_argument(
+        "--run", type=Path, metavar="FOLDER", help="OUTPUT_DIR of the run (default: the config's)"
+    )
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:

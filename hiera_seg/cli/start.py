@@ -86,6 +86,31 @@ def read_config(args: argparse.Namespace, *opts: str, tool: str | None = None) -
     return load_config(args.config_file, [*args.opts, *opts], allow_remote=allow_remote)
 
 
+def read_run_config(args: argparse.Namespace, *, tool: str) -> CfgNode:
+    """Read the config of a run, with its folder as OUTPUT_DIR.
+
+    Args:
+        args: of :func:`~hiera_seg.cli.arguments.add_run` and ``add_config``. Without --config-file
+            the config is ``config.yaml`` in the folder.
+        tool: see :func:`read_config`.
+
+    Raises:
+        ConfigError: neither a run nor a config is named, or one of them cannot be read.
+    """
+    if args.run is None:
+        if not args.config_file:
+            raise ConfigError("--run and --config-file are missing; specify one of them")
+        return read_config(args, tool=tool)
+    if not args.run.is_dir():
+        raise ConfigError(f"--run {args.run} is not a folder")
+    stored = args.run / "config.yaml"
+    if not args.config_file and stored.is_file():
+        args.config_file = str(stored)
+    cfg = read_config(args, tool=tool)
+    cfg.OUTPUT_DIR = str(args.run)
+    return cfg
+
+
 def start_run(
     args: argparse.Namespace, folder: str, config: str, save: Callable[[str], object], key: str
 ) -> None:

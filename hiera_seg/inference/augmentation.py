@@ -9,15 +9,17 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from hiera_seg.data.flips import swap_table, with_inner_nodes
 from hiera_seg.data.images import ImageReader
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.inference.sliding import Size, slide
+from hiera_seg.inference.sliding import Size, count_windows, slide
 from hiera_seg.modeling import HieraSegmentor, NodeView
 
 KEY = "TEST.AUG"
+_PATIENCE = 2  # seconds until a progress bar is shown
 
 
 class HieraSegmentorWithTTA(nn.Module):
@@ -122,29 +124,48 @@ class HieraSegmentorWithTTA(nn.Module):
         return results
 
     @torch.no_grad()
-    def views(self, image: np.ndarray) -> list[NodeView]:
-        """Run the model on every copy of an image.
+    def views(self, image: np.ndarray, *, progress: bool = False) -> list[NodeView]:
+        """Run the model on every copy of an image; sliding windows run while they are decoded.
 
         Args:
             image: (H, W, C) in the channel order of the model, not resized.
+            progress: show a progress bar on stderr if sliding windows take more than two seconds.
 
         Returns:
             One view per copy, to be decoded together.
         """
-        views = []
+        copies = []
         for resize in self.resizes:
             resized = resize.get_transform(image).apply_image(image)
-            tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-            views.append(self._look(tensor))
+            copies.append(torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1))))
+        on_window = self._window_bar([copy.shape[-2:] for copy in copies], progress)
+        views = []
+        for copy in copies:
+            views.append(self._look(copy, on_window))
             if self.flip:
-                view = self._look(tensor.flip(-1))
+                view = self._look(copy.flip(-1), on_window)
                 views.append(view._replace(mirrored=True, swap=self.swap))
         return views
 
-    def _look(self, image: Tensor) -> NodeView:
+    def _look(self, image: Tensor, on_window: Callable[[], None]) -> NodeView:
         if self.window is None:
             return self.model.node_views([image])[0]
-        return slide(self.model, image, self.window, self.stride)
+        return slide(self.model, image, self.window, self.stride, on_window)
+
+    def _window_bar(self, sizes: Sequence[Size], progress: bool) -> Callable[[], None]:
+        """Return a function that advances a progress bar and closes it after the last window."""
+        if self.window is None or not progress:
+            return lambda: None
+        total = sum(count_windows(size, self.window, self.stride) for size in sizes)
+        total *= 1 + self.flip
+        bar = tqdm(total=total, unit="window", delay=_PATIENCE, leave=False)
+
+        def advance() -> None:
+            bar.update()
+            if bar.n >= total:
+                bar.close()
+
+        return advance
 
     def _original(self, x: dict[str, Any]) -> np.ndarray:
         image = x.get("image")

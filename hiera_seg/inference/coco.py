@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from torch import Tensor
 
 from hiera_seg.data.rle import encode_labels
 from hiera_seg.disk import discard_pending, naming, replace_text
+from hiera_seg.evaluation.selective import as_numpy
 from hiera_seg.hierarchy import Hierarchy
 
 IMAGES_FILE = "rle-images.json"
@@ -46,11 +46,11 @@ class CocoResultWriter(AbstractContextManager):
         names = hierarchy.level_names if levels is None else levels
         self._levels = {hierarchy.level_index(name): f"rle-{name}.json" for name in names}
         self._images: list[dict[str, Any]] = []
-        self._begun: set[int] = set()  # levels whose file has a result
         self._files: dict[int, TextIO] = {}
         try:
             for level, name in self._levels.items():
                 self._files[level] = open(self._folder / name, "w", encoding="utf-8")
+                self._files[level].write("[")
         except OSError:
             self._close_files()
             raise
@@ -71,13 +71,11 @@ class CocoResultWriter(AbstractContextManager):
         self._images.append(
             {"id": image_id, "file_name": file_name, "height": height, "width": width, **extra}
         )
-        for level in self._files:
+        for level, file in self._files.items():
             for entry in entries[level]:
-                self._write(level, (",\n" if level in self._begun else "[") + entry)
-                self._begun.add(level)
+                self._write(file, (",\n" if file.tell() > 1 else "") + entry)
 
-    def _write(self, level: int, text: str) -> None:
-        file = self._files[level]
+    def _write(self, file: TextIO, text: str) -> None:
         try:
             with naming(file.name):
                 file.write(text)
@@ -88,9 +86,9 @@ class CocoResultWriter(AbstractContextManager):
 
     def _results(self, image_id: int, level: int, result: Mapping[str, Any]) -> list[str]:
         """Return the results of an image at a level, as json."""
-        labels = _as_numpy(result["hiera_labels"][level])
+        labels = as_numpy(result["hiera_labels"][level])
         scores = result.get("hiera_confidence")
-        means = {} if scores is None else _means(labels, _as_numpy(scores[level]))
+        means = {} if scores is None else _means(labels, as_numpy(scores[level]))
         return [
             json.dumps(
                 {
@@ -108,9 +106,9 @@ class CocoResultWriter(AbstractContextManager):
 
         Further calls do nothing.
         """
-        for level, file in self._files.items():
+        for file in self._files.values():
             if not file.closed:
-                self._write(level, "]\n" if level in self._begun else "[]\n")
+                self._write(file, "]\n")
         self._close_files()
         h = self._hierarchy
         categories = []
@@ -136,7 +134,3 @@ def _means(labels: np.ndarray, scores: np.ndarray) -> dict[int, float]:
     totals = np.bincount(labels.ravel(), scores.ravel())
     counts = np.bincount(labels.ravel())
     return {node: round(float(totals[node] / counts[node]), 6) for node in np.flatnonzero(counts)}
-
-
-def _as_numpy(values: Tensor | np.ndarray) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, Tensor) else values

@@ -1,7 +1,5 @@
 """Wrap a segmentor as one function of tensors, which can be traced and exported."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,24 +10,6 @@ from hiera_seg.modeling import HieraPixelHead, HieraSegmentor
 from hiera_seg.modeling.paths import cut_path, direct_labels, greedy_path, path_labels
 
 
-class Outputs(NamedTuple):
-    """Which maps an exported file returns, in this order and with HieraSegmentor's output names.
-
-    Attributes:
-        sem_seg: (B, L, H, W) float32, leaf scores.
-        hiera_labels: (B, levels, H, W) int64, node ids of the decoded path, coarse to fine.
-        hiera_labels_direct: (B, levels, H, W) int64, the best node per level by its own score.
-    """
-
-    sem_seg: bool
-    hiera_labels: bool
-    hiera_labels_direct: bool
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, wanted in self._asdict().items() if wanted]
-
-
 class DeployedSegmentor(nn.Module):
     """Normalize, pad, segment and decode images (B, 3, H, W) uint8 to maps of their size.
 
@@ -37,7 +17,7 @@ class DeployedSegmentor(nn.Module):
     their values, so that it can be traced and exported for any height and width.
 
     Attributes:
-        outputs: the maps that it returns, as a tuple in that order.
+        outputs: the names of the maps that it returns, in that order; those of HieraSegmentor.
     """
 
     def __init__(self, model: HieraSegmentor):
@@ -64,12 +44,9 @@ class DeployedSegmentor(nn.Module):
         self.train(model.training)
         self.divisibility = max(model.size_divisibility, 1)
         self.options = model.decode_options
-        labels = self.options.output != "scores"
-        self.outputs = Outputs(
-            sem_seg=self.options.output != "labels",
-            hiera_labels=labels,
-            hiera_labels_direct=labels and self.options.direct,
-        )
+        self.outputs = [] if self.options.output == "labels" else ["sem_seg"]
+        if self.options.output != "scores":
+            self.outputs += ["hiera_labels"] + ["hiera_labels_direct"] * self.options.direct
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """
@@ -78,25 +55,21 @@ class DeployedSegmentor(nn.Module):
                 INPUT.FORMAT.
 
         Returns:
-            See `Outputs`.
+            The maps of `outputs`: "sem_seg" (B, L, H, W) float32, leaf scores; "hiera_labels"
+            (B, levels, H, W) int64, node ids of the decoded path, coarse to fine;
+            "hiera_labels_direct", in the same form, the best node per level by its own score.
         """
         batch, _, height, width = image.shape
         scores = self.scores(image)
 
-        def unfold(x: Tensor) -> Tensor:
-            return x.unflatten(1, (batch, height)).transpose(0, 1)
-
-        def stack(levels: list[Tensor]) -> Tensor:
-            return unfold(torch.stack(levels))
-
         maps = []
-        if self.outputs.sem_seg:
-            maps.append(unfold(scores.leaves()[0]))
-        if self.outputs.hiera_labels:
-            maps.append(stack(self._labels(scores)))
-        if self.outputs.hiera_labels_direct:
-            maps.append(stack(direct_labels(scores, self.model.hierarchy)))
-        return tuple(maps)
+        if "sem_seg" in self.outputs:
+            maps.append(scores.leaves()[0])
+        if "hiera_labels" in self.outputs:
+            maps.append(torch.stack(self._labels(scores)))
+        if "hiera_labels_direct" in self.outputs:
+            maps.append(torch.stack(direct_labels(scores, self.model.hierarchy)))
+        return tuple(x.unflatten(1, (batch, height)).transpose(0, 1) for x in maps)
 
     def scores(self, image: Tensor) -> NodeScores:
         """Return scores (1, N, B * H, W): all images of a batch stacked vertically."""

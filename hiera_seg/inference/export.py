@@ -53,9 +53,8 @@ def export_segmentor(
     """
     if segmentor.training:
         raise ValueError("segmentor: in training mode; call eval() on its model first")
-    writers = {"torchscript": _write_torchscript, "export": _write_export, "onnx": _write_onnx}
-    if format not in writers:
-        raise ConfigError(f"format: unknown value {format!r}; choose one of {tuple(writers)}")
+    if format not in SUFFIXES:
+        raise ConfigError(f"format: unknown value {format!r}; choose one of {tuple(SUFFIXES)}")
     _check_packages(format)
     path = Path(path)
     if format == "export" and path.suffix != SUFFIXES[format]:
@@ -70,7 +69,7 @@ def export_segmentor(
         with torch.no_grad(), _known_warnings():
             # Fill the cached tables of the tree before, so that they hold no tensors of a tracer
             segmentor(example.to(torch.uint8))
-            writers[format](segmentor, example.to(torch.uint8), part, description)
+            _write(segmentor, example.to(torch.uint8), part, format, description)
         worst = check_exported(segmentor, part, format)
         os.replace(part, path)
         return worst
@@ -93,7 +92,7 @@ def describe(segmentor: DeployedSegmentor, image_format: str) -> dict:
     return {
         "tree": tree.name,
         "image": f"uint8 (batch, 3, height, width), {image_format}",
-        "outputs": segmentor.outputs.names,
+        "outputs": segmentor.outputs,
         "decode": segmentor.options.variant,
         "levels": list(tree.level_names),
         "leaves": tree.num_leaves,
@@ -166,7 +165,7 @@ def check_exported(
                 f"the {format} file fails on {batch} x {height} x {width}: {reason}"
             ) from error
         for name, got, want in zip(
-            segmentor.outputs.names, found, _predict(segmentor, image), strict=True
+            segmentor.outputs, found, _predict(segmentor, image), strict=True
         ):
             where = f"the {format} file on {batch} x {height} x {width}: {name}"
             if got.shape != want.shape or got.dtype != want.dtype:
@@ -190,7 +189,7 @@ def _predict(segmentor: DeployedSegmentor, images: Tensor) -> list[Tensor]:
     """Return the model's own predictions for images, in the layout of an exported file."""
     predictions = segmentor.model([{"image": image} for image in images])
     maps = []
-    for name in segmentor.outputs.names:
+    for name in segmentor.outputs:
         of_images = [prediction[name] for prediction in predictions]
         if name != "sem_seg":
             of_images = [torch.stack(levels).long() for levels in of_images]
@@ -227,38 +226,31 @@ def _gap(scores: Tensor) -> Tensor:
     return best[0] - best[1]
 
 
-def _write_torchscript(
-    segmentor: DeployedSegmentor, example: Tensor, path: Path, description: str
+def _write(
+    segmentor: DeployedSegmentor, example: Tensor, path: Path, format: str, description: str
 ) -> None:
-    traced = torch.jit.trace(segmentor, example, check_trace=False)  # check_exported does more
-    with path.open("wb") as file:  # torch.jit.save to a path does not report a full disk
-        torch.jit.save(traced, file, _extra_files={METADATA: description})
-
-
-def _write_export(
-    segmentor: DeployedSegmentor, example: Tensor, path: Path, description: str
-) -> None:
-    any_size = torch.export.Dim.AUTO  # any size that the network allows
-    shapes = {0: any_size, 2: any_size, 3: any_size}
-    program = torch.export.export(segmentor, (example,), dynamic_shapes=(shapes,))
-    with path.open("wb") as file:
+    if format == "onnx":
+        program = torch.onnx.export(
+            segmentor,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            input_names=["image"],
+            output_names=segmentor.outputs,
+            verbose=False,
+        )
+        program.model.metadata_props["hiera_seg"] = description
+        program.save(str(path))
+        return
+    with path.open("wb") as file:  # saving to a path does not report a full disk
+        if format == "torchscript":
+            traced = torch.jit.trace(segmentor, example, check_trace=False)  # see check_exported
+            torch.jit.save(traced, file, _extra_files={METADATA: description})
+            return
+        any_size = torch.export.Dim.AUTO  # any size that the network allows
+        shapes = {0: any_size, 2: any_size, 3: any_size}
+        program = torch.export.export(segmentor, (example,), dynamic_shapes=(shapes,))
         torch.export.save(program, file, extra_files={METADATA: description})
-
-
-def _write_onnx(
-    segmentor: DeployedSegmentor, example: Tensor, path: Path, description: str
-) -> None:
-    program = torch.onnx.export(
-        segmentor,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
-        input_names=["image"],
-        output_names=segmentor.outputs.names,
-        verbose=False,
-    )
-    program.model.metadata_props["hiera_seg"] = description
-    program.save(str(path))
 
 
 def _check_packages(format: str) -> None:

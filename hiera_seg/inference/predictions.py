@@ -12,6 +12,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, build_for_eval
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
+from hiera_seg.visualization.geotiff import read_geo_tags
 from hiera_seg.visualization.save import KINDS as _KINDS_OF_IMAGE
 from hiera_seg.visualization.save import LABELS, file_names
 
@@ -46,7 +47,7 @@ def refuse_overwriting(
     written: dict[str, str] = {}
     for stem in stems:
         for name in [
-            x + suffix for x in file_names(stem, hierarchy) for suffix in (".png", ".mp4")
+            x + suffix for x in file_names(stem, hierarchy) for suffix in (".png", ".tif", ".mp4")
         ]:
             other = written.setdefault(os.path.realpath(os.path.join(folder, name)), stem)
             if other != stem:
@@ -108,7 +109,7 @@ class PredictionWriter(AbstractContextManager):
 
         Args:
             stem: the beginning of the output file names.
-            file_name: path of the image.
+            file_name: path of the image; the georeferencing of a GeoTIFF is kept.
             image: (H, W, 3) uint8, BGR.
             truth: (H, W) integer node ids to show in the strip.
 
@@ -116,14 +117,18 @@ class PredictionWriter(AbstractContextManager):
             The largest classes of the finest level with their shares, as text.
 
         Raises:
+            DatasetError: it is a GeoTIFF, and tifffile is not installed.
             OSError: a file cannot be written.
         """
-        labels = self._predict(file_name, image)
+        geo_tags = read_geo_tags(file_name)
+        labels, names = self._predict(file_name, image)
         save_levels(
             self._folder, stem, _rgb(image), labels, self._hierarchy, truth=truth,
-            levels=self._levels, alpha=self._alpha, kinds=self._image_kinds,
+            levels=self._levels, alpha=self._alpha, kinds=self._image_kinds, geo_tags=geo_tags,
         )  # fmt: skip
-        return self._describe(labels[-1])
+        finest = labels[-1]
+        shares = {v: np.count_nonzero(finest == v) / finest.size for v in list(names)[:5]}
+        return ", ".join(f"{names[v]} {share:.0%}" for v, share in shares.items())
 
     def add_video(
         self,
@@ -153,7 +158,7 @@ class PredictionWriter(AbstractContextManager):
             if frames.is_camera:
                 stack.push(_ends_by_ctrl_c)
             for frame in progress(frames):
-                labels = self._predict(frames.name, frame, frame_index=done)
+                labels, _ = self._predict(frames.name, frame, frame_index=done)
                 drawn = draw_kinds(
                     _rgb(frame), labels, self._hierarchy, levels=self._levels, alpha=self._alpha,
                     kinds=self._video_kinds,
@@ -169,24 +174,19 @@ class PredictionWriter(AbstractContextManager):
                 done += 1
         return done
 
-    def close(self) -> None:
-        """Complete the files that all images share.
-
-        Raises:
-            OSError: they cannot be written.
-        """
+    def __exit__(self, *_: object) -> None:
         if self._rle is not None:
             self._rle.close()
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _predict(self, file_name: str, image: np.ndarray, **extra: int) -> list[np.ndarray]:
+    def _predict(
+        self, file_name: str, image: np.ndarray, **extra: int
+    ) -> tuple[list[np.ndarray], dict[int, str]]:
+        """Return the label maps of an image, and the names of its nodes, the largest area first."""
         wants_scores = self._rle is not None
         result = self._predictor(image, safe_depth=self._safe_depth, scores=wants_scores)
         if self._rle is not None:
             self._rle.add(file_name, result, **extra)
-        return [level.cpu().numpy() for level in result["hiera_labels"]]
+        return [level.cpu().numpy() for level in result["hiera_labels"]], result["names"]
 
     def _save_label_maps(self, stem: str, frame: int, labels: list[np.ndarray]) -> None:
         for name, values in zip(self._hierarchy.level_names, labels, strict=True):
@@ -194,12 +194,6 @@ class PredictionWriter(AbstractContextManager):
                 folder = self._folder / f"{stem}{LABELS}{name}"
                 folder.mkdir(exist_ok=True)
                 save_label_map(folder / f"{frame:06d}.png", values, self._hierarchy)
-
-    def _describe(self, labels: np.ndarray) -> str:
-        counts = np.bincount(labels.ravel(), minlength=self._hierarchy.num_nodes)
-        largest = [v for v in np.argsort(-counts, kind="stable")[:5] if counts[v]]
-        names = self._hierarchy.display_names
-        return ", ".join(f"{names[v]} {counts[v] / labels.size:.0%}" for v in largest)
 
 
 def _ends_by_ctrl_c(kind: type[BaseException] | None, *_: object) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from hiera_seg.data.images import ImageReader
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
+from hiera_seg.inference.published import load_published
 from hiera_seg.inference.weights import build_for_eval
 from hiera_seg.modeling import DecodeOptions, HieraSegmentor, NodeView
 
@@ -31,24 +33,29 @@ class HieraPredictor:
         predictor = HieraPredictor(cfg)                        # weights: MODEL.WEIGHTS
         result = predictor("street.jpg", level="group")
         result["labels"], result["names"]
+        HieraPredictor("model.safetensors")                    # of tools/publish_weights.py
 
     Attributes:
         model: the segmentor, in eval mode.
         hierarchy: its class tree.
     """
 
-    def __init__(self, cfg: CfgNode, model: HieraSegmentor | None = None):
+    def __init__(self, cfg: CfgNode | str | os.PathLike, model: HieraSegmentor | None = None):
         """
         Args:
-            cfg: a config with a HieraSegmentor.
+            cfg: a config with a HieraSegmentor; or an inference file, which holds its config and
+                weights (see :func:`~hiera_seg.inference.load_published`).
             model: a model with its weights; None builds it and loads MODEL.WEIGHTS, or the last
                 checkpoint of OUTPUT_DIR if that is empty; the averaged weights if SOLVER.EMA is
                 enabled and the file has them.
 
         Raises:
             ConfigError: the model is not a HieraSegmentor, or there are no weights.
-            CheckpointError: the weights do not exist, do not fit, or have no segmentation head.
+            CheckpointError: the weights do not exist, do not fit, or have no segmentation head; or
+                the inference file cannot be read.
         """
+        if isinstance(cfg, str | os.PathLike):
+            cfg, model, _ = load_published(cfg)
         if model is None:
             model, _ = build_for_eval(cfg)
         if not isinstance(model, HieraSegmentor):
@@ -74,6 +81,7 @@ class HieraPredictor:
         safe_depth: float | None = None,
         scores: bool = False,
         options: DecodeOptions | None = None,
+        progress: bool = True,
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Segment an image, or a list of images.
 
@@ -86,12 +94,16 @@ class HieraPredictor:
                 parent if its best child scores below this. None: that of `options`.
             scores: also return the score of each label, by the decode variant.
             options: how to decode; None: as configured.
+            progress: show a progress bar on stderr while sliding windows run, if an image takes
+                more than two seconds.
 
         Returns:
             A dict for an image, a list of dicts for a batch. Tensors are on the model's device:
 
-            - "labels": int64 (H, W), the node ids at `level`;
-            - "names": {node id: display name} of the nodes in "labels", the largest area first;
+            - "labels": (H, W), the node ids at `level`: int64, or with TEST.OUTPUT "labels" the
+              smallest unsigned integer type;
+            - "names": {node id: name} of the nodes in "labels", the largest area first. A name is
+              the display name, or the path where two of the nodes share it (with a safe depth);
             - "scores": float (H, W), the score of each pixel's label at `level`, and
               "hiera_confidence", one such map per level; only with `scores`;
             - "sem_seg", "hiera_labels", "hiera_labels_direct": the outputs of
@@ -119,11 +131,11 @@ class HieraPredictor:
         single = single or (isinstance(images, np.ndarray) and images.ndim != 4)
         arrays = [self._read(image) for image in ([images] if single else images)]
         results = []
-        for image, views in zip(arrays, self._views(arrays), strict=True):
+        for image, views in zip(arrays, self._views(arrays, progress), strict=True):
             result = self.model.decode(views, image.shape[:2], options)
             if "hiera_labels" in result:
-                result["labels"] = result["hiera_labels"][level].long()
-                result["names"] = self._names(result["labels"])
+                result["labels"] = result["hiera_labels"][level]
+                result["names"] = self._names(result["labels"], level, options.min_confidence)
             if "hiera_confidence" in result:
                 result["scores"] = result["hiera_confidence"][level]
                 result["hiera_scores"] = result["hiera_confidence"]  # its name in 0.1, until 0.3
@@ -155,16 +167,31 @@ class HieraPredictor:
         )
 
     @torch.no_grad()
-    def _views(self, images: list[np.ndarray]) -> list[list[NodeView]]:
+    def _views(self, images: list[np.ndarray], progress: bool = False) -> list[list[NodeView]]:
         if self._augmented is not None:
-            return [self._augmented.views(image) for image in images]
+            return [self._augmented.views(image, progress=progress) for image in images]
         resized = [self._resize.get_transform(image).apply_image(image) for image in images]
         tensors = [
             torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in resized
         ]
         return [[view] for view in self.model.node_views(tensors)]
 
-    def _names(self, labels: Tensor) -> dict[int, str]:
-        counts = labels.flatten().bincount(minlength=self.hierarchy.num_nodes).tolist()
-        present = sorted((v for v, count in enumerate(counts) if count), key=lambda v: -counts[v])
-        return {v: self.hierarchy.display_names[v] for v in present}
+    def _names(self, labels: Tensor, level: int, min_confidence: float | None) -> dict[int, str]:
+        """Return a unique name of each node of a label map, the largest area first.
+
+        Names depend on the level and on whether there is a safe depth, not on the image.
+        """
+        tree = self.hierarchy
+        nodes = set(tree.level_nodes(level).tolist())
+        if min_confidence is not None:
+            nodes = {above for node in nodes for above in tree.ancestors(node)}
+        count = Counter(tree.display_names[node] for node in nodes)
+        names = {v: tree.display_names[v] for v in nodes if count[tree.display_names[v]] == 1}
+        names |= {v: tree.paths[v] for v in nodes - names.keys()}
+        if len(set(names.values())) < len(nodes):  # a display name can be the path of another node
+            names = {v: tree.paths[v] for v in nodes}
+        area = torch.zeros(tree.num_nodes, dtype=torch.int64)
+        for rows in labels.split(256):  # an int64 copy of a large map would need much memory
+            area += rows.long().flatten().bincount(minlength=len(area)).cpu()
+        by_area = area.argsort(descending=True, stable=True).tolist()
+        return {v: names[v] for v in by_area if area[v]}

@@ -144,6 +144,16 @@ class TreeIndex:
         return tuple(self._level(level) for level in range(self.hierarchy.num_levels))
 
     @_table
+    def nodes(self) -> Tensor:
+        """int64 (N, 1), all node ids."""
+        return torch.arange(self.hierarchy.num_nodes, device=self.device)[:, None]
+
+    @_table
+    def is_known(self) -> Tensor:
+        """float32 (N + 1,), 1 for all labels but void."""
+        return self._tensor(np.arange(self.hierarchy.num_nodes + 1) < len(self.nodes)).float()
+
+    @_table
     def leaf_parent(self) -> Tensor:
         """int64 (L,), position of each leaf's parent among the inner nodes; N - L at the top."""
         leaves = self.hierarchy.num_leaves
@@ -154,11 +164,6 @@ class TreeIndex:
     def leaf_levels(self) -> Tensor:
         """int64 (num_levels, L), the node that stands for each leaf at each level."""
         return self._tensor(self.hierarchy.level_ancestor[:, : self.hierarchy.num_leaves])
-
-    @_table
-    def levels_reached(self) -> Tensor:
-        """int64 (N + 1,), how many levels each label reaches; 0 for void."""
-        return torch.stack([level.reached for level in self.levels]).sum(0)
 
     @_table
     def path(self) -> Tensor:

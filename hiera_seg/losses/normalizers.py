@@ -45,7 +45,9 @@ def pixel_normalizer(valid_count: float | Tensor | None, batch: LabelledLogits) 
         float32 scalar.
     """
     if valid_count is None:
-        return _count_pixels(batch.index, batch.pixels, batch.hierarchy)[0]
+        if batch.pixels is not None:
+            return batch.pixels[:-1].sum().float()
+        return (batch.index < batch.hierarchy.num_nodes).sum().float()
     normalizer = _as_normalizer(valid_count, batch.index.device)
     if normalizer.dim() != 0:
         raise ValueError(
@@ -84,11 +86,11 @@ def reciprocal_or_zero(normalizer: Tensor) -> Tensor:
 
 
 def _count_pixels(index: Tensor, pixels: Tensor | None, hierarchy: Hierarchy) -> Tensor:
-    reached = TreeIndex.of(hierarchy, index.device).levels_reached
-    if pixels is None:
-        reached, pixels = reached.index_select(0, index.flatten()), 1
-    counts = [((reached > level) * pixels).sum() for level in range(hierarchy.num_levels)]
-    return torch.stack([counts[0], *counts]).float()
+    tree = TreeIndex.of(hierarchy, index.device)
+    reached = torch.stack([level.reached for level in tree.levels])
+    reached = reached.index_select(1, index.flatten()) if pixels is None else reached * pixels
+    counts = reached.sum(1)
+    return torch.cat([counts[:1], counts]).float()
 
 
 def _as_normalizer(valid_count: float | Tensor, device: torch.device) -> Tensor:

@@ -110,13 +110,12 @@ def _pool(logits: Tensor, index: Tensor, tree: TreeIndex) -> tuple[Tensor, Tenso
         Each (B, N, h, w): targets, float 0 or 1; whether any pixel of the window is known; and
         the position of the best known pixel in the flattened image, int64.
     """
-    nodes = torch.arange(logits.shape[1], device=logits.device)[:, None]
     parts = []
     for image, labels in zip(logits, index, strict=True):
         size = image.shape[1:]
         image = image.to(loss_dtype(image))
-        targets = tree.is_on_path(nodes, labels.flatten()).view(-1, *size).to(image.dtype)
-        hidden = tree.is_below(nodes, labels.flatten()).view(-1, *size)
+        targets = tree.is_on_path(tree.nodes, labels.flatten()).view(-1, *size).to(image.dtype)
+        hidden = tree.is_below(tree.nodes, labels.flatten()).view(-1, *size)
         masked = image.masked_fill(hidden, -torch.inf)
         best, where = F.max_pool2d(masked, _POOL, padding=1, return_indices=True)
         parts.append((F.max_pool2d(targets, _POOL, padding=1), best != -torch.inf, where))

@@ -9,6 +9,7 @@ where two leaves tie.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +52,9 @@ class NodeView(NamedTuple):
     """Node outputs of an image, or of a resized or mirrored copy of it.
 
     Attributes:
-        output: of one image, values (1, N, h, w) or (N, h, w) covering the padded input.
+        output: of one image, values (1, N, h, w) or (N, h, w) covering the padded input; or an
+            object with ``kind`` and ``rows``, which computes them while they are decoded, such as
+            :class:`~hiera_seg.inference.sliding.WindowedOutput`.
         padded_size: (height, width) of the network's input.
         image_size: (height, width) of the part of it that the image fills, from the top left.
         mirrored: whether the network's input was mirrored.
@@ -64,6 +67,31 @@ class NodeView(NamedTuple):
     image_size: Size
     mirrored: bool = False
     swap: Tensor | None = None
+
+
+class NodeRows:
+    """Rows of the node values of a view, which decoding reads from the top to the bottom.
+
+    Attributes:
+        shape: (N, h, w) of all values.
+        like: a tensor of their dtype and device.
+    """
+
+    def __init__(self, values: Tensor):
+        """
+        Args:
+            values: (N, h, w).
+        """
+        self.shape, self.like = values.shape, values
+        self._nan_count = values.isnan().any(0).sum()
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return the rows of an ascending `index` as (N, len(index), w)."""
+        return self.like.index_select(1, index)
+
+    def nan_count(self) -> int:
+        """Return the number of positions with NaN, once all rows have been taken."""
+        return int(self._nan_count)
 
 
 def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits") -> str:
@@ -134,25 +162,25 @@ def decode(
           minimum confidence with which the greedy path reaches that level;
         - "hiera_nan_count": int, the number of positions of the values that hold NaN; absent if 0.
 
-        Label maps are int64, or int32 if only labels are returned, to save memory. Among equal
-        scores the lowest id wins. Where one of the compared scores is NaN, all of them count as
-        equal, and no minimum confidence is reached; the first image with NaN causes a warning.
+        Label maps are int64; if only labels are returned, they have the smallest unsigned type that
+        holds all node ids, to save memory. Among equal scores the lowest id wins. Where one of the
+        compared scores is NaN, all of them count as equal, and no minimum confidence is reached;
+        the first image with NaN causes a warning.
 
     Raises:
         ValueError: sizes that do not fit each other, values that do not fit the tree, or a variant
             that does not fit the kind of output.
     """
-    values = [_checked_values(view.output, hierarchy) for view in views]
     for view in views:
         check_variant(options.variant, view.output.kind)
         _check_sizes(view.padded_size, view.image_size, output_size)
+    sources = [_node_rows(view.output, hierarchy) for view in views]
     height, width = output_size
-    device = values[0].device
-    nan_count = sum(x.isnan().any(0).sum() for x in values)
-    label_type = torch.int32 if options.output == "labels" else torch.int64
+    device = sources[0].like.device
+    label_type = label_dtype(hierarchy) if options.output == "labels" else torch.int64
     rows_of = [
-        _resizes(x.shape[1], view.padded_size[0], view.image_size[0], height, x)
-        for x, view in zip(values, views, strict=True)
+        _resizes(source.shape[1], view.padded_size[0], view.image_size[0], height, source.like)
+        for source, view in zip(sources, views, strict=True)
     ]
     budget = _BAND_VALUES_CPU if device.type == "cpu" else _BAND_VALUES_GPU
     rows = max(1, budget // (hierarchy.num_nodes * width * len(views)))
@@ -162,15 +190,16 @@ def decode(
         index = torch.arange(band.start, band.stop, device=device)
         scores = mean_scores(
             [
-                node_scores(_band(x, view, steps, index, width), hierarchy, options.variant)
-                for x, view, steps in zip(values, views, rows_of, strict=True)
+                node_scores(_band(source, view, steps, index, width), hierarchy, options.variant)
+                for source, view, steps in zip(sources, views, rows_of, strict=True)
             ]
         )
         part = _decode_scores(scores, hierarchy, options)
         _write_band(result, part, band, height, label_type)
-    if nan_count := int(nan_count):  # read last, because reading waits for the GPU
+    # Read last, because reading waits for the GPU
+    if nan_count := sum(source.nan_count() for source in sources):
         result["hiera_nan_count"] = nan_count
-        positions = sum(x[0].numel() for x in values)
+        positions = sum(math.prod(source.shape[1:]) for source in sources)
         log_first_n(
             logging.WARNING,
             f"{nan_count} of {positions} positions of an image hold NaN node values: where scores "
@@ -233,11 +262,19 @@ def _write_band(
             out[..., band, :] = x
 
 
+def label_dtype(hierarchy: Hierarchy) -> torch.dtype:
+    """Return the smallest unsigned type that holds all node ids of a tree."""
+    if hierarchy.num_nodes <= 1 << 8:
+        return torch.uint8
+    # torch.uint16 is new in torch 2.3
+    return getattr(torch, "uint16", torch.int32) if hierarchy.num_nodes <= 1 << 16 else torch.int32
+
+
 def _band(
-    values: Tensor, view: NodeView, row_steps: list["_Resize"], index: Tensor, width: int
+    source: NodeRows, view: NodeView, row_steps: list["_Resize"], index: Tensor, width: int
 ) -> NodeOutput:
     """Return rows `index` of a view at its final size, with mirroring undone."""
-    narrow = _resize_rows(values, row_steps, index)
+    narrow = _resize_rows(source, row_steps, index)
     wide = _resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
     if view.mirrored:
         wide = wide.flip(-1)
@@ -246,8 +283,10 @@ def _band(
     return NodeOutput(wide[None], view.output.kind)
 
 
-def _checked_values(node_output: NodeOutput, hierarchy: Hierarchy) -> Tensor:
-    """Return the values as (N, h, w), in float32 or float64."""
+def _node_rows(node_output: Any, hierarchy: Hierarchy) -> NodeRows:
+    """Return the rows of an output, in float32 or float64."""
+    if not isinstance(node_output, NodeOutput):
+        return node_output.rows()
     values = node_output.values
     if values.dim() == 4 and values.shape[0] == 1:
         values = values[0]
@@ -256,7 +295,7 @@ def _checked_values(node_output: NodeOutput, hierarchy: Hierarchy) -> Tensor:
             f"node values of one image have shape {tuple(node_output.values.shape)}; tree "
             f"{hierarchy.name!r} needs ({hierarchy.num_nodes}, h, w), one channel per node"
         )
-    return values if values.dtype == torch.float64 else values.float()
+    return NodeRows(values if values.dtype == torch.float64 else values.float())
 
 
 def _check_sizes(padded_size: Size, image_size: Size, output_size: Size) -> None:
@@ -292,18 +331,18 @@ def _resize_taps(size_in: int, size_out: int, like: Tensor) -> _Resize:
     return _Resize(low, (low + 1).clamp_(max=size_in - 1), (position - low)[:, None])
 
 
-def _resize_rows(values: Tensor, steps: list[_Resize], index: Tensor) -> Tensor:
-    """Return rows `index` of the values after all resizes: (N, h, w) -> (N, len(index), w).
+def _resize_rows(source: NodeRows, steps: list[_Resize], index: Tensor) -> Tensor:
+    """Return rows `index` of the values after all resizes, as (N, len(index), w).
 
     The recursion goes from output rows to the input rows that they depend on, so that no other row
     is computed.
     """
     if not steps:
-        return values.index_select(1, index)
+        return source.take(index)
     *earlier, step = steps
     return torch.lerp(
-        _resize_rows(values, earlier, step.low[index]),
-        _resize_rows(values, earlier, step.high[index]),
+        _resize_rows(source, earlier, step.low[index]),
+        _resize_rows(source, earlier, step.high[index]),
         step.weight[index],
     )
 

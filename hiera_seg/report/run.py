@@ -86,10 +86,9 @@ def report_evaluation(cfg: CfgNode, model: nn.Module, results: dict[str, Any]) -
     Returns:
         The files.
     """
-    notes = []
+    notes, newest = [], []
     if not isinstance(model, HieraSegmentor):
         notes.append("No images: the model is not a HieraSegmentor.")
-    newest = []
     iteration = training_iteration()
     if iteration is not None:  # metrics.json does not have these results yet
         newest.append(json.dumps({"iteration": iteration, **flatten_results_dict(results)}))
@@ -140,12 +139,9 @@ def report_run(
         DatasetError: a file of the evaluation cannot be read.
         HierarchyError: the tree cannot be read.
     """
-    if dataset_name is None:
-        dataset_name = cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""
+    dataset_name = dataset_name or next(iter(cfg.DATASETS.TEST), "")
     folder = Path(evaluation_folder(cfg, dataset_name))
-    summary = read_summary(folder, dataset_name)
-    hierarchy = summary_hierarchy(summary, cfg)
-    matrices = [_read_matrix(folder, hierarchy, level) for level in range(hierarchy.num_levels)]
+    hierarchy, summary, matrices = _read_evaluation(folder, dataset_name, cfg)
     notes = list(notes)
     num_images = cfg.TEST.REPORT_IMAGES if num_images is None else num_images
     images = []
@@ -191,13 +187,7 @@ def report_folder(
         ConfigError: there is no evaluation, plotly is missing, or the file cannot be written.
         DatasetError: a file of the evaluation cannot be read.
     """
-    from hiera_seg.report.page import write_report
-
-    folder = Path(folder)
-    summary = read_summary(folder)
-    hierarchy = Hierarchy.from_dict(**summary["hierarchy"])
-    matrices = [_read_matrix(folder, hierarchy, level) for level in range(hierarchy.num_levels)]
-    return write_report(output, hierarchy, summary, matrices, notes=notes)
+    return write_report(output, *_read_evaluation(Path(folder)), notes=notes)
 
 
 def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:
@@ -229,14 +219,25 @@ def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:
     return summary
 
 
-def summary_hierarchy(summary: dict[str, Any], cfg: CfgNode) -> Hierarchy:
-    """Return the tree of an evaluation: that of its summary, or in old files that of the config."""
-    if "hierarchy" not in summary:
-        return resolve_hierarchy(cfg)
-    try:
-        return Hierarchy.from_dict(**summary["hierarchy"])
-    except TypeError as error:
-        raise HierarchyError(f"{SUMMARY}: 'hierarchy' is not a tree: {error}") from error
+def _read_evaluation(
+    folder: Path, dataset_name: str = "", cfg: CfgNode | None = None
+) -> tuple[Hierarchy, dict[str, Any], list[np.ndarray]]:
+    """Return the tree, the summary and the matrices of an evaluation.
+
+    Files of old versions have no tree; theirs is that of the config.
+    """
+    summary = read_summary(folder, dataset_name)
+    if "hierarchy" in summary or cfg is None:
+        try:
+            hierarchy = Hierarchy.from_dict(**summary["hierarchy"])
+        except (KeyError, TypeError) as error:
+            raise HierarchyError(
+                f"{folder / SUMMARY}: 'hierarchy' is not a tree: {error}"
+            ) from error
+    else:
+        hierarchy = resolve_hierarchy(cfg)
+    levels = range(hierarchy.num_levels)
+    return hierarchy, summary, [_read_matrix(folder, hierarchy, level) for level in levels]
 
 
 def _images(

@@ -9,6 +9,7 @@ from PIL import Image
 
 from hiera_seg.disk import replace_file
 from hiera_seg.hierarchy import Hierarchy, tree_colors
+from hiera_seg.visualization.geotiff import GeoTags, write_geotiff
 from hiera_seg.visualization.overlay import overlay_labels
 from hiera_seg.visualization.strip import draw_levels
 
@@ -26,8 +27,14 @@ def file_names(stem: str, hierarchy: Hierarchy) -> Iterator[str]:
         yield f"{stem}{LABELS}{level}"
 
 
-def save_label_map(path: str | os.PathLike, labels: np.ndarray, hierarchy: Hierarchy) -> None:
-    """Write a map of node ids as a PNG whose values are the ids.
+def save_label_map(
+    path: str | os.PathLike,
+    labels: np.ndarray,
+    hierarchy: Hierarchy,
+    *,
+    geo_tags: GeoTags = (),
+) -> None:
+    """Write a map of node ids as a PNG, or with `geo_tags` as a GeoTIFF, whose values are the ids.
 
     Trees of up to 255 nodes use 8 bits and a palette of ``tree_colors``: readers that return
     indices (Pillow, this package) get the ids, readers that return colors (OpenCV, browsers) get
@@ -37,18 +44,17 @@ def save_label_map(path: str | os.PathLike, labels: np.ndarray, hierarchy: Hiera
         path: of the file.
         labels: (H, W) integer node ids.
         hierarchy: the tree of the ids.
+        geo_tags: see :func:`~hiera_seg.visualization.geotiff.read_geo_tags`.
 
     Raises:
         OSError: the file cannot be written.
     """
-    if hierarchy.num_nodes > _PALETTE_SIZE:
-        image = Image.fromarray(labels.astype(np.uint16))
-    else:
-        image = Image.fromarray(labels.astype(np.uint8))
+    palette = None
+    if hierarchy.num_nodes <= _PALETTE_SIZE:
         palette = np.zeros((256, 3), np.uint8)
         palette[: hierarchy.num_nodes] = tree_colors(hierarchy)
-        image.putpalette(palette.tobytes())
-    _save(path, image)
+    labels = labels.astype(np.uint16 if palette is None else np.uint8)
+    _save(path, labels, geo_tags, palette)
 
 
 def draw_kinds(
@@ -98,6 +104,7 @@ def save_levels(
     levels: Collection[str] | None = None,
     alpha: float = 0.55,
     kinds: Collection[str] = KINDS,
+    geo_tags: GeoTags = (),
 ) -> list[Path]:
     """Write what :func:`draw_kinds` draws, and plain label maps.
 
@@ -106,6 +113,7 @@ def save_levels(
         stem: start of the file names.
         image, hiera_labels, hierarchy, truth, levels, alpha: see :func:`draw_kinds`.
         kinds: also "labels", which writes ``<stem>-ids-<level>.png`` with :func:`save_label_map`.
+        geo_tags: of the image; overlays and label maps become ``.tif`` files that have them.
 
     Returns:
         The written files.
@@ -118,15 +126,28 @@ def save_levels(
         image, hiera_labels, hierarchy, truth=truth, levels=levels, alpha=alpha, kinds=kinds
     )
     for end, drawing in drawn.items():
-        paths.append(Path(folder) / f"{stem}{end}.png")
-        _save(paths[-1], Image.fromarray(drawing))
+        tags = () if end == STRIP else geo_tags
+        paths.append(Path(folder) / f"{stem}{end}{'.tif' if tags else '.png'}")
+        _save(paths[-1], drawing, tags)
     if "labels" in kinds:
         for name, labels in zip(hierarchy.level_names, hiera_labels, strict=True):
             if levels is None or name in levels:
-                paths.append(Path(folder) / f"{stem}{LABELS}{name}.png")
-                save_label_map(paths[-1], labels, hierarchy)
+                suffix = ".tif" if geo_tags else ".png"
+                paths.append(Path(folder) / f"{stem}{LABELS}{name}{suffix}")
+                save_label_map(paths[-1], labels, hierarchy, geo_tags=geo_tags)
     return paths
 
 
-def _save(path: str | os.PathLike, image: Image.Image) -> None:
+def _save(
+    path: str | os.PathLike,
+    pixels: np.ndarray,
+    geo_tags: GeoTags = (),
+    palette: np.ndarray | None = None,
+) -> None:
+    if geo_tags:
+        write_geotiff(path, pixels, geo_tags, palette)
+        return
+    image = Image.fromarray(pixels)
+    if palette is not None:
+        image.putpalette(palette.tobytes())
     replace_file(path, lambda file: image.save(file, "PNG"))

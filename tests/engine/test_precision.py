@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from hiera_seg.config import ConfigError
 from hiera_seg.engine import precision
@@ -14,6 +15,7 @@ from hiera_seg.engine.precision import (
     computes_in_bfloat16,
 )
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 X86 = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 {}fma\nbugs\t\t: spectre\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd {}sve\nCPU part\t: 0xd40\n"
 
@@ -111,3 +113,10 @@ def test_precisions_that_can_not_work(cfg):
     cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "float16"
     with pytest.raises(ConfigError, match="needs a GPU"):
         autocast_precision(cfg)
+
+
+def test_no_config_of_the_repository_names_a_precision():
+    files = [*REPOSITORY.glob("configs/**/*.yaml"), *REPOSITORY.glob("projects/**/*.yaml")]
+    assert len(files) > 20
+    solvers = [(yaml.safe_load(file.read_text()) or {}).get("SOLVER") or {} for file in files]
+    assert not [solver for solver in solvers if "PRECISION" in solver.get("AMP", {})]

@@ -77,8 +77,11 @@ def tree() -> Hierarchy:
 @pytest.fixture
 def make_model(tree) -> Callable[..., HieraSegmentor]:
     """A function: stride, head and settings -> a segmentor in eval, the same each time."""
+    figure = tree
 
-    def make(stride: int = 1, head: type = ConvolutionHead, **settings) -> HieraSegmentor:
+    def make(
+        stride: int = 1, head: type = ConvolutionHead, tree: Hierarchy = figure, **settings
+    ) -> HieraSegmentor:
         torch.manual_seed(0)
         return HieraSegmentor(
             backbone=Pixels(),

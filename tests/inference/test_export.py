@@ -247,10 +247,8 @@ def test_the_check_refuses_a_file_of_other_weights(tmp_path):
 def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path, monkeypatch):
     (tmp_path / "model.pt").write_text("an earlier one")
     other = build(seed=1)
-    write = export._write_torchscript
-    monkeypatch.setattr(
-        export, "_write_torchscript", lambda _, *rest: write(DeployedSegmentor(other), *rest)
-    )
+    write = export._write
+    monkeypatch.setattr(export, "_write", lambda _, *rest: write(DeployedSegmentor(other), *rest))
     with pytest.raises(ExportError, match="sem_seg differs by"):
         export_segmentor(DeployedSegmentor(build()), tmp_path / "model.pt", "torchscript")
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]

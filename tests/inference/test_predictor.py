@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from hiera_seg import Hierarchy
 from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
-from hiera_seg.inference import HieraPredictor, HieraSegmentorWithTTA
+from hiera_seg.inference import HieraPredictor, HieraSegmentorWithTTA, augmentation
 from hiera_seg.modeling.build import build_model
 from tests.helpers import new_config
 
@@ -105,6 +106,47 @@ def test_levels_by_name_and_safe_depth(cfg, make_model, image, tree):
     assert not np.isin(predictor(image)["labels"].numpy(), tree.level_nodes(0)).all()
     with pytest.raises(HierarchyError, match="groups"):
         predictor(image, level="groups")
+
+
+def test_names_under_a_safe_depth_are_unique(cfg, make_model, image):
+    """A group and a leaf may share a display name, and a path may equal another's."""
+    tree = Hierarchy.from_dict({"person": ["person", "rider"], "sky": None, "car": ["bus", "van"]})
+    predictor = HieraPredictor(cfg, make_model(stride=4, tree=tree))
+    names = predictor(image, safe_depth=0.7)["names"]
+    inner, leaf = tree.id("person", level=0), tree["person"]
+    assert (names[inner], names[leaf]) == ("person", "person/person")
+    assert len(set(names.values())) == len(names)
+    others = names.keys() - {inner, leaf}
+    assert others and all(names[v] == tree.display_names[v] for v in others)
+    assert predictor(image)["names"][leaf] == "person"
+    assert predictor(image, level=0, safe_depth=0.7)["names"][inner] == "person"
+
+
+def test_large_images_show_progress(cfg, make_model, image, capsys, monkeypatch):
+    cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.CROP_SIZE = True, [16, 16]
+    cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.FLIP = (30, 40), True
+    predictor = HieraPredictor(cfg, make_model(stride=4))
+    predictor(image)
+    assert capsys.readouterr().err == ""  # it took less than two seconds
+    monkeypatch.setattr(augmentation, "_PATIENCE", 0)
+    predictor(image, progress=False)
+    assert capsys.readouterr().err == ""
+    predictor(image)
+    # 3 x 4 windows of 30 x 42 pixels, 4 x 5 of 40 x 56, each also mirrored
+    assert "/64 " in capsys.readouterr().err
+
+
+def test_label_maps_alone_have_the_smallest_type(cfg, make_model, image):
+    for leaves, dtype in ((250, torch.uint8), (300, torch.uint16)):
+        tree = Hierarchy.from_dict({"group": [f"leaf{i}" for i in range(leaves)]})
+        predictor = HieraPredictor(cfg, make_model(stride=8, tree=tree, output="labels"))
+        both = make_model(stride=8, tree=tree)
+        found, expected = predictor(image), HieraPredictor(cfg, both)(image)
+        maps = [found["labels"], *found["hiera_labels"], *found["hiera_labels_direct"]]
+        assert {x.dtype for x in maps} == {dtype}
+        assert expected["labels"].dtype == torch.int64
+        assert torch.equal(found["labels"].long(), expected["labels"])
+        assert found["names"] == expected["names"]
 
 
 def test_scores_of_the_labels(cfg, make_model, image, tree):

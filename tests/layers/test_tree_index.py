@@ -73,8 +73,6 @@ def test_levels(tree):
                 assert (above, place) == (-1, 0)
             else:
                 assert above in (v, tree.parent[v]) and index.levels[depth - 1].ids[place] == above
-    reached = torch.stack([level.reached for level in index.levels])
-    assert torch.equal(index.levels_reached, reached.sum(0))
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -116,6 +114,6 @@ def test_tables_are_made_once_and_shared_by_equal_trees():
 def test_tables_made_in_inference_mode_serve_training():
     index = TreeIndex.of(Hierarchy.from_paths(["p/q", "p/r"], name="inference first"), CPU)
     with torch.inference_mode():
-        tables = [index.path, index.has_unknown, index.levels_reached, *index.all_nearest_leaves]
+        tables = [index.path, index.has_unknown, *index.all_nearest_leaves]
         tables += [index.levels[0].target, index.inner_levels[0].child_parent]
     assert not any(table.is_inference() for table in tables)

@@ -64,6 +64,19 @@ def test_tiles_do_not_change_the_result(oracle, function, monkeypatch):
     torch.testing.assert_close(_value_and_gradient(function, logits, labels, hierarchy), whole)
 
 
+def test_tiles_on_a_gpu_compute_the_same(oracle, function, monkeypatch):
+    """There they do not look at values, and always are exact."""
+    for seed in range(6):
+        hierarchy, logits, labels = oracle.random_case(seed, height=7, width=9)
+        for scale in (1.0, 60.0):
+            monkeypatch.undo()
+            expected = _value_and_gradient(function, scale * logits, labels, hierarchy)
+            for module in (tiles, node_terms):
+                monkeypatch.setattr(module, "is_on_cpu", lambda tensor: False)
+            found = _value_and_gradient(function, scale * logits, labels, hierarchy)
+            torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("layout", ["channels_last", "cropped", "transposed", "expanded"])
 def test_any_memory_layout(oracle, function, layout):
     hierarchy, logits, labels = oracle.random_case(6, height=6, width=6)

@@ -1,5 +1,8 @@
 """The benchmark's own parts: what it compares does the same work, and its ratios are right."""
 
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from benchmark import (
     Comparison,
     as_rows,
     evaluation,
+    gpu,
     inference,
     losses,
     measure,
@@ -17,6 +21,7 @@ from benchmark import (
     training,
 )
 from benchmark.harness import Result, peak_memory
+from hiera_seg import losses as losses_of_nodes
 from hiera_seg.metrics import count_image
 
 CPU = torch.device("cpu")
@@ -127,6 +132,30 @@ def test_sweeps_vary_one_thing_at_a_time(monkeypatch, tmp_path):
     assert sweep.chained(128, 5).num_levels == 5
     sweep.plot(points, str(tmp_path / "sweep.png"))
     assert (tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+def test_the_check_of_a_gpu_finds_a_loss_that_is_off(monkeypatch):
+    close = gpu.largest_differences(CPU, (9, 17))
+    assert len(close) == 8
+    for key, (value, slope) in close.items():
+        assert value < 1e-5 and slope < (0.02 if "bfloat16" in key else 1e-5)
+
+    def off(logits, labels, tree):
+        factor = 1.0 if logits.dtype == torch.float64 else 1.05
+        return factor * losses_of_nodes.bce_loss(logits, labels, tree)
+
+    monkeypatch.setattr(gpu, "bce_loss", off)
+    for key, (value, slope) in gpu.largest_differences(CPU, (9, 17)).items():
+        assert (value > 0.04 and slope > 0.02) == key.startswith("bce")
+
+
+def test_the_script_of_the_gpu_check_refuses_a_folder_that_is_not_there(tmp_path):
+    script = Path(gpu.__file__).with_name("gpu_check.sh")
+    done = subprocess.run(
+        ["bash", script, tmp_path / "wheels", tmp_path / "out"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert str(tmp_path / "wheels") in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -346,3 +346,19 @@ def test_as_a_command():
     result = run_script(TOOLS / "demo.py", "--config-file", "none.yaml", "--output", "out")
     assert result.returncode == 2 and result.stdout == ""
     assert "error: config file none.yaml" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_geotiff_keeps_its_georeferencing(demo, project, tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="needs tifffile")
+    image = np.asarray(Image.open(project / "images/b.png"))
+    tag = (33550, "d", 3, (0.5, 0.5, 0.0), True)
+    tifffile.imwrite(tmp_path / "b.tif", image, photometric="rgb", extratags=[tag], metadata=None)
+    code, _, err = demo("--input", tmp_path / "b.tif", "--level", "class")
+    assert code == 0, err
+    expected = demo("--input", project / "images/b.png", "--level", "class")
+    assert expected[0] == 0
+    with tifffile.TiffFile(tmp_path / "out/b-ids-class.tif") as file:
+        assert file.pages[0].tags[33550].value == (0.5, 0.5, 0.0)
+        ids = file.asarray()
+    np.testing.assert_array_equal(ids, np.asarray(Image.open(tmp_path / "out/b-ids-class.png")))
+    assert (tmp_path / "out/b_class.tif").exists() and (tmp_path / "out/b-levels.png").exists()

@@ -45,7 +45,7 @@ def largest_differences(device: torch.device, size: tuple[int, int]) -> dict[str
             for dtype in (torch.float32, torch.bfloat16):
                 given = logits.to(dtype)
                 results = []
-                for values in (given.double(), given.to(device)):
+                for values in (given.double(), given.to(device, copy=True)):
                     values.requires_grad_()
                     value = loss(values, labels.to(values.device), tree)
                     value.backward()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import TreeIndex
-from hiera_seg.losses.fused.tiles import multiply_gradient, new_gradient, strides
+from hiera_seg.losses.fused.tiles import strides
 
 if TYPE_CHECKING:
     from hiera_seg.losses.fused.node_terms import NodeTerms
@@ -45,9 +44,9 @@ def launch(terms: NodeTerms, logits: Tensor, index: Tensor, gradient: Tensor | N
 
     Args:
         terms: what to sum.
-        logits: (B, N, H, W) of one of the kernel's dtypes, whose `strides` are not None.
+        logits: (B, N, H, W) of one of the kernel's dtypes, with any strides.
         index: int64 (B, H, W), N for void.
-        gradient: with the strides and dtype of the logits; None if it is not needed.
+        gradient: as from `new_gradient`; None if it is not needed.
 
     Returns:
         Scalar, float32.
@@ -56,6 +55,10 @@ def launch(terms: NodeTerms, logits: Tensor, index: Tensor, gradient: Tensor | N
 
     from hiera_seg.losses.fused.triton_kernel import node_kernel
 
+    if gradient is not None and strides(logits) != strides(gradient):
+        logits = torch.empty_like(gradient).copy_(logits)
+    elif strides(logits) is None:
+        logits = logits.contiguous()
     batch, num_nodes, height, width = logits.shape
     num_pixels = height * width
     blocks = triton.cdiv(num_pixels, _BLOCK)
@@ -90,23 +93,3 @@ def launch(terms: NodeTerms, logits: Tensor, index: Tensor, gradient: Tensor | N
             BLOCK=_BLOCK,
         )
     return partial.sum()
-
-
-class FusedSum(torch.autograd.Function):
-    """The sum of a batch by a function that writes its gradient, as `NodeTerms.fused`."""
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, index: Tensor, fused: Callable, scale: Tensor) -> Tensor:
-        gradient = new_gradient(logits) if ctx.needs_input_grad[0] else None
-        if gradient is not None and strides(logits) != strides(gradient):
-            logits = torch.empty_like(gradient).copy_(logits)
-        elif strides(logits) is None:
-            logits = logits.contiguous()
-        value = fused(logits, index, gradient)
-        ctx.save_for_backward(gradient, scale)
-        return value * scale
-
-    @staticmethod
-    def backward(ctx, grad_output: Tensor):
-        gradient, scale = ctx.saved_tensors
-        return multiply_gradient(gradient, grad_output * scale), None, None, None

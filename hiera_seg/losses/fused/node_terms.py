@@ -85,11 +85,9 @@ class NodeTerms:
         self.gamma, self.consistent = float(gamma), consistent
         self.buffers = Buffers()
         self.end = torch.full_like(scale, 1 / gamma if gamma else 0)
-        self.nodes = torch.arange(self.hierarchy.num_nodes, device=scale.device)[:, None]
         # Which kinds of labels there are, so that tiles skip what they do not need.
         void = self.hierarchy.num_nodes
         self.any_void = self.any_unknown = self.any_off_path = True
-        self.valid = (torch.arange(void + 1, device=scale.device) < void).to(scale.dtype)
         if batch.pixels is not None:
             present = batch.pixels[:void] > 0
             self.any_void = bool(batch.pixels[void])
@@ -98,9 +96,8 @@ class NodeTerms:
 
     def sum(self) -> Tensor:
         """Return the scaled sum of all terms, by a kernel if there is one that fits."""
-        if kernel.fits(self.logits, self.hierarchy):
-            return kernel.FusedSum.apply(self.logits, self.index, self.fused, self.scale)
-        return sum_over_pixels(self.logits, self.index, self.tile, scale=self.scale)
+        fused = self.fused if kernel.fits(self.logits, self.hierarchy) else None
+        return sum_over_pixels(self.logits, self.index, self.tile, scale=self.scale, fused=fused)
 
     def fused(self, logits: Tensor, index: Tensor, gradient: Tensor | None) -> Tensor:
         """Return the sum of all terms and write the gradient: see `kernel.launch`."""
@@ -124,7 +121,7 @@ class NodeTerms:
         def hide(values: Tensor) -> None:
             values[:num_nodes].scatter_(0, path, 0)
             if self.any_void:
-                values.mul_(self.valid.index_select(0, index))
+                values.mul_(tree.is_known.index_select(0, index))
             if self.any_unknown:
                 self._hide_unknown_(values[:num_nodes], nodes_x, index)
             if self.any_off_path:
@@ -199,7 +196,7 @@ class NodeTerms:
             pixels = self.tree.has_unknown.index_select(0, index).nonzero()[:, 0]
         else:
             pixels = torch.arange(len(index), device=x.device)
-        below = self.tree.is_below(self.nodes, index.index_select(0, pixels))
+        below = self.tree.is_below(self.tree.nodes, index.index_select(0, pixels))
         hidden = x.index_select(1, pixels).mul_(0)
         values.index_copy_(1, pixels, torch.where(below, hidden, values.index_select(1, pixels)))
 

@@ -84,7 +84,12 @@ class Buffers:
 
 
 def sum_over_pixels(
-    logits: Tensor, index: Tensor, tile: Tile, *, scale: Tensor | None = None
+    logits: Tensor,
+    index: Tensor,
+    tile: Tile,
+    *,
+    scale: Tensor | None = None,
+    fused: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None,
 ) -> Tensor:
     """Sum a loss over all pixels of a batch, with a gradient to the logits.
 
@@ -99,13 +104,15 @@ def sum_over_pixels(
             not representable; on a CPU it is then called again.
         scale: scalar constant, of the dtype of the result, that the sum is multiplied by. Applied
             here instead of outside, it saves the backward pass a pass over the gradient.
+        fused: used instead of `tile`, if given: returns the sum over all pixels for (logits, index,
+            gradient), and writes the gradient unless that is None.
 
     Returns:
         Scalar, float32 (float64 for float64 logits). Can be differentiated once.
     """
     if scale is None:
         scale = torch.ones((), dtype=loss_dtype(logits), device=logits.device)
-    return _TiledSum.apply(logits, index, tile, scale)
+    return _PixelSum.apply(logits, index, tile, fused, scale)
 
 
 def new_gradient(logits: Tensor) -> Tensor:
@@ -116,7 +123,7 @@ def new_gradient(logits: Tensor) -> Tensor:
     return gradient
 
 
-def multiply_gradient(gradient: Tensor, factor: Tensor) -> Tensor:
+def _multiply(gradient: Tensor, factor: Tensor) -> Tensor:
     """Return the kept gradient times a factor, in the dtype of the gradient: the backward pass.
 
     Raises:
@@ -138,16 +145,20 @@ def multiply_gradient(gradient: Tensor, factor: Tensor) -> Tensor:
     return scaled
 
 
-class _TiledSum(torch.autograd.Function):
+class _PixelSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, index: Tensor, tile: Tile, scale: Tensor) -> Tensor:
-        dtype = loss_dtype(logits)
+    def forward(
+        ctx, logits: Tensor, index: Tensor, tile: Tile, fused: Callable | None, scale: Tensor
+    ) -> Tensor:
         # In half precision the product of one over the number of pixels and the incoming gradient
         # (a loss weight, a gradient scaler) is kept; the reciprocal alone would underflow.
-        ctx.is_scaled = logits.dtype == dtype
-        factor = scale if ctx.is_scaled else torch.ones_like(scale)
+        ctx.is_scaled = fused is None and logits.dtype == scale.dtype
         gradient = new_gradient(logits) if ctx.needs_input_grad[0] else None
-        sums = [torch.zeros((), dtype=dtype, device=logits.device)]
+        ctx.save_for_backward(gradient, scale)
+        if fused is not None:
+            return fused(logits, index, gradient) * scale
+        factor = scale if ctx.is_scaled else torch.ones_like(scale)
+        sums = [torch.zeros_like(scale)]
         num_pixels = index[0].numel() if len(index) else 0
         # A GPU needs few large steps; its kernels hide the memory's latency themselves.
         step = tile_pixels(logits.shape[1]) if is_on_cpu(logits) else max(1, num_pixels)
@@ -158,14 +169,13 @@ class _TiledSum(torch.autograd.Function):
                 part = slice(start, start + step)
                 target = None if slopes is None else slopes[:, part]
                 sums.append(_masked_tile(pixels[:, part], labels[part], tile, factor, target))
-        ctx.save_for_backward(gradient, scale)
         return torch.stack(sums).sum() * scale
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):
         gradient, scale = ctx.saved_tensors
         factor = grad_output if ctx.is_scaled else grad_output * scale
-        return multiply_gradient(gradient, factor), None, None, None
+        return _multiply(gradient, factor), None, None, None, None
 
 
 def _masked_tile(
