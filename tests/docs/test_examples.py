@@ -115,11 +115,19 @@ def test_the_yaml_of_a_train_net_builds_on_detectron2s_defaults(tmp_path):
 
 def test_the_readmes_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    losses, dataset, train_net = code_blocks("README.md", "python")
+    _, losses, dataset, coco, train_net = code_blocks("README.md", "python")
     run_code("README.md", dataset)
     reader = LabelReader.from_metadata(MetadataCatalog.get("street_val"))
     tree = reader.hierarchy
     assert reader.lookup(np.array([0, 1, 6])).tolist() == [255, tree["road"], tree["vehicle"]]
+
+    categories = [{"id": 7, "name": "head", "supercategory": "person"}]
+    (tmp_path / "parts/annotations").mkdir(parents=True)
+    (tmp_path / "parts/annotations/train.json").write_text(
+        json.dumps({"categories": categories, "images": [], "annotations": []})
+    )
+    run_code("README.md", coco)
+    assert {*MetadataCatalog.get("parts_train").stuff_classes} == {"head", "background"}
 
     monkeypatch.setitem(sys.modules, "my_datasets", ModuleType("my_datasets"))
     names = {
@@ -130,9 +138,28 @@ def test_the_readmes_examples_run(tmp_path, monkeypatch):
     run_code("README.md", train_net, names=names)
     assert "HIERA_SEG" in names["cfg"].MODEL
 
-    names = {"logits": torch.zeros(1, 26, 4, 4), "labels": torch.zeros(1, 4, 4, dtype=torch.long)}
+    names = {}
     run_code("README.md", losses, names=names)
-    assert names["loss"] > 0
+    assert names["logits"].grad.abs().sum() > 0
+
+
+def test_the_readmes_prediction_after_the_demo(tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    importlib.import_module("projects.GeneratedStreets")
+    monkeypatch.chdir(tmp_path)
+    config = REPOSITORY / "configs/Generated/level_ce_deeplab_v3_plus_lite0.yaml"
+    no_weights = ["MODEL.HIERA_SEG.TIMM.CHECKPOINT", "", "MODEL.HIERA_SEG.TIMM.PRETRAINED", False]
+    cfg = load_config(str(config), no_weights)
+    (tmp_path / "output/demo").mkdir(parents=True)
+    (tmp_path / "output/demo/config.yaml").write_text(cfg.dump())
+    model = build_model(cfg)
+    torch.save({"model": model.state_dict()}, tmp_path / "output/demo/model_final.pth")
+    names: dict = {}
+    run_code("README.md", code_blocks("README.md", "python")[0], names=names)
+    result, tree = names["result"], model.hierarchy
+    assert result["labels"].shape == names["image"].shape[:2]
+    assert {*result["names"]} <= {*map(int, tree.level_nodes("group"))}
+    assert (tree.node_names[31], tree.node_names[36]) == ("flat", "vehicle")  # as printed there
 
 
 def test_the_flat_counterpart_of_the_tutorial_is_flat():
