@@ -15,7 +15,7 @@ READY := $(VENV)/ready
 MADE := $(VENV)/made_by_make
 HAS_TORCH := import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)
 
-DEMO_CONFIG ?= configs/Generated/hssn_deeplab_v3_plus_r18.yaml
+DEMO_CONFIG ?= configs/Generated/level_ce_deeplab_v3_plus_lite0.yaml
 DEMO_OUTPUT ?= output/demo
 DEMO_OPTS ?=
 RESULTS_CONFIG ?= configs/CamVid11/flat_lite0.yaml

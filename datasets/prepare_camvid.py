@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data import read_image_file
-from hiera_seg.data.datasets.camvid import CLASSES, ROOT, split_of
+from hiera_seg.data.datasets.camvid import CLASSES, ROOT
 from hiera_seg.data.image_files import check_same_size
 from hiera_seg.data.listing import expand_root
 from hiera_seg.disk import naming
@@ -85,6 +85,30 @@ def parse_size(text: str) -> tuple[int, int] | None:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise ConfigError(f"--size {text!r}: specify WIDTHxHEIGHT, such as 480x360, or original")
     return int(width), int(height)
+
+
+def split_of(frame: str) -> str:
+    """Return the split of a frame by its name, as used since SegNet (367 / 101 / 233 frames).
+
+    Train and test share the dusk sequence; test adds a daylight sequence, train two others; val is
+    a clip at 15 Hz of one of them.
+
+    Args:
+        frame: stem of the image file, such as "0016E5_07959".
+
+    Raises:
+        ValueError: the name does not belong to one of the four sequences.
+    """
+    sequence, _, number = frame.partition("_")
+    digits = number.removeprefix("f")
+    if sequence in ("0001TP", "0006R0", "0016E5", "Seq05VD") and digits.isdecimal():
+        if sequence == "Seq05VD" or (sequence == "0001TP" and int(digits) >= 8550):
+            return "test"
+        is_clip = sequence == "0016E5" and 7959 <= int(digits) <= 8159 and int(digits) % 2 == 1
+        return "val" if is_clip else "train"
+    raise ValueError(
+        f"{frame!r} is not a frame of CamVid (0001TP_..., 0006R0_f..., 0016E5_..., Seq05VD_f...)"
+    )
 
 
 def find_pairs(images: Path, labels: Path) -> list[tuple[str, Path, Path]]:

@@ -42,9 +42,9 @@ for order in itertools.permutations(functions):
     cfg = get_cfg()
     for function in order:
         function(cfg)
-    cfg.SOLVER.OPTIMIZER = "SGD"  # of whoever is called last
     dumps.add(cfg.dump())
 assert len(dumps) == 1, "the order in which projects add their keys matters"
+assert cfg.SOLVER.OPTIMIZER == "ADAM"  # Panoptic-DeepLab's
 
 assert DatasetCatalog.get("hiera_camvid_train") == [{"file_name": "mine.png"}]
 assert "hiera_camvid_val" in DatasetCatalog

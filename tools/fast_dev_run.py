@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from hiera_seg.cli import exit_on_error, tool_parser
 from hiera_seg.cli.exit import prepare_file
 from hiera_seg.disk import replace_text
+from hiera_seg.errors import ConfigError
 
 if TYPE_CHECKING:
     from hiera_seg.diagnostics.fast_dev_run import FastDevRun
@@ -27,8 +29,8 @@ nothing. A test runs it for every config of the repository, with one iteration e
 It does not check whether a dataset exists, whether weights can be loaded, or whether a network
 learns.
 
-{count} of {total} configs passed, with {iterations} iterations and one evaluation each, in one
-process: {seconds:.0f} s of CPU time ({machine}). This page is written by
+{count} of {total} configs passed, with {iterations} iterations and one evaluation each:
+{seconds:.0f} s of CPU time ({machine}). This page is written by
 
     export OMP_NUM_THREADS=1
     python tools/fast_dev_run.py --iterations {iterations} --table docs/fast_dev_run.md
@@ -37,6 +39,7 @@ process: {seconds:.0f} s of CPU time ({machine}). This page is written by
 |---|---|---|---|
 {table}
 """
+ROW = re.compile(r"^\| `(.+?)` \| ([\d.]+) \| ([\d.]+|nan|inf) \| ([\d.]+) \|$", re.MULTILINE)
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -47,6 +50,9 @@ def parse_args() -> argparse.Namespace:
         "--iterations", type=int, default=1, metavar="N", help="iterations of each (1)"
     )
     parser.add_argument("--table", type=Path, metavar="FILE", help="write a page with the results")
+    parser.add_argument(
+        "--missing", action="store_true", help="keep the rows of --table, run the configs it lacks"
+    )
     return parser.parse_args()
 
 
@@ -56,45 +62,56 @@ def main(args: argparse.Namespace) -> None:
     from hiera_seg.diagnostics.fast_dev_run import fast_dev_run, repository_configs
 
     import_modules([], tool=__file__)
-    found = [Path(config) for config in args.configs] or repository_configs(REPOSITORY)
+    found = {name_of(config): config for config in map(Path, args.configs)}
+    found = found or {name_of(config): config for config in repository_configs(REPOSITORY)}
+    rows: dict[str, list[str]] = {}
     if args.table:
+        kept = args.table.read_text() if args.missing and args.table.is_file() else ""
+        if f" with {args.iterations} iterations " in kept:
+            rows = {name: row for name, *row in ROW.findall(kept) if name in found}
         prepare_file(args.table, "--table")
-    runs: dict[str, FastDevRun] = {}
-    for config in found:
-        inside = config.resolve().is_relative_to(REPOSITORY)
-        name = str(config.resolve().relative_to(REPOSITORY) if inside else config)
+    elif args.missing:
+        raise ConfigError("--missing: there is no page to keep rows of; pass --table FILE")
+    for name in [name for name in found if name not in rows]:
         try:
-            runs[name] = fast_dev_run(load_config(str(config), []), iterations=args.iterations)
+            run = fast_dev_run(load_config(str(found[name]), []), iterations=args.iterations)
         except Exception as error:  # continue with the others
             print(f"error: {name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         else:
-            print(f"{name}: {runs[name]}", flush=True)
+            rows[name] = table_row(run)
+            print(f"{name}: {run}", flush=True)
         if args.table:  # after each run, so that an interruption loses none
-            replace_text(args.table, page(runs, len(found), args.iterations))
-    print(f"{len(runs)} of {len(found)} configs work")
-    if len(runs) < len(found):
+            ordered = {name: rows[name] for name in found if name in rows}
+            replace_text(args.table, page(ordered, len(found), args.iterations))
+    print(f"{len(rows)} of {len(found)} configs work")
+    if len(rows) < len(found):
         sys.exit(1)
 
 
-def page(runs: dict[str, FastDevRun], total: int, iterations: int) -> str:
+def name_of(config: Path) -> str:
+    """Return the path of a config below the repository, or as it is given if it lies elsewhere."""
+    inside = config.resolve().is_relative_to(REPOSITORY)
+    return str(config.resolve().relative_to(REPOSITORY) if inside else config)
+
+
+def table_row(run: FastDevRun) -> list[str]:
+    return [f"{run.parameters / 1e6:.1f}", f"{run.total_loss:.3f}", f"{run.cpu_seconds:.1f}"]
+
+
+def page(rows: dict[str, list[str]], total: int, iterations: int) -> str:
     import torch
 
     from hiera_seg.diagnostics.fast_dev_run import CROP
 
     torch_version = torch.__version__.split("+")[0]
-    rows = [
-        f"| `{name}` | {run.parameters / 1e6:.1f} | {run.total_loss:.3f} | {run.cpu_seconds:.1f} |"
-        for name, run in runs.items()
-    ]
-    table = "\n".join(rows)
     return PAGE.format(
         crop=CROP,
-        count=len(runs),
+        count=len(rows),
         total=total,
         iterations=iterations,
-        seconds=sum(run.cpu_seconds for run in runs.values()),
+        seconds=sum(float(row[-1]) for row in rows.values()),
         machine=f"{platform.machine()}, torch {torch_version}, threads: {torch.get_num_threads()}",
-        table=table,
+        table="\n".join(f"| `{name}` | {' | '.join(row)} |" for name, row in rows.items()),
     )
 
 

@@ -127,9 +127,7 @@ def training_samples(cfg: CfgNode, num: int) -> Iterator[Sample]:
     """Yield the first samples of the training stream of a config."""
     from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
     from hiera_seg.data import build_hiera_train_loader
-
-    # isort: split
-    from detectron2.data.detection_utils import convert_image_to_rgb
+    from hiera_seg.data.bands import as_rgb
 
     cfg.SEED = max(cfg.SEED, 0)
     cfg.DATALOADER.NUM_WORKERS = 0
@@ -137,7 +135,7 @@ def training_samples(cfg: CfgNode, num: int) -> Iterator[Sample]:
     batches = itertools.chain.from_iterable(build_hiera_train_loader(cfg))
     for position, sample in enumerate(itertools.islice(batches, num)):
         image = sample["image"].permute(1, 2, 0).numpy()
-        image = convert_image_to_rgb(image, cfg.INPUT.FORMAT).astype(np.uint8)
+        image = as_rgb(image, cfg.INPUT.FORMAT, cfg.INPUT.DISPLAY_BANDS)
         labels = sample["sem_seg"].numpy()
         labels = np.where(labels == ignore, -1, labels)
         stem = Path(sample["file_name"]).stem

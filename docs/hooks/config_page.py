@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.config.defaults import OLD_KEYS, add_defaults
+from hiera_seg.config.defaults import OLD_KEYS, set_defaults
 
 INTRODUCTION = """\
 # Config keys
@@ -104,7 +104,7 @@ def hiera_seg_sections() -> list[Section]:
     before, after = get_cfg(), get_cfg()
     add_deeplab_config(before)
     add_hiera_seg_config(after)
-    return sections(before, after, add_defaults)
+    return sections(before, after, set_defaults)
 
 
 def deeplab_sections() -> list[Section]:

@@ -24,7 +24,9 @@ def tree_entries(model: nn.Module) -> dict[str, Any]:
 
 def tree_of(model: nn.Module) -> Hierarchy | None:
     """Return the class tree of a model, or None if it has none."""
-    hierarchy = getattr(model, "hierarchy", None)
+    # Stock meta-architectures have no tree, but the heads of this package in them do
+    owner = model if hasattr(model, "hierarchy") else getattr(model, "sem_seg_head", None)
+    hierarchy = getattr(owner, "hierarchy", None)
     return hierarchy if isinstance(hierarchy, Hierarchy) else None
 
 

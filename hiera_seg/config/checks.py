@@ -1,4 +1,4 @@
-"""Check config values against one table of rules, `RULES`: key -> what its value must be."""
+"""Check config values against `RULES`, a table of one rule per key."""
 
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
@@ -15,10 +15,11 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from detectron2.utils import comm
 from fvcore.common.registry import Registry
 
+from hiera_seg.config.image_format import num_channels
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy.messages import suggestion
 
-# Takes a value and its config; returns what to choose instead, "" for a valid value.
+# Takes a value and its config; returns the advice for an invalid value, "" for a valid one.
 Rule = Callable[[Any, CN], str]
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")  # of the key LOGGERS, and the packages they need
@@ -37,7 +38,7 @@ def between(low: float, high: float) -> Rule:
 
 
 def one_of(*allowed: str) -> Rule:
-    """Require one of some texts."""
+    """Require one of several strings."""
     listed = ", ".join(f'"{text}"' for text in allowed)
     return lambda value, _: "" if value in allowed else f"choose one of {listed}"
 
@@ -83,6 +84,20 @@ def _is_in_pixels(size: list[float], cfg: CN) -> str:
     return 'with INPUT.CROP.TYPE "absolute" choose [height, width] in pixels, such as [384, 384]'
 
 
+def _fits_format(mean: list[float], cfg: CN) -> str:
+    channels = num_channels(cfg.INPUT.FORMAT)
+    if channels in (None, len(mean)):
+        return ""
+    return f"with INPUT.FORMAT {cfg.INPUT.FORMAT!r} choose {channels} numbers, one per channel"
+
+
+def _are_channels(bands: list[int], cfg: CN) -> str:
+    channels = len(cfg.MODEL.PIXEL_MEAN)
+    if not bands or (len(bands) == 3 and all(0 <= band < channels for band in bands)):
+        return ""
+    return f"choose [] or three channels in 0..{channels - 1}"
+
+
 def _has_test_set(needed: object, cfg: CN) -> str:
     return "name a dataset in DATASETS.TEST" if needed and not cfg.DATASETS.TEST else ""
 
@@ -114,6 +129,7 @@ def _are_loggers(names: list[str], _: CN) -> str:
 RULES: dict[str, Rule] = {
     # The model
     "MODEL.META_ARCHITECTURE": registered(META_ARCH_REGISTRY),
+    "MODEL.PIXEL_MEAN": _fits_format,
     "MODEL.BACKBONE.NAME": registered(BACKBONE_REGISTRY),
     "MODEL.SEM_SEG_HEAD.NAME": registered(SEM_SEG_HEADS_REGISTRY),
     "MODEL.HIERA_SEG.TREE_TRIPLET.SCHEDULE_ITERS": at_least(0),
@@ -142,6 +158,7 @@ RULES: dict[str, Rule] = {
     "SOLVER.EMA.DECAY": between(0, 1),
     "SOLVER.EMA.ENABLED": _without_precise_bn,
     "INPUT.CROP.SIZE": _is_in_pixels,
+    "INPUT.DISPLAY_BANDS": _are_channels,
     "LOGGERS": _are_loggers,
     "NUM_THREADS": at_least(0),
     "DATALOADER.ON_ERROR": one_of(*ON_ERROR),

@@ -23,9 +23,18 @@ OLD_KEYS: dict[str, str] = {
 def add_defaults(cfg: CN) -> None:
     """Add every key of the package, with its default, to a config.
 
+    A key that the config has already, for example of another project, keeps its value.
+
     Args:
         cfg: the config to extend in place.
     """
+    given = cfg.clone()
+    set_defaults(cfg)
+    cfg.merge_from_other_cfg(given)
+
+
+def set_defaults(cfg: CN) -> None:
+    """Set every key of the package to its default; see :func:`add_defaults`."""
     add_deeplab_config(cfg)  # ASPP keys, poly schedule, SINGLE_CATEGORY_MAX_AREA of crops
 
     # Store features with channels last: faster on CPUs, and on GPUs in half precision.
@@ -71,7 +80,9 @@ def add_defaults(cfg: CN) -> None:
     hiera.EMBEDDING.IN_FEATURE = "res5"  # backbone feature
     hiera.EMBEDDING.HIDDEN_CHANNELS = 0  # 0 means the channels of IN_FEATURE
     hiera.EMBEDDING.DIM = 256  # channels of the embedding
-    hiera.EMBEDDING.NORM = "BN"  # norm of the hidden layer, as in Detectron2's get_norm
+    # Norm of the hidden layer, as in Detectron2's get_norm. With "" or "FrozenBN" the head is
+    # computed only at the sampled pixels.
+    hiera.EMBEDDING.NORM = "BN"
 
     # Auxiliary head that predicts leaves, used in training only.
     hiera.AUXILIARY = CN()
@@ -146,7 +157,7 @@ def add_defaults(cfg: CN) -> None:
     hiera.TEST.DECODE = "auto"
     # Also predict the node with the highest score at each level, independent of the leaves.
     hiera.TEST.DIRECT = True
-    # "both", "scores" (sem_seg alone) or "labels" (label maps alone, least memory).
+    # "both", "scores" (only sem_seg) or "labels" (only label maps, with the least memory).
     hiera.TEST.OUTPUT = "both"
     # Safe depth: predict an inner node if its best child scores below this. Negative: always
     # predict a leaf.
@@ -177,20 +188,24 @@ def add_defaults(cfg: CN) -> None:
     cfg.TEST.STRIP_IMAGES = 2
 
     # Save the weights with the best METRIC, such as "sem_seg/mIoU" or "validation_loss", to
-    # model_best.pth; MODE "max" or "min" says which value is best. METRIC "" disables it.
+    # model_best.pth. MODE is "max" if higher values are better, or "min". METRIC "" disables it.
     cfg.TEST.BEST_CHECKPOINT = CN({"METRIC": "", "MODE": "max"})
     # Stop training after PATIENCE evaluations without a better METRIC; METRIC "" disables it.
     cfg.TEST.EARLY_STOPPING = CN({"METRIC": "", "MODE": "max", "PATIENCE": 5})
     # Compute the training losses on DATASETS.TEST at each evaluation.
     cfg.TEST.VALIDATION_LOSS = False
 
-    # Where metrics and images go beside the log and metrics.json: "tensorboard", "wandb", "mlflow"
-    # (docs/training.md).
+    # Loggers of metrics and images in addition to the log and metrics.json: "tensorboard", "wandb",
+    # "mlflow" (docs/training.md).
     cfg.LOGGERS = ["tensorboard"]
 
     # If a training sample cannot be read, "raise" ends the run and "skip" uses another sample.
     cfg.DATALOADER.ON_ERROR = "raise"
 
+    # The format "BANDS" reads all bands of a file, "BANDS:0,3,2" some of them, MODEL.PIXEL_MEAN and
+    # PIXEL_STD have one number per band. These channels are shown as red, green and blue; [] shows
+    # the first three.
+    cfg.INPUT.DISPLAY_BANDS = []
     # [lowest, highest] values that become 0 and 255 in images of more than 8 bits per channel. []
     # drops the lower 8 of 16 bits and refuses floats and 32 bits (datasets/README.md).
     cfg.INPUT.IMAGE_RANGE = []

@@ -1,5 +1,8 @@
 """Read label maps from .npy and .mat files."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from detectron2.utils.file_io import PathManager
 from scipy.io import loadmat
@@ -15,36 +18,47 @@ def is_array_file(path: object) -> bool:
     return str(path).lower().endswith(ARRAY_TYPES)
 
 
-def read_array_file(path: str) -> np.ndarray:
-    """Read the label map of a .npy file, or the only one of a .mat file (MATLAB's version 5).
+def read_array_file(path: str, variable: str | None = None) -> np.ndarray:
+    """Read the label map of a .npy file, or one of a .mat file (MATLAB's version 5).
 
     Args:
         path: the file. Pickled objects in it are refused.
+        variable: name of the label map in a .mat file, with dots for fields of a struct
+            ("GTcls.Segmentation"); None if it is the only array of integers (H, W).
 
     Returns:
         (H, W) uint8 or uint16; int64 if a value is outside 0..65535. A stored -1 is read as 255, or
-        as 65535 beside values of 255 and more, as it is in image files of 8 and 16 bits.
+        as 65535 if the file holds values of 255 or more, as in image files of 8 and 16 bits.
 
     Raises:
-        DatasetError: the file is missing or damaged, or does not hold one array of integers (H, W).
+        DatasetError: the file is missing or damaged, does not hold one array of integers (H, W), or
+            has no such variable; the message lists the variables.
     """
     try:
         with PathManager.open(path, "rb") as file:
             if path.lower().endswith(".npy"):
                 arrays = {"the file": np.load(file, allow_pickle=False)}
             else:
-                content = loadmat(file)
-                arrays = {key: a for key, a in content.items() if isinstance(a, np.ndarray)}
+                arrays = _fields(loadmat(file))
     except FileNotFoundError as error:
         raise DatasetError(f"label file not found: {path}") from error
     except Exception as error:  # both readers raise errors of many types
         text = " ".join(str(error).split())
         raise DatasetError(f"cannot read {path}: {type(error).__name__}: {text}") from error
-    maps = [a for a in arrays.values() if a.ndim == 2 and a.dtype.kind in "biu" and a.size]
+    is_mat = path.lower().endswith(".mat")
+    named = is_mat and variable is not None
+    candidates = [array for key, array in arrays.items() if not named or key == variable]
+    maps = [array for array in candidates if _is_label_map(array, "biu")]
+    if is_mat and not maps:  # MATLAB stores numbers as floats unless they are converted
+        maps = [array for array in candidates if _is_label_map(array, "f")]
     if len(maps) != 1:
         found = ", ".join(f"{key}: {a.dtype} {a.shape}" for key, a in arrays.items())
+        expected = "one array of integers (H, W)"
+        if named:
+            expected = f"an array of integers (H, W) named {variable!r}"
+        advice = "; name it by label_variable" if len(candidates) > 1 else ""
         raise DatasetError(
-            f"label file {path}: expected one array of integers (H, W), found {found or 'none'}"
+            f"label file {path}: expected {expected}, found {found or 'none'}{advice}"
         )
     values = maps[0].astype(np.int64)
     low, high = values.min(), values.max()
@@ -54,3 +68,20 @@ def read_array_file(path: str) -> np.ndarray:
     if low < 0 or high > _MAX_16_BIT:
         return values
     return values.astype(np.uint8 if high <= _MAX_8_BIT else np.uint16)
+
+
+def _fields(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the arrays of a .mat file by name, those in structs as "struct.field"."""
+    found = {}
+    for name, value in variables.items():
+        if isinstance(value, np.ndarray) and value.dtype.names and value.size == 1:
+            fields = {f"{name}.{field}": value[field].item() for field in value.dtype.names}
+            found.update(_fields(fields))
+        elif isinstance(value, np.ndarray):
+            found[name] = value
+    return found
+
+
+def _is_label_map(values: np.ndarray, kinds: str) -> bool:
+    whole = values.dtype.kind != "f" or np.array_equal(values, np.rint(values))
+    return values.ndim == 2 and values.size > 0 and values.dtype.kind in kinds and whole

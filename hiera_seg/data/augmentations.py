@@ -1,5 +1,7 @@
 """Augment training samples whose labels are node ids."""
 
+import logging
+
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
@@ -12,10 +14,13 @@ from fvcore.transforms.transform import (
 )
 
 from hiera_seg.config import STOCK_IGNORE_VALUE
+from hiera_seg.config.image_format import chosen_bands
 from hiera_seg.data.flips import mirrors
 from hiera_seg.data.labels import default_void
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
+
+logger = logging.getLogger(__name__)
 
 # Transforms whose output has no pixels from outside of the image.
 _STAYS_INSIDE = (CropTransform, HFlipTransform, VFlipTransform, NoOpTransform, T.ResizeTransform)
@@ -25,8 +30,8 @@ _CROP_TRIES = 10  # as Detectron2's crop with a category constraint
 class NodeAugInput(T.AugInput):
     """Hold an image and its labels, node ids, for augmentations.
 
-    Detectron2's transforms support labels of 8 bits only, so labels of 16 bits are transformed as
-    two planes of 8 bits. Pixels from outside of the image, such as the corners of a rotated one,
+    Detectron2's transforms support only 8-bit labels, so 16-bit labels are transformed as two
+    planes of 8 bits. Pixels from outside of the image, such as the corners of a rotated one,
     become void.
 
     Attributes:
@@ -59,10 +64,10 @@ class NodeAugInput(T.AugInput):
 
 
 class RandomCropByCategory(T.Augmentation):
-    """Crop at random so that no category fills more than a share of the labelled pixels.
+    """Crop at random, with a limit on the share of labelled pixels that one category fills.
 
-    Tries up to 10 places, and takes the last one if none is suitable. Void is neither a category
-    nor part of the area; a crop of a single category is never suitable.
+    Up to 10 positions are tried; the last one is used if none is suitable. Void is neither a
+    category nor part of the area; a crop of a single category is never suitable.
     """
 
     def __init__(
@@ -117,7 +122,7 @@ class RandomCropByCategory(T.Augmentation):
 
 
 def is_wide(hierarchy: Hierarchy) -> bool:
-    """Whether node ids and void need more than 8 bits."""
+    """Return whether node ids and void need more than 8 bits."""
     return hierarchy.num_nodes > STOCK_IGNORE_VALUE
 
 
@@ -132,7 +137,7 @@ def build_augmentations(
         hierarchy: the tree of the labels.
 
     Raises:
-        ConfigError: COLOR_AUG_SSD with an image format that has no colours.
+        ConfigError: COLOR_AUG_SSD with an image format that has neither colours nor bands.
     """
     options = cfg.INPUT
     if not is_train:
@@ -148,7 +153,10 @@ def build_augmentations(
             RandomCropByCategory(options.CROP.TYPE, options.CROP.SIZE, max_area, hierarchy)
         )
     if options.COLOR_AUG_SSD:
-        augmentations.append(_color_augmentation(options.FORMAT))
+        if chosen_bands(options.FORMAT) is None:
+            augmentations.append(_color_augmentation(options.FORMAT))
+        else:
+            logger.info("INPUT.COLOR_AUG_SSD is skipped, because the channels of images are bands")
     if options.RANDOM_FLIP != "none":
         directions = {name: options.RANDOM_FLIP == name for name in ("horizontal", "vertical")}
         augmentations.append(T.RandomFlip(**directions))

@@ -36,6 +36,8 @@ def register_hierarchical_dataset(
     label_suffix: str = "",
     image_glob: str = "",
     split_file: str | os.PathLike | None = None,
+    resize_labels: str | None = None,
+    label_variable: str | None = None,
     **metadata: Any,
 ) -> None:
     """Register a dataset whose pixels are labelled with nodes of a class tree.
@@ -46,25 +48,29 @@ def register_hierarchical_dataset(
 
     Args:
         name: name for ``cfg.DATASETS`` and the catalogs.
-        source: what lists the files: a callable that returns dicts in Detectron2's format
+        source: the list of files: a callable that returns dicts in Detectron2's format
             (``file_name``, ``sem_seg_file_name``, ...); a list of such dicts, or a json file of
             them, with paths relative to the roots (without roots, to the current folder or to the
             folder of the json file); or None to pair the images below ``image_root`` with the
             labels below ``sem_seg_root`` by :func:`~hiera_seg.data.pair_files`.
         hierarchy: the tree: an object, a nested dict or a list (or a result of ``to_dict``), the
             name of a built-in tree, or a file.
-        label_map: the nodes that the ids in the label files stand for, see
+        label_map: maps the ids in the label files to nodes, see
             :class:`~hiera_seg.data.labels.LabelReader`. None: the files hold node ids.
         image_root: folder of the images.
         sem_seg_root: folder of the label files.
         ignore_label: void in the labels; default 255, or 65535 if the tree has a node 255.
         image_suffix, label_suffix, image_glob, split_file: which files of the roots belong to the
             dataset, see :func:`~hiera_seg.data.pair_files`; only without a `source`.
+        resize_labels: "nearest" resizes labels of another size than their image, by the nearest
+            pixel; None makes them an error.
+        label_variable: name of the label map in ``.mat`` files with several arrays, with dots for
+            fields of a struct ("GTcls.Segmentation").
         metadata: further entries of the dataset's metadata. Those with a meaning here are
             ``raw_classes``, names of the raw ids, which keys of ``label_map`` may use;
             ``flip_pairs``, pairs of nodes that swap when an image is mirrored:
             ``[("left-arm", "right-arm"), ...]``; ``unscored_classes``, leaves that are trained but
-            left out of the means; and ``void_classes``, names of published classes that are void
+            excluded from the means; and ``void_classes``, names of published classes that are void
             here, which a second mean (``mIoU_all``) counts as 0.
 
     Raises:
@@ -79,10 +85,14 @@ def register_hierarchical_dataset(
     for key in _FIXED_KEYS:
         if key in metadata:
             raise DatasetError(f"dataset {name!r}: metadata {key!r} is set from the tree; omit it")
+    reading = {"resize_labels": resize_labels, "label_variable": label_variable}
     tree = as_hierarchy(hierarchy)
     ignore_label = default_void(tree) if ignore_label is None else ignore_label
     try:
-        LabelReader(tree, label_map, ignore_label, metadata.get("raw_classes"), name=name)
+        LabelReader(
+            tree, label_map, ignore_label, metadata.get("raw_classes"), name=name,
+            resize=resize_labels, variable=label_variable,
+        )  # fmt: skip
         resolve_flip_pairs(metadata.get("flip_pairs") or (), tree)
         resolve_unscored(metadata.get("unscored_classes") or (), tree)
         _check_void_classes(metadata.get("void_classes") or ())
@@ -107,6 +117,7 @@ def register_hierarchical_dataset(
         "hierarchy": tree.to_dict(),
         "label_map": None if label_map is None else dict(label_map),
         **roots,
+        **{key: value for key, value in reading.items() if value is not None},
         **metadata,
     }
     if name in MetadataCatalog:
@@ -147,7 +158,7 @@ def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Map
 
 
 def register_builtin_dataset(name: str, *args: Any, **kwargs: Any) -> None:
-    """Register a dataset of the package, unless a user has registered one of that name before.
+    """Register a dataset of the package, unless a user has registered one of the same name.
 
     Args:
         name, args, kwargs: see :func:`register_hierarchical_dataset`.
@@ -168,7 +179,7 @@ def require_registered(names: Iterable[str], where: str) -> None:
         where: the config key or argument that names them, for the message.
 
     Raises:
-        ConfigError: a dataset is not registered; the message has the nearest names.
+        ConfigError: a dataset is not registered; the message lists the nearest names.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -181,12 +192,12 @@ def require_registered(names: Iterable[str], where: str) -> None:
 
 
 def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = None) -> None:
-    """Import modules that register datasets, from the current folder too.
+    """Import modules that register datasets, from the current folder or as installed.
 
     Args:
         modules: names of modules.
-        tool: path of the script, if it is one of the repository's tools. The projects that lie
-            beside it and register datasets are imported as well.
+        tool: path of the script, if it is one of the repository's tools. The projects beside it
+            that register datasets are imported as well.
 
     Raises:
         ConfigError: a module is not found.
@@ -217,7 +228,7 @@ def _projects_beside(tool: str | os.PathLike) -> list[str]:
 
 
 def resolve_unscored(leaves: Iterable[str | int], hierarchy: Hierarchy) -> list[int]:
-    """Return the node ids of the leaves that a dataset leaves out of its means.
+    """Return the node ids of the leaves that a dataset excludes from its means.
 
     Raises:
         DatasetError: one is not a leaf of the tree.
@@ -250,7 +261,7 @@ def check_metric_names(tree: Hierarchy, metadata: Mapping[str, Any]) -> None:
         metadata: the metadata of the dataset.
 
     Raises:
-        DatasetError: two scores would have one name; the message tells what to rename.
+        DatasetError: two scores would have the same name; the message says what to rename.
     """
     if "all" in tree.level_names and any(map(metadata.get, ("unscored_classes", "void_classes"))):
         raise DatasetError(

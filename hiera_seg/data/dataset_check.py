@@ -14,7 +14,6 @@ from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import resolve_unscored
 from hiera_seg.data.image_files import check_listed_size, check_same_size, read_size
 from hiera_seg.data.images import check_exif, read_stored
-from hiera_seg.data.label_files import read_label_file, read_oriented_label
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import UnpairedFilesError
 from hiera_seg.errors import DatasetError
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _MIN_BRIGHTNESS_LEVELS = 64  # fewer cause a warning
 _MAX_FILES = 500  # label files to read before training
-_SHOWN = 8  # leaves that a message lists before it only counts
+_SHOWN = 8  # maximum number of leaves that a message lists
 
 
 @dataclass
@@ -38,7 +37,7 @@ class DatasetReport:
         node_images: int64 (N,), images that show a node or one of its descendants.
         node_pixels: int64 (N,), pixels labelled with the node itself.
         void_pixels: pixels labelled as void.
-        default_void: the raw id that is void although no label map says so; None if there is none.
+        default_void: the raw id that is void without being in the label map; None if there is none.
         default_void_pixels: pixels that have this id.
         file_problems: problems of files, one line each.
         image_values: for each kind of image ("8-bit", "float") the lowest value, the highest
@@ -97,14 +96,14 @@ class DatasetReport:
     def warnings(self) -> list[str]:
         """Findings that are not necessarily wrong, one line each."""
         found = []
-        for has_one, what in ((False, "their labels none"), (True, "their labels another one")):
+        for has_one, what in ((False, "but their labels do not"), (True, "their labels another")):
             entries = [entry for entry in self.turned if (entry[2] != 1) == has_one]
             if entries:
                 path, orientation, _ = entries[0]
                 found.append(
-                    f"{len(entries)} image(s) carry an EXIF orientation, {what} (first: {path}, "
-                    f"orientation {orientation}); if the labels were drawn on the pixels as they "
-                    "are stored, set INPUT.EXIF to ignore"
+                    f"{len(entries)} image(s) have an EXIF orientation, {what} (first: {path}, "
+                    f"orientation {orientation}); if the labels were drawn on the pixels as "
+                    "stored, set INPUT.EXIF to ignore"
                 )
         for kind, (low, high, count) in self.image_values.items():
             if kind != "8-bit" and (needed := _range_needed(kind, low, high)):
@@ -123,7 +122,7 @@ def check_dataset(
 
     Args:
         name: a dataset registered with register_hierarchical_dataset.
-        quick: read only the size of images, so that damaged pixel data are not found.
+        quick: read only the sizes of images; damaged pixel data are not detected.
         progress: show a progress bar on stderr if it is a terminal.
         exif: as INPUT.EXIF, for the comparison of sizes.
 
@@ -152,7 +151,7 @@ def check_dataset(
         except DatasetError as error:
             return str(error)
 
-    # Threads suffice: Pillow releases the interpreter's lock while it decodes.
+    # Threads suffice, because Pillow releases the GIL while it decodes.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         samples = pool.map(read, records)
         for sample in tqdm(samples, name, len(records), disable=None if progress else True):
@@ -164,7 +163,7 @@ def check_dataset(
 
 
 def leaves_without_label(hierarchy: Hierarchy, node_pixels: np.ndarray) -> list[str]:
-    """Return the names of the leaves that occur in no label, not even by an ancestor.
+    """Return the names of the leaves that occur in no label, neither directly nor by an ancestor.
 
     Args:
         hierarchy: the tree with N nodes.
@@ -177,8 +176,8 @@ def leaves_without_label(hierarchy: Hierarchy, node_pixels: np.ndarray) -> list[
 def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") -> None:
     """Log a warning if leaves have no pixel in the labels of a dataset.
 
-    The means leave such leaves out. Reading stops when every leaf has been seen, and after 500
-    randomly chosen files. Files that cannot be read are skipped.
+    Such leaves are excluded from the means. Reading stops when every leaf has been seen, or after
+    500 randomly chosen files. Files that cannot be read are skipped.
 
     Args:
         name: name of the dataset.
@@ -199,7 +198,7 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
     read = default_void = 0
     for index in np.random.default_rng(0).permutation(len(files))[:_MAX_FILES]:
         try:
-            raw = read_label_file(files[index], exif=exif, colors=reader.colors)
+            raw, _ = reader.read_raw(files[index])
             counts, _, by_default = _count_nodes(raw, reader)
         except (DatasetError, TypeError):
             continue
@@ -210,8 +209,8 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
     if not absent or not read:
         return
     message = (
-        f"No pixel of {_few(absent)} in {read} of the {len(files)} label files of {name}; the "
-        "means of its evaluation leave these leaves out"
+        f"No pixel of {_few(absent)} in {read} of the {len(files)} label files of {name}; these "
+        "leaves are excluded from the means of its evaluation"
     )
     if default_void:
         message += f"; raw id {own.default_void} is void there because no label_map has it as a key"
@@ -251,7 +250,7 @@ def _read_sample(record: dict, reader: LabelReader, quick: bool) -> _Sample:
         size, orientation = stored.size, stored.orientation
         kind, limits = stored.kind, stored.limits()
     check_listed_size(image_path, size, record)
-    raw, label_orientation = read_oriented_label(label_path, reader.exif, reader.colors)
+    raw, label_orientation = reader.read_raw(label_path, size)
     check_same_size(image_path, size, label_path, raw.shape)
     reader.check(raw, label_path)
     orientations = (orientation, label_orientation)
@@ -286,6 +285,8 @@ def _add_sample(report: DatasetReport, sample: _Sample) -> None:
 
 def _range_needed(kind: str, low: float, high: float) -> str:
     """Return why images need INPUT.IMAGE_RANGE; "" if they do not."""
+    if "-band" in kind:
+        return ""
     if kind == "float" or kind.endswith("integer"):
         return "are refused without a range"
     step = 2 ** (int(kind.removesuffix("-bit")) - 8)
@@ -308,15 +309,13 @@ def _format_group(tree: Hierarchy, reports: list[DatasetReport]) -> str:
     subtree = [report.subtree_pixels for report in reports]
     blank = [""] * len(reports)
     rows = [["node", *["images", "pixels", "share %"] * len(reports)]]
-    stack = [(v, "") for v in reversed(tree.children(-1))]
-    while stack:
-        v, pad = stack.pop()
+    for v in tree.depth_first.tolist():
+        pad = "  " * int(tree.depth[v])
         images = [report.node_images[v] for report in reports]
         rows.append(row(pad + tree.node_names[v], images, [pixels[v] for pixels in subtree]))
         own = [report.node_pixels[v] for report in reports]
         if v >= tree.num_leaves and any(own):
             rows.append(row(f"{pad}  (no finer)", blank, own))
-        stack += [(child, f"{pad}  ") for child in reversed(tree.children(v))]
     rows.append(row("void", blank, [report.void_pixels for report in reports]))
     images = [report.num_images for report in reports]
     rows.append(row("all", images, [report.num_pixels for report in reports]))

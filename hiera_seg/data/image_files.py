@@ -1,4 +1,4 @@
-"""Open and decode image files, and refuse those that do not hold all of their pixels."""
+"""Open and decode image files, and reject truncated ones."""
 
 import io
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as tiff
 
 from hiera_seg.config.checks import remote_scheme
+from hiera_seg.data.bands import is_band_file, read_all_bands
 from hiera_seg.errors import DatasetError
 
 # Schemes that Detectron2's file reader downloads; others are registered by a user's own code.
@@ -20,7 +21,7 @@ _TILE_BYTE_COUNTS = 325  # tag of TIFF (Adobe's TIFF 6.0)
 
 @contextmanager
 def open_image(path: str, what: str) -> Iterator[tuple[Image.Image, bytes]]:
-    """Open an image file; every error inside the context becomes one that names the file.
+    """Open an image file; errors inside the context are re-raised with the name of the file.
 
     Args:
         path: the file.
@@ -108,11 +109,17 @@ def read_size(path: str, exif: str) -> tuple[tuple[int, int], int]:
     Raises:
         DatasetError: the file is missing or cannot be read.
     """
-    with open_image(path, "image") as (image, _):
-        orientation = exif_orientation(image)
-        width, height = image.size
-        if image.format == "TIFF":  # newer versions of Pillow give the size after turning
-            width, height = image.tag_v2[tiff.IMAGEWIDTH], image.tag_v2[tiff.IMAGELENGTH]
+    try:
+        with open_image(path, "image") as (image, _):
+            orientation = exif_orientation(image)
+            width, height = image.size
+            if image.format == "TIFF":  # newer versions of Pillow give the size after turning
+                width, height = image.tag_v2[tiff.IMAGEWIDTH], image.tag_v2[tiff.IMAGELENGTH]
+    except DatasetError as error:
+        if not isinstance(error.__cause__, UnidentifiedImageError) or not is_band_file(path):
+            raise
+        values, orientation = read_all_bands(path)
+        height, width = values.shape[:2]
     turned = exif == "apply" and orientation >= 5  # these orientations swap height and width
     return ((width, height) if turned else (height, width)), orientation
 
@@ -122,7 +129,7 @@ def refuse_download(path: object, where: str = "") -> None:
 
     Args:
         path: the image or label file.
-        where: prefix of the message, which names the place of the path.
+        where: prefix of the message, which says where the path comes from.
 
     Raises:
         DatasetError: Detectron2 would download the file.
@@ -158,7 +165,7 @@ def check_same_size(
     """
     if tuple(image_size) == tuple(label_size):
         return
-    hint = ""
+    hint = '; if the label shows the whole image, register the dataset with resize_labels="nearest"'
     if tuple(image_size) == tuple(label_size)[::-1]:
         hint = (
             " (if the image carries an EXIF orientation that the label lacks, INPUT.EXIF ignore "
@@ -179,7 +186,7 @@ def raw_mode(image: Image.Image) -> str:
 
 
 def _check_png_rows(image: Image.Image, content: bytes) -> None:
-    """Raise EOFError if pixels are missing: Pillow leaves them as they were, without an error."""
+    """Raise EOFError if pixels are missing; Pillow leaves them unchanged without an error."""
     width, height = image.size
     last_row = image.crop((0, height - 1, width, height))
     if not image.info.get("interlace") and np.asarray(last_row).any():

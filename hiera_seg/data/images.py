@@ -1,7 +1,8 @@
-"""Read image files of any depth as 8-bit images, by INPUT.IMAGE_RANGE and INPUT.EXIF."""
+"""Read image files of any depth as set by INPUT.FORMAT, INPUT.IMAGE_RANGE and INPUT.EXIF."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as tiff
 
+from hiera_seg.config.image_format import chosen_bands
+from hiera_seg.data.bands import as_rgb, is_band_file, read_all_bands, select_bands
 from hiera_seg.data.image_files import exif_orientation, load_pixels, open_image, raw_mode, turn
 from hiera_seg.data.opencv import quiet_opencv
 from hiera_seg.errors import ConfigError, DatasetError
@@ -26,11 +29,14 @@ class ImageReader:
     """Read image files in the same way in training, evaluation and prediction.
 
     Args:
-        image_format: channel order of the result, as in Detectron2's ``read_image``.
+        image_format: channel order of the result, as in Detectron2's ``read_image``, or "BANDS" or
+            "BANDS:0,3,2" for all or some bands of the file.
         value_range: (lowest, highest), the values that become 0 and 255 in images of more than 8
             bits per channel; values between them are scaled linearly. If empty, images of 16 bits
-            lose their lower 8, and images of 32 bits or of floats are refused.
+            lose their lower 8, and images of 32 bits or of floats are refused. Bands stay as they
+            are stored.
         exif: "apply" turns images by their EXIF orientation, "ignore" leaves them as stored.
+        num_channels: number of bands to require; None for any number.
 
     Raises:
         ConfigError: an argument is invalid.
@@ -39,6 +45,7 @@ class ImageReader:
     image_format: str = "RGB"
     value_range: Sequence[float] = ()
     exif: str = "apply"
+    num_channels: int | None = None
 
     def __post_init__(self) -> None:
         values = tuple(self.value_range or ())
@@ -50,18 +57,34 @@ class ImageReader:
                     "as [0, 4095], or [] for none"
                 )
         check_exif(self.exif)
+        chosen_bands(self.image_format)
         object.__setattr__(self, "value_range", values)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, image_format: str | None = None) -> "ImageReader":
-        """Build the reader of a config, for `image_format` or else INPUT.FORMAT."""
-        return cls(image_format or cfg.INPUT.FORMAT, cfg.INPUT.IMAGE_RANGE, cfg.INPUT.EXIF)
+    def from_config(cls, cfg: CfgNode) -> "ImageReader":
+        """Build the reader of a config."""
+        options = cfg.INPUT
+        return cls(options.FORMAT, options.IMAGE_RANGE, options.EXIF, len(cfg.MODEL.PIXEL_MEAN))
 
     def __call__(self, path: str) -> np.ndarray:
         """Read a file; see :func:`read_image_file`."""
+        if chosen_bands(self.image_format) is not None:
+            return self._read_bands(path)
         stored = read_stored(path, self.exif, exact_colors=bool(self.value_range))
         pixels = convert_PIL_to_numpy(stored.as_8_bit(self.value_range), self.image_format)
         return turn(pixels, stored.turn_by)
+
+    def _read_bands(self, path: str) -> np.ndarray:
+        if is_band_file(path):
+            values, orientation = read_all_bands(path, self.num_channels)
+            turn_by = orientation if self.exif == "apply" else 1
+        else:
+            stored = read_stored(path, self.exif, exact_colors=True)
+            values, turn_by = stored.array(), stored.turn_by
+        selected = select_bands(
+            path, values, self.image_format, self.num_channels, self.value_range
+        )
+        return turn(selected, turn_by)
 
 
 def read_image_file(
@@ -74,18 +97,27 @@ def read_image_file(
     """Read an image.
 
     Args:
-        path: a file that Pillow reads, or a TIFF that OpenCV reads (colours as floats).
+        path: a file that Pillow reads, a TIFF that OpenCV (colours as floats) or tifffile (bands)
+            reads, or a .npy file of numbers (H, W), (H, W, C) or (C, H, W).
         image_format, value_range, exif: see :class:`ImageReader`.
 
     Returns:
-        (H, W, C) in the channel order of ``image_format``, uint8 (float for YUV).
+        (H, W, C) in the channel order of ``image_format``, uint8 (float for YUV and bands).
 
     Raises:
         DatasetError: the file is missing, unreadable or cut short, or holds floats or 32-bit
-            integers and `value_range` is empty.
+            integers and `value_range` is empty; or it has other bands than the format needs.
         ConfigError: `value_range` or `exif` is invalid.
     """
     return ImageReader(image_format, value_range, exif)(path)
+
+
+def rgb_reader(cfg: CfgNode) -> Callable[[str], np.ndarray]:
+    """Return a function that reads an image file for display, as uint8 (H, W, 3) RGB."""
+    read, image_format = ImageReader.from_config(cfg), cfg.INPUT.FORMAT
+    if chosen_bands(image_format) is None:
+        return dataclasses.replace(read, image_format="RGB")
+    return lambda path: as_rgb(read(path), image_format, cfg.INPUT.DISPLAY_BANDS)
 
 
 def check_exif(value: str) -> str:
@@ -104,7 +136,7 @@ class StoredImage:
         orientation: the EXIF orientation of the file; 1 if it has none.
         turn_by: the orientation that is still to be applied to the pixels.
         decoded: the image with 8 bits per channel, decoded by Pillow; None if `values` is set.
-        values: (H, W) or (H, W, 3) RGB of another type than uint8.
+        values: (H, W), (H, W, 3) RGB, or (H, W, C) of which only the first three may be RGB.
         highest: the highest value that a file of integers can hold.
         inverted: whether 0 is white.
     """
@@ -126,10 +158,25 @@ class StoredImage:
     @property
     def kind(self) -> str:
         """The type of the values, such as "8-bit", "16-bit", "32-bit integer" or "float"."""
-        if self.values is None or self.values.dtype == np.uint16:
+        if self.has_bands:
+            return f"{self.values.shape[2]}-band {self.values.dtype}"
+        if self.values is None or self.values.dtype in (np.uint8, np.uint16):
             return f"{self.highest.bit_length()}-bit"
         bits = 8 * self.values.itemsize
         return f"{bits}-bit integer" if self.values.dtype.kind in "iu" else "float"
+
+    @property
+    def has_bands(self) -> bool:
+        """Whether the channels are neither grey nor colours, with or without a fourth one."""
+        return self.values is not None and self.values.shape[2:] not in ((), (3,), (4,))
+
+    def array(self) -> np.ndarray:
+        """Return the values as stored, (H, W, C), not turned."""
+        if self.values is None:
+            values = np.asarray(self.decoded.convert({"1": "L", "P": "RGB"}.get(self.decoded.mode)))
+        else:
+            values = self.values
+        return values.reshape(*values.shape[:2], -1)
 
     def limits(self) -> tuple[float, float]:
         """Return the lowest and the highest value, without NaN and infinities."""
@@ -149,13 +196,21 @@ class StoredImage:
         """
         if self.values is None:
             return self.decoded
+        if self.has_bands:
+            raise DatasetError(
+                f"image file {self.path} has {self.values.shape[2]} bands; set INPUT.FORMAT to "
+                "'BANDS', and MODEL.PIXEL_MEAN and PIXEL_STD to one number per band"
+            )
+        colors = self.values if self.values.ndim == 2 else self.values[:, :, :3]
+        if colors.dtype == np.uint8:
+            return Image.fromarray(np.ascontiguousarray(colors))
         if value_range:
             low, high = value_range
-            scaled = (self.values.astype(np.float64) - low) * (255 / (high - low))
+            scaled = (colors.astype(np.float64) - low) * (255 / (high - low))
             # NaN marks missing values; it becomes 0, like the lowest value.
             values = np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
-        elif self.values.dtype == np.uint16:
-            values = (self.values.astype(np.uint32) * 256 // (self.highest + 1)).astype(np.uint8)
+        elif colors.dtype == np.uint16:
+            values = (colors.astype(np.uint32) * 256 // (self.highest + 1)).astype(np.uint8)
         else:
             low, high = self.limits()
             raise DatasetError(
@@ -181,6 +236,10 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
     """
     try:
         with open_image(path, "image") as (image, content):
+            if image.format == "TIFF" and len(image.getbands()) == 1 < image.tag_v2.get(
+                tiff.SAMPLESPERPIXEL, 1
+            ):
+                raise UnidentifiedImageError  # Pillow reads the first of several planes as grey
             # Pillow decodes some PNG files to find their EXIF data, and forgets the raw mode.
             packed, highest = raw_mode(image), _file_highest(image)
             stored = StoredImage(path, exif_orientation(image))
@@ -199,14 +258,19 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
                 stored.decoded, stored.highest = image, highest
             return stored
     except DatasetError as error:
-        if not isinstance(error.__cause__, UnidentifiedImageError):
+        if not isinstance(error.__cause__, UnidentifiedImageError) or not is_band_file(path):
             raise
+    orientation = 1
+    try:
+        values, orientation = read_all_bands(path)
+    except DatasetError:  # tifffile is not installed, or lacks a codec that OpenCV has
         values = _read_other_tiff(path)
         if values is None:
             raise
-        if values.dtype == np.uint8:
-            return StoredImage(path, decoded=Image.fromarray(values))
-        return StoredImage(path, values=values, highest=65535)
+    highest = 255 if values.dtype == np.uint8 else 65535
+    values = values[:, :, 0] if values.shape[2:] == (1,) else values
+    turn_by = orientation if exif == "apply" else 1
+    return StoredImage(path, orientation, turn_by, values=values, highest=highest)
 
 
 def _file_highest(image: Image.Image) -> int:
@@ -228,7 +292,7 @@ def _grey_values(image: Image.Image, packed: str, highest: int) -> np.ndarray:
 
 
 def _read_other_tiff(path: str) -> np.ndarray | None:
-    """Read a TIFF that Pillow does not know, such as one of float colours; None: another file."""
+    """Read a TIFF that Pillow cannot read, such as one of float colours; None for other files."""
     with PathManager.open(path, "rb") as file:
         content = file.read()
     try:

@@ -9,17 +9,17 @@ from detectron2.data.catalog import Metadata
 
 from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
 from hiera_seg.data.color_labels import color_table
-from hiera_seg.data.label_files import MAX_RAW_ID, read_label_file
+from hiera_seg.data.label_files import MAX_RAW_ID, read_oriented_label
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
 
 _UNMAPPED = np.iinfo(np.int64).min
 _AMBIGUOUS = -1  # raw id of a name that several raw classes share
-_SHOWN = 20  # ids that an error lists before it only counts
+_SHOWN = 20  # maximum number of ids that an error lists
 
 
 class LabelReader:
-    """Read label files as node ids of a tree, by one lookup table.
+    """Read label files as node ids of a tree, with one lookup table.
 
     Args:
         hierarchy: the tree that the node ids belong to.
@@ -27,16 +27,19 @@ class LabelReader:
             (or the ignore label) for void. Many to one is allowed, and so are inner nodes. None:
             the files hold node ids. In colour-coded files the keys are colours: "#ff0000", or
             (255, 0, 0).
-        ignore_label: the value of void in the output. As a raw id it is void too, unless the map
-            has it as a key; a negative one is not a raw id.
+        ignore_label: the value of void in the output. As a raw id it is void as well, unless it is
+            a key of the map; negative values are not raw ids.
         raw_classes: names of the raw ids, a sequence (index = raw id) or {name: raw id}.
         name: name of the dataset, for messages.
         exif: as INPUT.EXIF: "apply" turns label files by their EXIF orientation.
+        resize: "nearest" resizes labels that have another size than their image; None leaves them.
+        variable: name of the label map in .mat files, see
+            :func:`~hiera_seg.data.array_files.read_array_file`.
 
     Attributes:
         table: int64 (65536,), raw id -> node id or ignore label.
         known: bool (65536,), whether a raw id is mapped.
-        default_void: the raw id that is void although no label map says so; None if there is none.
+        default_void: the raw id that is void without being in the label map; None if there is none.
 
     Raises:
         DatasetError: the map or the ignore label does not fit the tree; the message names the key.
@@ -51,9 +54,15 @@ class LabelReader:
         *,
         name: str = "",
         exif: str = "apply",
+        resize: str | None = None,
+        variable: str | None = None,
     ) -> None:
+        if resize not in (None, "nearest"):
+            raise DatasetError(f'resize_labels is {resize!r}; specify "nearest", or omit it')
+        if not isinstance(variable, str | None):
+            raise DatasetError(f"label_variable is {variable!r}; specify a name")
         self.hierarchy = hierarchy
-        self.exif = exif
+        self.exif, self.resize, self.variable = exif, resize, variable
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
         self.name = name
         self._has_map = label_map is not None
@@ -96,10 +105,16 @@ class LabelReader:
             meta.get("raw_classes"),
             name=meta.name,
             exif=exif,
+            resize=meta.get("resize_labels"),
+            variable=meta.get("label_variable"),
         )
 
-    def __call__(self, path: str) -> np.ndarray:
+    def __call__(self, path: str, size: tuple[int, int] | None = None) -> np.ndarray:
         """Read a file.
+
+        Args:
+            path: the label file.
+            size: (height, width) to which labels are resized if `resize` is set.
 
         Returns:
             (H, W) int64 node ids; void is ``ignore_label``.
@@ -107,7 +122,15 @@ class LabelReader:
         Raises:
             DatasetError: the file cannot be read or holds ids that are not mapped.
         """
-        return self.lookup(read_label_file(path, exif=self.exif, colors=self.colors), path)
+        return self.lookup(self.read_raw(path, size)[0], path)
+
+    def read_raw(self, path: str, size: tuple[int, int] | None = None) -> tuple[np.ndarray, int]:
+        """Read the raw ids of a file, (H, W), and its EXIF orientation; arguments as of a call."""
+        raw, orientation = read_oriented_label(path, self.exif, self.colors, self.variable)
+        if self.resize and size is not None and raw.shape != tuple(size):
+            rows, columns = map(_nearest, raw.shape, size)
+            raw = raw[np.ix_(rows, columns)]
+        return raw, orientation
 
     def lookup(self, raw: np.ndarray, source: str = "array") -> np.ndarray:
         """Map raw values, (H, W) integers, to int64 node ids; ``source`` is named in errors."""
@@ -118,8 +141,8 @@ class LabelReader:
         """Check that every value is mapped.
 
         Raises:
-            DatasetError: some are not, and the message lists them; or an 8-bit file of node ids
-                holds 255, which is the id of a node, but likely means void.
+            DatasetError: some are not (the message lists them); or an 8-bit file of node ids holds
+                255, which is the id of a node, but probably means void.
         """
         is_node = not self._has_map and self.hierarchy.num_nodes > 255 and self.ignore_label > 255
         if is_node and raw.dtype == np.uint8 and (raw == 255).any():
@@ -203,11 +226,12 @@ class LabelReader:
 class _TranslatedReader(LabelReader):
     """Read the files of one reader as node ids of another tree.
 
-    Values are checked by the first reader, so that messages are about its own ids.
+    Values are checked by the first reader, whose messages name its own ids.
     """
 
     def __init__(self, own: LabelReader, hierarchy: Hierarchy, ignore_label: int) -> None:
         self.own, self.name, self.exif = own, own.name, own.exif
+        self.resize, self.variable = own.resize, own.variable
         self.default_void, self.colors = own.default_void, own.colors
         self.hierarchy = hierarchy
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
@@ -222,7 +246,7 @@ class _TranslatedReader(LabelReader):
                     f"dataset {own.name!r}: node {path!r} of {_tree_text(own.hierarchy)} is not in "
                     f"the model's {_tree_text(hierarchy).removeprefix('the ')}"
                     + (f" (nearest: {near[0]!r})" if near else "")
-                    + "; nodes of two trees are the same if their paths are"
+                    + "; nodes of two trees are matched by path"
                 )
             table[own.table == node] = target[path]
         self.table, self.known = _read_only(table)
@@ -236,15 +260,20 @@ def default_void(hierarchy: Hierarchy) -> int:
     return STOCK_IGNORE_VALUE if hierarchy.num_nodes <= STOCK_IGNORE_VALUE else WIDE_IGNORE_VALUE
 
 
+def _nearest(old: int, new: int) -> np.ndarray:
+    """Return, for each of `new` pixels of an axis, the nearest of its `old` ones."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
+
+
 def _read_only(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a lookup table and which of its entries are mapped, both read-only."""
+    """Return a lookup table and the mask of its mapped entries, both read-only."""
     known = table != _UNMAPPED
     table.flags.writeable = known.flags.writeable = False
     return table, known
 
 
 def _check_ignore_label(value: Any, hierarchy: Hierarchy) -> int:
-    """Return an ignore label; raise DatasetError if it is no integer or the id of a node."""
+    """Return an ignore label; raise DatasetError if it is not an integer or is a node id."""
     if not _is_int(value):
         raise DatasetError(f"ignore_label is {value!r}; specify an integer")
     if 0 <= value < hierarchy.num_nodes:
@@ -312,5 +341,5 @@ def _is_int(value: Any) -> bool:
 
 
 def _tree_text(hierarchy: Hierarchy) -> str:
-    """Return how messages call a tree."""
+    """Describe a tree for a message."""
     return f"tree {hierarchy.name!r}" if hierarchy.name else "the tree"

@@ -16,9 +16,9 @@ from hiera_seg.data.augmentations import NodeAugInput, build_augmentations
 from hiera_seg.data.flips import swap_table
 from hiera_seg.data.image_files import check_listed_size, check_same_size
 from hiera_seg.data.images import ImageReader
-from hiera_seg.data.label_files import read_label_file
 from hiera_seg.data.labels import LabelReader, default_void
-from hiera_seg.errors import DatasetError
+from hiera_seg.data.targets import OUTPUTS, annotated_objects, class_masks
+from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 logger = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ class HieraDatasetMapper:
     """Map dicts of Detectron2's format to samples, for its data loaders and for ours.
 
     A training sample holds ``image`` (uint8 tensor (C, H, W), in the channel order of
-    INPUT.FORMAT) and ``sem_seg`` (int64 tensor (H, W), node ids of the model's tree), beside the
-    entries of the dict, with ``height`` and ``width`` of the image file. At test time there is no
-    ``sem_seg`` by default.
+    INPUT.FORMAT; float32 if these are bands) and ``sem_seg`` (int64 tensor (H, W), node ids of the
+    model's tree), in addition to the entries of the dict and ``height`` and ``width`` of the image
+    file. At test time there is no ``sem_seg`` by default.
 
     Random numbers come from the global generators of numpy and, for colours, of ``random``, as in
     Detectron2; :func:`~hiera_seg.data.loader.build_hiera_train_loader` seeds them per sample.
@@ -55,6 +55,9 @@ class HieraDatasetMapper:
         dataset_names: Iterable[str] = (),
         image_range: Sequence[float] = (),
         exif: str = "apply",
+        num_channels: int | None = None,
+        output: str = "nodes",
+        mask_format: str = "polygon",
     ):
         """
         Args:
@@ -64,21 +67,26 @@ class HieraDatasetMapper:
             augmentations: applied in turn. They see labels as uint8 node ids with void 255, or as
                 uint16 with void 65535 if the tree has more than 255 nodes. If they mirror the
                 image, the dataset's ``flip_pairs`` swap.
-            image_format: see Detectron2's ``read_image``.
+            image_format, image_range, exif: see :class:`~hiera_seg.data.images.ImageReader`.
             pad_size: smallest (height, width) of a sample; smaller ones are padded at the right
                 and at the bottom, with void in ``sem_seg``.
             pad_value: one value per channel for the padding of the image. Configs use the mean
                 pixel, which becomes 0 when the model normalizes, like the padding of batches.
             with_sem_seg: whether to read labels; default: in training only.
-            dataset_names: datasets whose labels are prepared at once, so that a tree or a label
-                map that does not fit raises here and not at the first sample.
-            image_range: the values that become 0 and 255 in images of more than 8 bits, see
-                :class:`~hiera_seg.data.images.ImageReader`.
-            exif: "apply" turns images and labels by their EXIF orientation, "ignore" leaves both
-                as they are stored.
+            dataset_names: datasets whose trees and label maps are checked now instead of at the
+                first sample.
+            num_channels: number of bands to require; None for any number.
+            output: the targets of a training sample. "nodes": ``sem_seg`` holds node ids, for the
+                models of this package. "leaves": it holds leaf ids, and labels of inner nodes
+                become void, for flat models. "instances": also ``instances`` with one binary mask
+                per leaf, for models that classify masks, such as Mask2Former
+                (:func:`~hiera_seg.data.targets.class_masks`). "panoptic": node ids, and
+                ``instances`` of the dict's ``annotations``, for PanopticFPN.
+            mask_format: INPUT.MASK_FORMAT, the format of the masks of ``annotations``.
 
         Raises:
-            ConfigError: `image_range` or `exif` is invalid.
+            ConfigError: `output`, `image_range` or `exif` is invalid, or a flat model of a config
+                has another number of classes than the tree has leaves.
             DatasetError: one of `dataset_names` does not fit the model's tree.
         """
         if hierarchy.num_nodes > WIDE_IGNORE_VALUE:
@@ -86,12 +94,16 @@ class HieraDatasetMapper:
                 f"tree {hierarchy.name!r} has {hierarchy.num_nodes} nodes, but labels of 16 bits "
                 f"hold at most {WIDE_IGNORE_VALUE}; remove nodes"
             )
+        if output not in OUTPUTS:
+            raise ConfigError(f"output is {output!r}; choose one of {', '.join(OUTPUTS)}")
         self.is_train = is_train
+        self.output = output
+        self.mask_format = mask_format
         self.hierarchy = hierarchy
         self.ignore_label = ignore_label
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
-        self._read_image_file = ImageReader(image_format, image_range, exif)
+        self._read_image_file = ImageReader(image_format, image_range, exif, num_channels)
         self.pad_size = None if pad_size is None else (int(pad_size[0]), int(pad_size[1]))
         self.pad_value = tuple(pad_value)
         self.with_sem_seg = is_train if with_sem_seg is None else with_sem_seg
@@ -104,8 +116,16 @@ class HieraDatasetMapper:
         logger.info(f"Augmentations in {mode}: {self.augmentations}")
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+    def from_config(
+        cls, cfg: CfgNode, is_train: bool = True, *, output: str = "nodes"
+    ) -> dict[str, Any]:
         hierarchy = resolve_hierarchy(cfg)
+        num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        if output in ("leaves", "instances") and num_classes != hierarchy.num_leaves:
+            raise ConfigError(
+                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}; set it to "
+                f"{hierarchy.num_leaves}, the number of leaves of tree {hierarchy.name!r}"
+            )
         crop = cfg.INPUT.CROP
         fixed_size = is_train and crop.ENABLED and crop.TYPE == "absolute"
         return {
@@ -119,6 +139,9 @@ class HieraDatasetMapper:
             "dataset_names": tuple(cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST),
             "image_range": tuple(cfg.INPUT.IMAGE_RANGE),
             "exif": cfg.INPUT.EXIF,
+            "num_channels": len(cfg.MODEL.PIXEL_MEAN),
+            "output": output,
+            "mask_format": cfg.INPUT.MASK_FORMAT,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -142,11 +165,17 @@ class HieraDatasetMapper:
             labels = self._read_labels(sample, image, tables)
 
         augmented = NodeAugInput(image, labels)
-        self.augmentations(augmented)
+        transforms = self.augmentations(augmented)
         sample["image"] = self._pad_image(augmented.image)
         if labels is not None:
             table = tables.mirrored if augmented.mirrored else tables.straight
             sample["sem_seg"] = self._pad_labels(augmented.sem_seg, table)
+            if self.output == "instances":
+                sample["instances"] = class_masks(sample["sem_seg"], self.ignore_label)
+        if self.is_train and self.output == "panoptic":
+            annotations = dataset_dict.get("annotations", ())
+            size = tuple(sample["image"].shape[-2:])
+            sample["instances"] = annotated_objects(annotations, transforms, size, self.mask_format)
         return sample
 
     def _read_image(self, sample: dict[str, Any]) -> np.ndarray:
@@ -164,8 +193,7 @@ class HieraDatasetMapper:
             raise DatasetError(
                 f"image {sample['file_name']} has no label file; its dict needs 'sem_seg_file_name'"
             )
-        exif = self._read_image_file.exif
-        raw = read_label_file(path, exif=exif, colors=tables.reader.colors)
+        raw, _ = tables.reader.read_raw(path, image.shape[:2])
         check_same_size(sample["file_name"], image.shape[:2], path, raw.shape)
         tables.reader.check(raw, path)
         return tables.compact.take(raw)
@@ -173,7 +201,11 @@ class HieraDatasetMapper:
     def _tables_of(self, dataset_name: str | None) -> "_LabelTables":
         if dataset_name not in self._tables:
             self._tables[dataset_name] = _LabelTables.build(
-                dataset_name, self.hierarchy, self.ignore_label
+                dataset_name,
+                self.hierarchy,
+                self.ignore_label,
+                self._read_image_file.exif,
+                only_leaves=self.output in ("leaves", "instances"),
             )
         return self._tables[dataset_name]
 
@@ -216,15 +248,23 @@ class _LabelTables(NamedTuple):
     mirrored: np.ndarray
 
     @classmethod
-    def build(cls, name: str | None, hierarchy: Hierarchy, ignore_label: int) -> "_LabelTables":
+    def build(
+        cls,
+        name: str | None,
+        hierarchy: Hierarchy,
+        ignore_label: int,
+        exif: str,
+        *,
+        only_leaves: bool,
+    ) -> "_LabelTables":
         meta = MetadataCatalog.get(name) if name and name in MetadataCatalog else None
         swap = np.arange(hierarchy.num_nodes)
         if meta is None or meta.get("hierarchy") is None:
             # Label files of a third-party dataset hold node ids of the model's tree.
             void = ignore_label if meta is None else meta.get("ignore_label", ignore_label)
-            reader = LabelReader(hierarchy, None, void, name=name or "")
+            reader = LabelReader(hierarchy, None, void, name=name or "", exif=exif)
         else:
-            reader = LabelReader.from_metadata(meta)
+            reader = LabelReader.from_metadata(meta, exif)
             swap = swap_table(meta.get("flip_pairs") or (), reader.hierarchy, hierarchy)
         if reader.hierarchy != hierarchy or reader.ignore_label != ignore_label:
             reader = reader.to_hierarchy(hierarchy, ignore_label)
@@ -236,4 +276,6 @@ class _LabelTables(NamedTuple):
         straight[: hierarchy.num_nodes] = np.arange(hierarchy.num_nodes)
         mirrored = straight.copy()
         mirrored[: hierarchy.num_nodes] = swap
+        if only_leaves:
+            straight[hierarchy.num_leaves :] = mirrored[hierarchy.num_leaves :] = ignore_label
         return cls(reader, compact, straight, mirrored)

@@ -1,7 +1,7 @@
 """List the files of a registered dataset when it is used."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hiera_seg.data.image_files import refuse_download
@@ -9,7 +9,7 @@ from hiera_seg.data.json_files import read_json_file, refuse_annotations
 from hiera_seg.data.listing import UnpairedFilesError, expand_root, pair_files, root_hint
 from hiera_seg.errors import DatasetError
 
-_EXPECTED = "a list of dicts with 'file_name' and 'sem_seg_file_name' is expected"
+_EXPECTED = "expected a list of dicts with 'file_name' and 'sem_seg_file_name'"
 
 
 class DatasetSource:
@@ -39,20 +39,27 @@ class DatasetSource:
         self.pairing = pairing
 
     def __call__(self) -> list[dict]:
+        return list(self.iterate())
+
+    def iterate(self) -> Iterator[dict]:
+        """List the dicts one by one, for datasets of which a list would fill the memory."""
+        roots, origin = None, ""
         try:
             if self.source is None:
-                return self._finish(pair_files(self.image_root, self.sem_seg_root, **self.pairing))
-            if callable(self.source):
-                return self._finish(self.source())
-            if isinstance(self.source, list):
-                return self._finish(self.source, self._roots(""))
-            path = expand_root(self.source)
-            return self._finish(self._read_json(path), self._roots(os.path.dirname(path)), path)
+                records = pair_files(self.image_root, self.sem_seg_root, **self.pairing)
+            elif callable(self.source):
+                records = self.source()
+            elif isinstance(self.source, list):
+                records, roots = self.source, self._roots("")
+            else:
+                origin = expand_root(self.source)
+                records, roots = self._read_json(origin), self._roots(os.path.dirname(origin))
+            yield from self._finish(records, roots, origin)
         except DatasetError as error:
             # Keep the error object, which has attributes, and add the name to its message.
             error.args = (f"dataset {self.name!r}: {error}",)
             if isinstance(error, UnpairedFilesError) and error.records:
-                error.records = self._finish(error.records)
+                error.records = list(self._finish(error.records))
             raise
 
     def _roots(self, default: str) -> dict[str, str]:
@@ -62,36 +69,37 @@ class DatasetSource:
 
     def _finish(
         self, records: Iterable[Any], roots: Mapping[str, str] | None = None, origin: str = ""
-    ) -> list[dict]:
-        """Return checked copies with this dataset's name and with paths joined to the roots.
+    ) -> Iterator[dict]:
+        """Yield checked copies with this dataset's name and with paths joined to the roots.
 
         Args:
             records: the dicts.
             roots: {key: folder}; None: paths stay as they are.
             origin: the file that lists the dicts, for messages.
         """
-        finished = []
+        index = -1
         for index, record in enumerate(records):
-            entry = f"{origin}, entry {index}" if origin else f"entry {index}"
-            if not isinstance(record, Mapping) or not _is_path(record.get("file_name")):
-                raise DatasetError(f"{entry}: not a dict with a 'file_name'")
-            # Overwrites the name that a dict from another dataset brings along.
+            if not isinstance(record, dict | Mapping) or not _is_path(record.get("file_name")):
+                raise DatasetError(f"{_entry(origin, index)}: not a dict with a 'file_name'")
+            # A dict that comes from another dataset has the name of that dataset.
             record = {**record, "dataset_name": self.name}
-            if record.get("sem_seg_file_name") is None:
-                record.pop("sem_seg_file_name", None)
-            elif not _is_path(record["sem_seg_file_name"]):
-                raise DatasetError(
-                    f"{entry}: 'sem_seg_file_name' is {record['sem_seg_file_name']!r}; specify a "
-                    "path, or null for an image without a label"
-                )
-            for key in record.keys() & {"file_name", "sem_seg_file_name"}:
-                path = os.fspath(record[key])
-                refuse_download(path, f"{entry}: {key!r} is ")
+            for key in ("file_name", "sem_seg_file_name"):
+                value = record.get(key)
+                if value is None:
+                    record.pop(key, None)
+                    continue
+                if not _is_path(value):
+                    raise DatasetError(
+                        f"{_entry(origin, index)}: {key!r} is {value!r}; specify a path, or null "
+                        "for an image without a label"
+                    )
+                path = os.fspath(value)
+                if "://" in path:
+                    refuse_download(path, f"{_entry(origin, index)}: {key!r} is ")
                 record[key] = os.path.join(roots[key], path) if roots else path
-            finished.append(record)
-        if not finished:
+            yield record
+        if index < 0:
             raise DatasetError(f"{origin} holds an empty list" if origin else "lists no images")
-        return finished
 
     def _read_json(self, path: str) -> list:
         records = read_json_file(path, hint=root_hint(self.source), expected=_EXPECTED)
@@ -99,6 +107,10 @@ class DatasetSource:
             refuse_annotations(records, path)
             raise DatasetError(f"{path} holds a {type(records).__name__}; {_EXPECTED}")
         return records
+
+
+def _entry(origin: str, index: int) -> str:
+    return f"{origin}, entry {index}" if origin else f"entry {index}"
 
 
 def _is_path(value: Any) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers import PixelEmbeddings
 from hiera_seg.modeling import HieraSegmentor
 from hiera_seg.modeling.build import build_model
 
@@ -118,11 +119,15 @@ class _Network(nn.Module):
     def __init__(self, model: HieraSegmentor):
         super().__init__()
         self.model = model
+        # A call, so that operations are counted as those of the head
+        model.sem_seg_head.forward = model.sem_seg_head.node_output
 
     def forward(self, image: Tensor) -> list:
         head = self.model.sem_seg_head
         features = self.model.backbone(image)
-        return [head.layers(features)] if head.training else [head(features)[0].values]
+        if not head.training:
+            return [head(features).values]
+        return [x.dense() if isinstance(x, PixelEmbeddings) else x for x in head.layers(features)]
 
 
 def _count(kind: type[JitModelAnalysis], network: _Network, image: Tensor) -> dict[str, float]:
@@ -183,7 +188,7 @@ def module_table(cost: NetworkCost, depth: int) -> str:
 
 
 def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
-    """Format the costs of a network beside those of the same network with a flat head."""
+    """Format the costs of a network and of the same network with a flat head side by side."""
     numbers = [
         ("channels of the output", ours.hierarchy.num_nodes, flat.hierarchy.num_nodes),
         ("parameters in training", ours.whole.parameters, flat.whole.parameters),

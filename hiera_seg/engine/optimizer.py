@@ -1,11 +1,14 @@
 """Build the optimizer of a config: SGD or AdamW."""
 
+import functools
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping, reduce_param_groups
 from torch import nn
 
+from hiera_seg.compat import has_fused_kernel
 from hiera_seg.errors import ConfigError
 
 
@@ -31,13 +34,35 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
     if solver.BACKBONE_MULTIPLIER != 1.0:
         groups = _scale_backbone(groups, model, solver.BACKBONE_MULTIPLIER)
+    kinds = {"SGD": torch.optim.SGD, "ADAMW": torch.optim.AdamW}
+    if solver.OPTIMIZER not in kinds:
+        raise ConfigError(f'SOLVER.OPTIMIZER is "{solver.OPTIMIZER}"; choose "SGD" or "ADAMW"')
+    kind, options = kinds[solver.OPTIMIZER], {}
     if solver.OPTIMIZER == "SGD":
-        return _add_gradient_clipping(cfg, torch.optim.SGD)(
-            groups, solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
-        )
-    if solver.OPTIMIZER == "ADAMW":
-        return _add_gradient_clipping(cfg, torch.optim.AdamW)(groups, solver.BASE_LR)
-    raise ConfigError(f'SOLVER.OPTIMIZER is "{solver.OPTIMIZER}"; choose "SGD" or "ADAMW"')
+        options = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+    # On a GPU torch's default is as fast, and a fused step would clip gradients before the scaler
+    # of float16 has unscaled them.
+    on_cpu = all(value.device.type == "cpu" for value in model.parameters())
+    if on_cpu and has_fused_kernel(kind):
+        options["fused"] = True
+    optimizer = _add_gradient_clipping(cfg, kind)(groups, solver.BASE_LR, **options)
+    fused = options.get("fused")
+    optimizer.register_load_state_dict_post_hook(functools.partial(_fit_state, fused=fused))
+    return optimizer
+
+
+def _fit_state(optimizer: torch.optim.Optimizer, fused: bool | None) -> None:
+    """Fit a loaded state to this run: its memory formats, and whether the step is fused.
+
+    A fused kernel reads a weight and its momentum in the order of their memory, and would mix
+    values if a run is resumed with another MODEL.CHANNELS_LAST.
+    """
+    for group in optimizer.param_groups:
+        group["fused"] = fused
+    for value, state in optimizer.state.items():
+        for name, x in state.items():
+            if isinstance(x, torch.Tensor) and x.shape == value.shape:
+                state[name] = torch.empty_like(value, dtype=x.dtype).copy_(x)
 
 
 def _add_gradient_clipping(

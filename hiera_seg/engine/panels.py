@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from hiera_seg.config.checks import is_installed
+from hiera_seg.data.bands import as_rgb
 from hiera_seg.engine.step import plain_model
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
@@ -34,7 +34,7 @@ def show_test_images(cfg: CfgNode, model: nn.Module) -> None:
     HieraSegmentor.
 
     Args:
-        cfg: of the run.
+        cfg: config of the run.
         model: the evaluated model.
     """
     num = cfg.TEST.STRIP_IMAGES
@@ -76,13 +76,13 @@ class BatchPanels(HookBase):
 
     def _predict(self, model: HieraSegmentor, sample: dict[str, Any]) -> ReportImage:
         image = sample["image"].permute(1, 2, 0).cpu().numpy()
-        image = convert_image_to_rgb(image, self._cfg.INPUT.FORMAT)
+        inputs = self._cfg.INPUT
         with evaluation_mode(model):
             options = model.decode_options.labels_only()
             result = model.predict([sample["image"]], options)[0]
         return ReportImage(
             name=Path(sample.get("file_name", "image")).stem,
-            image=image.astype(np.uint8),
+            image=as_rgb(image, inputs.FORMAT, inputs.DISPLAY_BANDS),
             labels=result["hiera_labels"][-1].cpu().numpy(),
             truth=sample["sem_seg"].cpu().numpy(),
         )

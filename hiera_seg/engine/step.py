@@ -26,8 +26,8 @@ Losses = dict[str, Tensor]
 class HieraTrainStep(SimpleTrainer):
     """Run one optimization step at a time, in full or mixed precision.
 
-    The generators of dropout and of sampling in losses are seeded by (seed, iteration, rank), so
-    that an iteration of a resumed run equals that of an uninterrupted one.
+    The generators of dropout and of sampling in losses are seeded by (seed, iteration, rank). An
+    iteration of a resumed run therefore equals that of an uninterrupted one.
 
     Args:
         model: takes a batch and returns a dict of losses.
@@ -38,7 +38,7 @@ class HieraTrainStep(SimpleTrainer):
             autocast.
         seed: the seed of the run.
         accumulation_steps: number of parts of equal size in which a batch goes through the model.
-        average: of the weights, updated by every step.
+        average: average of the weights, updated by every step.
         dump_folder: folder for the dump of a step whose loss is not finite.
 
     Attributes:
@@ -101,7 +101,7 @@ class HieraTrainStep(SimpleTrainer):
         Every part divides its sums over pixels by the mean count of all parts, and its gradient by
         the number of parts, so the accumulated gradient equals that of the full batch.
         """
-        options = {} if counts is None else {"counts": counts}
+        options = {} if counts is None else {"normalizer": counts}
         losses, states = [], []
         for part in parts:
             states.append(get_random_state())
@@ -182,9 +182,9 @@ def split_batch(batch: list[dict], parts: int) -> list[list[dict]]:
 
 def mean_counts(model: nn.Module, parts: list[list[dict]]) -> Tensor | None:
     """Average the normalizers of the losses over parts and processes; None if there are none."""
-    if not hasattr(model, "label_counts"):
+    if not hasattr(model, "label_normalizer"):
         return None
-    counts = [model.label_counts(part) for part in parts]
+    counts = [model.label_normalizer(part) for part in parts]
     if counts[0] is None:
         return None
     return mean_over_processes(torch.stack(counts).mean(0))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.evaluation import DatasetEvaluator, verify_results
@@ -22,6 +21,7 @@ from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.dataset_check import warn_of_absent_leaves
 from hiera_seg.data.loader import ResumableLoader, build_hiera_test_loader
+from hiera_seg.data.records import iterate_records
 from hiera_seg.engine.distributed import UnusedParameters, distribute, share_buffers
 from hiera_seg.engine.elastic import should_resume
 from hiera_seg.engine.ema import WeightAverage
@@ -61,7 +61,7 @@ class HieraTrainer(DefaultTrainer):
     """Detectron2's DefaultTrainer for hierarchical segmentation.
 
     In addition it runs on CPU, in one process or many; its checkpoints hold the optimizer, the
-    seed and the random state, so that a resumed run equals an uninterrupted one; it supports AdamW
+    seed and the random state, and a resumed run equals an uninterrupted one; it supports AdamW
     and the "poly" schedule, and uses this package's mapper, loader and evaluator.
 
     Args:
@@ -217,7 +217,7 @@ class HieraTrainer(DefaultTrainer):
         """Evaluate on DATASETS.TEST, and compute the losses there if TEST.VALIDATION_LOSS is set.
 
         Returns:
-            The results of :meth:`test`, with the losses beside "sem_seg".
+            The results of :meth:`test`, with the losses in addition to "sem_seg".
         """
         names = self.cfg.DATASETS.TEST
         model = self.model if self._trainer.average is None else self.evaluated_model
@@ -355,7 +355,7 @@ class HieraTrainer(DefaultTrainer):
         # HieraSegmentorWithTTA resizes the original image
         options = {"augmentations": []} if cfg.TEST.AUG.ENABLED else {}
         return build_hiera_test_loader(
-            get_detection_dataset_dicts(dataset_name, filter_empty=False),
+            iterate_records([dataset_name]),
             HieraDatasetMapper(cfg, False, **options),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )

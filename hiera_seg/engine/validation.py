@@ -15,7 +15,7 @@ from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.data.loader import build_hiera_test_loader
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
 from hiera_seg.errors import ConfigError
-from hiera_seg.modeling import evaluation_mode
+from hiera_seg.modeling import HieraSegmentor, evaluation_mode
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 def validation_losses(
     cfg: CfgNode, model: nn.Module, dataset_name: str, *, seed: int = 0
 ) -> dict[str, float]:
-    """Compute the mean over the images of a dataset of the losses that the model is trained with.
+    """Compute the training losses of a model, averaged over the images of a dataset.
 
     Images are resized as in a test, and norms and dropout behave as in a test. Losses with a
-    schedule have their final weight, and sampling losses draw the same pixels every time, so that
-    values of different iterations are comparable. The model, the random state and the metrics of
+    schedule have their final weight, and sampling losses draw the same pixels every time, which
+    makes values of different iterations comparable. The model, the random state and the metrics of
     the run do not change. All processes must call it; each computes a share of the images.
 
     Args:
@@ -46,11 +46,11 @@ def validation_losses(
     logger.info(f"Losses on {dataset_name}, {len(records)} images")
     found = []
     with _untouched_random_state(), evaluation_mode(model):
-        # A storage of its own: schedules and seeds of losses would read the training's iteration
+        # In a separate storage, because schedules and seeds of losses read the iteration from it
         with EventStorage(start_iter=None):
             for index, batch in zip(loader.sampler, loader, strict=True):
                 seed_everything(seed, index)
-                losses = model.losses(batch, model.label_counts(batch))
+                losses = model.losses(batch, model.label_normalizer(batch))
                 found.append((index, {name: float(x) for name, x in losses.items()}))
     every = comm.gather(found)
     if not comm.is_main_process():
@@ -65,7 +65,7 @@ def validation_losses(
 
 def check_can_validate(model: nn.Module) -> None:
     """Raise ConfigError for a model that cannot compute losses in eval mode."""
-    if not hasattr(getattr(model, "sem_seg_head", None), "label_counts"):
+    if not (isinstance(model, HieraSegmentor) and hasattr(model.sem_seg_head, "label_normalizer")):
         raise ConfigError(
             "TEST.VALIDATION_LOSS needs MODEL.META_ARCHITECTURE HieraSegmentor with a head of this "
             f"package; the model is a {type(model).__name__}"

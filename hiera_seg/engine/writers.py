@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.utils.events import (
     CommonMetricPrinter,
     EventWriter,
@@ -19,6 +18,7 @@ from torch import nn
 
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.config.checks import is_installed
+from hiera_seg.data.records import iterate_records
 from hiera_seg.disk import discard_pending, naming
 from hiera_seg.engine.expected_errors import DISK_FAILURES
 
@@ -65,15 +65,16 @@ def log_summary(cfg: CfgNode, model: nn.Module | None = None) -> None:
     """Log the datasets, class tree, model and schedule of a run, in a few lines.
 
     Args:
-        cfg: of the run.
-        model: of a training. None for an evaluation: only the test sets and the tree are logged.
+        cfg: config of the run.
+        model: the model to train. None for an evaluation: only test sets and tree are logged.
 
     Raises:
         DatasetError: the files of a dataset cannot be listed.
     """
     for key in ("TEST",) if model is None else ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
-            logger.info(f"{key.lower()} set: {name}, {len(DatasetCatalog.get(name))} images")
+            images = sum(1 for _ in iterate_records([name]))
+            logger.info(f"{key.lower()} set: {name}, {images} images")
     tree = resolve_hierarchy(cfg)
     logger.info(
         f"class tree: {tree.name or '(unnamed)'}, {tree.num_leaves} leaves and "
@@ -112,8 +113,8 @@ def build_writers(
     """Build the writers of a run: console, ``metrics.json``, trackers and tensorboard.
 
     Args:
-        folder: of the run.
-        max_iter: of the run, for the estimated time on the console.
+        folder: folder of the run.
+        max_iter: maximum iteration of the run, for the estimated time on the console.
         trackers: writers that also take images; tensorboard's clears them.
         tensorboard: whether to write tensorboard's events, if it is installed.
     """

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 class HieraSemSegEvaluator(DatasetEvaluator):
-    """Compute scores per level, and how far mistakes are from the truth in the tree.
+    """Compute scores per level, and the tree distance of mistakes.
 
     docs/metrics.md defines the scores and the keys of the result. Predictions are read from
     ``hiera_labels[-1]``, or from ``sem_seg`` (leaf scores) if that is absent, so that any semantic
@@ -175,7 +175,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         Raises:
             DatasetError: the ground truth is missing, contains unknown ids, or differs in size from
                 the image. The message names the file.
-            ValueError: the prediction has neither, or has a wrong size or an unknown node id.
+            ValueError: the prediction has neither ``hiera_labels`` nor ``sem_seg``, or has a wrong
+                size or an unknown node id.
         """
         for image, output in zip(inputs, outputs, strict=True):
             file_name = image["file_name"]
@@ -185,9 +186,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
                     f"no ground truth for {file_name}: dataset {self.dataset_name!r} has no such "
                     "file_name with a sem_seg_file_name"
                 )
-            truth = self._read_truth(truth_file)
-            size = (image.get("height", truth.shape[0]), image.get("width", truth.shape[1]))
-            if truth.shape != size:
+            known = "height" in image and "width" in image
+            size = (image["height"], image["width"]) if known else None
+            truth = self._read_truth(truth_file, size)
+            if size is not None and truth.shape != size:
                 raise DatasetError(
                     f"ground truth {truth_file} has {_size(truth.shape)} pixels, "
                     f"its image {file_name} {_size(size)}"
@@ -316,7 +318,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
     def _write(
         self, scores: HierarchyScores, metrics: dict[str, float], files: Mapping[str, Any]
     ) -> None:
-        """Write all files, and remove json files of an earlier evaluation that are None now."""
+        """Write all files, and remove JSON files of an earlier evaluation that are None now."""
         h = self.hierarchy
         PathManager.mkdirs(self._output_dir)
         summary = {
@@ -349,7 +351,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
 
 def _exists(path: str | os.PathLike) -> bool:
-    """Return whether a file exists; remote files are assumed to."""
+    """Return whether a file exists; remote files are assumed to exist."""
     if isinstance(path, RegionLabels):
         return True
     return "://" in os.fspath(path) or os.path.isfile(path)

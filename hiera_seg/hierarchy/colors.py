@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _FIRST_HUE = 25.0  # degrees; centre of the first top-level node's arc
 _HUE_GAP = 0.3  # share of an arc of the hue circle that is left empty at its ends
-_LIGHTNESS = (0.46, 0.90)  # leaves; darker or lighter colours have hardly a hue
+_LIGHTNESS = (0.46, 0.90)  # leaves; darker or lighter colours have hardly any hue
 _INNER_LIGHTNESS = (0.54, 0.84)
 _TOP_LIGHTNESS = 0.68  # with at most _MANY_TOPS top-level nodes, which differ in hue alone
 _MANY_TOPS = 8
@@ -42,16 +42,17 @@ def tree_colors(hierarchy: Hierarchy) -> np.ndarray:
     """
     h = hierarchy
     hue, lightness, chroma = (np.zeros(h.num_nodes) for _ in range(3))
-    leaves_of = {top: _leaves_in_order(h, top) for top in h.children(-1)}
-    weights = np.sqrt([len(leaves) for leaves in leaves_of.values()])
+    order = h.depth_first  # siblings are neighbours
+    starts = np.flatnonzero(h.depth[order] == 0)
+    leaves_of = [nodes[nodes < h.num_leaves] for nodes in np.split(order, starts[1:])]
+    weights = np.sqrt([len(leaves) for leaves in leaves_of])
     arcs = 360.0 * weights / weights.sum()
     centres = np.cumsum(arcs) - arcs / 2 - arcs[0] / 2 + _FIRST_HUE
-    in_order = []
-    for leaves, arc, centre in zip(leaves_of.values(), arcs, centres, strict=True):
+    for leaves, arc, centre in zip(leaves_of, arcs, centres, strict=True):
         offset = (np.arange(len(leaves)) + 0.5) / len(leaves) - 0.5
         hue[leaves] = centre + arc * (1 - _HUE_GAP) * offset
-        in_order.extend(leaves)
-    # One sequence over all leaves, so that neighbours differ across top-level nodes as well.
+    # One sequence over all leaves makes neighbours differ across top-level nodes as well.
+    in_order = order[order < h.num_leaves]
     lightness[in_order] = _jumping(h.num_leaves, _LIGHTNESS_STEP, _LIGHTNESS)
     chroma[in_order] = _jumping(h.num_leaves, _CHROMA_STEP, _CHROMA)
 
@@ -61,9 +62,9 @@ def tree_colors(hierarchy: Hierarchy) -> np.ndarray:
     for start, stop in h.level_slices[:-1]:
         nodes = start + np.argsort(hue[start:stop], kind="stable")
         lightness[nodes] = _jumping(len(nodes), _LIGHTNESS_STEP, _INNER_LIGHTNESS)
-    tops = [top for top in leaves_of if top >= h.num_leaves]
-    if len(leaves_of) <= _MANY_TOPS:
-        lightness[tops] = _TOP_LIGHTNESS
+    tops = order[starts]
+    if len(tops) <= _MANY_TOPS:
+        lightness[tops[tops >= h.num_leaves]] = _TOP_LIGHTNESS
     return _all_different(_to_srgb(lightness, chroma, hue), inner.tolist())
 
 
@@ -84,19 +85,8 @@ def _mean_below(hierarchy: Hierarchy, values: np.ndarray) -> np.ndarray:
     return total / count
 
 
-def _leaves_in_order(hierarchy: Hierarchy, top: int) -> list[int]:
-    """Return the leaves below a node, depth first, so that siblings are neighbours."""
-    leaves, stack = [], [top]
-    while stack:
-        node = stack.pop()
-        if node < hierarchy.num_leaves:
-            leaves.append(node)
-        stack.extend(reversed(hierarchy.children(node)))
-    return leaves
-
-
 def _to_srgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndarray:
-    """Return uint8 (N, 3) of OKLCH colours; chroma is reduced to what the screen can show."""
+    """Convert OKLCH to sRGB, uint8 (N, 3); chroma is reduced where it is outside the gamut."""
     low, high = np.zeros_like(chroma), chroma.copy()
     shown = _linear_rgb(lightness, high, hue)
     fits = ((shown >= 0) & (shown <= 1)).all(axis=1)

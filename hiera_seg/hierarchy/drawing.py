@@ -17,14 +17,10 @@ def draw(hierarchy: Hierarchy) -> str:
     else:
         levels = f"levels {' > '.join(h.level_names)}"
     lines = [f"{title}, {levels}"]
-    stack: list[tuple[int, str, bool]] = []  # node, indent, whether it is the last sibling
-
-    def push(children: tuple[int, ...], indent: str) -> None:
-        stack.extend((node, indent, node == children[-1]) for node in reversed(children))
-
-    push(h.children(-1), "")
-    while stack:
-        node, indent, is_last = stack.pop()
-        lines.append(f"{indent}{'└── ' if is_last else '├── '}{h.node_names[node]} [{node}]")
-        push(h.children(node), indent + ("    " if is_last else "│   "))
+    indents = [""] * (h.num_levels + 1)  # by depth, of the current path
+    for node in h.depth_first.tolist():
+        depth, is_last = h.depth[node], node == h.children(int(h.parent[node]))[-1]
+        indents[depth + 1] = indents[depth] + ("    " if is_last else "│   ")
+        branch = "└── " if is_last else "├── "
+        lines.append(f"{indents[depth]}{branch}{h.node_names[node]} [{node}]")
     return "\n".join(lines)

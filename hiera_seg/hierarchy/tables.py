@@ -1,7 +1,7 @@
 """Compute the lookup tables of a numbered tree from its array of parents.
 
 ``parent`` is int64 (N,), -1 at the top; ``depth`` is int64 (N,), 0 at the top; the leaves are the
-nodes ``0 .. num_leaves - 1``. Nothing recurses, so trees may be of any depth.
+nodes ``0 .. num_leaves - 1``. No function is recursive, so trees may be of any depth.
 """
 
 from __future__ import annotations
@@ -57,6 +57,15 @@ def children_lists(
     for node in np.argsort(first_leaf, kind="stable").tolist():
         children[above[node]].append(node)
     return tuple(tuple(row) for row in children)
+
+
+def depth_first(children: tuple[tuple[int, ...], ...]) -> list[int]:
+    """Return all nodes, each followed by its descendants; `children` as of `children_lists`."""
+    order, stack = [], list(children[-1][::-1])
+    while stack:
+        order.append(stack.pop())
+        stack.extend(children[order[-1]][::-1])
+    return order
 
 
 def level_slices(

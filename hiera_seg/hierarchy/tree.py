@@ -216,9 +216,8 @@ class Hierarchy:
         level = self.level_index(level)
         if level not in self._level_nodes:
             shallow = (self.depth < level) & (np.arange(self.num_nodes) < self.num_leaves)
-            self._level_nodes[level] = tables.frozen(
-                np.flatnonzero((self.depth == level) | shallow)
-            )
+            nodes = np.flatnonzero((self.depth == level) | shallow)
+            self._level_nodes[level] = tables.frozen(nodes)
         return self._level_nodes[level]
 
     def leaf_to_level(self, level: int | str) -> np.ndarray:
@@ -279,6 +278,11 @@ class Hierarchy:
         for inside in found:  # grows during the loop
             found.extend(self._children[inside])
         return tuple(sorted(found))
+
+    @cached_property
+    def depth_first(self) -> np.ndarray:
+        """int64 (N,): all nodes, each followed by its descendants, in the order of ``children``."""
+        return tables.frozen(tables.depth_first(self._children))
 
     def lca(self, u: int | str, v: int | str) -> int:
         """Return the lowest common ancestor; -1 if it is the virtual root."""

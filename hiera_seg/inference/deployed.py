@@ -14,7 +14,7 @@ class DeployedSegmentor(nn.Module):
     """Normalize, pad, segment and decode images (B, 3, H, W) uint8 to maps of their size.
 
     Unlike the model, it takes images of one size only, and its control flow does not depend on
-    their values, so that it can be traced and exported for any height and width.
+    their values. It can therefore be traced and exported for any height and width.
 
     Attributes:
         outputs: the names of the maps that it returns, in that order; those of HieraSegmentor.
@@ -27,13 +27,19 @@ class DeployedSegmentor(nn.Module):
                 modules are used, not copied.
 
         Raises:
-            ConfigError: the model is not a HieraSegmentor with a HieraPixelHead.
+            ConfigError: the model is not a HieraSegmentor with a HieraPixelHead, or takes images
+                of other than three channels.
         """
         super().__init__()
         if not isinstance(model, HieraSegmentor):
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE: cannot export a {type(model).__name__}; use "
                 "HieraSegmentor"
+            )
+        if len(model.pixel_mean) != 3:
+            raise ConfigError(
+                f"MODEL.PIXEL_MEAN: cannot export a network for {len(model.pixel_mean)} channels; "
+                "exported files take images of three"
             )
         if not isinstance(model.sem_seg_head, HieraPixelHead):
             raise ConfigError(
@@ -78,7 +84,7 @@ class DeployedSegmentor(nn.Module):
         x = (image.to(model.pixel_mean.dtype) - model.pixel_mean) / model.pixel_std
         down, right = -height % self.divisibility, -width % self.divisibility
         x = F.pad(x, (0, right, 0, down))
-        output, _ = model.sem_seg_head(model.backbone(x))
+        output = model.sem_seg_head.node_output(model.backbone(x))
         size = (height + down, width + right)
         values = F.interpolate(output.values.float(), size, mode="bilinear", align_corners=False)
         # Negative padding, because torch.export specializes a slice on whether it crops anything,

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hiera_seg.data.listing import walk_folders
+from hiera_seg.data.listing import IMAGE_TYPES, walk_folders
 from hiera_seg.data.opencv import quiet_opencv
 from hiera_seg.errors import DatasetError
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 # Containers often only estimate their number of frames; a smaller share means damage
 _LEAST_SHARE = 0.9
@@ -28,13 +27,13 @@ def find_media(pattern: str) -> list[str]:
     """Return the images and videos that a path, folder or glob pattern matches, sorted.
 
     A path or pattern matches files of any name, a folder those in it with the suffix of an image
-    or video. ``**`` matches a folder and all folders below it, each once, even if several links
-    lead to it.
+    or video. ``**`` matches a folder and all folders below it, each once, even if there are several
+    links to it.
     """
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
-        known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+        known = (*IMAGE_TYPES, *VIDEO_SUFFIXES)
         inside = sorted(path for path in Path(pattern).iterdir() if path.is_file())
         return [str(path) for path in inside if path.suffix.lower() in known]
     return sorted(path for path in set(_expand(pattern)) if os.path.isfile(path))

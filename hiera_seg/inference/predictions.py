@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from detectron2.config import CfgNode
 
-from hiera_seg.errors import ConfigError
+from hiera_seg.config.image_format import chosen_bands
+from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference import CocoResultWriter, HieraPredictor, VideoFrames, build_for_eval
 from hiera_seg.visualization import VideoWriter, draw_kinds, save_label_map, save_levels
@@ -110,7 +111,8 @@ class PredictionWriter(AbstractContextManager):
         Args:
             stem: the beginning of the output file names.
             file_name: path of the image; the georeferencing of a GeoTIFF is kept.
-            image: (H, W, 3) uint8, BGR.
+            image: (H, W, 3) uint8, BGR. If the model requires bands, they are read from the file,
+                and this is what to draw on.
             truth: (H, W) integer node ids to show in the strip.
 
         Returns:
@@ -121,7 +123,8 @@ class PredictionWriter(AbstractContextManager):
             OSError: a file cannot be written.
         """
         geo_tags = read_geo_tags(file_name)
-        labels, names = self._predict(file_name, image)
+        with_bands = chosen_bands(self._predictor.image_format) is not None
+        labels, names = self._predict(file_name, file_name if with_bands else image)
         save_levels(
             self._folder, stem, _rgb(image), labels, self._hierarchy, truth=truth,
             levels=self._levels, alpha=self._alpha, kinds=self._image_kinds, geo_tags=geo_tags,
@@ -149,9 +152,15 @@ class PredictionWriter(AbstractContextManager):
             The number of frames written.
 
         Raises:
-            DatasetError: the video is damaged; the frames before the damage have been written.
+            DatasetError: the video is damaged; the frames before the damage have been written. Or
+                the model requires bands.
             OSError: a file cannot be written.
         """
+        if chosen_bands(self._predictor.image_format) is not None:
+            raise DatasetError(
+                f"{frames.name}: frames of videos are colours, but the model's INPUT.FORMAT is "
+                f"{self._predictor.image_format!r}; pass image files"
+            )
         done = 0
         with ExitStack() as stack:
             writers: dict[str, VideoWriter] = {}

@@ -14,6 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from torch import Tensor
 
+from hiera_seg.config.image_format import chosen_bands
 from hiera_seg.data.images import ImageReader
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
@@ -87,7 +88,8 @@ class HieraPredictor:
 
         Args:
             images: a path, or a uint8 array (H, W, 3) in BGR, as in OpenCV and in Detectron2's
-                predictor; or a batch: a list of these, of any sizes, or an array (B, H, W, 3).
+                predictor (an array (H, W, C) of the model's bands if INPUT.FORMAT is "BANDS"); or a
+                batch: a list of these, of any sizes, or an array (B, H, W, 3).
                 Images that are padded to one size are run as one batch.
             level: index or name of the level of "labels"; None: the finest.
             safe_depth: confidence threshold, 0..1, for stopping at an inner node: predict the
@@ -152,6 +154,14 @@ class HieraPredictor:
                 "images: expected a path or a uint8 array (H, W, 3) in BGR, found "
                 f"{type(image).__name__}"
             )
+        if chosen_bands(self.image_format) is not None:
+            channels = len(self.model.pixel_mean)
+            if image.ndim != 3 or image.shape[2] != channels or image.size == 0:
+                raise ValueError(
+                    f"images: expected a path or an array (H, W, {channels}) of bands, found "
+                    f"{image.dtype} of shape {image.shape}"
+                )
+            return image.astype(np.float32)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(
                 "images: expected a path or a uint8 array (H, W, 3) in BGR, found "

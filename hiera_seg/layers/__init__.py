@@ -1,9 +1,10 @@
-"""Tensor operations on class trees, and layers of networks; nothing here reads a config."""
+"""Provide tensor operations on class trees and network layers, independent of configs."""
 
 from hiera_seg.layers.deformable_attention import (
     MultiScaleDeformableAttention,
     multi_scale_deformable_attention,
 )
+from hiera_seg.layers.pixel_embeddings import PixelEmbeddings
 from hiera_seg.layers.point_sampling import Points, draw_points, draw_uncertain_points, sample_maps
 from hiera_seg.layers.positions import sine_positions
 from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, mean_scores, node_scores
@@ -12,7 +13,6 @@ from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.layers.tree_ops import (
     ancestor_min,
     descendant_max,
-    path_product,
     path_sum,
     sum_over_leaves,
 )
@@ -21,6 +21,7 @@ __all__ = [
     "DECODE_VARIANTS",
     "MultiScaleDeformableAttention",
     "NodeOutput",
+    "PixelEmbeddings",
     "Points",
     "SiblingAdjustment",
     "TreeIndex",
@@ -31,7 +32,6 @@ __all__ = [
     "mean_scores",
     "multi_scale_deformable_attention",
     "node_scores",
-    "path_product",
     "path_sum",
     "sample_maps",
     "sibling_shares",

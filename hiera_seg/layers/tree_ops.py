@@ -1,13 +1,11 @@
 """Compute extremes along the paths of a class tree, and sums over its leaves and levels.
 
-All take the node dimension as `dim`, accept any number of other dimensions, any floating-point
-dtype and any device, and are differentiable. Time and memory grow with the number of nodes, not
-with its square.
+All functions take the node dimension as `dim`, accept any number of other dimensions, any
+floating-point dtype and any device, and are differentiable. Time and memory are linear in the
+number of nodes.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -116,8 +114,8 @@ def sum_over_leaves(leaf_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> 
 def path_sum(node_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Tensor:
     """Return for each leaf the sum over the levels of the value of its node at that level.
 
-    A leaf above the deepest level stands for itself at every deeper one, so that all leaves sum
-    equally many values.
+    A leaf above the deepest level represents itself at every deeper one; all leaves therefore sum
+    the same number of values.
 
     Args:
         node_values: (..., N, ...) one value per node.
@@ -127,28 +125,10 @@ def path_sum(node_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Tensor:
     Returns:
         (..., L, ...).
     """
-    return _along_paths(torch.add, node_values, hierarchy, dim)
-
-
-def path_product(node_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Tensor:
-    """Return for each leaf the product over the levels of the value of its node at that level.
-
-    Args:
-        node_values: (..., N, ...) one value per node.
-        hierarchy: the tree.
-        dim: the dimension of the nodes.
-
-    Returns:
-        (..., L, ...).
-    """
-    return _along_paths(torch.mul, node_values, hierarchy, dim)
-
-
-def _along_paths(combine: Callable, values: Tensor, hierarchy: Hierarchy, dim: int) -> Tensor:
-    dim = _check_dim(values, dim, hierarchy.num_nodes, hierarchy, "nodes")
-    total = values.narrow(dim, 0, hierarchy.num_leaves)
+    dim = _check_dim(node_values, dim, hierarchy.num_nodes, hierarchy, "nodes")
+    total = node_values.narrow(dim, 0, hierarchy.num_leaves)
     if hierarchy.num_levels == 1:
         return total.clone()
-    for nodes in TreeIndex.of(hierarchy, values.device).leaf_levels[:-1]:
-        total = combine(total, values.index_select(dim, nodes))
+    for nodes in TreeIndex.of(hierarchy, node_values.device).leaf_levels[:-1]:
+        total = total + node_values.index_select(dim, nodes)
     return total

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.pixel_embeddings import PixelEmbeddings
 from hiera_seg.losses.checks import describe
 from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
@@ -19,11 +20,11 @@ _LOSSES_KEY = "MODEL.HIERA_SEG.LOSSES"
 
 
 class HierarchicalLoss(nn.Module):
-    """Weighted losses of `HIERA_LOSSES` on one set of labels.
+    """Compute several weighted losses of `HIERA_LOSSES` from the same labels.
 
     Attributes:
         names: tuple of the names of the losses, in order.
-        needs: set of what they need: "logits", "embeddings".
+        needs: set of the inputs that the losses need: "logits", "embeddings".
     """
 
     def __init__(
@@ -40,8 +41,8 @@ class HierarchicalLoss(nn.Module):
             ignore_label: the value of void in labels.
 
         Raises:
-            ValueError: no loss, an unknown or repeated name, a bad weight or an unknown option,
-                with the config key.
+            ValueError: no loss, an unknown or repeated name, an invalid weight or an unknown
+                option; the message names the config key.
         """
         super().__init__()
         self.hierarchy = hierarchy
@@ -64,7 +65,7 @@ class HierarchicalLoss(nn.Module):
         self,
         logits: Tensor,
         labels: Tensor,
-        embeddings: Tensor | None = None,
+        embeddings: Tensor | PixelEmbeddings | None = None,
         *,
         valid_count: Tensor | None = None,
         iteration: int | None = None,
@@ -75,12 +76,12 @@ class HierarchicalLoss(nn.Module):
         Args:
             logits: (B, N, H, W) float.
             labels: (B, H, W) int64 node ids or the ignore label.
-            embeddings: (B, D, h, w) float, if a loss needs them.
-            valid_count: (1 + num_levels,) as from `valid_pixels`; None for the counts of this
-                batch.
-            iteration: the iteration of schedules; None for their final weights.
-            generator: source of random values of losses that sample pixels; None for PyTorch's
-                own.
+            embeddings: (B, D, h, w) float, or `PixelEmbeddings`, if a loss needs them.
+            valid_count: (1 + num_levels,), as returned by `valid_pixels`; None to count the pixels
+                of this batch.
+            iteration: the current iteration, for weights with a schedule; None for the final
+                weights.
+            generator: random generator of losses that sample pixels; None for PyTorch's default.
 
         Returns:
             {"loss_<name>": scalar}, with weights and schedules applied.
@@ -96,12 +97,15 @@ class HierarchicalLoss(nn.Module):
         for name, weight, loss in zip(self.names, self.weights, self.losses, strict=True):
             if values[loss.needs] is None:
                 raise ValueError(f"loss {name!r} needs {loss.needs}, but none were given")
+            value = values[loss.needs]
+            if isinstance(value, PixelEmbeddings) and not getattr(loss, "reads_pixels", False):
+                value = value.dense()
             arguments: dict[str, Any] = {"valid_count": _normalizer_of(loss, valid_count)}
             if getattr(loss, "samples", False):
                 arguments["generator"] = generator
             if hasattr(loss, "weight_at"):
                 weight = weight * loss.weight_at(iteration)
-            result[f"loss_{name}"] = weight * loss(values[loss.needs], labels, **arguments)
+            result[f"loss_{name}"] = weight * loss(value, labels, **arguments)
         return result
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Define the tree-triplet loss: embeddings as far apart as their classes are in the tree."""
+"""Define the tree-triplet loss, by which distances of embeddings follow those in the tree."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers.pixel_embeddings import PixelEmbeddings
 from hiera_seg.layers.tree_index import NearestLeaves, TreeIndex
 from hiera_seg.losses.checks import check_embeddings, check_number
 from hiera_seg.losses.compiling import runs_eagerly
@@ -51,21 +52,21 @@ def sample_triplets(
 ) -> Triplets:
     """Draw anchors, and for each anchor one positive and one negative.
 
-    Up to K = `samples_per_class` pixels of each leaf present are drawn without replacement (two
-    if K is 1): the pool. The first K of a class are its anchors. The triplet of an anchor is drawn
+    The pool holds up to K = `samples_per_class` pixels (two if K is 1) of each leaf present, drawn
+    without replacement. The first K of a class are its anchors. The triplet of an anchor is drawn
     uniformly from all pairs (i+, i-) of other pixels in the pool with psi(i, i+) < psi(i, i-). If
     the labels hold a triplet for an anchor, one is found; positives may be of the anchor's class.
 
     The number of random values and the shapes of all tensors depend only on the shape of the
-    labels, and nothing waits for the device. (In a tree of more than 1024 leaves they depend on the
-    number of leaves that are present too, for which the host waits.) With a generator on the CPU
+    labels, and the host never waits for the device. (In a tree of more than 1024 leaves they also
+    depend on the number of leaves present, for which the host waits.) With a generator on the CPU
     the triplets are the same on any device.
 
     Args:
         labels: (B, h, w) int64 node ids; only pixels of leaves are drawn.
         hierarchy: the tree.
         samples_per_class: K, 1 or more.
-        generator: source of random values; None for PyTorch's own on the device of the labels.
+        generator: random generator; None for PyTorch's default on the device of the labels.
         ignore_label: the value of void in `labels`.
 
     Returns:
@@ -182,7 +183,7 @@ def _place_of(number: Tensor, cumulative: Tensor, row: Tensor) -> Tensor:
 
 @runs_eagerly
 def tree_triplet_loss(
-    embeddings: Tensor,
+    embeddings: Tensor | PixelEmbeddings,
     labels: Tensor,
     hierarchy: Hierarchy,
     *,
@@ -203,14 +204,15 @@ def tree_triplet_loss(
     the classes that have a triplet. See `sample_triplets` for how triplets are drawn.
 
     Args:
-        embeddings: (B, D, h, w) float, any scale. Half precision is computed in float32.
+        embeddings: (B, D, h, w) float, any scale; or `PixelEmbeddings`, which are computed at the
+            sampled pixels alone. Half precision is computed in float32.
         labels: (B, H, W) int64 node ids of any size, read at the embeddings' grid by nearest
             neighbour; only pixels labelled with a leaf take part.
         hierarchy: the tree.
         margin_eps: constant part of the margin.
-        margin: a constant that replaces m; None or below 0 (yaml files have no None) for m.
+        margin: a constant that replaces m; None or a negative number to use m.
         samples_per_class: maximum number of anchors of each leaf present.
-        generator: source of the random values; None for PyTorch's own.
+        generator: random generator; None for PyTorch's default.
         ignore_label: the value of void in `labels`.
 
     Returns:
@@ -225,12 +227,13 @@ def tree_triplet_loss(
     if margin is not None:
         check_number("margin", margin)
     _check_samples_per_class(samples_per_class)
-    check_embeddings(embeddings, labels)
-    if embeddings.numel() == 0 or labels.numel() == 0:
-        return embeddings[:0].to(loss_dtype(embeddings)).sum()
-    if labels.shape[1:] != embeddings.shape[2:]:
+    maps = embeddings.features if isinstance(embeddings, PixelEmbeddings) else embeddings
+    check_embeddings(maps, labels)
+    if maps.numel() == 0 or labels.numel() == 0:
+        return maps[:0].to(loss_dtype(maps)).sum()
+    if labels.shape[1:] != maps.shape[2:]:
         label_index(labels, hierarchy, ignore_label)  # checks the labels that are not read too
-        labels = _resize_labels(labels, embeddings.shape[2:])
+        labels = _resize_labels(labels, maps.shape[2:])
     triplets = sample_triplets(
         labels,
         hierarchy,
@@ -238,12 +241,12 @@ def tree_triplet_loss(
         generator=generator,
         ignore_label=ignore_label,
     )
-    # Read all at once: the backward of each read fills a gradient of the size of the whole map.
+    # One call: the backward of each indexing call fills a gradient of the size of the whole map.
     pixels = torch.cat([triplets.anchor, triplets.positive, triplets.negative])
     leaves = hierarchy.num_leaves
     if pixels.device.type == "cpu":
-        # Each pixel once: if several threads add gradients of the same pixel, the last bits depend
-        # on their order, and runs would not be reproducible.
+        # Each pixel is read once: if several threads added gradients to the same pixel, rounding
+        # would depend on their order, and runs would not be reproducible.
         pixels, reading = pixels.unique(return_inverse=True)
         vectors = _unit_vectors(embeddings, labels, pixels, leaves).index_select(0, reading)
     else:
@@ -261,7 +264,7 @@ def tree_triplet_loss(
 def _resize_labels(labels: Tensor, size: torch.Size) -> Tensor:
     """Resize labels by nearest neighbour as F.interpolate does, which has no integer version.
 
-    F.interpolate gets the row and column indices: as floats, large ignore labels would be rounded.
+    F.interpolate is applied to row and column indices; it would round large ignore labels.
     """
 
     def places(old: int, new: int) -> Tensor:
@@ -272,17 +275,24 @@ def _resize_labels(labels: Tensor, size: torch.Size) -> Tensor:
     return labels.long()[:, rows[:, None], columns]
 
 
-def _unit_vectors(embeddings: Tensor, labels: Tensor, pixel: Tensor, num_leaves: int) -> Tensor:
+def _unit_vectors(
+    embeddings: Tensor | PixelEmbeddings, labels: Tensor, pixel: Tensor, num_leaves: int
+) -> Tensor:
     """Return the L2-normalised embeddings (S, D) of some pixels, in float32 or float64.
 
     Only these are normalised, not the whole map. A zero vector stays zero and gets no gradient.
     The embedding of a pixel without a leaf, which may be NaN, is replaced by zeros: only triplets
     of weight 0 read it.
     """
-    image_size = embeddings.shape[2] * embeddings.shape[3]
-    image, position = pixel // image_size, pixel % image_size
-    row, column = position // embeddings.shape[3], position % embeddings.shape[3]
-    vectors = embeddings[image, :, row, column]
+    height, width = labels.shape[1:]
+    image, position = pixel // (height * width), pixel % (height * width)
+    row, column = position // width, position % width
+    if isinstance(embeddings, PixelEmbeddings) and len(pixel) >= labels.numel():
+        embeddings = embeddings.dense()
+    if isinstance(embeddings, PixelEmbeddings):
+        vectors = embeddings.at(image, row, column)
+    else:
+        vectors = embeddings[image, :, row, column]
     if vectors.dtype != torch.float64:
         vectors = vectors.float()
     label = labels.flatten()[pixel]
@@ -315,6 +325,7 @@ class TreeTripletLoss(LossTerm, function=tree_triplet_loss, schedule_iters=0):
     """
 
     needs = "embeddings"
+    reads_pixels = True
     normalizer = None
     samples = True
     decoding = None

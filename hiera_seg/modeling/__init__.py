@@ -9,6 +9,7 @@ from hiera_seg.modeling.decode import NodeView, decode, decode_variant
 from hiera_seg.modeling.heads import (
     AuxiliaryHead,
     EmbeddingHead,
+    HieraHead,
     HieraMaskFormerHead,
     HieraPixelHead,
     build_hierarchical_loss,
@@ -37,6 +38,7 @@ __all__ = [
     "DeepLabV3PlusDecoder",
     "EmbeddingHead",
     "FPNDecoder",
+    "HieraHead",
     "HieraMaskFormerHead",
     "HieraPixelHead",
     "HieraSegmentor",

@@ -2,7 +2,7 @@
 
 The result is defined by this order: resize the values to the padded input, crop them to the image,
 resize them to the original size (bilinear, ``align_corners=False``), score them, and decode. On
-whole tensors this needs N x H x W floats several times for a large image with many nodes. Since
+whole tensors, a large image with many nodes would need several times N x H x W floats. Because
 bilinear resizing is separable and scoring is pixelwise, the same result is computed in bands of
 output rows that fit into the cache. Rounding may differ in the last bits, which can only matter
 where two leaves tie.
@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from hiera_seg.layers.scores import (
     node_scores,
 )
 from hiera_seg.losses import declared_decoding
+from hiera_seg.modeling.label_maps import decode_by_family, decodes_by_family
 from hiera_seg.modeling.options import DecodeOptions
 from hiera_seg.modeling.paths import (
     cut_path,
@@ -38,10 +38,11 @@ from hiera_seg.modeling.paths import (
     label_scores,
     path_labels,
 )
+from hiera_seg.modeling.resize import Resize, resize_columns, resize_rows, row_resizes
 
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
 
-# Values of one band, N x rows x width: small enough for a CPU's cache, large enough to fill a GPU.
+# Number of values of a band, N x rows x width, that fits a CPU's cache, or that fills a GPU.
 _BAND_VALUES_CPU = 1 << 19
 _BAND_VALUES_GPU = 1 << 25
 
@@ -95,12 +96,12 @@ class NodeRows:
 
 
 def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits") -> str:
-    """Resolve the config's decode variant: "auto" takes the one that the losses train.
+    """Resolve the config's decode variant; "auto" selects the one that the losses train.
 
     Args:
         name: "auto" or one of `DECODE_VARIANTS`; the value of MODEL.HIERA_SEG.TEST.DECODE.
         loss_names: names of the losses that train the model.
-        kind: what the head puts out, "logits" or "scores".
+        kind: kind of the head's output, "logits" or "scores".
 
     Returns:
         One of `DECODE_VARIANTS`.
@@ -127,8 +128,8 @@ def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits"
         )
     if kind == "scores" and name not in SCORE_VARIANTS:
         raise ConfigError(
-            f"{DECODE_KEY} is {name!r}, but the head puts out kind 'scores' (query heads do): it "
-            f"must be 'auto' or one of {SCORE_VARIANTS}"
+            f"{DECODE_KEY} is {name!r}, but the head's output is of kind 'scores' (query heads); "
+            f"it must be 'auto' or one of {SCORE_VARIANTS}"
         )
     return name
 
@@ -179,12 +180,28 @@ def decode(
     device = sources[0].like.device
     label_type = label_dtype(hierarchy) if options.output == "labels" else torch.int64
     rows_of = [
-        _resizes(source.shape[1], view.padded_size[0], view.image_size[0], height, source.like)
+        row_resizes(source.shape[1], view.padded_size[0], view.image_size[0], height, source.like)
         for source, view in zip(sources, views, strict=True)
     ]
     budget = _BAND_VALUES_CPU if device.type == "cpu" else _BAND_VALUES_GPU
     rows = max(1, budget // (hierarchy.num_nodes * width * len(views)))
     result: dict[str, Any] = {}
+    view, source, variant = views[0], sources[0], options.variant
+    labels_alone = options == options.labels_only() and options.min_confidence is None
+    if labels_alone and len(views) == 1 and not view.mirrored and type(source) is NodeRows:
+        if decodes_by_family(source.like, variant, hierarchy):
+            result["hiera_labels"] = decode_by_family(
+                source.like,
+                rows_of[0],
+                (view.padded_size[1], view.image_size[1], width),
+                height,
+                hierarchy,
+                sigmoid=view.output.kind == "logits",
+                paths=variant == "path_sum",
+                band_values=budget,
+                dtype=label_type,
+            )
+            return result
     for top in range(0, height, rows):
         band = slice(top, min(top + rows, height))
         index = torch.arange(band.start, band.stop, device=device)
@@ -271,11 +288,11 @@ def label_dtype(hierarchy: Hierarchy) -> torch.dtype:
 
 
 def _band(
-    source: NodeRows, view: NodeView, row_steps: list["_Resize"], index: Tensor, width: int
+    source: NodeRows, view: NodeView, row_steps: list[Resize], index: Tensor, width: int
 ) -> NodeOutput:
     """Return rows `index` of a view at its final size, with mirroring undone."""
-    narrow = _resize_rows(source, row_steps, index)
-    wide = _resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
+    narrow = resize_rows(source, row_steps, index)
+    wide = resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
     if view.mirrored:
         wide = wide.flip(-1)
         if view.swap is not None:
@@ -307,59 +324,3 @@ def _check_sizes(padded_size: Size, image_size: Size, output_size: Size) -> None
         raise ValueError(
             f"image_size {tuple(image_size)} does not fit into padded_size {tuple(padded_size)}"
         )
-
-
-class _Resize(NamedTuple):
-    """One bilinear resize along rows: row i is a weighted mean of rows low and high."""
-
-    low: Tensor  # (rows out,) int64
-    high: Tensor  # (rows out,) int64
-    weight: Tensor  # (rows out, 1) float, of the high row
-
-
-def _resizes(size: int, padded: int, image: int, final: int, like: Tensor) -> list[_Resize]:
-    """Return the resizes of rows, first to last; the crop between only limits the second."""
-    steps = [(size, padded), (image, final)]
-    return [_resize_taps(a, b, like) for a, b in steps if a != b]
-
-
-def _resize_taps(size_in: int, size_out: int, like: Tensor) -> _Resize:
-    # The source coordinate of F.interpolate, in the same precision.
-    position = torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5
-    position = (position * (size_in / size_out) - 0.5).clamp_(min=0)
-    low = position.long().clamp_(max=size_in - 1)
-    return _Resize(low, (low + 1).clamp_(max=size_in - 1), (position - low)[:, None])
-
-
-def _resize_rows(source: NodeRows, steps: list[_Resize], index: Tensor) -> Tensor:
-    """Return rows `index` of the values after all resizes, as (N, len(index), w).
-
-    The recursion goes from output rows to the input rows that they depend on, so that no other row
-    is computed.
-    """
-    if not steps:
-        return source.take(index)
-    *earlier, step = steps
-    return torch.lerp(
-        _resize_rows(source, earlier, step.low[index]),
-        _resize_rows(source, earlier, step.high[index]),
-        step.weight[index],
-    )
-
-
-def _resize_columns(values: Tensor, padded: int, image: int, final: int) -> Tensor:
-    """Apply the same resizes and crop along columns: (N, rows, w) -> (N, rows, final)."""
-    values = _resize_width(values, padded)[..., :image]
-    return _resize_width(values, final)
-
-
-def _resize_width(values: Tensor, width: int) -> Tensor:
-    if values.shape[-1] == width:
-        return values
-    if values.device.type == "cpu":
-        return F.interpolate(values, size=width, mode="linear", align_corners=False)
-    # On a GPU the linear kernel has one thread per column, the bilinear kernel one per pixel.
-    planes = values.reshape(1, 1, -1, values.shape[-1])
-    size = (planes.shape[2], width)
-    planes = F.interpolate(planes, size=size, mode="bilinear", align_corners=False)
-    return planes.view(*values.shape[:-1], width)

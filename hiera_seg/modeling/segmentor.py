@@ -1,4 +1,4 @@
-"""Implement the meta-architecture: from images to losses, or to label maps per level."""
+"""Implement the meta-architecture, which computes losses or label maps from images."""
 
 import dataclasses
 import math
@@ -17,12 +17,15 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.modeling.decode import NodeView, Size, decode, decode_variant
+from hiera_seg.modeling.heads.base import AcceptsLabelCounts, accept_counts
 from hiera_seg.modeling.norm import fall_back_to_batch_norm
 from hiera_seg.modeling.options import DecodeOptions
 
+HEAD_ATTRIBUTES = ("hierarchy", "ignore_value", "loss_names", "output_kind")
+
 
 @META_ARCH_REGISTRY.register()
-class HieraSegmentor(nn.Module):
+class HieraSegmentor(AcceptsLabelCounts, nn.Module):
     """Segment images into the nodes of a class tree, with Detectron2's interface of models."""
 
     @configurable
@@ -40,20 +43,31 @@ class HieraSegmentor(nn.Module):
         """
         Args:
             backbone: a backbone with Detectron2's interface.
-            sem_seg_head: a head such as :class:`~hiera_seg.modeling.HieraPixelHead`.
+            sem_seg_head: a :class:`~hiera_seg.modeling.HieraHead`; or a module with its attributes
+                ``hierarchy``, ``ignore_value``, ``loss_names`` and ``output_kind``, whose
+                ``forward`` returns (None, losses) in training and (NodeOutput, {}) in eval.
             pixel_mean: per channel, subtracted from images.
             pixel_std: per channel, divides images.
             decode_options: how to decode where :meth:`predict` gets no options; None: the defaults.
-            channels_last: lay out images, and so all features, with channels innermost.
-            deprecated: the options of decoding one by one, as in 0.1.
+            channels_last: use the memory format channels_last for images and features.
+            deprecated: the decoding options as separate arguments, as in 0.1.
 
         Raises:
-            ConfigError: a decode variant that is unknown or does not fit the head, `pixel_mean` and
-                `pixel_std` that no image can have, or a backbone that requires square images.
+            ConfigError: a head without these attributes, a decode variant that is unknown or does
+                not fit the head, `pixel_mean` and `pixel_std` that no image can have, or a backbone
+                that requires square images.
         """
         super().__init__()
         if deprecated:
             decode_options = DecodeOptions.from_deprecated(deprecated)
+        missing = [name for name in HEAD_ATTRIBUTES if not hasattr(sem_seg_head, name)]
+        if missing:
+            raise ConfigError(
+                f"MODEL.SEM_SEG_HEAD.NAME: {type(sem_seg_head).__name__} has no "
+                f"{', '.join(missing)}; HieraSegmentor needs a head with "
+                f"{', '.join(HEAD_ATTRIBUTES)} and node_output (docs/own_parts.md), such as "
+                "HieraPixelHead; a flat head needs MODEL.META_ARCHITECTURE SemanticSegmentor"
+            )
         square_size = padding_of(backbone)[1]
         if square_size > 0:
             raise ConfigError(
@@ -72,7 +86,7 @@ class HieraSegmentor(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.decode_options = self._resolve(decode_options or DecodeOptions())
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.to(memory_format=self.memory_format)  # or each convolution would convert its weights
+        self.to(memory_format=self.memory_format)  # else each convolution converts its weights
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -95,7 +109,7 @@ class HieraSegmentor(nn.Module):
 
     @property
     def size_divisibility(self) -> int:
-        """The number that padded image sizes are multiples of; 0 or 1 for no padding."""
+        """Padded image sizes are multiples of this number; 0 or 1 for no padding."""
         of_head = getattr(self.sem_seg_head, "size_divisibility", 0)
         return math.lcm(padding_of(self.backbone)[0], max(of_head, 1))
 
@@ -103,13 +117,16 @@ class HieraSegmentor(nn.Module):
     def hierarchy(self) -> Hierarchy:
         return self.sem_seg_head.hierarchy
 
-    def forward(self, batched_inputs: list[dict[str, Any]], counts: Tensor | None = None) -> Any:
+    @accept_counts
+    def forward(
+        self, batched_inputs: list[dict[str, Any]], normalizer: Tensor | None = None
+    ) -> Any:
         """Return losses in training and predictions in eval, as Detectron2's models do.
 
         Args:
             batched_inputs: one dict per image: in training as for :meth:`losses`; in eval "image"
                 and optionally "height" and "width" of the output, by default the image's own.
-            counts: see :meth:`losses`.
+            normalizer: see :meth:`losses`.
 
         Returns:
             As :meth:`losses` or :meth:`predict`.
@@ -118,7 +135,7 @@ class HieraSegmentor(nn.Module):
             ValueError: in training, "sem_seg" is missing or differs in size from its image.
         """
         if self.training:
-            return self.losses(batched_inputs, counts)
+            return self.losses(batched_inputs, normalizer)
         images = [x["image"] for x in batched_inputs]
         sizes = [
             (x.get("height", image.shape[-2]), x.get("width", image.shape[-1]))
@@ -126,8 +143,9 @@ class HieraSegmentor(nn.Module):
         ]
         return self.predict(images, output_sizes=sizes)
 
+    @accept_counts
     def losses(
-        self, batched_inputs: list[dict[str, Any]], counts: Tensor | None = None
+        self, batched_inputs: list[dict[str, Any]], normalizer: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Compute the losses of a batch, in training or in eval mode.
 
@@ -135,8 +153,8 @@ class HieraSegmentor(nn.Module):
             batched_inputs: one dict per image: "image" (C, H, W) uint8 or float, of any size, and
                 "sem_seg" (H, W) integer node ids, void = the head's ``ignore_value``. Nothing is
                 changed in place.
-            counts: the normalizer of a larger batch that these images are a part of, as returned by
-                :meth:`label_counts`. None: that of this batch, averaged over all processes.
+            normalizer: that of a larger batch that these images are a part of, as returned by
+                :meth:`label_normalizer`. None: that of this batch, averaged over all processes.
 
         Returns:
             {"loss_<name>": scalar}.
@@ -147,11 +165,10 @@ class HieraSegmentor(nn.Module):
         targets = self._targets(batched_inputs)
         images = [self._normalize(x["image"]) for x in batched_inputs]
         batch = ImageList.from_tensors(images, self.size_divisibility).tensor
-        head = self.sem_seg_head
-        options: dict[str, Any] = {} if counts is None else {"counts": counts}
-        if not head.training:  # only heads of this package take the flag
-            options["training"] = True
-        return head(self._features(batch), targets, **options)[1]
+        features, head = self._features(batch), self.sem_seg_head
+        if not head.training:
+            return head.losses(head.layers(features, training=True), targets, normalizer)
+        return head(features, targets, *(() if normalizer is None else (normalizer,)))[1]
 
     def predict(
         self,
@@ -212,7 +229,7 @@ class HieraSegmentor(nn.Module):
         views: list = [None] * len(images)
         for members in self._batches(images):
             batch = ImageList.from_tensors([images[i] for i in members], self.size_divisibility)
-            output, _ = self.sem_seg_head(self._features(batch.tensor))
+            output = self._node_output(self._features(batch.tensor))
             padded_height, padded_width = batch.tensor.shape[-2:]
             for row, i in enumerate(members):
                 height, width = (int(n) for n in images[i].shape[-2:])
@@ -223,8 +240,8 @@ class HieraSegmentor(nn.Module):
                 )
         return views
 
-    def label_counts(self, batched_inputs: list[dict[str, Any]]) -> Tensor | None:
-        """Return the normalizer of the losses of some images: numbers of pixels, or of segments.
+    def label_normalizer(self, batched_inputs: list[dict[str, Any]]) -> Tensor | None:
+        """Return the normalizer of the losses of some images, in pixels or in segments.
 
         The normalizers of several batches may be added.
 
@@ -232,11 +249,11 @@ class HieraSegmentor(nn.Module):
             batched_inputs: as for :meth:`losses`.
 
         Returns:
-            A float vector; None if the head has no ``label_counts``.
+            A float vector; None if the head has no ``label_normalizer``.
         """
-        if not hasattr(self.sem_seg_head, "label_counts"):
-            return None
-        return self.sem_seg_head.label_counts(self._targets(batched_inputs))
+        head = self.sem_seg_head  # of 0.1 if it has label_counts
+        of_head = getattr(head, "label_normalizer", getattr(head, "label_counts", None))
+        return None if of_head is None else of_head(self._targets(batched_inputs))
 
     def _resolve(self, options: DecodeOptions) -> DecodeOptions:
         """Replace the variant "auto" by the one that the head's losses train."""
@@ -258,11 +275,21 @@ class HieraSegmentor(nn.Module):
     def _features(self, batch: Tensor) -> dict[str, Tensor]:
         return self.backbone(batch.contiguous(memory_format=self.memory_format))
 
+    def _node_output(self, features: dict[str, Tensor]) -> NodeOutput:
+        head = self.sem_seg_head
+        output = head.node_output(features) if hasattr(head, "node_output") else head(features)[0]
+        if not isinstance(output, NodeOutput):
+            raise TypeError(
+                f"{type(head).__name__} returned a {type(output).__name__} in eval; define its "
+                "method node_output(features), which returns a NodeOutput"
+            )
+        return output
+
     def _batches(self, images: list[Tensor]) -> list[list[int]]:
         """Group the indices of images by padded size.
 
         Padding an image to the size of a larger one would change its prediction, mostly through
-        global pooling. So a prediction does not depend on the other images of the batch.
+        global pooling. With this grouping, predictions do not depend on the batch.
         """
         if len(images) == 1:
             return [[0]]

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data import LabelReader
 from hiera_seg.data.image_files import check_same_size
-from hiera_seg.data.images import ImageReader
+from hiera_seg.data.images import rgb_reader
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
@@ -44,7 +44,7 @@ class SampleReader:
     """
 
     def __init__(self, cfg: CfgNode, dataset_name: str | None, hierarchy: Hierarchy | None = None):
-        self._read_image = ImageReader.from_config(cfg, "RGB")
+        self._read_image = rgb_reader(cfg)
         self._read_labels = None
         self.hierarchy = hierarchy
         if dataset_name is None:
@@ -66,6 +66,6 @@ class SampleReader:
         image = self._read_image(name)
         if self._read_labels is None or truth_name is None:
             return image, None
-        truth = self._read_labels(truth_name)
+        truth = self._read_labels(truth_name, image.shape[:2])
         check_same_size(name, image.shape[:2], truth_name, truth.shape)
         return image, truth

@@ -85,11 +85,7 @@ def _layout(
 
 def _columns(hierarchy: Hierarchy, columns: int) -> list[list[int]]:
     """Split the nodes, in depth-first order, into at most `columns` columns."""
-    order: list[int] = []
-    stack = list(hierarchy.children(-1)[::-1])
-    while stack:
-        order.append(stack.pop())
-        stack.extend(hierarchy.children(order[-1])[::-1])
+    order = hierarchy.depth_first.tolist()
     # Each column must have room for a path from the top to a leaf
     rows = max(-(-len(order) // columns), hierarchy.num_levels)
     while len(blocks := _fill(hierarchy, order, rows)) > columns:

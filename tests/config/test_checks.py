@@ -49,6 +49,8 @@ WRONG = [
     ([], "DATALOADER.ON_ERROR", "ignore"),
     (ABSOLUTE_CROP, "INPUT.CROP.SIZE", [0.9, 0.9]),
     (ABSOLUTE_CROP, "INPUT.CROP.SIZE", [192]),
+    ([], "MODEL.PIXEL_MEAN", [0.0, 0.0]),
+    ([], "INPUT.DISPLAY_BANDS", [0, 3, 1]),
     ([], "TEST.VALIDATION_LOSS", True),
     ([], "TEST.BEST_CHECKPOINT.MODE", "best"),
     ([], "TEST.BEST_CHECKPOINT.METRIC", "sem_seg/mIoU"),

@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from scipy.io import savemat
 
-from hiera_seg.data import pair_files, read_label_file
+from hiera_seg.data import (
+    HieraDatasetMapper,
+    LabelReader,
+    pair_files,
+    read_label_file,
+    register_hierarchical_dataset,
+)
 from hiera_seg.data.array_files import read_array_file
+from hiera_seg.data.dataset_check import check_dataset
 from hiera_seg.errors import DatasetError
 
 VALUES = np.array([[0, 3, 7], [255, 1, 2]])
@@ -49,3 +57,38 @@ def test_arrays_pair_with_images(folders, tmp_path):
     assert pair_files(images, labels) == [
         {"file_name": str(images / "a.png"), "sem_seg_file_name": str(labels / "a.npy")}
     ]
+
+
+def test_a_variable_of_a_mat_file_is_named(tmp_path, tree):
+    path = str(tmp_path / "x.mat")
+    other = {"scores": VALUES / 7, "edges": VALUES.T}
+    savemat(path, {"GTcls": {"Segmentation": VALUES, "Size": 3}, "b": VALUES % 3.0, **other})
+    assert np.array_equal(read_label_file(path, variable="GTcls.Segmentation"), VALUES)
+    assert np.array_equal(read_label_file(path, variable="b"), VALUES % 3)  # whole floats
+    for variable in ("GTcls.segmentation", "scores"):
+        with pytest.raises(DatasetError) as error:
+            read_label_file(path, variable=variable)
+        for word in ("x.mat", variable, "GTcls.Segmentation", "(2, 3)", "scores", "edges"):
+            assert word in str(error.value)
+    with pytest.raises(DatasetError, match="label_variable"):
+        read_label_file(path)
+
+
+def test_a_dataset_names_the_variable(tree, folders, tmp_path):
+    images, labels = folders({"a": VALUES.astype(np.uint8)})
+    (labels / "a.png").unlink()
+    savemat(labels / "a.mat", {"seg": VALUES, "instances": VALUES + 1})
+    register_hierarchical_dataset(
+        "toy", image_root=images, sem_seg_root=labels, hierarchy=tree, label_variable="seg"
+    )
+    (record,) = DatasetCatalog.get("toy")
+    meta = MetadataCatalog.get("toy")
+    reader = LabelReader.from_metadata(meta)
+    assert np.array_equal(reader(record["sem_seg_file_name"]), VALUES)
+    mapper = HieraDatasetMapper(
+        True, hierarchy=tree, ignore_label=255, augmentations=[], image_format="RGB"
+    )
+    assert np.array_equal(mapper(record)["sem_seg"], VALUES)
+    assert check_dataset("toy").problems == []
+    with pytest.raises(DatasetError, match="label_variable is 3"):
+        register_hierarchical_dataset("b", image_root="x", hierarchy=tree, label_variable=3)

@@ -168,12 +168,6 @@ def test_a_seed_is_drawn_when_none_is_given():
     assert first >= 0 and first != second
 
 
-def test_the_dataset_is_held_as_one_buffer():
-    loader = loader_of(size=1000)
-    assert not isinstance(loader.dataset.records._lst, list)
-    assert loader.dataset.records[999] == {"id": 999}
-
-
 def test_the_dataset_can_be_sent_to_a_fresh_process():
     dataset = pickle.loads(pickle.dumps(loader_of().dataset))
     assert dataset[(9, 3)] == loader_of().dataset[(9, 3)]

@@ -131,6 +131,17 @@ def test_a_page_of_many(start_tool, tmp_path):
     code, out, _ = tool(good, "--table", page)
     assert code == 0 and "1 of 1 configs work" in out
     assert f"| `{SMALL}` | 12.0 |" in page.read_text()
+    page.write_text(page.read_text().replace(" | 12.0 | ", " | 77.7 | "))  # not run again
+    other = REPOSITORY / "configs/CamVid/flat_deeplab_v3_plus_r18.yaml"
+    again = (other, good, "--table", page, "--missing")
+    code, out, _ = tool(*again)
+    assert code == 0 and "2 of 2 configs work" in out and f"{SMALL}:" not in out
+    first, second = page.read_text().splitlines()[-2:]
+    assert first.startswith("| `configs/CamVid/flat_") and f"| `{SMALL}` | 77.7 |" in second
+    tool(*again, "--iterations", 2)  # rows of other runs are not kept
+    assert "77.7" not in page.read_text() and "with 2 iterations" in page.read_text()
+    code, _, err = tool(good, "--missing")
+    assert code == 2 and "--missing" in err and "--table" in err
     page.unlink()
     code, out, err = tool(bad, good, "--table", page)
     assert code == 1 and "1 of 2 configs work" in out

@@ -61,7 +61,7 @@ def options_of(script: str) -> frozenset[str]:
         if name == "argument_parser":
             given = {keyword.arg: keyword.value.value for keyword in node.keywords}
             found.update(argument_parser(**given)._option_string_actions)
-        elif hasattr(options, name):
+        elif name.startswith("add_") and hasattr(options, name):
             parser = argparse.ArgumentParser()
             getattr(options, name)(parser)
             found.update(parser._option_string_actions)

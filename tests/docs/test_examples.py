@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
 from detectron2.engine import DefaultTrainer
 from PIL import Image
@@ -87,7 +87,7 @@ def test_a_train_net_with_three_changes_trains_and_evaluates(tmp_path, monkeypat
     labels = np.random.default_rng(0).integers(0, 4, (2, 40, 48), dtype=np.uint8)
     name = "docs_train_net"
     register_hierarchical_dataset(name, hierarchy=STREET, **write_dataset(tmp_path, labels))
-    (config,) = code_blocks("docs/existing_train_net.md", "yaml")
+    config = code_blocks("docs/existing_train_net.md", "yaml")[0]
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     (code,) = code_blocks("docs/existing_train_net.md", "python", "train_net.py")
     monkeypatch.setitem(sys.modules, "my_datasets", ModuleType("my_datasets"))
@@ -105,7 +105,7 @@ def test_a_train_net_with_three_changes_trains_and_evaluates(tmp_path, monkeypat
 
 
 def test_the_yaml_of_a_train_net_builds_on_detectron2s_defaults(tmp_path):
-    (config,) = code_blocks("docs/existing_train_net.md", "yaml")
+    config = code_blocks("docs/existing_train_net.md", "yaml")[0]
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     cfg = load_config(str(tmp_path / "config.yaml"), ["MODEL.HIERA_SEG.HIERARCHY", "camvid"])
     for decoder in ("deeplab_v3_plus", "sep_aspp", "ocr"):
@@ -115,11 +115,19 @@ def test_the_yaml_of_a_train_net_builds_on_detectron2s_defaults(tmp_path):
 
 def test_the_readmes_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    losses, dataset, train_net = code_blocks("README.md", "python")
+    _, losses, dataset, coco, train_net = code_blocks("README.md", "python")
     run_code("README.md", dataset)
     reader = LabelReader.from_metadata(MetadataCatalog.get("street_val"))
     tree = reader.hierarchy
     assert reader.lookup(np.array([0, 1, 6])).tolist() == [255, tree["road"], tree["vehicle"]]
+
+    categories = [{"id": 7, "name": "head", "supercategory": "person"}]
+    (tmp_path / "parts/annotations").mkdir(parents=True)
+    (tmp_path / "parts/annotations/train.json").write_text(
+        json.dumps({"categories": categories, "images": [], "annotations": []})
+    )
+    run_code("README.md", coco)
+    assert {*MetadataCatalog.get("parts_train").stuff_classes} == {"head", "background"}
 
     monkeypatch.setitem(sys.modules, "my_datasets", ModuleType("my_datasets"))
     names = {
@@ -130,9 +138,28 @@ def test_the_readmes_examples_run(tmp_path, monkeypatch):
     run_code("README.md", train_net, names=names)
     assert "HIERA_SEG" in names["cfg"].MODEL
 
-    names = {"logits": torch.zeros(1, 26, 4, 4), "labels": torch.zeros(1, 4, 4, dtype=torch.long)}
+    names = {}
     run_code("README.md", losses, names=names)
-    assert names["loss"] > 0
+    assert names["logits"].grad.abs().sum() > 0
+
+
+def test_the_readmes_prediction_after_the_demo(tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    importlib.import_module("projects.GeneratedStreets")
+    monkeypatch.chdir(tmp_path)
+    config = REPOSITORY / "configs/Generated/level_ce_deeplab_v3_plus_lite0.yaml"
+    no_weights = ["MODEL.HIERA_SEG.TIMM.CHECKPOINT", "", "MODEL.HIERA_SEG.TIMM.PRETRAINED", False]
+    cfg = load_config(str(config), no_weights)
+    (tmp_path / "output/demo").mkdir(parents=True)
+    (tmp_path / "output/demo/config.yaml").write_text(cfg.dump())
+    model = build_model(cfg)
+    torch.save({"model": model.state_dict()}, tmp_path / "output/demo/model_final.pth")
+    names: dict = {}
+    run_code("README.md", code_blocks("README.md", "python")[0], names=names)
+    result, tree = names["result"], model.hierarchy
+    assert result["labels"].shape == names["image"].shape[:2]
+    assert {*result["names"]} <= {*map(int, tree.level_nodes("group"))}
+    assert (tree.node_names[31], tree.node_names[36]) == ("flat", "vehicle")  # as printed there
 
 
 def test_the_flat_counterpart_of_the_tutorial_is_flat():
@@ -163,3 +190,20 @@ def test_python_and_yaml_of_every_page_can_be_read_and_import_what_is_there(page
                     module = importlib.import_module(node.module)
                     for alias in node.names:
                         assert hasattr(module, alias.name), f"{node.module}: {alias.name}"
+
+
+def test_the_panoptic_example_builds():
+    page, features = "docs/existing_train_net.md", ["res2", "res3", "res4", "res5"]
+    names = run_code(page)
+    assert names["tree"].leaf_names[0] == "things"
+    cfg = new_config()
+    small = {"RESNETS": {"DEPTH": 18, "RES2_OUT_CHANNELS": 64}, "DEVICE": "cpu", "WEIGHTS": ""}
+    fpn = {"BACKBONE": {"NAME": "build_resnet_fpn_backbone"}, "FPN": {"IN_FEATURES": features}}
+    small["RESNETS"]["OUT_FEATURES"] = features
+    for keys in (small, fpn, yaml.safe_load(code_blocks(page, "yaml")[-1])["MODEL"]):
+        cfg.merge_from_other_cfg(CfgNode({"MODEL": keys}))
+    cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2"]
+    cfg.DATASETS.TRAIN = ("my_panoptic_train",)
+    model = build_model(cfg)
+    assert type(model).__name__ == "PanopticFPN"
+    assert model.sem_seg_head.hierarchy == names["tree"]

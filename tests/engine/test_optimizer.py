@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from hiera_seg.compat import has_fused_kernel
 from hiera_seg.engine import build_optimizer
 from hiera_seg.errors import ConfigError
 from tests.helpers import new_config
@@ -103,3 +104,60 @@ def test_an_unknown_optimizer_is_refused(cfg):
     cfg.SOLVER.OPTIMIZER = "adam"
     with pytest.raises(ConfigError, match='SOLVER.OPTIMIZER is "adam".*"SGD" or "ADAMW"'):
         build_optimizer(cfg, Net())
+
+
+@pytest.mark.parametrize("name", ["SGD", "ADAMW"])
+def test_a_run_resumes_with_another_memory_format(cfg, name):
+    """The fused kernels read weights and momentum in the order of their memory."""
+    cfg.SOLVER.OPTIMIZER = name
+    gradients = torch.randn(3, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+    def steps(formats) -> torch.Tensor:
+        net = nn.Module()
+        net.backbone, net.head = nn.Identity(), nn.Conv2d(3, 4, 2)
+        nn.init.constant_(net.head.weight, 0.5)
+        state = None
+        for gradient, memory_format in zip(gradients, formats, strict=True):
+            net.to(memory_format=memory_format)
+            optimizer = build_optimizer(cfg, net)
+            if state is not None:
+                optimizer.load_state_dict(state)
+            net.head.weight.grad = gradient.to(memory_format=memory_format)
+            net.head.bias.grad = torch.zeros(4)
+            optimizer.step()
+            state = optimizer.state_dict()
+        return net.head.weight.detach().contiguous()
+
+    plain, turned = torch.contiguous_format, torch.channels_last
+    expected = steps([plain, plain, plain])
+    torch.testing.assert_close(steps([plain, turned, plain]), expected)
+
+
+def test_the_fused_step_of_a_cpu_is_the_plain_step(cfg):
+    torch.manual_seed(0)
+    net, plain = Net(), Net()
+    plain.load_state_dict(net.state_dict())
+    fused = build_optimizer(cfg, net)
+    assert fused.defaults["fused"] is (True if has_fused_kernel(torch.optim.SGD) else None)
+    groups = [
+        {**group, "params": [dict(plain.named_parameters())[name] for name in names]}
+        for group, names in zip(fused.param_groups, _names(fused, net), strict=True)
+    ]
+    for group in groups:
+        group["fused"] = False
+    reference = torch.optim.SGD(groups, lr=cfg.SOLVER.BASE_LR)
+    for _ in range(3):
+        for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+            ours.grad = torch.randn_like(ours)
+            theirs.grad = ours.grad.clone()
+        fused.step()
+        reference.step()
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def _names(optimizer, net) -> list[list[str]]:
+    return [
+        [name for p in group["params"] for name, value in net.named_parameters() if value is p]
+        for group in optimizer.param_groups
+    ]

@@ -202,3 +202,17 @@ def test_numpy_names_and_ids(street):
     assert {type(name) for name in (*h.node_names, *h.level_names)} == {str}
     assert street.path(np.int64(4)) == street.path("car")
     assert type(street.id(np.int64(4))) is int
+
+
+def test_depth_first_puts_descendants_behind_their_ancestors():
+    for tree in (
+        Hierarchy.load("mapillary_vistas_v2"),
+        Hierarchy.from_dict({"a": ["b"], "c": None}),
+    ):
+        order = tree.depth_first.tolist()
+        assert sorted(order) == list(range(tree.num_nodes)) and not tree.depth_first.flags.writeable
+        for place, node in enumerate(order):
+            below = tree.descendants(node)
+            assert set(order[place : place + len(below)]) == set(below)
+        roots = [node for node in order if tree.parent[node] < 0]
+        assert roots == list(tree.children(-1))

@@ -1,6 +1,7 @@
 """Decoding against a float64 loop over pixels, and bands against the order that defines them."""
 
 import importlib
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from detectron2.utils import logger
 from hiera_seg import Hierarchy
 from hiera_seg.layers.scores import DECODE_VARIANTS, SCORE_VARIANTS, NodeOutput, node_scores
 from hiera_seg.losses import HIERA_LOSSES, LossTerm
-from hiera_seg.modeling import DecodeOptions, NodeView
+from hiera_seg.modeling import DecodeOptions, NodeView, label_maps
 from hiera_seg.modeling.decode import decode as decode_views
 from hiera_seg.modeling.decode import decode_variant
+from hiera_seg.modeling.label_maps import VARIANTS
 from hiera_seg.modeling.paths import best_channel
 from tests.random_trees import random_tree
 
@@ -462,3 +464,36 @@ def test_values_that_are_not_one_image_of_the_tree_are_refused(shape):
     sizes = {"padded_size": (8, 8), "image_size": (8, 8), "output_size": (8, 8)}
     with pytest.raises(ValueError, match="'small' needs"):
         decode(NodeOutput(torch.zeros(shape), "logits"), hierarchy, variant="leaf", **sizes)
+
+
+FAMILIES = {
+    "flat": {"ground": ["road", "kerb", "path"], "rail": None},
+    "vehicle": {"four": {"big": ["truck", "bus"], "car": None}, "two": ["cycle", "moped"]},
+    "sky": None,
+    "person": ["adult", "child"],
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(
+    "variant, kind", [*((v, "logits") for v in VARIANTS), ("path_sum", "scores")]
+)
+def test_labels_alone_are_found_by_family(variant, kind, sizes, bands, monkeypatch):
+    hierarchy = Hierarchy.from_dict(FAMILIES)
+    order = np.random.default_rng(0).permutation(hierarchy.num_leaves)
+    hierarchy = hierarchy.with_leaf_order([hierarchy.paths[i] for i in order])
+    values = make_values(hierarchy, sizes[0])
+    output = NodeOutput(values.abs() if kind == "scores" else values, kind)
+    expected = decode(output, hierarchy, variant=variant, **as_arguments(sizes))["hiera_labels"]
+    families = Mock(wraps=decode_module.decode_by_family)
+    monkeypatch.setattr(decode_module, "decode_by_family", families)
+    monkeypatch.setattr(label_maps, "_MIN_SHARE", 0)
+    options = {"variant": variant, "output": "labels", "direct": False}
+    found = decode(output, hierarchy, **options, **as_arguments(sizes))
+    assert list(found) == ["hiera_labels"] and families.called
+    for ours, theirs in zip(found["hiera_labels"], expected, strict=True):
+        assert ours.dtype == torch.uint8 and torch.equal(ours.long(), theirs)
+    families.reset_mock()
+    output.values[0, 0, 0, 0] = torch.nan  # defined by the scores of all leaves
+    assert "hiera_nan_count" in decode(output, hierarchy, **options, **as_arguments(sizes))
+    assert not families.called

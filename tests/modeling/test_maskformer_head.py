@@ -177,7 +177,7 @@ class Scores(torch.nn.Module):
         self.model = model
 
     def forward(self, images):
-        return self.model.sem_seg_head(self.model.backbone(images))[0].values
+        return self.model.sem_seg_head.node_output(self.model.backbone(images)).values
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")

@@ -7,8 +7,15 @@ from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from hiera_seg.errors import ConfigError
-from hiera_seg.layers import SiblingAdjustment
-from hiera_seg.losses import marginal_ce_loss, tree_min_loss, write_node_counts
+from hiera_seg.layers import PixelEmbeddings, SiblingAdjustment
+from hiera_seg.losses import (
+    HIERA_LOSSES,
+    HierarchicalLoss,
+    LossTerm,
+    marginal_ce_loss,
+    tree_min_loss,
+    write_node_counts,
+)
 from hiera_seg.modeling import HieraPixelHead, build_pixel_decoder
 from hiera_seg.modeling.heads.pixel import PixelOutput
 
@@ -21,8 +28,8 @@ VOID = 255
 def test_eval_gives_node_logits_at_the_decoders_stride(make_model, make_inputs, hierarchy):
     head = make_model().eval().sem_seg_head
     features = {"res2": torch.randn(2, 16, 12, 24), "res5": torch.randn(2, 32, 2, 3)}
-    output, losses = head(features)
-    assert output.kind == "logits" and losses == {}
+    output = head.node_output(features)
+    assert output.kind == "logits"
     assert output.values.shape == (2, hierarchy.num_nodes, 12, 24)
 
 
@@ -313,3 +320,64 @@ def test_a_sibling_adjustment_needs_a_softmax_and_counts(make_cfg, node_counts):
     with pytest.raises(ConfigError, match=r"DECODE is 'path_sum'"):
         head = ("MODEL.SEM_SEG_HEAD.NAME", "HieraMaskFormerHead", LOSSES, [])
         build_model(make_cfg(*head, *tau, key, file))
+
+
+@pytest.mark.parametrize("norm", ["", "FrozenBN"])
+def test_an_embedding_without_context_is_computed_where_the_loss_reads_it(
+    make_model, make_inputs, norm
+):
+    model = make_model(
+        *(LOSSES, [["tree_triplet", 1.0], ["bce", 1.0]]),
+        *("MODEL.HIERA_SEG.EMBEDDING.IN_FEATURE", "res2"),
+        *("MODEL.HIERA_SEG.EMBEDDING.NORM", norm),
+        *(f"{TRIPLET}SAMPLES_PER_CLASS", 4),
+    ).train()
+    head = model.sem_seg_head
+    labels = make_inputs((64, 96))[0]["sem_seg"][None]
+    features = model.backbone(torch.randn(1, 3, 64, 96))
+    output = head.layers(features)
+    seen = []
+    head.embedding_head.project.register_forward_hook(lambda *call: seen.append(call[2].shape))
+
+    def triplet(output: PixelOutput):
+        torch.manual_seed(0)
+        loss = head.losses(output, labels)["loss_tree_triplet"]
+        weights = [*head.embedding_head.parameters()]
+        return loss, *torch.autograd.grad(loss, [features["res2"], *weights], retain_graph=True)
+
+    torch.nn.init.normal_(head.embedding_head.project.weight)
+
+    found = triplet(output)
+    assert len(seen) == 1 and seen[0][2] <= 6 * 4 and seen[0][3] == 1
+    expected = triplet(output._replace(embeddings=output.embeddings.dense()))
+    assert seen[1][2:] == (16, 24) and found[0] > 0
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_norm_over_pixels_needs_the_whole_embedding(make_model):
+    for norm in ("BN", "GN"):
+        keys = (f"MODEL.HIERA_SEG.EMBEDDING.{key}" for key in ("NORM", "HIDDEN_CHANNELS"))
+        options = [x for pair in zip(keys, (norm, 32), strict=True) for x in pair]
+        head = make_model(*options).train().sem_seg_head
+        features = {"res2": torch.randn(2, 16, 16, 24), "res5": torch.randn(2, 32, 2, 3)}
+        assert head.layers(features).embeddings.shape == (2, 16, 2, 3)
+
+
+def test_a_loss_of_ones_own_gets_a_tensor_of_embeddings(hierarchy):
+    class Own(LossTerm):
+        needs, normalizer, decoding = "embeddings", None, None
+
+        def __init__(self, hierarchy, *, ignore_label):
+            super().__init__()
+
+        def forward(self, embeddings, labels, *, valid_count=None):
+            return embeddings.sum()
+
+    HIERA_LOSSES.register(Own, name="test_own_embeddings")
+    try:
+        loss = HierarchicalLoss(hierarchy, [("test_own_embeddings", 1.0, {})])
+        embeddings = PixelEmbeddings(torch.ones(1, 3, 2, 2), torch.nn.Identity())
+        labels = torch.zeros(1, 2, 2, dtype=torch.long)
+        assert loss(None, labels, embeddings)["loss_test_own_embeddings"] == 12
+    finally:
+        HIERA_LOSSES._obj_map.pop("test_own_embeddings")

@@ -369,3 +369,26 @@ def test_channels_last_changes_the_layout_alone(make_model, make_inputs):
         assert feature.is_contiguous(memory_format=torch.channels_last)
     weight = next(p for p in turned.parameters() if p.dim() == 4 and min(p.shape) > 1)
     assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_foreign_head_is_refused_with_what_a_head_needs(make_model):
+    keys = ("MODEL.SEM_SEG_HEAD.NAME", "SemSegFPNHead", "MODEL.SEM_SEG_HEAD.NORM", "")
+    with pytest.raises(ConfigError) as caught:
+        make_model(*keys)
+    text = str(caught.value)
+    for name in ("SemSegFPNHead", "hierarchy", "loss_names", "output_kind", "node_output"):
+        assert name in text
+    assert "has no hierarchy, loss_names, output_kind;" in text  # it has ignore_value
+
+
+def test_a_head_that_returns_a_plain_tensor_is_named(plain, make_inputs):
+    plain.sem_seg_head.forward = lambda features, targets=None: (features["pixels"], {})
+    with pytest.raises(TypeError, match=r"ScoringHead returned a Tensor.*node_output\(features\)"):
+        plain.eval()(make_inputs((32, 32)))
+
+
+def test_the_normalizer_of_a_head_of_0_1_is_used(plain, make_inputs):
+    inputs = make_inputs((32, 32))
+    assert plain.label_normalizer(inputs) is None
+    plain.sem_seg_head.label_counts = lambda targets: (targets != VOID).sum()
+    assert plain.label_normalizer(inputs) == 32 * 32

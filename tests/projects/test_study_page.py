@@ -1,12 +1,13 @@
 """The page that is made from the study's results, and what it compares."""
 
 import argparse
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from projects.HSSN.study import compare, page, plan, run
+from projects.HSSN.study import compare, design, front, page, plan, run
 
 from .study_results import finish, result, some_leaves
 
@@ -50,7 +51,7 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
     (tmp_path / "more.jsonl").write_text("\n".join(json.dumps(r) for r in lines))
     args = argparse.Namespace(
         results=tmp_path / "results.jsonl", template=page.HERE / "template.md", output=tmp_path,
-        add=tmp_path / "more.jsonl", pages=[other],
+        add=tmp_path / "more.jsonl", pages=[other], plot=tmp_path / "results.png",
     )  # fmt: skip
     page.main(args)
     marked = other.read_text()
@@ -98,4 +99,73 @@ def test_mistakes_are_told_apart_by_family():
             ],
             weights=[11, 10, 10],
         )
+    )
+
+
+def made_up_runs(data: str, gains: dict[str, float]) -> dict[str, dict]:
+    """Three seeds of arms that are `gains` ahead of the flat one; the last one only decodes."""
+    results = {}
+    for arm, gain in {"flat": 0.0, **gains}.items():
+        source = design.PROPOSALS.get(arm)
+        for planned in plan.final_runs(data, source or arm, 0.02, ["main"]):
+            weights, trained = planned.key if source else "", planned.iterations
+            planned = dataclasses.replace(planned, arm=arm, weights=weights)
+            line = result(planned, [m + gain + planned.seed for m in (50.0, 40.0, 30.0)])
+            results[planned.key] = line | {"images": 233, "processor": "Z80", "iterations": trained}
+    return results
+
+
+def test_the_readme_has_the_first_study_until_the_one_from_imagenet_weights_compares_two_arms():
+    old = made_up_runs("camvid", {"level_ce": 1.25, "focal_tree_min_triplet": -1.0})
+    alone = {k: r for k, r in made_up_runs("camvid11", {}).items() if r["arm"] == "flat"}
+    text = page.fill("{{results}}", old | alone)
+    assert (
+        "| flat: cross entropy over the leaves | 3 | 32.0 ± 1.0 | 42.0 ± 1.0 | 52.0 ± 1.0 |" in text
+    )
+    assert "CamVid 31: class" in text and "CamVid 11" not in text and "ResNet-18" in text
+    assert "On CamVid 31 `level_ce` is ahead of flat at every level with every seed." in text
+
+    new = made_up_runs("camvid11", {"level_ce": -1.0, "level_sibling_adjusted": 2.0, "bce": 9.0})
+    text = page.fill("{{results}}", old | new)
+    iterations = design.DATA["camvid11"].iterations
+    # a third of a minute per 40 iterations, and 200 seconds of test, also where only decoded
+    minutes = f"{(iterations * 0.5 + 200) / 60:.0f}"
+    row = "| 3 | **33.0 ± 1.0** | **43.0 ± 1.0** | **53.0 ± 1.0** |"
+    ours = next(line for line in text.splitlines() if line.startswith("| ours"))
+    assert row in ours and ours.endswith(f"| {minutes} |")
+    assert "CamVid 31" not in text and "bce" not in text and "HSSN:" not in text
+    assert f"3 seeds. {front.NETWORKS[front.IMAGENET]}, {iterations} iterations" in text
+    assert "Z80" in text and "CamVid 11 233" in text
+    assert "On CamVid 11 ours is ahead of flat at every level with every seed." in text
+    assert "configs/CamVid11/flat_lite0.yaml" in text and front.PLOT in text
+
+    both = new | made_up_runs("person_part_lite0", {"level_ce": 1.0})
+    header = page.fill("{{results}}", both).split("| --- |")[0].splitlines()[-1]
+    assert "CamVid 11: class | kind | group | minutes | Person-Part: " in header
+
+
+def test_the_readme_gets_section_and_plot(tmp_path):
+    results = made_up_runs("camvid11", {"level_ce": 1.0}) | made_up_runs("camvid", {"bce": 1.0})
+    (tmp_path / "results.jsonl").write_text("\n".join(json.dumps(r) for r in results.values()))
+    readme = (page.REPOSITORY / "README.md").read_text()
+    before, after = readme.split("<!-- study: results -->")[0], readme.split("<!-- /study -->")[1]
+    (tmp_path / "README.md").write_text(readme)
+    args = argparse.Namespace(
+        results=tmp_path / "results.jsonl", template=page.HERE / "template.md",
+        output=tmp_path / "study", add=None, pages=[tmp_path / "README.md"],
+        plot=tmp_path / "results.png",
+    )  # fmt: skip
+    page.main(args)
+    made = (tmp_path / "README.md").read_text()
+    assert made.startswith(before) and made.endswith(after) and "CamVid 11: class" in made
+    assert args.plot.stat().st_size > 5000
+    assert (page.REPOSITORY / front.PLOT).is_file()
+
+
+def test_the_committed_readme_is_made_from_the_committed_results():
+    results = run.read_results(run.RESULTS)
+    for file in page.PAGES:
+        assert page.fill_marked(file.read_text(), results) == file.read_text(), file
+    assert (page.HERE / "README.md").read_text() == page.fill(
+        (page.HERE / "template.md").read_text(), results
     )

@@ -10,7 +10,7 @@ import pytest
 
 from hiera_seg import Hierarchy
 from hiera_seg.errors import ConfigError
-from hiera_seg.report.data import curve_data, level_data, relations, walk_order
+from hiera_seg.report.data import curve_data, level_data, relations
 from hiera_seg.report.images import ReportImage, encode_runs, image_data
 from hiera_seg.report.page import require_plotly, write_report
 
@@ -38,7 +38,7 @@ def test_relatives_are_told_by_their_lowest_common_ancestor(street):
 
 
 def test_a_walk_meets_parents_first_and_keeps_families_together(street):
-    order = np.argsort(walk_order(street))
+    order = street.depth_first
     assert sorted(order) == list(range(street.num_nodes))
     seen = [-1]
     for node in order:

@@ -97,6 +97,27 @@ def test_both_sides_decode_the_same_labels():
     assert all(torch.equal(a.long(), b) for a, b in zip(ours, whole, strict=True))
 
 
+def test_both_sides_average_the_same_views(monkeypatch):
+    size, sides = (64, 128), (48, 64)
+    monkeypatch.setattr(inference, "_INPUT", (32, 64))
+    ours = inference.make_augmented(18, size, sides, CPU)()[0]["hiera_labels"]
+    plain = inference.make_plain_average(18, size, sides, CPU)()
+    assert len(ours[1].unique()) > 1
+    for a, b in zip(ours, plain, strict=True):
+        assert (a == b).float().mean() > 0.999
+    views = inference.make_banded_views(size, sides, CPU)()["hiera_labels"]
+    plain = inference.make_plain_views(size, sides, CPU)()
+    assert all((a == b).float().mean() > 0.999 for a, b in zip(views, plain, strict=True))
+
+
+def test_both_sides_predict_at_the_size_of_the_original(monkeypatch):
+    monkeypatch.setattr(inference, "_INPUT", (32, 64))
+    monkeypatch.setattr(inference, "_FULL", (64, 128))
+    ours = inference.make_prediction(18, CPU)()[0]["hiera_labels"]
+    assert [tuple(x.shape) for x in ours] == [(64, 128)] * 2
+    assert inference.make_flat_prediction(18, CPU)().shape == (64, 128)
+
+
 def test_both_sides_count_the_same_pixels(monkeypatch):
     monkeypatch.setattr(evaluation, "_SIZE", (64, 96))
     tree = losses.cityscapes()

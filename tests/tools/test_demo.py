@@ -334,8 +334,14 @@ def test_weights_that_can_not_be_used(demo, project, tmp_path):
 
 
 def test_without_opencv():
-    code = "import sys, runpy; sys.modules['cv2'] = None; runpy.run_path(sys.argv[1])"
-    result = run_python("-c", code, TOOLS / "demo.py")
+    code = """
+import runpy, sys
+sys.modules["cv2"] = None
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    options = ("--config-file", "none.yaml", "--output", "out")
+    result = run_python("-c", code, TOOLS / "demo.py", *options)
     assert result.returncode == 1
     assert result.stderr == (
         "error: drawing needs OpenCV: pip install opencv-python-headless (or opencv-python)\n"

@@ -10,11 +10,12 @@ from detectron2.modeling import build_model
 from benchmark.harness import Comparison
 from benchmark.losses import cityscapes, street_labels
 from hiera_seg import add_hiera_seg_config
+from hiera_seg.compat import has_fused_kernel
 
 _DEEP = {18: 64, 50: 256, 101: 256}  # channels of res2
 
 
-def _config(depth: int, crop: tuple[int, int], device: torch.device) -> CfgNode:
+def network_config(depth: int, crop: tuple[int, int], device: torch.device) -> CfgNode:
     """DeepLabV3+ on a ResNet: what both sides share."""
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
@@ -45,7 +46,7 @@ def _config(depth: int, crop: tuple[int, int], device: torch.device) -> CfgNode:
 def make_step(
     hierarchical: bool, depth: int, batch: int, crop, device, hidden: int = 0
 ) -> Callable[[], object]:
-    """Forward, backward and a step of SGD on a made-up batch.
+    """Forward, backward and a step of SGD on a made-up batch; SGD is fused where torch can.
 
     Args:
         hierarchical: the full HSSN loss (focal tree-min and triplet), or stock Detectron2.
@@ -56,7 +57,7 @@ def make_step(
             as in the paper.
     """
     torch.manual_seed(0)
-    cfg = _config(depth, crop, device)
+    cfg = network_config(depth, crop, device)
     if hierarchical:
         cfg.MODEL.META_ARCHITECTURE = "HieraSegmentor"
         cfg.MODEL.SEM_SEG_HEAD.NAME = "HieraPixelHead"
@@ -67,7 +68,8 @@ def make_step(
         cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
         cfg.MODEL.SEM_SEG_HEAD.NAME = "DeepLabV3PlusHead"
     model = build_model(cfg).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    fused = has_fused_kernel(torch.optim.SGD) or None
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=fused)
     labels = street_labels((batch, *crop), cityscapes().num_leaves, torch.device("cpu"))
     images = torch.randint(0, 256, (batch, 3, *crop), dtype=torch.uint8)
     data = [

@@ -1,6 +1,6 @@
 """Register the built-in datasets, whose files lie below $DETECTRON2_DATASETS, on import."""
 
-from hiera_seg.data.datasets import (
+from hiera_seg.data.datasets import (  # noqa: F401  (each registers its datasets)
     ade20k,
     camvid,
     cihp,
@@ -11,15 +11,3 @@ from hiera_seg.data.datasets import (
     pascal_person_part,
     street,
 )
-
-__all__ = [
-    "ade20k",
-    "camvid",
-    "cihp",
-    "cityscapes",
-    "coco",
-    "lip",
-    "mapillary",
-    "pascal_person_part",
-    "street",
-]

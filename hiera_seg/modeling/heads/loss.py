@@ -56,7 +56,7 @@ def build_hierarchical_loss(
         raise ConfigError(str(error)) from error
 
 
-def mean_over_processes(counts: Tensor) -> Tensor:
+def mean_over_processes(normalizer: Tensor) -> Tensor:
     """Return the mean of a tensor over all processes, or the tensor itself in a single process.
 
     With the mean of the processes' normalizers, the gradient that DDP averages over N processes
@@ -64,10 +64,10 @@ def mean_over_processes(counts: Tensor) -> Tensor:
     """
     world_size = comm.get_world_size()
     if world_size > 1:
-        counts = counts.clone()
-        dist.all_reduce(counts)
-        counts = counts / world_size
-    return counts
+        normalizer = normalizer.clone()
+        dist.all_reduce(normalizer)
+        normalizer = normalizer / world_size
+    return normalizer
 
 
 def training_iteration() -> int | None:

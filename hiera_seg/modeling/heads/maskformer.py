@@ -1,4 +1,4 @@
-"""Score nodes by queries: Mask2Former on a class tree."""
+"""Implement Mask2Former's head for class trees, in which queries score nodes."""
 
 from typing import Any
 
@@ -15,11 +15,13 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss
 from hiera_seg.modeling.heads.adjustment import build_sibling_adjustment
+from hiera_seg.modeling.heads.base import HieraHead, accept_counts, check_things
 from hiera_seg.modeling.heads.loss import (
     mean_over_processes,
     sampling_generator,
     training_iteration,
 )
+from hiera_seg.modeling.options import DecodeOptions
 from hiera_seg.modeling.pixel_decoders import PixelFeatures, build_pixel_decoder
 from hiera_seg.modeling.transformer_decoder import MaskedAttentionDecoder, QueryPrediction
 
@@ -30,7 +32,7 @@ _CHUNK = 8
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class HieraMaskFormerHead(nn.Module):
+class HieraMaskFormerHead(HieraHead):
     """A pixel decoder, a masked-attention transformer decoder, and matched losses.
 
     Each query predicts a mask and a score per node of the tree; the score of a node at a pixel is
@@ -54,6 +56,7 @@ class HieraMaskFormerHead(nn.Module):
         seed: int | None = None,
         score_stride: int = 1,
         size_divisibility: int = 0,
+        decode_as: str = "auto",
     ):
         """
         Args:
@@ -69,8 +72,9 @@ class HieraMaskFormerHead(nn.Module):
             score_stride: in eval, masks are upsampled to this stride before scores are computed; 1
                 is Mask2Former's order. The pixel decoder's stride saves time and memory, but then
                 scores instead of masks are upsampled, which blurs thin objects.
-            size_divisibility: images are padded to multiples of it, so that masks upsampled to
-                stride 1 are aligned with the pixels; 0: no padding.
+            size_divisibility: images are padded to multiples of it, which aligns masks that are
+                upsampled to stride 1 with the pixels; 0: no padding.
+            decode_as: the decode variant outside of :class:`~hiera_seg.modeling.HieraSegmentor`.
         """
         super().__init__()
         self.hierarchy = hierarchy
@@ -78,7 +82,8 @@ class HieraMaskFormerHead(nn.Module):
         self.loss_weight = loss_weight
         self.deep_supervision = deep_supervision
         self.seed = seed
-        self.score_stride = score_stride
+        self.decode_as = decode_as
+        self.output_stride = score_stride
         self.size_divisibility = size_divisibility
         self.pixel_decoder = pixel_decoder
         self.transformer_decoder = transformer_decoder
@@ -90,25 +95,20 @@ class HieraMaskFormerHead(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         keys = cfg.MODEL.HIERA_SEG.MASK_FORMER
         hierarchy = resolve_hierarchy(cfg)
+        check_things(cfg, hierarchy)
         ignore_value = resolve_ignore_label(cfg, hierarchy)
         check_config(cfg, "MODEL.")
         _check_keys(keys)
-        if cfg.MODEL.HIERA_SEG.LOSSES:  # they would silently not be computed
-            raise ConfigError(
-                f"MODEL.HIERA_SEG.LOSSES is {cfg.MODEL.HIERA_SEG.LOSSES}, but HieraMaskFormerHead "
-                f"has its own losses, with weights in {KEY}; set it to []"
-            )
-        if cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT:
-            raise ConfigError(
-                f"MODEL.HIERA_SEG.AUXILIARY.WEIGHT is {cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT}, but "
-                "HieraMaskFormerHead has no auxiliary head; set it to 0"
-            )
-        if cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD:
-            raise ConfigError(
-                f"MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD is "
-                f"{cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD!r}, but the losses of "
-                'HieraMaskFormerHead take no node weights; set it to ""'
-            )
+        hiera = cfg.MODEL.HIERA_SEG
+        for key, value, reason in (  # they would be ignored silently
+            ("LOSSES", hiera.LOSSES, f"has its own losses, with weights in {KEY}; set it to []"),
+            ("AUXILIARY.WEIGHT", hiera.AUXILIARY.WEIGHT, "has no auxiliary head; set it to 0"),
+            ("NODE_WEIGHTS.METHOD", hiera.NODE_WEIGHTS.METHOD, 'has no node weights; set it to ""'),
+        ):
+            if value:
+                raise ConfigError(
+                    f"MODEL.HIERA_SEG.{key} is {value!r}, but HieraMaskFormerHead {reason}"
+                )
         build_sibling_adjustment(cfg, hierarchy, (), kind=cls.output_kind)  # only checks
         pixel_decoder = build_pixel_decoder(
             cfg, input_shape, keys.PIXEL_DECODER, f"{KEY}.PIXEL_DECODER"
@@ -154,38 +154,24 @@ class HieraMaskFormerHead(nn.Module):
             "size_divisibility": max(
                 input_shape[name].stride for name in pixel_decoder.in_features
             ),
+            "decode_as": cls.resolve_decoding(
+                DecodeOptions.from_config(cfg).variant, cls.loss_names
+            ),
         }
 
-    def forward(
-        self,
-        features: dict[str, Tensor],
-        targets: Tensor | None = None,
-        counts: Tensor | None = None,
-        *,
-        training: bool | None = None,
-    ) -> tuple[NodeOutput | None, dict[str, Tensor]]:
-        """Compute losses in training, node scores in eval.
-
-        Args:
-            features: backbone features (B, C, h, w) float by name.
-            targets: (B, H, W) int64 node ids, void = ``ignore_value``; read in training only.
-            counts: see :meth:`losses`; read in training only.
-            training: whether to compute losses; None: in training mode only.
-
-        Returns:
-            In training None and the losses by name; in eval node scores (B, N, h, w) at
-            ``score_stride`` and an empty dict.
-        """
-        training = self.training if training is None else training
-        predictions = self.layers(features, training=training)
-        if training:
-            return None, self.losses(predictions, targets, counts)
-        return NodeOutput(self.scores(predictions[-1]), self.output_kind), {}
+    def node_output(self, features: dict[str, Tensor]) -> NodeOutput:
+        """Return the node scores (B, N, h, w) at the score stride, without losses."""
+        predictions = self.layers(features, training=False)
+        return NodeOutput(self.scores(predictions[-1]), self.output_kind)
 
     def layers(
         self, features: dict[str, Tensor], *, training: bool | None = None
     ) -> list[QueryPrediction]:
-        """Run the network without losses; arguments as for :meth:`forward`.
+        """Run the network without losses.
+
+        Args:
+            features: backbone features (B, C, h, w) float by name.
+            training: whether losses read the result; None: in training mode only.
 
         Returns:
             The prediction of the last layer; in training with deep supervision, of all layers.
@@ -205,13 +191,13 @@ class HieraMaskFormerHead(nn.Module):
             prediction: class logits (B, Q, K), mask logits (B, Q, h, w).
 
         Returns:
-            (B, N, H, W) float at ``score_stride``: the sum over queries of node score times
+            (B, N, H, W) float at the score stride: the sum over queries of node score times
             sigmoid of the mask; not negative, may exceed 1.
         """
         masks, class_logits = prediction.mask_logits, prediction.class_logits
         dtype = torch.promote_types(masks.dtype, torch.float32)
         node_scores = self.loss.classes.node_scores(class_logits.to(dtype))
-        factor = self.pixel_decoder.stride / self.score_stride
+        factor = self.pixel_decoder.stride / self.output_stride
         size = tuple(round(int(n) * factor) for n in masks.shape[-2:])
         total = None
         for start in range(0, masks.shape[1], _CHUNK):
@@ -224,40 +210,41 @@ class HieraMaskFormerHead(nn.Module):
             total = part if total is None else total.add_(part)
         return total
 
-    def label_counts(self, targets: Tensor) -> Tensor:
+    def label_normalizer(self, targets: Tensor) -> Tensor:
         """Return the normalizers of the losses for (B, H, W) targets; see ``QueryLoss``."""
-        return self._label_counts(targets, self.loss.segments(targets))
+        return self._normalizer(targets, self.loss.segments(targets))
 
-    def _label_counts(self, targets: Tensor, segments: list[Tensor]) -> Tensor:
+    def _normalizer(self, targets: Tensor, segments: list[Tensor]) -> Tensor:
         num_queries = self.transformer_decoder.query_features.num_embeddings
         return self.loss.normalizers(segments, num_queries).to(targets.device)
 
+    @accept_counts
     def losses(
         self,
         predictions: list[QueryPrediction],
         targets: Tensor,
-        counts: Tensor | None = None,
+        normalizer: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute weighted losses.
 
         Args:
-            predictions: of :meth:`layers`, the last layer's last.
+            predictions: as returned by :meth:`layers`.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``.
-            counts: the normalizer, as returned by :meth:`label_counts`; None: that of these
-                targets, averaged over all processes.
+            normalizer: as returned by :meth:`label_normalizer`; None: that of these targets,
+                averaged over all processes.
 
         Returns:
             {"loss_class", "loss_mask", "loss_dice"} of the last layer and, where there are more,
             {"loss_deep_class", ...}, the sums over the others.
         """
         segments = self.loss.segments(targets)
-        if counts is None:
-            counts = mean_over_processes(self._label_counts(targets, segments))
+        if normalizer is None:
+            normalizer = mean_over_processes(self._normalizer(targets, segments))
         losses = self.loss(
             [x.class_logits for x in predictions],
             [x.mask_logits for x in predictions],
             targets,
-            normalizers=counts,
+            normalizers=normalizer,
             segments=segments,
             generator=sampling_generator(self.seed, training_iteration(), targets.device),
         )
@@ -278,5 +265,5 @@ def _check_keys(keys: CfgNode) -> None:
         )
     if not 0 <= keys.IMPORTANCE_SAMPLE_RATIO <= 1:
         raise ConfigError(
-            f"{KEY}.IMPORTANCE_SAMPLE_RATIO is {keys.IMPORTANCE_SAMPLE_RATIO}: from 0 to 1"
+            f"{KEY}.IMPORTANCE_SAMPLE_RATIO is {keys.IMPORTANCE_SAMPLE_RATIO}; set it to 0 to 1"
         )

@@ -11,11 +11,13 @@ from torch.nn import functional as F
 
 from hiera_seg.config import check_config, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers import PixelEmbeddings
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.layers.sibling_adjustment import SiblingAdjustment
 from hiera_seg.losses import HierarchicalLoss, valid_pixels
 from hiera_seg.modeling.heads.adjustment import build_sibling_adjustment
 from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
+from hiera_seg.modeling.heads.base import HieraHead, accept_counts, check_things
 from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import (
     build_hierarchical_loss,
@@ -24,6 +26,7 @@ from hiera_seg.modeling.heads.loss import (
     training_iteration,
 )
 from hiera_seg.modeling.heads.regions import RegionLoss, build_region_loss
+from hiera_seg.modeling.options import DecodeOptions
 from hiera_seg.modeling.pixel_decoders import PixelFeatures, build_pixel_decoder
 
 
@@ -32,26 +35,22 @@ class PixelOutput(NamedTuple):
 
     Attributes:
         logits: (B, N, H / stride, W / stride), one per node.
-        embeddings: (B, D, h, w) at the stride of their feature; None in eval or without the head.
+        embeddings: (B, D, h, w) at the stride of their feature, or PixelEmbeddings; None in eval or
+            without the head.
         auxiliary: (B, L, h, w) leaf logits; None in eval or without the head.
         regions: (B, N or L, h, w) logits of the pixel decoder's soft regions; None in eval or
             without a region loss.
     """
 
     logits: Tensor
-    embeddings: Tensor | None
+    embeddings: Tensor | PixelEmbeddings | None
     auxiliary: Tensor | None
     regions: Tensor | None = None
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class HieraPixelHead(nn.Module):
-    """A pixel decoder and a 1x1 convolution to the nodes, trained by hierarchical losses.
-
-    :class:`~hiera_seg.modeling.HieraSegmentor` accepts any head that has the attributes
-    ``hierarchy``, ``ignore_value``, ``loss_names`` and ``output_kind``, and a ``forward`` that
-    takes features and targets and returns the same as this one's.
-    """
+class HieraPixelHead(HieraHead):
+    """A pixel decoder and a 1x1 convolution to the nodes, trained by hierarchical losses."""
 
     output_kind = "logits"  # the kind of its NodeOutput
     class_rows = {"predictor": "nodes"}  # layers with one row per node, for checkpoints
@@ -70,12 +69,13 @@ class HieraPixelHead(nn.Module):
         auxiliary_head: AuxiliaryHead | None = None,
         region_loss: RegionLoss | None = None,
         sibling_adjustment: SiblingAdjustment | None = None,
+        decode_as: str = "auto",
     ):
         """
         Args:
             hierarchy: the class tree.
             pixel_decoder: see ``HIERA_PIXEL_DECODERS``.
-            loss: the terms to train with.
+            loss: the weighted sum of losses to train with.
             ignore_value: the value of void in the targets.
             loss_weight: factor of all losses.
             seed: determines, with the trainer's iteration and the rank, which pixels losses
@@ -84,6 +84,7 @@ class HieraPixelHead(nn.Module):
             auxiliary_head: a flat head used in training only.
             region_loss: for a pixel decoder with ``forward_with_regions``.
             sibling_adjustment: applied to the logits in eval.
+            decode_as: the decode variant outside of :class:`~hiera_seg.modeling.HieraSegmentor`.
 
         Raises:
             ValueError: ``loss`` needs embeddings, but ``embedding_head`` is None.
@@ -99,6 +100,8 @@ class HieraPixelHead(nn.Module):
         self.loss_weight = loss_weight
         self.seed = seed
         self.loss_names = tuple(loss.names)
+        self.decode_as = decode_as
+        self.output_stride = pixel_decoder.stride
         self.pixel_decoder = pixel_decoder
         self.loss = loss
         self.embedding_head = embedding_head
@@ -114,6 +117,7 @@ class HieraPixelHead(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         check_config(cfg, "MODEL.")
         hierarchy = resolve_hierarchy(cfg)
+        check_things(cfg, hierarchy)
         ignore_value = resolve_ignore_label(cfg, hierarchy)
         loss = build_hierarchical_loss(cfg, hierarchy, ignore_value)
         embedding_head = auxiliary_head = None
@@ -136,39 +140,23 @@ class HieraPixelHead(nn.Module):
             "auxiliary_head": auxiliary_head,
             "region_loss": region_loss,
             "sibling_adjustment": build_sibling_adjustment(cfg, hierarchy, loss.names),
+            "decode_as": cls.resolve_decoding(DecodeOptions.from_config(cfg).variant, loss.names),
         }
 
-    def forward(
-        self,
-        features: dict[str, Tensor],
-        targets: Tensor | None = None,
-        counts: Tensor | None = None,
-        *,
-        training: bool | None = None,
-    ) -> tuple[NodeOutput | None, dict[str, Tensor]]:
-        """Compute losses in training, node logits in eval.
+    def node_output(self, features: dict[str, Tensor]) -> NodeOutput:
+        """Return the node logits (B, N, h, w) at the pixel decoder's stride, without losses."""
+        logits = self.layers(features, training=False).logits
+        if self.sibling_adjustment is not None:
+            logits = self.sibling_adjustment(logits)
+        return NodeOutput(logits, self.output_kind)
+
+    def layers(self, features: dict[str, Tensor], *, training: bool | None = None) -> PixelOutput:
+        """Run the network without losses.
 
         Args:
             features: backbone features (B, C, h, w) float by name.
-            targets: (B, H, W) int64 node ids, void = ``ignore_value``; read in training only.
-            counts: see :meth:`losses`; read in training only.
-            training: whether to compute losses; None: in training mode only.
-
-        Returns:
-            In training None and the losses by name; in eval node logits (B, N, h, w) at the pixel
-            decoder's stride and an empty dict.
+            training: whether to compute what only losses read; None: in training mode only.
         """
-        training = self.training if training is None else training
-        output = self.layers(features, training=training)
-        if training:
-            return None, self.losses(output, targets, counts)
-        logits = output.logits
-        if self.sibling_adjustment is not None:
-            logits = self.sibling_adjustment(logits)
-        return NodeOutput(logits, self.output_kind), {}
-
-    def layers(self, features: dict[str, Tensor], *, training: bool | None = None) -> PixelOutput:
-        """Run the network without losses; arguments as for :meth:`forward`."""
         training = self.training if training is None else training
         embeddings = auxiliary = regions = None
         if training and self.region_loss is not None:
@@ -183,26 +171,27 @@ class HieraPixelHead(nn.Module):
             auxiliary = self.auxiliary_head(features)
         return PixelOutput(self.predictor(mask_features), embeddings, auxiliary, regions)
 
-    def label_counts(self, targets: Tensor) -> Tensor:
+    def label_normalizer(self, targets: Tensor) -> Tensor:
         """Return the normalizer of the losses for (B, H, W) targets: see ``valid_pixels``."""
         return valid_pixels(targets, self.hierarchy, self.ignore_value)
 
+    @accept_counts
     def losses(
-        self, output: PixelOutput, targets: Tensor, counts: Tensor | None = None
+        self, output: PixelOutput, targets: Tensor, normalizer: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Compute weighted losses.
 
         Args:
-            output: of :meth:`layers` in training.
+            output: as returned by :meth:`layers` in training.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``.
-            counts: the normalizer, as returned by :meth:`label_counts`; None: that of these
-                targets, averaged over all processes.
+            normalizer: as returned by :meth:`label_normalizer`; None: that of these targets,
+                averaged over all processes.
 
         Returns:
             {"loss_<name>": scalar}, float32 (float64 for float64 logits).
         """
-        if counts is None:
-            counts = mean_over_processes(self.label_counts(targets))
+        if normalizer is None:
+            normalizer = mean_over_processes(self.label_normalizer(targets))
         dtype = torch.promote_types(output.logits.dtype, torch.float32)
         logits = F.interpolate(
             output.logits.to(dtype), targets.shape[-2:], mode="bilinear", align_corners=False
@@ -212,12 +201,12 @@ class HieraPixelHead(nn.Module):
             logits,
             targets,
             output.embeddings,
-            valid_count=counts,
+            valid_count=normalizer,
             iteration=iteration,
             generator=sampling_generator(self.seed, iteration),
         )
         if output.regions is not None:
-            losses |= self.region_loss(output.regions, targets, counts)
+            losses |= self.region_loss(output.regions, targets, normalizer)
         if output.auxiliary is not None:
-            losses |= self.auxiliary_head.losses(output.auxiliary, targets, counts[-1])
+            losses |= self.auxiliary_head.losses(output.auxiliary, targets, normalizer[-1])
         return {name: self.loss_weight * loss for name, loss in losses.items()}

@@ -28,24 +28,24 @@ class RegionLoss(nn.Module):
         self.weight = weight
         self.node_loss = node_loss
 
-    def forward(self, logits: Tensor, labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    def forward(self, logits: Tensor, labels: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
         """Compute weighted losses of region logits.
 
         Args:
             logits: (B, N or L, h, w) float.
             labels: (B, H, W) int64 node ids or the void value.
-            counts: (1 + num_levels,) the normalizers, as returned by ``valid_pixels``.
+            normalizer: (1 + num_levels,), as returned by ``valid_pixels``.
 
         Returns:
             {"loss_regions": scalar} of leaves, {"loss_regions_<name>": scalar} of nodes.
         """
         if self.node_loss is None:
-            loss = leaf_cross_entropy(logits, labels, self.num_leaves, counts[-1])
+            loss = leaf_cross_entropy(logits, labels, self.num_leaves, normalizer[-1])
             return {"loss_regions": self.weight * loss}
         logits = F.interpolate(
             logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False
         )
-        losses = self.node_loss(logits, labels, valid_count=counts)
+        losses = self.node_loss(logits, labels, valid_count=normalizer)
         return {
             name.replace("loss_", "loss_regions_", 1): self.weight * loss
             for name, loss in losses.items()

@@ -1,5 +1,6 @@
 """Register pixel decoders and build the one that a config names."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
@@ -25,8 +26,18 @@ A decoder that predicts soft regions of classes may also have
 
 - ``forward_with_regions(features) -> (mask_features, region_logits)``, with region logits
   (B, N or L, h, w), which pixel heads train;
-- ``region_kind``, "node" or "leaf": what the channels of the region logits stand for.
+- ``region_kind``, "node" or "leaf": what the channels of the region logits represent.
 """
+
+
+def register_pixel_decoder(name: str) -> Callable[[type], type]:
+    """Decorator: register a class that is built from ``(cfg, input_shape)`` under a name."""
+
+    def add(decoder: type) -> type:
+        HIERA_PIXEL_DECODERS._do_register(name, decoder)
+        return decoder
+
+    return add
 
 
 class PixelFeatures(NamedTuple):
@@ -46,6 +57,31 @@ class PixelFeatures(NamedTuple):
     multi_scale_features: list[Tensor]
 
 
+class PixelDecoder(nn.Module):
+    """Base class of decoders whose multi-scale features are those of the backbone.
+
+    A subclass defines ``decode(features)``, which returns the mask features.
+    """
+
+    def __init__(self, input_shape: dict[str, ShapeSpec], out_channels: int):
+        """
+        Args:
+            input_shape: shapes of the features to read.
+            out_channels: channels of the mask features; their stride is that of the finest feature.
+        """
+        super().__init__()
+        shapes = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))
+        self.in_features = list(shapes)  # finest first
+        self.out_channels = out_channels
+        self.stride = min(shape.stride for shape in shapes.values())
+        self.multi_scale_channels = [shape.channels for shape in reversed(shapes.values())]
+
+    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
+        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``."""
+        multi_scale = [features[name] for name in reversed(self.in_features)]
+        return PixelFeatures(self.decode(features), multi_scale[0], multi_scale)
+
+
 def build_pixel_decoder(
     cfg: CfgNode,
     input_shape: dict[str, ShapeSpec],
@@ -57,7 +93,7 @@ def build_pixel_decoder(
     Args:
         cfg: the whole config.
         input_shape: shapes of the backbone's features.
-        name: in the registry; None: MODEL.HIERA_SEG.PIXEL_DECODER.
+        name: name in the registry; None for MODEL.HIERA_SEG.PIXEL_DECODER.
         key: the config key that holds the name, for the error.
 
     Raises:
@@ -85,7 +121,7 @@ def check_group_norm(keys: CfgNode, channels: dict[str, int] | None = None) -> N
 
     Args:
         keys: the node MODEL.SEM_SEG_HEAD.
-        channels: of each layer with a norm, by config key; None: never suitable.
+        channels: channels of each layer with a norm, by config key; None if GN is not supported.
     """
     if keys.NORM != "GN" or channels is not None and not any(n % GROUPS for n in channels.values()):
         return

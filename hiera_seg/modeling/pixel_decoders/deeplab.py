@@ -5,19 +5,20 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.projects.deeplab import DeepLabV3PlusHead
-from torch import Tensor, nn
+from torch import Tensor
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
-    HIERA_PIXEL_DECODERS,
-    PixelFeatures,
+    PixelDecoder,
     check_common_stride,
     check_group_norm,
+    register_pixel_decoder,
 )
 
 
-class DeepLabV3PlusDecoder(nn.Module):
+@register_pixel_decoder("deeplab_v3_plus")
+class DeepLabV3PlusDecoder(PixelDecoder):
     """ASPP on the coarsest feature, then upsampled and fused with each finer one.
 
     The image pooling of ASPP is global, so the network does not depend on the size of training
@@ -43,30 +44,25 @@ class DeepLabV3PlusDecoder(nn.Module):
             project_channels: channels to which each feature but the coarsest is projected,
                 finest first.
             decoder_channels: channels after each stage, finest first; the last are ASPP's.
-            aspp_dilations: of ASPP's three 3x3 convolutions.
+            aspp_dilations: dilations of ASPP's three 3x3 convolutions.
             aspp_dropout: share of ASPP's output to drop in training.
-            norm: of all convolutions but the pooled one, in Detectron2's names.
+            norm: norm of all convolutions but the pooled one, as named in Detectron2.
             use_depthwise_separable_conv: depthwise separable convolutions in place of 3x3 ones.
         """
-        super().__init__()
+        super().__init__(input_shape, decoder_channels[0])
+        # Not the DictConfig of a LazyConfig, which @configurable would read as a config.
         self.head = DeepLabV3PlusHead(
-            dict(
-                input_shape
-            ),  # a LazyConfig passes a DictConfig, which @configurable takes for a config
+            dict(input_shape),
             project_channels=project_channels,
             aspp_dilations=aspp_dilations,
             aspp_dropout=aspp_dropout,
             decoder_channels=decoder_channels,
-            common_stride=min(shape.stride for shape in input_shape.values()),
+            common_stride=self.stride,
             norm=norm,
             train_size=None,  # pool globally
             num_classes=None,  # a decoder only
             use_depthwise_separable_conv=use_depthwise_separable_conv,
         )
-        self.in_features = self.head.in_features  # finest first
-        self.out_channels = decoder_channels[0]
-        self.stride = self.head.common_stride
-        self.multi_scale_channels = [input_shape[k].channels for k in reversed(self.in_features)]
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -83,13 +79,8 @@ class DeepLabV3PlusDecoder(nn.Module):
             "use_depthwise_separable_conv": keys.USE_DEPTHWISE_SEPARABLE_CONV,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
-        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
-
-        The multi-scale features are the features read.
-        """
-        multi_scale = [features[name] for name in reversed(self.in_features)]
-        return PixelFeatures(self.head.layers(features), multi_scale[0], multi_scale)
+    def decode(self, features: dict[str, Tensor]) -> Tensor:
+        return self.head.layers(features)
 
 
 def _check_deeplab_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
@@ -107,9 +98,3 @@ def _check_deeplab_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
     projected = {f"PROJECT_CHANNELS[{i}]": n for i, n in enumerate(keys.PROJECT_CHANNELS)}
     names = ("CONVS_DIM", "ASPP_CHANNELS")
     check_group_norm(keys, {**projected, **{name: keys[name] for name in names}})
-
-
-@HIERA_PIXEL_DECODERS.register()
-def deeplab_v3_plus(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> DeepLabV3PlusDecoder:
-    """Build a :class:`DeepLabV3PlusDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
-    return DeepLabV3PlusDecoder(cfg, input_shape)

@@ -1,4 +1,4 @@
-"""The semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019), over any strided features."""
+"""Wrap the semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019) as a pixel decoder."""
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -9,17 +9,19 @@ from torch.nn import functional as F
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
-    HIERA_PIXEL_DECODERS,
-    PixelFeatures,
+    PixelDecoder,
     check_group_norm,
+    register_pixel_decoder,
 )
 
 
-class FPNDecoder(nn.Module):
-    """Each feature is brought to one stride by 3x3 convolutions and upsampling; then their sum.
+@register_pixel_decoder("fpn")
+class FPNDecoder(PixelDecoder):
+    """Bring each feature to one stride by 3x3 convolutions and upsampling, and sum the results.
 
-    The layers are those of Detectron2's ``SemSegFPNHead``. Where an image is no multiple of the
-    coarsest stride, doubled maps are some pixels too large; they are resized before the sum.
+    The layers are those of Detectron2's ``SemSegFPNHead``. If the size of an image is not a
+    multiple of the coarsest stride, upsampled maps are a few pixels too large; they are resized
+    before the sum.
     """
 
     @configurable
@@ -36,25 +38,19 @@ class FPNDecoder(nn.Module):
             input_shape: shapes of the features to read.
             conv_dims: channels of all convolutions, and of the result.
             common_stride: stride of the result; at most that of the finest feature.
-            norm: of the convolutions, in Detectron2's names.
+            norm: norm of the convolutions, as named in Detectron2.
         """
-        super().__init__()
+        super().__init__(input_shape, conv_dims)
+        self.stride = common_stride
+        # Not the DictConfig of a LazyConfig, which @configurable would read as a config.
         self.head = SemSegFPNHead(
-            dict(
-                input_shape
-            ),  # a LazyConfig passes a DictConfig, which @configurable takes for a config
+            dict(input_shape),
             num_classes=1,
             conv_dims=conv_dims,
             common_stride=common_stride,
             norm=norm,
         )
-        self.head.predictor = (
-            nn.Identity()
-        )  # SemSegFPNHead has no decoder-only form; our head predicts
-        self.in_features = self.head.in_features  # finest first
-        self.out_channels = conv_dims
-        self.stride = common_stride
-        self.multi_scale_channels = [input_shape[k].channels for k in reversed(self.in_features)]
+        self.head.predictor = nn.Identity()  # SemSegFPNHead requires a predictor
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -75,25 +71,14 @@ class FPNDecoder(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
-        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
-
-        The multi-scale features are the features read.
-        """
+    def decode(self, features: dict[str, Tensor]) -> Tensor:
         total = None
         for name, layers in zip(self.in_features, self.head.scale_heads, strict=True):
             x = layers(features[name])
             if total is None:
                 total = x
                 continue
-            # Also where the sizes agree: a comparison would fix the sizes of an exported file
+            # Also if the sizes agree, because a comparison would fix the sizes of an exported model
             x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=False)
             total = total + x
-        multi_scale = [features[name] for name in reversed(self.in_features)]
-        return PixelFeatures(total, multi_scale[0], multi_scale)
-
-
-@HIERA_PIXEL_DECODERS.register()
-def fpn(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> FPNDecoder:
-    """Build an :class:`FPNDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
-    return FPNDecoder(cfg, input_shape)
+        return total

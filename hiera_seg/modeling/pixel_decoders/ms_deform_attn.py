@@ -14,9 +14,10 @@ from hiera_seg.layers import MultiScaleDeformableAttention, sine_positions
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
     GROUPS,
-    HIERA_PIXEL_DECODERS,
+    PixelDecoder,
     PixelFeatures,
     check_common_stride,
+    register_pixel_decoder,
 )
 
 Size = tuple[int, int]
@@ -28,9 +29,9 @@ class EncoderLayer(nn.Module):
     def __init__(self, dim: int, *, num_heads: int, num_levels: int, dim_feedforward: int):
         """
         Args:
-            dim: channels of all maps.
-            num_heads: of the attention.
-            num_levels: maps that attend to each other.
+            dim: number of channels of all maps.
+            num_heads: number of heads of the attention.
+            num_levels: number of maps that attend to each other.
             dim_feedforward: channels inside the feed-forward network.
         """
         super().__init__()
@@ -58,7 +59,8 @@ class EncoderLayer(nn.Module):
         return self.feedforward_norm(x + self.contract(F.relu(self.expand(x))))
 
 
-class MSDeformAttnDecoder(nn.Module):
+@register_pixel_decoder("ms_deform_attn")
+class MSDeformAttnDecoder(PixelDecoder):
     """Deformable attention over all features but the finest, which is fused by an FPN step.
 
     Source: Cheng et al., Mask2Former, CVPR 2022.
@@ -79,19 +81,14 @@ class MSDeformAttnDecoder(nn.Module):
         Args:
             input_shape: shapes of the features to read, two or more.
             conv_dims: channels of the encoder and of all results, a multiple of 32.
-            num_layers: encoder layers.
-            num_heads: of their attention.
+            num_layers: number of encoder layers.
+            num_heads: number of heads of their attention.
             dim_feedforward: channels inside their feed-forward networks.
-            norm: of the convolutions at the finest feature, in Detectron2's names.
+            norm: norm of the convolutions at the finest feature, as named in Detectron2.
         """
-        super().__init__()
-        shapes = sorted(input_shape.items(), key=lambda item: item[1].stride)
-        self.in_features = [name for name, _ in shapes]  # finest first
-        self.out_channels = conv_dims
-        self.stride = shapes[0][1].stride
-        coarse = [shape.channels for _, shape in reversed(shapes[1:])]  # coarsest first
+        super().__init__(input_shape, conv_dims)
+        *coarse, finest = self.multi_scale_channels
         self.multi_scale_channels = [conv_dims] * len(coarse)
-
         self.input_projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, conv_dims, 1), nn.GroupNorm(GROUPS, conv_dims))
             for channels in coarse
@@ -109,9 +106,7 @@ class MSDeformAttnDecoder(nn.Module):
             )
             for _ in range(num_layers)
         )
-        self.lateral = Conv2d(
-            shapes[0][1].channels, conv_dims, 1, bias=not norm, norm=get_norm(norm, conv_dims)
-        )
+        self.lateral = Conv2d(finest, conv_dims, 1, bias=not norm, norm=get_norm(norm, conv_dims))
         self.smooth = Conv2d(
             conv_dims,
             conv_dims,
@@ -202,12 +197,4 @@ def _centres(height: int, width: int, device: torch.device) -> Tensor:
     """Return the (x, y) of the centres of pixels in [0, 1], (height * width, 2)."""
     y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
     x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
-    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(
-        0, 1
-    )
-
-
-@HIERA_PIXEL_DECODERS.register()
-def ms_deform_attn(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> MSDeformAttnDecoder:
-    """Build an :class:`MSDeformAttnDecoder` from MODEL.SEM_SEG_HEAD and MASK_FORMER keys."""
-    return MSDeformAttnDecoder(cfg, input_shape)
+    return torch.cartesian_prod(y, x).flip(1)

@@ -12,17 +12,18 @@ from hiera_seg.config import resolve_hierarchy
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
-    HIERA_PIXEL_DECODERS,
-    PixelFeatures,
+    PixelDecoder,
     check_common_stride,
     check_group_norm,
+    register_pixel_decoder,
 )
 from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu
 
 REGIONS = ("node", "leaf")
 
 
-class OCRDecoder(nn.Module):
+@register_pixel_decoder("ocr")
+class OCRDecoder(PixelDecoder):
     """Each pixel attends to one soft region per class.
 
     All features are resized to the finest stride and concatenated. Two convolutions predict a logit
@@ -30,8 +31,8 @@ class OCRDecoder(nn.Module):
     vector per region (the paper's equation 2). Each pixel attends to these vectors (equations 3
     and 4), and the result is concatenated with the pixel's own features.
 
-    Regions are the nodes of the class tree, so that "vehicle" is a context beside "car" and "bus",
-    or the leaves only, as in the paper.
+    Regions are all nodes of the class tree ("vehicle" is a context as well as "car" and "bus"), or
+    only the leaves, as in the paper.
     """
 
     @configurable
@@ -49,21 +50,16 @@ class OCRDecoder(nn.Module):
         """
         Args:
             input_shape: shapes of the features to read.
-            num_regions: nodes or leaves of the tree.
-            region_kind: "node" or "leaf": what a region stands for; heads train the region logits
+            num_regions: number of nodes or leaves of the tree.
+            region_kind: "node" or "leaf": what a region represents; heads train the region logits
                 accordingly.
             channels: channels of pixels and regions, and of the result.
             key_channels: channels in which pixels and regions are compared.
             dropout: share of the result's channels to drop in training.
-            norm: of all convolutions, in Detectron2's names.
+            norm: norm of all convolutions, as named in Detectron2.
         """
-        super().__init__()
-        shapes = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))
-        total = sum(shape.channels for shape in shapes.values())
-        self.in_features = list(shapes)
-        self.out_channels = channels
-        self.stride = min(shape.stride for shape in shapes.values())
-        self.multi_scale_channels = [shapes[name].channels for name in reversed(self.in_features)]
+        super().__init__(input_shape, channels)
+        total = sum(self.multi_scale_channels)
         self.region_kind = region_kind
         self.class_rows = {"region_logits": {"node": "nodes", "leaf": "leaves"}[region_kind]}
 
@@ -102,14 +98,8 @@ class OCRDecoder(nn.Module):
             "norm": head.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
-        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
-
-        The multi-scale features are the features read.
-        """
-        pixels, _ = self.forward_with_regions(features)
-        multi_scale = [features[name] for name in reversed(self.in_features)]
-        return PixelFeatures(pixels, multi_scale[0], multi_scale)
+    def decode(self, features: dict[str, Tensor]) -> Tensor:
+        return self.forward_with_regions(features)[0]
 
     def forward_with_regions(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Decode backbone features and predict soft regions.
@@ -153,14 +143,8 @@ def region_vectors(pixels: Tensor, logits: Tensor) -> Tensor:
     return torch.einsum("bkp,bcp->bck", weights, pixels.flatten(2))
 
 
-@HIERA_PIXEL_DECODERS.register()
-def ocr(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> OCRDecoder:
-    """Build an :class:`OCRDecoder` from MODEL.SEM_SEG_HEAD and MODEL.HIERA_SEG.OCR."""
-    return OCRDecoder(cfg, input_shape)
-
-
 def _softmax(x: Tensor) -> Tensor:
-    """Softmax over the last dimension, in float32 or more: half precision is too coarse for it."""
+    """Softmax over the last dimension, in float32 or float64, because half is too coarse."""
     return x.softmax(dim=-1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 

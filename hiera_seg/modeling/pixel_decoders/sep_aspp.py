@@ -11,15 +11,16 @@ from torch.nn import functional as F
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
-    HIERA_PIXEL_DECODERS,
-    PixelFeatures,
+    PixelDecoder,
     check_common_stride,
     check_group_norm,
+    register_pixel_decoder,
 )
 from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu, separable_conv
 
 
-class SeparableASPPDecoder(nn.Module):
+@register_pixel_decoder("sep_aspp")
+class SeparableASPPDecoder(PixelDecoder):
     """A variant of DeepLabV3+ that differs from Detectron2's.
 
     The coarse feature goes through image pooling (with norm), a 1x1 convolution and separable
@@ -43,32 +44,26 @@ class SeparableASPPDecoder(nn.Module):
         Args:
             input_shape: shapes of the two features to read.
             project_channels: channels to which the finer feature is projected.
-            aspp_channels: channels of each branch of ASPP and of what joins them.
-            aspp_dilations: of the separable 3x3 convolutions.
+            aspp_channels: channels of each branch of ASPP and of the convolution that joins them.
+            aspp_dilations: dilations of the separable 3x3 convolutions.
             channels: channels of the result.
             dropout: share of the result's channels to drop in training.
-            norm: of all convolutions, in Detectron2's names.
+            norm: norm of all convolutions, as named in Detectron2.
         """
-        super().__init__()
-        shapes = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))
-        if len(shapes) != 2:
+        super().__init__(input_shape, channels)
+        if len(input_shape) != 2:
             raise ValueError(
-                f"input_shape has features {list(shapes)}; pass two, a fine and a coarse one"
+                f"input_shape has features {self.in_features}; pass two, a fine and a coarse one"
             )
-        fine, coarse = shapes.values()
-        self.in_features = list(shapes)
-        self.out_channels = channels
-        self.stride = fine.stride
-        self.multi_scale_channels = [coarse.channels, fine.channels]
-
-        self.pool = conv_norm_relu(coarse.channels, aspp_channels, 1, norm)
-        self.aspp = nn.ModuleList([conv_norm_relu(coarse.channels, aspp_channels, 1, norm)])
+        coarse, fine = self.multi_scale_channels
+        self.pool = conv_norm_relu(coarse, aspp_channels, 1, norm)
+        self.aspp = nn.ModuleList([conv_norm_relu(coarse, aspp_channels, 1, norm)])
         for dilation in aspp_dilations:
-            self.aspp.append(separable_conv(coarse.channels, aspp_channels, norm, dilation))
+            self.aspp.append(separable_conv(coarse, aspp_channels, norm, dilation))
         self.join = conv_norm_relu(
             (2 + len(aspp_dilations)) * aspp_channels, aspp_channels, 3, norm
         )
-        self.project = conv_norm_relu(fine.channels, project_channels, 1, norm)
+        self.project = conv_norm_relu(fine, project_channels, 1, norm)
         self.fuse = nn.Sequential(
             separable_conv(aspp_channels + project_channels, channels, norm),
             separable_conv(channels, channels, norm),
@@ -90,31 +85,21 @@ class SeparableASPPDecoder(nn.Module):
             "norm": keys.NORM,
         }
 
-    def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:
-        """Decode backbone features: (B, C, h, w) float by name, all of ``in_features``.
-
-        The multi-scale features are the features read.
-        """
+    def decode(self, features: dict[str, Tensor]) -> Tensor:
         fine, coarse = (features[name] for name in self.in_features)
         pooled = _pooled(self.pool, coarse).expand(-1, -1, *coarse.shape[-2:])
         x = self.join(torch.cat([pooled, *(branch(coarse) for branch in self.aspp)], dim=1))
         projected = self.project(fine)
         x = F.interpolate(x, projected.shape[-2:], mode="bilinear", align_corners=False)
         x = self.fuse(torch.cat([x, projected], dim=1))
-        return PixelFeatures(self.dropout(x), coarse, [coarse, fine])
-
-
-@HIERA_PIXEL_DECODERS.register()
-def sep_aspp(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> SeparableASPPDecoder:
-    """Build a :class:`SeparableASPPDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
-    return SeparableASPPDecoder(cfg, input_shape)
+        return self.dropout(x)
 
 
 def _pooled(conv: Conv2d, feature: Tensor) -> Tensor:
     """Apply a 1x1 convolution with norm and ReLU to the global mean: (B, channels, 1, 1).
 
-    One image has one value per channel here, which has no batch statistics. A batch of one image is
-    therefore normalised by the running statistics, so that it can be trained.
+    A batch of one image has a single value per channel here, and therefore no batch statistics. It
+    is normalised by the running statistics, which allows training with a batch of one.
     """
     mean = feature.mean(dim=(2, 3), keepdim=True)
     alone = type(conv.norm) is nn.BatchNorm2d and conv.training and feature.shape[0] == 1

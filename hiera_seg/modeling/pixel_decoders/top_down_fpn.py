@@ -8,14 +8,16 @@ from torch.nn import functional as F
 
 from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
-    HIERA_PIXEL_DECODERS,
+    PixelDecoder,
     PixelFeatures,
     check_group_norm,
+    register_pixel_decoder,
 )
 from hiera_seg.modeling.pixel_decoders.ms_deform_attn import check_feature_keys
 
 
-class TopDownFPNDecoder(nn.Module):
+@register_pixel_decoder("top_down_fpn")
+class TopDownFPNDecoder(PixelDecoder):
     """Upsample coarse maps, add them to finer ones and smooth each sum.
 
     Each multi-scale map contains the information of all coarser ones, unlike those of
@@ -28,14 +30,10 @@ class TopDownFPNDecoder(nn.Module):
         Args:
             input_shape: shapes of the features to read, two or more.
             conv_dims: channels of all convolutions and results.
-            norm: of the convolutions, in Detectron2's names; "" for none.
+            norm: norm of the convolutions, as named in Detectron2; "" for none.
         """
-        super().__init__()
-        shapes = sorted(input_shape.items(), key=lambda item: item[1].stride)
-        self.in_features = [name for name, _ in shapes]  # finest first
-        self.out_channels = conv_dims
-        self.stride = shapes[0][1].stride
-        self.multi_scale_channels = [conv_dims] * (len(shapes) - 1)
+        super().__init__(input_shape, conv_dims)
+        self.multi_scale_channels = [conv_dims] * (len(input_shape) - 1)
 
         def conv(channels: int, size: int, *, smooth: bool) -> Conv2d:
             layer = Conv2d(
@@ -51,9 +49,11 @@ class TopDownFPNDecoder(nn.Module):
             return layer
 
         self.laterals = nn.ModuleDict(
-            {name: conv(shape.channels, 1, smooth=False) for name, shape in shapes}
+            {name: conv(input_shape[name].channels, 1, smooth=False) for name in self.in_features}
         )
-        self.smooths = nn.ModuleDict({name: conv(conv_dims, 3, smooth=True) for name, _ in shapes})
+        self.smooths = nn.ModuleDict(
+            {name: conv(conv_dims, 3, smooth=True) for name in self.in_features}
+        )
         self.mask_features = Conv2d(conv_dims, conv_dims, 3, padding=1)
         weight_init.c2_xavier_fill(self.mask_features)
 
@@ -79,9 +79,3 @@ class TopDownFPNDecoder(nn.Module):
                 )
             maps.append(self.smooths[name](x))
         return PixelFeatures(self.mask_features(maps[-1]), maps[0], maps[:-1])
-
-
-@HIERA_PIXEL_DECODERS.register()
-def top_down_fpn(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> TopDownFPNDecoder:
-    """Build a :class:`TopDownFPNDecoder` from the keys of MODEL.SEM_SEG_HEAD."""
-    return TopDownFPNDecoder(cfg, input_shape)

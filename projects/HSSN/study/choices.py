@@ -5,18 +5,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from .compare import Results
-from .plan import (
-    ARMS,
-    DATA,
-    PROPOSALS,
-    STRENGTHS,
-    STRENGTHS_OF,
-    chosen_rate,
-    mean_miou,
-    rate_runs,
-    recipe_runs,
-    strength_runs,
-)
+from .design import ARMS, DATA, PROPOSALS, STRENGTHS, STRENGTHS_OF
+from .plan import chosen_rate, mean_miou, rate_runs, recipe_runs, strength_runs
 from .tables import core_minutes, table
 
 

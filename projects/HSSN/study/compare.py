@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from hiera_seg.hierarchy import Hierarchy, as_hierarchy
 from hiera_seg.metrics import PairedDifference, level_scores
 
-from .plan import ARMS, DATA
+from .design import ARMS, DATA
 
 BASELINE = "flat"
 Results = Mapping[str, dict[str, Any]]

@@ -15,13 +15,15 @@ from hiera_seg.cli import exit_on_error
 
 from .choices import rate_table, recipe_table, strength_table
 from .compare import BASELINE, Differences, Results, arms_of, of, paired_differences, places_of
-from .plan import ARMS, DATA, PROPOSALS, SEEDS, planned_arms
+from .design import ARMS, DATA, PROPOSALS, SEEDS, planned_arms
+from .front import PLOT, SHORT_NAMES, front_section, published_table, shown_datasets
 from .plots import plot_curves, plot_differences, plot_leaves
 from .run import QUICK, RESULTS, add_result, read_results
 from .tables import core_minutes, mean_and_deviation, table
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parent / "README.md",)  # others that have tables of the study
+REPOSITORY = HERE.parents[2]
+PAGES = (HERE.parent / "README.md", REPOSITORY / "README.md")  # others that have tables of it
 
 
 def main(args: argparse.Namespace) -> None:
@@ -30,12 +32,13 @@ def main(args: argparse.Namespace) -> None:
     results = read_results(args.results)
     for page in args.pages:
         page.write_text(fill_marked(page.read_text(), results))
+    plot_differences(results, shown_datasets(results), args.plot, names=SHORT_NAMES)
     text = fill(args.template.read_text(), results)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "README.md").write_text(text)
     for data in DATA:
         if of(results, "main", data):
-            plot_differences(results, data, args.output / f"differences-{data}.png")
+            plot_differences(results, [data], args.output / f"differences-{data}.png")
             plot_leaves(results, data, args.output / f"leaves-{data}.png")
         if has_curves(results, data):
             plot_curves(results, data, args.output / f"curves-{data}.png")
@@ -293,6 +296,8 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "differences": difference_table,
     "decoding": decoding_table,
     "places": place_table,
+    "results": front_section,
+    "published": published_table,
     "recipes": recipe_table,
     "rates": rate_table,
     "strengths": strength_table,
@@ -317,6 +322,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="json lines (%(default)s)")
     parser.add_argument("--template", type=Path, default=HERE / "template.md")
     parser.add_argument("--output", type=Path, default=HERE, help="folder of page and plots")
+    parser.add_argument("--plot", type=Path, default=REPOSITORY / PLOT, help="of the README")
     parser.add_argument("--add", type=Path, help="first add the runs of these json lines")
     parser.add_argument("--pages", type=Path, nargs="*", default=PAGES, help="with marked tables")
     return parser.parse_args()

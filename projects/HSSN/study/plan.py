@@ -1,4 +1,4 @@
-"""What is run: datasets, arms, rates, seeds, and which runs wait for which.
+"""List the runs of the study, and which of them wait for which.
 
 A run is known by its key. The plan is made from the results there are: a final run waits for the
 rates of its arm, and all but those from scratch wait for the trunk of their dataset.
@@ -11,111 +11,29 @@ from typing import Any
 
 import numpy as np
 
-from projects import GeneratedStreets  # noqa: F401  (registers hiera_generated_*)
-
-from .recipes import RECIPES, SHIPPED_SOLVER
+from .design import (
+    ALL_SEEDS,
+    ARMS,
+    COARSE_ARMS,
+    DATA,
+    FEW_ARMS,
+    ITERATIONS,
+    KEPT_STAGES,
+    LITE0_SEEDS,
+    PROPOSALS,
+    QUERY_ARMS,
+    QUERY_RATE,
+    SCRATCH_ARMS,
+    SCRATCH_RATE,
+    SEEDS,
+    STAGES,
+    STRENGTHS,
+    STRENGTHS_OF,
+    TRUNK_ITERATIONS,
+)
+from .recipes import RECIPES
 
 SETTINGS = Path(__file__).parent / "settings"
-ARMS = (
-    "flat",
-    "marginal_ce",
-    "level_ce",
-    "bce",
-    "tree_min",
-    "focal_tree_min",
-    "focal_tree_min_triplet",
-    "public_code",
-)
-# Other ways to decode what an arm has learnt, and the arm whose weights they take: nothing is
-# trained. See `proposals`.
-PROPOSALS = {
-    "prior_adjusted": "marginal_ce",
-    "sibling_adjusted": "marginal_ce",
-    "flat_prior_adjusted": "flat",
-    "flat_sibling_adjusted": "flat",
-    "level_sibling_adjusted": "level_ce",
-}
-STRENGTHS_OF = {  # others choose their own
-    "flat_prior_adjusted": "prior_adjusted",
-    "flat_sibling_adjusted": "sibling_adjusted",
-}
-FEW_ARMS = ("flat", "marginal_ce", "level_ce", "focal_tree_min")  # of the questions about data
-QUERY_ARMS = ("leaf_softmax", "node_sigmoid")  # Mask2Former's form, compared with each other
-QUERY_RATE = 0.0005  # of the shipped configs
-COARSE_ARMS = ("flat", "focal_tree_min_triplet")  # the same from ImageNet weights
-SCRATCH_ARMS = ("flat", "level_ce", "focal_tree_min")
-RATES = (0.002, 0.02, 0.2)
-LITE0_RATES = tuple(factor * SHIPPED_SOLVER["BASE_LR"] for factor in (0.25, 1, 4))
-STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of proposals
-SEEDS = (1, 2, 3)
-LITE0_SEEDS = (0, 1, 2)
-ALL_SEEDS = (0, *SEEDS)
-SCRATCH_RATE = 0.05  # the rate of the shipped configs, all of them from scratch
-TRUNK_ITERATIONS = 2500
-ITERATIONS = 500
-LITE0_ITERATIONS = 1000
-
-
-@dataclass(frozen=True)
-class Data:
-    """A dataset of the study.
-
-    Attributes:
-        train: the registered training set.
-        test: the registered test set.
-        val: where rates are chosen; None: `held_out` images of `train`.
-        held_out: images of `train` that rates are chosen on; below 1: the last share of each drive.
-        middle_level: the level that coarse labels are cut at; None: no run has any.
-        pretrained: every arm starts from ImageNet weights, and not from a trunk.
-        rates: among which every arm chooses; a single one is taken as it is.
-        iterations: of a final run.
-        seeds: of the final runs.
-        watched: a dataset outside of `train` and `test` that final runs are scored on six times
-            while they train; "": none. Nothing is chosen by it.
-    """
-
-    train: str
-    test: str
-    val: str | None
-    held_out: float
-    middle_level: str | None
-    pretrained: bool = False
-    rates: tuple[float, ...] = RATES
-    iterations: int = ITERATIONS
-    seeds: tuple[int, ...] = SEEDS
-    watched: str = ""
-
-
-LITE0 = {
-    "pretrained": True,
-    "rates": LITE0_RATES,
-    "iterations": LITE0_ITERATIONS,
-    "seeds": LITE0_SEEDS,
-}
-DATA = {
-    "person_part": Data(
-        "hiera_pascal_person_part_train", "hiera_pascal_person_part_test", None, 200, "half"
-    ),
-    # CamVid has validation images of its own
-    "camvid": Data("hiera_camvid_train", "hiera_camvid_test", "hiera_camvid_val", 0, "kind"),
-    "generated": Data("hiera_generated_train", "hiera_generated_val", None, 60, None),
-    # From ImageNet weights. Neighbouring frames of a drive are nearly one image, so that whole ends
-    # of drives are held out.
-    "camvid11": Data(
-        *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
-        watched="hiera_camvid11_val",
-        **LITE0 | {"rates": (SHIPPED_SOLVER["BASE_LR"],), "iterations": SHIPPED_SOLVER["MAX_ITER"]},
-    ),
-    "camvid_lite0": Data(
-        *("hiera_camvid_train", "hiera_camvid_test", None, 0.2, "kind"),
-        watched="hiera_camvid_val",
-        **LITE0,
-    ),
-    "person_part_lite0": Data(
-        *("hiera_pascal_person_part_train", "hiera_pascal_person_part_test", None, 200, "half"),
-        **LITE0,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -323,32 +241,6 @@ def scratch_runs(data: str) -> list[Run]:
         runs.append(make("scratch_coarse", arm, half_known(arm)))
         runs.append(make("scratch_tenth", arm, ("tenth",)))
     return runs
-
-
-def planned_arms(stage: str) -> tuple[str, ...]:
-    """The arms that a stage is planned for."""
-    if stage in ("scratch_coarse", "scratch_tenth"):
-        return FEW_ARMS
-    if stage == "coarse":
-        return (*FEW_ARMS, *PROPOSALS)
-    others = {"scratch": SCRATCH_ARMS, "main": (*ARMS, *PROPOSALS), "queries": QUERY_ARMS}
-    return others.get(stage, ARMS)
-
-
-STAGES = (
-    "recipe",
-    "trunk",
-    "rate",
-    "strength",
-    "main",
-    "check",
-    "scratch",
-    "scratch_coarse",
-    "scratch_tenth",
-    "coarse",
-    "queries",
-)
-KEPT_STAGES = frozenset(("main", "coarse"))  # whose weights proposals decode
 
 
 def keeps_weights(run: Run) -> bool:

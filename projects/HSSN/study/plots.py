@@ -1,5 +1,6 @@
-"""The pictures of the study's page."""
+"""Draw the plots of the study's pages."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -14,36 +15,64 @@ from .compare import (
     of,
     paired_differences,
 )
+from .design import DATA
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 
-def plot_differences(results: Results, data: str, path: Path) -> None:
-    """Draw the differences of all arms to the baseline with their intervals, a panel a level."""
-    levels = of(results, "main", data)[0]["levels"]
-    found = {
-        arm: paired_differences(results, "main", data, arm)
-        for arm in arms_of(results, "main", data)
-        if arm != BASELINE
-    }
-    found = {arm: differences for arm, differences in found.items() if differences is not None}
-    if not found:
+def plot_differences(
+    results: Results,
+    datasets: Sequence[str],
+    path: Path,
+    *,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Draw the differences of arms to the baseline with their intervals.
+
+    Args:
+        results: all of the study.
+        datasets: a row of panels for each of them, a panel per level.
+        path: the image.
+        names: of the arms to draw; default: all arms, by their own names.
+    """
+    rows = []
+    for data in datasets:
+        found = {
+            arm: paired_differences(results, "main", data, arm)
+            for arm in (names or arms_of(results, "main", data))
+            if arm != BASELINE
+        }
+        found = {arm: differences for arm, differences in found.items() if differences is not None}
+        if found:
+            rows.append((data, of(results, "main", data)[0]["levels"], found))
+    if not rows:
         return
-    figure, axes = plt.subplots(
-        1, len(levels), figsize=(3.6 * len(levels), 0.5 + 0.42 * (len(found) + 1)), sharey=True
+    columns = max(len(levels) for _, levels, _ in rows)
+    heights = [0.5 + 0.42 * (len(found) + 1) for *_, found in rows]
+    figure, grid = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(3.6 * columns, sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
     )
-    for level, axis in zip(reversed(range(len(levels))), axes, strict=True):
-        for row, differences in enumerate(found.values()):
-            seeds = differences.by_seed[:, level]
-            axis.plot(differences.bounds(level), [row, row], color="#4477aa", lw=2)
-            axis.plot(seeds, [row] * len(seeds), "|", color="#222222", ms=9)
-            axis.plot(seeds.mean(), row, "o", color="#222222", ms=5)
-        axis.axvline(0, color="#999999", lw=1)
-        axis.set_title(f"{levels[level]}: mIoU less {BASELINE}", fontsize=10)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(found)), list(found))
-    axes[0].invert_yaxis()
+    for (data, levels, found), axes in zip(rows, grid, strict=True):
+        for axis in axes[len(levels) :]:
+            axis.set_axis_off()
+        for level, axis in zip(reversed(range(len(levels))), axes, strict=False):
+            for row, differences in enumerate(found.values()):
+                seeds = differences.by_seed[:, level]
+                axis.plot(differences.bounds(level), [row, row], color="#4477aa", lw=2)
+                axis.plot(seeds, [row] * len(seeds), "|", color="#222222", ms=9)
+                axis.plot(seeds.mean(), row, "o", color="#222222", ms=5)
+            axis.axvline(0, color="#999999", lw=1)
+            axis.set_title(f"{levels[level]}: mIoU less {BASELINE}", fontsize=10)
+            axis.grid(axis="x", alpha=0.3)
+            axis.set_yticks(range(len(found)), [])
+            axis.set_ylim(len(found) - 0.5, -0.5)
+        axes[0].set_ylabel(DATA[data].title or data)
+        axes[0].set_yticklabels([(names or {}).get(arm, arm) for arm in found])
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -28,21 +28,11 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.losses import read_node_counts
 from hiera_seg.modeling import HieraSegmentor
 
+from .design import ALL_SEEDS, ARMS, DATA, PROPOSALS, STAGES
 from .measure import measure
-from .plan import (
-    ALL_SEEDS,
-    ARMS,
-    DATA,
-    PROPOSALS,
-    RECIPES,
-    STAGES,
-    Run,
-    keeps_weights,
-    ready_runs,
-    trunk_run,
-)
+from .plan import Run, keeps_weights, ready_runs, trunk_run
 from .proposals import adjust_priors, ensure_counts
-from .recipes import COMMON
+from .recipes import COMMON, RECIPES
 from .subsets import PREFIX, register_subsets
 
 HERE = Path(__file__).parent

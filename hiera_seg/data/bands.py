@@ -1,0 +1,138 @@
+"""Read images of any number of bands, and show three of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.utils.file_io import PathManager
+
+from hiera_seg.config.image_format import chosen_bands
+from hiera_seg.errors import DatasetError
+
+_TYPES = (".npy", ".tif", ".tiff")
+_ORIENTATION = 274  # tag of TIFF
+_DARKEST, _BRIGHTEST = 2, 98  # percentiles of a band that are shown as 0 and 255
+
+
+def is_band_file(path: str) -> bool:
+    """Return whether :func:`read_all_bands` reads files of this type."""
+    return path.lower().endswith(_TYPES)
+
+
+def read_all_bands(path: str, num_bands: int | None = None) -> tuple[np.ndarray, int]:
+    """Read all values of a .npy or TIFF file.
+
+    Args:
+        path: the file.
+        num_bands: the expected number of bands, which tells (C, H, W) from (H, W, C). None: the
+            first axis is that of the bands if it is shorter than the last one.
+
+    Returns:
+        (H, W, C) of the file's type, not turned, and the EXIF orientation.
+
+    Raises:
+        DatasetError: the file is missing or damaged, or does not hold one image; or tifffile is
+            not installed.
+    """
+    orientation, axes = 1, ""
+    try:
+        with PathManager.open(path, "rb") as file:
+            if path.lower().endswith(".npy"):
+                values = np.load(file, allow_pickle=False)
+            else:
+                import tifffile
+
+                with tifffile.TiffFile(file) as tiff:
+                    values, axes = tiff.series[0].asarray(), tiff.series[0].axes
+                    tag = tiff.pages[0].tags.get(_ORIENTATION)
+                    orientation = 1 if tag is None else int(tag.value)
+    except FileNotFoundError as error:
+        raise DatasetError(f"image file not found: {path}") from error
+    except ModuleNotFoundError as error:
+        raise DatasetError(
+            f"image file {path} cannot be read by Pillow; TIFF files of many bands need tifffile: "
+            "pip install tifffile"
+        ) from error
+    except Exception as error:  # both readers raise errors of many types
+        text = " ".join(str(error).split())
+        raise DatasetError(
+            f"cannot read image file {path}: {type(error).__name__}: {text}"
+        ) from error
+    if values.ndim == 2:
+        values, axes = values[:, :, None], ""
+    if values.ndim != 3 or values.dtype.kind not in "iuf" or not values.size:
+        raise DatasetError(
+            f"image file {path}: expected numbers of shape (H, W), (H, W, bands) or (bands, H, W), "
+            f"found {values.dtype} of shape {values.shape}"
+        )
+    return np.moveaxis(values, _band_axis(values.shape, axes, num_bands), 2), orientation
+
+
+def select_bands(
+    path: str,
+    values: np.ndarray,
+    image_format: str,
+    num_channels: int | None = None,
+    value_range: Sequence[float] = (),
+) -> np.ndarray:
+    """Return the bands that a model sees.
+
+    Args:
+        path: the file, for messages.
+        values: (H, W, C), all bands of the file.
+        image_format: INPUT.FORMAT, "BANDS" or "BANDS:0,3,2".
+        num_channels: number of channels of the model; None if it is not known.
+        value_range: the values that become 0 and 255; values beyond are clipped. If empty, values
+            stay as they are stored.
+
+    Returns:
+        (H, W, C) float32. NaN and infinities, which mark missing values, become 0.
+
+    Raises:
+        DatasetError: the file lacks a band, or has another number of bands than the model.
+    """
+    bands, stored = chosen_bands(image_format), values.shape[2]
+    if bands and max(bands) >= stored:
+        raise DatasetError(
+            f"image file {path} has {stored} bands; INPUT.FORMAT {image_format!r} names band "
+            f"{max(bands)}, where 0 is the first"
+        )
+    if not bands and num_channels not in (None, stored):
+        raise DatasetError(
+            f"image file {path} has {stored} bands, but MODEL.PIXEL_MEAN has {num_channels} "
+            "numbers; set one per band, or choose bands, such as INPUT.FORMAT 'BANDS:0,3,2'"
+        )
+    chosen = values[:, :, list(bands)] if bands else values
+    chosen = np.nan_to_num(chosen.astype(np.float32), nan=0, posinf=0, neginf=0)
+    if value_range:
+        low, high = value_range
+        chosen = ((chosen - low) * (255 / (high - low))).clip(0, 255)
+    return np.ascontiguousarray(chosen)
+
+
+def as_rgb(image: np.ndarray, image_format: str, display_bands: Sequence[int] = ()) -> np.ndarray:
+    """Convert what a model sees to colours.
+
+    Args:
+        image: (H, W, C) in `image_format`.
+        image_format: INPUT.FORMAT.
+        display_bands: INPUT.DISPLAY_BANDS, the channels that are shown as red, green and blue;
+            empty: the first three, or the first as grey if there are less than three.
+
+    Returns:
+        (H, W, 3) uint8, RGB. Bands are stretched between their 2nd and 98th percentiles.
+    """
+    if chosen_bands(image_format) is None:
+        return convert_image_to_rgb(image, image_format).astype(np.uint8)
+    shown = image[:, :, list(display_bands or ((0, 1, 2) if image.shape[2] >= 3 else (0, 0, 0)))]
+    low, high = np.percentile(shown, (_DARKEST, _BRIGHTEST), axis=(0, 1))
+    width = np.where(high > low, high - low, 1)
+    return ((shown - low) * (255 / width)).clip(0, 255).round().astype(np.uint8)
+
+
+def _band_axis(shape: tuple[int, ...], axes: str, num_bands: int | None) -> int:
+    if "S" in axes:  # TIFF's samples per pixel
+        return axes.index("S")
+    if num_bands in (shape[0], shape[2]):
+        return 2 if shape[2] == num_bands else 0
+    return 0 if shape[0] < shape[2] else 2

@@ -1,0 +1,63 @@
+"""Resize maps along rows and columns separately, as bilinear resizing does in one step."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Resize(NamedTuple):
+    """One bilinear resize along rows: row i is a weighted mean of rows low and high."""
+
+    low: Tensor  # (rows out,) int64
+    high: Tensor  # (rows out,) int64
+    weight: Tensor  # (rows out, 1) float, of the high row
+
+
+def row_resizes(size: int, padded: int, image: int, final: int, like: Tensor) -> list[Resize]:
+    """Return the resizes of rows, first to last; the crop between only limits the second."""
+    steps = [(size, padded), (image, final)]
+    return [_resize_taps(a, b, like) for a, b in steps if a != b]
+
+
+def _resize_taps(size_in: int, size_out: int, like: Tensor) -> Resize:
+    # The source coordinate of F.interpolate, in the same precision.
+    position = torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5
+    position = (position * (size_in / size_out) - 0.5).clamp_(min=0)
+    low = position.long().clamp_(max=size_in - 1)
+    return Resize(low, (low + 1).clamp_(max=size_in - 1), (position - low)[:, None])
+
+
+def resize_rows(source: Any, steps: list[Resize], index: Tensor) -> Tensor:
+    """Return rows `index` of the values after all resizes, as (N, len(index), w).
+
+    The recursion goes from output rows to the input rows that they depend on, which the source
+    returns by ``take(index)``, so that no other row is computed.
+    """
+    if not steps:
+        return source.take(index)
+    *earlier, step = steps
+    return torch.lerp(
+        resize_rows(source, earlier, step.low[index]),
+        resize_rows(source, earlier, step.high[index]),
+        step.weight[index],
+    )
+
+
+def resize_columns(values: Tensor, padded: int, image: int, final: int) -> Tensor:
+    """Apply the same resizes and crop along columns: (N, rows, w) -> (N, rows, final)."""
+    values = _resize_width(values, padded)[..., :image]
+    return _resize_width(values, final)
+
+
+def _resize_width(values: Tensor, width: int) -> Tensor:
+    if values.shape[-1] == width:
+        return values
+    if values.device.type == "cpu":
+        return F.interpolate(values, size=width, mode="linear", align_corners=False)
+    # On a GPU the linear kernel has one thread per column, the bilinear kernel one per pixel.
+    planes = values.reshape(1, 1, -1, values.shape[-1])
+    size = (planes.shape[2], width)
+    planes = F.interpolate(planes, size=size, mode="bilinear", align_corners=False)
+    return planes.view(*values.shape[:-1], width)

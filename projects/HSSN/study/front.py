@@ -1,0 +1,169 @@
+"""Make the README's results section, and a table of published results beside ours."""
+
+import numpy as np
+
+from .compare import BASELINE, Results, arms_of, of, paired_differences
+from .design import DATA
+from .tables import core_minutes, mean_and_deviation, table
+
+IMAGENET = ("camvid11", "person_part_lite0")
+FLAT_TRUNK = ("camvid", "person_part")  # the first study, shown until the other one has results
+ROWS = {
+    "flat": "flat: cross entropy over the leaves",
+    "level_ce": "`level_ce`: cross entropy per level",
+    "focal_tree_min_triplet": "HSSN: `focal_tree_min` + `tree_triplet`",
+    "level_sibling_adjusted": "ours: `level_ce` + "
+    "[sibling adjustment](docs/decoding.md#rare-leaves-sibling-adjustment)",
+}
+SHORT_NAMES = {arm: name.split(":")[0].replace("`", "") for arm, name in ROWS.items()}
+PLOT = "docs/images/results.png"
+NETWORKS = {
+    IMAGENET: "DeepLabV3+ on EfficientNet-Lite0 from ImageNet weights",
+    FLAT_TRUNK: "DeepLabV3+ on ResNet-18 from a trunk trained on the same images",
+}
+COMMANDS = {
+    IMAGENET: "make results RESULTS_CONFIG=configs/CamVid11/flat_lite0.yaml",
+    FLAT_TRUNK: "python -m projects.HSSN.study.run --quick",
+}
+
+
+# Leaf mIoU of DeepLabV3+ on ResNet-101, single scale / several scales and mirrored: flat as in
+# mmsegmentation's model zoo, HSSN as in the paper, as the public code gives for its weights; and
+# our data sets of the same images.
+PUBLISHED = {
+    "Cityscapes val": ("80.97 / 82.03", "83.02", "81.62 / 82.71", ()),
+    "Mapillary Vistas 2.0 val": ("", "", "40.16", ()),
+    "Pascal-Person-Part test": ("", "", "73.44", ("person_part_lite0", "person_part")),
+    "LIP val": ("", "", "58.71", ()),
+}
+SIZES = {"person_part_lite0": "EfficientNet-Lite0", "person_part": "ResNet-18"}
+
+
+def shown_datasets(results: Results) -> tuple[str, ...]:
+    """Return the datasets of the newest study that has a row to compare with the baseline."""
+    for group in (IMAGENET, FLAT_TRUNK):
+        if found := tuple(data for data in group if shown_arms(results, data)):
+            return found
+    return ()
+
+
+def shown_arms(results: Results, data: str) -> list[str]:
+    """Return the arms of `ROWS` that have a seed in common with the baseline."""
+    there = arms_of(results, "main", data)
+    return [
+        arm
+        for arm in ROWS
+        if arm in there and arm != BASELINE and paired_differences(results, "main", data, arm)
+    ]
+
+
+def front_section(results: Results) -> str:
+    """Return the table, the plot, and sentences on what was run and what it shows."""
+    datasets = shown_datasets(results)
+    if not datasets:
+        return "*No result yet.*"
+    group = IMAGENET if datasets[0] in IMAGENET else FLAT_TRUNK
+    runs = [r for data in datasets for arm in ROWS for r in of(results, "main", data, arm)]
+    processors = sorted({r.get("processor", "") for r in runs} - {""})
+    iterations = sorted({r["iterations"] for r in runs})
+    seeds = sorted({len(of(results, "main", data, arm)) for data in datasets for arm in ROWS} - {0})
+    images = ", ".join(
+        f"{DATA[data].title} {of(results, 'main', data)[0]['images']}" for data in datasets
+    )
+    how = (
+        f"Test mIoU per level of the tree, finest first; mean ± deviation over {_either(seeds)} "
+        f"seed{'' if seeds == [1] else 's'}. {NETWORKS[group]}, {_either(iterations)} iterations "
+        f"on one core{f' of {_either(processors)}' if processors else ''}; rows differ in loss and "
+        f"decoding alone. Test images: {images}. Minutes: training and test on one core."
+    )
+    return "\n\n".join(
+        [
+            how,
+            front_table(results, datasets),
+            f"![Differences to flat at every level]({PLOT})",
+            verdicts(results, datasets),
+            "This table is made from [json lines](projects/HSSN/study/results.jsonl) by "
+            "`python -m projects.HSSN.study.page`; the [study](projects/HSSN/study/README.md) has "
+            "every loss, intervals, and the runs that went badly. To repeat "
+            + ("a row:" if group == IMAGENET else "the main rows of Person-Part:"),
+            f"    {COMMANDS[group]}",
+        ]
+    )
+
+
+def front_table(results: Results, datasets: tuple[str, ...]) -> str:
+    """Return mIoU at every level and the minutes of a run, the best mean of a column in bold."""
+    arms = [a for a in ROWS if a == BASELINE or any(a in shown_arms(results, d) for d in datasets)]
+    header, columns = ["", "seeds"], []
+    counts = {arm: {len(of(results, "main", d, arm)) for d in datasets} - {0} for arm in arms}
+    columns.append([_either(sorted(counts[arm])) for arm in arms])
+    for data in datasets:
+        levels = of(results, "main", data)[0]["levels"]
+        for level in reversed(range(len(levels))):
+            first = level == len(levels) - 1
+            header.append(f"{DATA[data].title}: {levels[level]}" if first else levels[level])
+            found = [
+                [r["metrics"]["mIoU"][level] for r in of(results, "main", data, arm)]
+                for arm in arms
+            ]
+            best = max(np.mean(values) for values in found if values)
+            columns.append([_cell(values, best) for values in found])
+        header.append("minutes")
+        times = [[_minutes(results, r) for r in of(results, "main", data, arm)] for arm in arms]
+        columns.append([f"{np.median(of_arm):.0f}" if of_arm else "" for of_arm in times])
+    return table(header, zip([ROWS[arm] for arm in arms], *columns, strict=True))
+
+
+def verdicts(results: Results, datasets: tuple[str, ...]) -> str:
+    """Return a sentence per dataset: which rows are ahead of the baseline at every level."""
+    sentences = []
+    for data in datasets:
+        ahead = [
+            ROWS[arm].split(":")[0]
+            for arm in shown_arms(results, data)
+            if (paired_differences(results, "main", data, arm).by_seed > 0).all()
+        ]
+        names = " and ".join(ahead) if ahead else "no row"
+        verb = "are" if len(ahead) > 1 else "is"
+        sentences.append(
+            f"On {DATA[data].title} {names} {verb} ahead of flat at every level with every seed."
+        )
+    return " ".join(sentences)
+
+
+def _cell(values: list[float], best: float) -> str:
+    if not values:
+        return ""
+    text = mean_and_deviation(values, 1)
+    return f"**{text}**" if np.mean(values) == best else text
+
+
+def _minutes(results: Results, result: dict) -> float:
+    """Return the core minutes of a run; those of the weights too where it only decodes them."""
+    source = results.get(result.get("weights"), {})
+    trained = {key: source[key] for key in source if key == "seconds_per_iteration"}
+    return core_minutes({**result, **trained})
+
+
+def _either(values: list) -> str:
+    return " or ".join(map(str, values))
+
+
+def published_table(results: Results) -> str:
+    """Return what others published beside the newest results of this repository."""
+    rows = []
+    for name, (*published, datasets) in PUBLISHED.items():
+        data = next((d for d in datasets if shown_arms(results, d)), None)
+        ours = ["not trained"] * 3
+        if data:
+            by_arm = [of(results, "main", data, a) for a in ("flat", "focal_tree_min_triplet")]
+            ours = [
+                mean_and_deviation((r["metrics"]["mIoU"][-1] for r in runs), 1) for runs in by_arm
+            ]
+            ours.insert(0, f"{SIZES[data]}, {by_arm[0][0]['iterations']} iterations")
+        rows.append([name, *published, *ours])
+    return table(
+        ["", "flat, published", "HSSN, paper", "HSSN, released weights"]
+        + ["network here", "flat, here", "HSSN, here"],
+        rows,
+    )

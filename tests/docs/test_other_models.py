@@ -1,0 +1,142 @@
+"""The recipes of docs/existing_train_net.md run against small models of the same interfaces."""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+from detectron2.engine import DefaultTrainer, default_argument_parser
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.projects.point_rend import add_pointrend_config
+from detectron2.structures import ImageList
+from torch import nn
+from torch.nn import functional as F
+
+from hiera_seg import add_hiera_seg_config
+from tests.docs.test_examples import blocks
+
+PAGE = "docs/existing_train_net.md"
+
+
+class MaskClassifier(nn.Module):
+    """Reads its inputs and targets as Mask2Former and MaskDINO do; one query per class."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        self.layer = nn.Conv2d(3, self.num_classes, 1)
+        self.device = torch.device("cpu")
+
+    def forward(self, batched_inputs):
+        images = [(x["image"].to(self.device).float() - 128) / 64 for x in batched_inputs]
+        images = ImageList.from_tensors(images, 32)
+        masks = self.layer(images.tensor)
+        if not self.training:
+            sizes = [(x["height"], x["width"]) for x in batched_inputs]
+            return [
+                {"sem_seg": F.interpolate(mask[None, :, :h, :w], size)[0].softmax(0)}
+                for mask, (h, w), size in zip(masks, images.image_sizes, sizes, strict=True)
+            ]
+        targets = self.prepare_targets([x["instances"].to(self.device) for x in batched_inputs],
+                                       images)  # fmt: skip
+        losses = [
+            F.binary_cross_entropy_with_logits(mask[target["labels"]], target["masks"].float())
+            for mask, target in zip(masks, targets, strict=True)
+        ]
+        return {"loss_mask": torch.stack(losses).mean()}
+
+    def prepare_targets(self, targets, images):
+        height, width = images.tensor.shape[-2:]
+        prepared = []
+        for target in targets:
+            assert target.gt_classes.max() < self.num_classes
+            masks = torch.zeros(len(target), height, width, dtype=target.gt_masks.dtype)
+            masks[:, : target.gt_masks.shape[1], : target.gt_masks.shape[2]] = target.gt_masks
+            assert target.gt_boxes.tensor.shape == (len(target), 4)
+            prepared.append({"labels": target.gt_classes, "masks": masks})
+        return prepared
+
+
+def add_maskformer2_config(cfg):
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+
+
+def other_setup(args):
+    raise AssertionError("the recipe replaces it")
+
+
+class OtherTrainer(DefaultTrainer):
+    @classmethod
+    def build_train_loader(cls, cfg):
+        raise AssertionError("the recipe replaces it")
+
+
+@pytest.fixture
+def other_repository(tiny_dataset, monkeypatch):
+    """Modules with the names and functions that the recipes import."""
+    train_net = ModuleType("train_net")
+    train_net.Trainer, train_net.setup = OtherTrainer, other_setup
+
+    def main(args):
+        cfg = train_net.setup(args)
+        trainer = train_net.Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+
+    train_net.main = main
+    mask2former = ModuleType("mask2former")
+    mask2former.add_maskformer2_config = add_maskformer2_config
+    for module in (train_net, mask2former, ModuleType("my_datasets")):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(META_ARCH_REGISTRY._obj_map, "MaskClassifier", MaskClassifier)
+    return train_net
+
+
+def test_mask2former_is_trained_by_its_own_script(other_repository, tiny_dataset, tmp_path):
+    (script,) = blocks(PAGE, "python", "train_on_tree.py")
+    exec(compile(script, PAGE, "exec"), {"__name__": "train_on_tree"})
+    (tmp_path / "config.yaml").write_text("MODEL: {META_ARCHITECTURE: MaskClassifier}\n")
+    options = [
+        "--config-file", str(tmp_path / "config.yaml"), "MODEL.DEVICE", "cpu",
+        "MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4", "SOLVER.MAX_ITER", "2",
+        "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0",
+        "DATASETS.TRAIN", f"('{tiny_dataset}',)", "DATASETS.TEST", f"('{tiny_dataset}',)",
+        "TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 50.0, 51.0]]",  # returns the results
+        "OUTPUT_DIR", str(tmp_path / "out"), "INPUT.MIN_SIZE_TRAIN", "(40,)",
+    ]  # fmt: skip
+    results = other_repository.main(default_argument_parser().parse_args(options))
+    assert {"mIoU", "mIoU_group", "mIoU_class"} <= set(results["sem_seg"])
+    config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert config["SOLVER"]["OPTIMIZER"] == "ADAMW"  # the other project's default
+
+
+def test_one_former_gets_a_text_per_class(tiny_dataset):
+    names = {}
+    (block,) = blocks(PAGE, "python", "one_former_mapper.py")
+    exec(compile(block, PAGE, "exec"), names)
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
+    cfg.DATASETS.TRAIN = (tiny_dataset,)
+    cfg.MODEL.ONE_FORMER = type(cfg)({"NUM_OBJECT_QUERIES": 8})
+    cfg.MODEL.TEXT_ENCODER = type(cfg)({"N_CTX": 2})
+    sample = names["OneFormerMapper"](cfg)(DatasetCatalog.get(tiny_dataset)[0])
+    assert sample["task"] == "The task is semantic" and len(sample["text"]) == 6
+    assert sample["text"][:4] == [
+        f"a photo with a {x}" for x in ("road", "pavement", "car", "truck")
+    ]
+    assert np.array_equal(sample["instances"].gt_masks.any((1, 2)), [True] * 4)
+
+
+def test_point_rends_keys_exist():
+    cfg = get_cfg()
+    add_hiera_seg_config(cfg)
+    add_pointrend_config(cfg)
+    (text,) = blocks(PAGE, "yaml", "point_rend.yaml")
+    cfg.merge_from_other_cfg(type(cfg)(yaml.safe_load(text)))
+    assert cfg.MODEL.POINT_HEAD.NUM_CLASSES == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 19
