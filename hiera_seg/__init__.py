@@ -24,8 +24,8 @@ def add_hiera_seg_config(cfg: "CfgNode") -> None:
 
     Call it right after ``get_cfg()``, or after the functions of other projects, whose values of
     shared keys (SOLVER.OPTIMIZER of Mask2Former) it keeps. It also registers the package's
-    datasets, backbones, heads and meta-architecture. A loss that was registered before it gets a
-    node of its name with the defaults of its options.
+    datasets, backbones, heads and meta-architecture. A loss that was registered before gets a
+    config node of its name with the defaults of its options.
 
     Args:
         cfg: the config to extend in place.

@@ -33,7 +33,7 @@ import torch
 if importlib.util.find_spec("detectron2") is None:
     raise ImportError(
         "Detectron2 is not installed: run `python tools/install_detectron2.py` in a checkout of "
-        "hiera_seg, or install it as its own documentation says"
+        "hiera_seg, or follow Detectron2's installation instructions"
     )
 
 with warnings.catch_warnings():
@@ -101,7 +101,7 @@ def make_object_group(timeout: timedelta) -> None:
 
 
 def create_local_process_group(processes_per_machine: int) -> None:
-    """Tell Detectron2 which processes share this machine, after ``init_process_group``.
+    """Create Detectron2's group of the processes on this machine, after ``init_process_group``.
 
     Args:
         processes_per_machine: number of processes, the same on every machine.

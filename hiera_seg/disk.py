@@ -48,7 +48,7 @@ def replace_text(path: str | os.PathLike, text: str) -> None:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Context manager: add `path` to an OSError without a file name, such as of a full disk."""
+    """Context manager that adds `path` to an OSError without a file name (of a full disk)."""
     try:
         yield
     except (OSError, RuntimeError) as error:

@@ -9,7 +9,7 @@ class ConfigError(ValueError):
     """Raised for an invalid config value; the message names the key, the value and the remedy.
 
     Attributes:
-        key: the key in full, such as ``"SOLVER.EMA.DECAY"``; "" if the error is not about one key.
+        key: the full key, such as ``"SOLVER.EMA.DECAY"``; "" if the error is not about one key.
         value: its value; None if the error is not about one key.
     """
 
@@ -23,4 +23,4 @@ class DatasetError(ValueError):
 
 
 class CheckpointError(RuntimeError):
-    """Raised for a missing, unreadable or unfitting checkpoint; the message names the file."""
+    """Raised for a missing, unreadable or incompatible checkpoint; the message names the file."""

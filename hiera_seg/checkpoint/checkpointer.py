@@ -1,4 +1,4 @@
-"""A DetectionCheckpointer that executes no pickled code and checks the checkpoint's class tree."""
+"""Define a DetectionCheckpointer that executes no pickled code and checks the class tree."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +70,7 @@ class HieraCheckpointer(DetectionCheckpointer):
             path: a file, ``package://<package>/<file>`` or a URL; "" loads nothing. As in
                 Detectron2's main branch, the suffix ``?matching_heuristics=True`` matches tensors
                 by similar names.
-            checkpointables: names of those to load beside the model; None: all.
+            checkpointables: names of those to load in addition to the model; None: all.
 
         Returns:
             The other entries of the checkpoint.
@@ -238,7 +238,7 @@ class HieraCheckpointer(DetectionCheckpointer):
 
         Args:
             name: file name without suffix.
-            kwargs: further plain data to store beside the model and the checkpointables.
+            kwargs: further plain data to store.
 
         Raises:
             CheckpointError: it cannot be written; the previous files are unchanged.
@@ -294,7 +294,7 @@ class HieraCheckpointer(DetectionCheckpointer):
 
 
 def write_checkpoint(path: str | Path, data: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that there is always a whole one under its name.
+    """Write a checkpoint atomically.
 
     Args:
         path: the file; it replaces an existing one when all of it is on the disk.
@@ -316,7 +316,7 @@ def _replace(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def check_values(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    """Raise unless a model can have the values of tensors.
+    """Raise if the tensors of a model cannot hold the values of given tensors.
 
     Args:
         model: the model that they are loaded into.

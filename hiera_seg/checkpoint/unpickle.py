@@ -26,7 +26,7 @@ _allowed = False
 
 
 def allow_unsafe_pickle(allowed: bool = True) -> None:
-    """Let this process unpickle whatever a checkpoint names, which can run any code.
+    """Allow this process to unpickle any object in a checkpoint, which can execute any code.
 
     No config key does this, because config files may be untrusted too.
 

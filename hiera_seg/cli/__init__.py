@@ -1,7 +1,8 @@
 """Start and end command lines: arguments, setup, launching processes, one-line errors.
 
-Importing it imports neither torch nor Detectron2, which takes seconds, so that ``--help`` and
-mistakes in a command line are answered at once. The tools import them after reading the arguments.
+Importing this package imports neither torch nor Detectron2, which takes seconds; ``--help`` and
+mistakes in a command line are answered immediately. The tools import them after reading the
+arguments.
 """
 
 import importlib

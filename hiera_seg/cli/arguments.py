@@ -43,7 +43,7 @@ def argument_parser(epilog: str = "", *, trials: bool = True) -> argparse.Argume
         "--dist-url",
         default="auto",
         metavar="URL",
-        help="where the processes meet, such as tcp://node0:29500; auto: a free port (auto)",
+        help="URL of the rendezvous, such as tcp://node0:29500; auto: a free port (auto)",
     )
     parser.add_argument(
         "opts",
@@ -59,7 +59,7 @@ def argument_parser(epilog: str = "", *, trials: bool = True) -> argparse.Argume
     parser.add_argument(
         "--fast-dev-run",
         action="store_true",
-        help="try the config in seconds: one iteration and an evaluation on made-up images, on "
+        help="test the config in seconds: one iteration and an evaluation on synthetic images, on "
         "CPU, from random weights; needs no dataset, downloads nothing, keeps nothing",
     )
     parser.add_argument(
@@ -87,7 +87,7 @@ def add_config(
     Args:
         parser: its other options must have been added, because --opts takes the rest of the line.
         required: whether --config-file is required; its default is "".
-        help: of --config-file.
+        help: help of --config-file.
         weights: whether the tool reads checkpoints, which adds --unsafe-pickle.
         opts: keys that matter most for this tool, for the help.
     """

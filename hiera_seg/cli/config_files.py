@@ -75,7 +75,7 @@ def _merge_file(cfg: CfgNode, config_file: str, allow_remote: bool) -> None:
         known = model_zoo.config_names()
         if config_file.removeprefix("configs/") not in known:
             near = suggestion(config_file, known)
-            raise ConfigError(f"it does not exist, and is no name in the model zoo{near}")
+            raise ConfigError(f"it does not exist and is not in the model zoo{near}")
         config_file = model_zoo.get_config_file(config_file)
     try:
         _check_files(config_file, allow_remote)
@@ -115,7 +115,7 @@ def _check_files(config_file: str, allow_remote: bool) -> None:
 def _check_nesting(stream: io.StringIO) -> None:
     """Refuse brackets that are nested too deeply and aliases that expand to too many values.
 
-    The events of PyYAML are read one by one, so that it stops before any value is built.
+    The events of PyYAML are read one by one; no value is built before the check.
     """
     stack: list[tuple[str | None, int]] = []  # anchors of open containers, values before them
     sizes: dict[str, int] = {}  # values below each anchor, with aliases expanded

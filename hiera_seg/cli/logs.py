@@ -23,7 +23,7 @@ def start_log(folder: str) -> None:
     has all messages, without colors; every other process writes ``log.txt.rank<rank>``.
 
     Args:
-        folder: of ``log.txt``; created if it does not exist.
+        folder: folder of ``log.txt``; created if it does not exist.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Check config values against one table of rules, `RULES`: key -> what its value must be."""
+"""Check config values against `RULES`, a table of one rule per key."""
 
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
@@ -19,7 +19,7 @@ from hiera_seg.config.image_format import num_channels
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy.messages import suggestion
 
-# Takes a value and its config; returns what to choose instead, "" for a valid value.
+# Takes a value and its config; returns the advice for an invalid value, "" for a valid one.
 Rule = Callable[[Any, CN], str]
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")  # of the key LOGGERS, and the packages they need
@@ -38,7 +38,7 @@ def between(low: float, high: float) -> Rule:
 
 
 def one_of(*allowed: str) -> Rule:
-    """Require one of some texts."""
+    """Require one of several strings."""
     listed = ", ".join(f'"{text}"' for text in allowed)
     return lambda value, _: "" if value in allowed else f"choose one of {listed}"
 

@@ -157,7 +157,7 @@ def set_defaults(cfg: CN) -> None:
     hiera.TEST.DECODE = "auto"
     # Also predict the node with the highest score at each level, independent of the leaves.
     hiera.TEST.DIRECT = True
-    # "both", "scores" (sem_seg alone) or "labels" (label maps alone, least memory).
+    # "both", "scores" (only sem_seg) or "labels" (only label maps, with the least memory).
     hiera.TEST.OUTPUT = "both"
     # Safe depth: predict an inner node if its best child scores below this. Negative: always
     # predict a leaf.
@@ -188,15 +188,15 @@ def set_defaults(cfg: CN) -> None:
     cfg.TEST.STRIP_IMAGES = 2
 
     # Save the weights with the best METRIC, such as "sem_seg/mIoU" or "validation_loss", to
-    # model_best.pth; MODE "max" or "min" says which value is best. METRIC "" disables it.
+    # model_best.pth. MODE is "max" if higher values are better, or "min". METRIC "" disables it.
     cfg.TEST.BEST_CHECKPOINT = CN({"METRIC": "", "MODE": "max"})
     # Stop training after PATIENCE evaluations without a better METRIC; METRIC "" disables it.
     cfg.TEST.EARLY_STOPPING = CN({"METRIC": "", "MODE": "max", "PATIENCE": 5})
     # Compute the training losses on DATASETS.TEST at each evaluation.
     cfg.TEST.VALIDATION_LOSS = False
 
-    # Where metrics and images go beside the log and metrics.json: "tensorboard", "wandb", "mlflow"
-    # (docs/training.md).
+    # Loggers of metrics and images in addition to the log and metrics.json: "tensorboard", "wandb",
+    # "mlflow" (docs/training.md).
     cfg.LOGGERS = ["tensorboard"]
 
     # If a training sample cannot be read, "raise" ends the run and "skip" uses another sample.

@@ -28,7 +28,7 @@ def read_array_file(path: str, variable: str | None = None) -> np.ndarray:
 
     Returns:
         (H, W) uint8 or uint16; int64 if a value is outside 0..65535. A stored -1 is read as 255, or
-        as 65535 beside values of 255 and more, as it is in image files of 8 and 16 bits.
+        as 65535 if the file holds values of 255 or more, as in image files of 8 and 16 bits.
 
     Raises:
         DatasetError: the file is missing or damaged, does not hold one array of integers (H, W), or

@@ -30,8 +30,8 @@ _CROP_TRIES = 10  # as Detectron2's crop with a category constraint
 class NodeAugInput(T.AugInput):
     """Hold an image and its labels, node ids, for augmentations.
 
-    Detectron2's transforms support labels of 8 bits only, so labels of 16 bits are transformed as
-    two planes of 8 bits. Pixels from outside of the image, such as the corners of a rotated one,
+    Detectron2's transforms support only 8-bit labels, so 16-bit labels are transformed as two
+    planes of 8 bits. Pixels from outside of the image, such as the corners of a rotated one,
     become void.
 
     Attributes:
@@ -64,10 +64,10 @@ class NodeAugInput(T.AugInput):
 
 
 class RandomCropByCategory(T.Augmentation):
-    """Crop at random so that no category fills more than a share of the labelled pixels.
+    """Crop at random, with a limit on the share of labelled pixels that one category fills.
 
-    Tries up to 10 places, and takes the last one if none is suitable. Void is neither a category
-    nor part of the area; a crop of a single category is never suitable.
+    Up to 10 positions are tried; the last one is used if none is suitable. Void is neither a
+    category nor part of the area; a crop of a single category is never suitable.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class RandomCropByCategory(T.Augmentation):
 
 
 def is_wide(hierarchy: Hierarchy) -> bool:
-    """Whether node ids and void need more than 8 bits."""
+    """Return whether node ids and void need more than 8 bits."""
     return hierarchy.num_nodes > STOCK_IGNORE_VALUE
 
 

@@ -48,14 +48,14 @@ def register_hierarchical_dataset(
 
     Args:
         name: name for ``cfg.DATASETS`` and the catalogs.
-        source: what lists the files: a callable that returns dicts in Detectron2's format
+        source: the list of files: a callable that returns dicts in Detectron2's format
             (``file_name``, ``sem_seg_file_name``, ...); a list of such dicts, or a json file of
             them, with paths relative to the roots (without roots, to the current folder or to the
             folder of the json file); or None to pair the images below ``image_root`` with the
             labels below ``sem_seg_root`` by :func:`~hiera_seg.data.pair_files`.
         hierarchy: the tree: an object, a nested dict or a list (or a result of ``to_dict``), the
             name of a built-in tree, or a file.
-        label_map: the nodes that the ids in the label files stand for, see
+        label_map: maps the ids in the label files to nodes, see
             :class:`~hiera_seg.data.labels.LabelReader`. None: the files hold node ids.
         image_root: folder of the images.
         sem_seg_root: folder of the label files.
@@ -70,7 +70,7 @@ def register_hierarchical_dataset(
             ``raw_classes``, names of the raw ids, which keys of ``label_map`` may use;
             ``flip_pairs``, pairs of nodes that swap when an image is mirrored:
             ``[("left-arm", "right-arm"), ...]``; ``unscored_classes``, leaves that are trained but
-            left out of the means; and ``void_classes``, names of published classes that are void
+            excluded from the means; and ``void_classes``, names of published classes that are void
             here, which a second mean (``mIoU_all``) counts as 0.
 
     Raises:
@@ -158,7 +158,7 @@ def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Map
 
 
 def register_builtin_dataset(name: str, *args: Any, **kwargs: Any) -> None:
-    """Register a dataset of the package, unless a user has registered one of that name before.
+    """Register a dataset of the package, unless a user has registered one of the same name.
 
     Args:
         name, args, kwargs: see :func:`register_hierarchical_dataset`.
@@ -179,7 +179,7 @@ def require_registered(names: Iterable[str], where: str) -> None:
         where: the config key or argument that names them, for the message.
 
     Raises:
-        ConfigError: a dataset is not registered; the message has the nearest names.
+        ConfigError: a dataset is not registered; the message lists the nearest names.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -192,12 +192,12 @@ def require_registered(names: Iterable[str], where: str) -> None:
 
 
 def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = None) -> None:
-    """Import modules that register datasets, from the current folder too.
+    """Import modules that register datasets, from the current folder or as installed.
 
     Args:
         modules: names of modules.
-        tool: path of the script, if it is one of the repository's tools. The projects that lie
-            beside it and register datasets are imported as well.
+        tool: path of the script, if it is one of the repository's tools. The projects beside it
+            that register datasets are imported as well.
 
     Raises:
         ConfigError: a module is not found.
@@ -228,7 +228,7 @@ def _projects_beside(tool: str | os.PathLike) -> list[str]:
 
 
 def resolve_unscored(leaves: Iterable[str | int], hierarchy: Hierarchy) -> list[int]:
-    """Return the node ids of the leaves that a dataset leaves out of its means.
+    """Return the node ids of the leaves that a dataset excludes from its means.
 
     Raises:
         DatasetError: one is not a leaf of the tree.
@@ -261,7 +261,7 @@ def check_metric_names(tree: Hierarchy, metadata: Mapping[str, Any]) -> None:
         metadata: the metadata of the dataset.
 
     Raises:
-        DatasetError: two scores would have one name; the message tells what to rename.
+        DatasetError: two scores would have the same name; the message says what to rename.
     """
     if "all" in tree.level_names and any(map(metadata.get, ("unscored_classes", "void_classes"))):
         raise DatasetError(

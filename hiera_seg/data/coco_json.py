@@ -17,7 +17,7 @@ from hiera_seg.hierarchy import Hierarchy, as_hierarchy
 logger = logging.getLogger(__name__)
 
 _NO_SUPERCATEGORY = ("", "none")  # as exports of CVAT and Roboflow write it
-_SHOWN = 5  # categories that an error lists before it only counts
+_SHOWN = 5  # maximum number of categories that an error lists
 
 
 def register_coco_hierarchical(
@@ -30,18 +30,18 @@ def register_coco_hierarchical(
 ) -> None:
     """Register a dataset whose labels are the regions of a COCO json file.
 
-    Instances of COCO, LVIS and exports of CVAT, Label Studio or Roboflow in COCO's form can be
-    read: polygons and run-length encodings, compressed or not, crowd regions included. Label maps
-    are drawn when an image is read; larger regions lie under smaller ones.
-    ``tools/convert_annotations.py`` writes them to PNG files once.
+    The instance annotations of COCO and LVIS can be read, and exports of CVAT, Label Studio or
+    Roboflow in COCO format: polygons and run-length encodings, compressed or not, including crowd
+    regions. Label maps are drawn when an image is read, smaller regions on top of larger ones.
+    ``tools/convert_annotations.py`` writes them to PNG files.
 
     Categories are read now, annotations and images when the dataset is used.
 
     Args:
         name: name for ``cfg.DATASETS`` and the catalogs.
         json_file: the COCO file. It may hold ``~`` and environment variables.
-        image_root: folder of the images; ``file_name`` of an image is a path below it, leading
-            folders left out if there is no such file.
+        image_root: folder of the images; ``file_name`` of an image is a path below it, without its
+            leading folders if there is no such file.
         hierarchy: a tree that has a node for each category, found by "supercategory/name" or by
             name. None: the leaves are the categories in the order of the file, below their
             ``supercategory``; a category that is the supercategory of others is an inner node.
@@ -49,9 +49,9 @@ def register_coco_hierarchical(
             it is not among them. None: those pixels are void.
 
     Raises:
-        DatasetError: the file cannot be read or has not COCO's form, or the tree lacks a category
+        DatasetError: the file cannot be read or is not in COCO format, or the tree lacks a category
             or the background.
-        HierarchyError: the categories make no valid tree.
+        HierarchyError: the categories do not form a valid tree.
     """
     path = expand_root(json_file)
     categories = _read_categories(_read_coco(path), path)
@@ -67,7 +67,7 @@ def register_coco_hierarchical(
         name,
         CocoSource(os.fspath(json_file), os.fspath(image_root), nodes, fill, ignore_label > 255),
         hierarchy=tree,
-        # Node ids as they are; void is named, so that no check takes it for a forgotten id.
+        # Void is mapped explicitly, because checks report ids that are void only by default.
         label_map={**{node: node for node in range(tree.num_nodes)}, ignore_label: None},
         ignore_label=ignore_label,
         json_file=os.fspath(json_file),
@@ -100,7 +100,7 @@ class CocoSource:
 
         Raises:
             DatasetError: the folder of the images is missing, or an image or an annotation lacks
-                what it needs.
+                a required key.
         """
         path, root = expand_root(self.json_file), expand_root(self.image_root)
         if not os.path.isdir(root):
@@ -128,7 +128,7 @@ class CocoSource:
             message = f"{path}: {no_mask} of {len(content['annotations'])} annotations have no mask"
             if no_mask == len(content["annotations"]):
                 raise DatasetError(f"{message}; export polygons or masks, not boxes")
-            logger.warning(f"{message} (a box alone); their pixels are not labelled")
+            logger.warning(f"{message} (only a box); their pixels are not labelled")
         return [
             self._record(image, regions[number], path, root) for number, image in images.items()
         ]
@@ -164,7 +164,7 @@ def _read_coco(path: str) -> dict:
         hint += "; a list of dicts in Detectron2's format is a source of "
         hint += "register_hierarchical_dataset"
     elif is_labelme(content):
-        hint += "; write label files from labelme's with tools/convert_annotations.py"
+        hint += "; convert labelme files to label files with tools/convert_annotations.py"
     if isinstance(content, dict) and len(missing) < 3:
         raise DatasetError(f"{path} is a COCO file without a list of {', '.join(missing)}")
     raise DatasetError(f"{path} holds a {type(content).__name__}; {hint}")
@@ -222,7 +222,7 @@ def _tree_of(paths: Iterable[tuple], background: str | None, path: str) -> Hiera
     try:
         return Hierarchy.from_paths(map("/".join, paths), name=PurePosixPath(path).stem)
     except HierarchyError as error:
-        raise HierarchyError(f"{path}: the categories make no tree: {error}") from error
+        raise HierarchyError(f"{path}: the categories do not form a tree: {error}") from error
 
 
 def _find_nodes(tree: Hierarchy, paths: Mapping[Any, tuple], path: str) -> dict[Any, int]:
@@ -269,7 +269,7 @@ def _image_path(image: Mapping, path: str) -> PurePosixPath:
 
 
 def _value(entry: Mapping, key: str, path: str) -> Any:
-    """Return a value that an entry of the file must have."""
+    """Return a required value of an entry of the file."""
     value = entry.get(key)
     if value is None or isinstance(value, list | dict):
         shown = {k: str(v)[:40] for k, v in list(entry.items())[:3]}

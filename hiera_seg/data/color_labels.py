@@ -1,4 +1,4 @@
-"""Read colour-coded label files: each colour stands for a raw id."""
+"""Read colour-coded label files, in which each colour represents a raw id."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,11 +10,11 @@ from hiera_seg.errors import DatasetError
 
 _HEX = re.compile(r"#([0-9a-fA-F]{6})")
 _LIST = re.compile(r"[\[(]\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*[\])]")
-_SHOWN = 10  # unknown colours that an error lists
+_SHOWN = 10  # maximum number of unknown colours that an error lists
 
 
 def parse_color(key: Any) -> int | None:
-    """Return a key of a label map as red << 16 | green << 8 | blue; None if it is no colour.
+    """Return a key of a label map as red << 16 | green << 8 | blue; None if it is not a colour.
 
     Args:
         key: "#ff0000", (255, 0, 0), or the text of such a list.

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _MIN_BRIGHTNESS_LEVELS = 64  # fewer cause a warning
 _MAX_FILES = 500  # label files to read before training
-_SHOWN = 8  # leaves that a message lists before it only counts
+_SHOWN = 8  # maximum number of leaves that a message lists
 
 
 @dataclass
@@ -37,7 +37,7 @@ class DatasetReport:
         node_images: int64 (N,), images that show a node or one of its descendants.
         node_pixels: int64 (N,), pixels labelled with the node itself.
         void_pixels: pixels labelled as void.
-        default_void: the raw id that is void although no label map says so; None if there is none.
+        default_void: the raw id that is void without being in the label map; None if there is none.
         default_void_pixels: pixels that have this id.
         file_problems: problems of files, one line each.
         image_values: for each kind of image ("8-bit", "float") the lowest value, the highest
@@ -96,14 +96,14 @@ class DatasetReport:
     def warnings(self) -> list[str]:
         """Findings that are not necessarily wrong, one line each."""
         found = []
-        for has_one, what in ((False, "their labels none"), (True, "their labels another one")):
+        for has_one, what in ((False, "but their labels do not"), (True, "their labels another")):
             entries = [entry for entry in self.turned if (entry[2] != 1) == has_one]
             if entries:
                 path, orientation, _ = entries[0]
                 found.append(
-                    f"{len(entries)} image(s) carry an EXIF orientation, {what} (first: {path}, "
-                    f"orientation {orientation}); if the labels were drawn on the pixels as they "
-                    "are stored, set INPUT.EXIF to ignore"
+                    f"{len(entries)} image(s) have an EXIF orientation, {what} (first: {path}, "
+                    f"orientation {orientation}); if the labels were drawn on the pixels as "
+                    "stored, set INPUT.EXIF to ignore"
                 )
         for kind, (low, high, count) in self.image_values.items():
             if kind != "8-bit" and (needed := _range_needed(kind, low, high)):
@@ -122,7 +122,7 @@ def check_dataset(
 
     Args:
         name: a dataset registered with register_hierarchical_dataset.
-        quick: read only the size of images, so that damaged pixel data are not found.
+        quick: read only the sizes of images; damaged pixel data are not detected.
         progress: show a progress bar on stderr if it is a terminal.
         exif: as INPUT.EXIF, for the comparison of sizes.
 
@@ -151,7 +151,7 @@ def check_dataset(
         except DatasetError as error:
             return str(error)
 
-    # Threads suffice: Pillow releases the interpreter's lock while it decodes.
+    # Threads suffice, because Pillow releases the GIL while it decodes.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         samples = pool.map(read, records)
         for sample in tqdm(samples, name, len(records), disable=None if progress else True):
@@ -163,7 +163,7 @@ def check_dataset(
 
 
 def leaves_without_label(hierarchy: Hierarchy, node_pixels: np.ndarray) -> list[str]:
-    """Return the names of the leaves that occur in no label, not even by an ancestor.
+    """Return the names of the leaves that occur in no label, neither directly nor by an ancestor.
 
     Args:
         hierarchy: the tree with N nodes.
@@ -176,8 +176,8 @@ def leaves_without_label(hierarchy: Hierarchy, node_pixels: np.ndarray) -> list[
 def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") -> None:
     """Log a warning if leaves have no pixel in the labels of a dataset.
 
-    The means leave such leaves out. Reading stops when every leaf has been seen, and after 500
-    randomly chosen files. Files that cannot be read are skipped.
+    Such leaves are excluded from the means. Reading stops when every leaf has been seen, or after
+    500 randomly chosen files. Files that cannot be read are skipped.
 
     Args:
         name: name of the dataset.
@@ -209,8 +209,8 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
     if not absent or not read:
         return
     message = (
-        f"No pixel of {_few(absent)} in {read} of the {len(files)} label files of {name}; the "
-        "means of its evaluation leave these leaves out"
+        f"No pixel of {_few(absent)} in {read} of the {len(files)} label files of {name}; these "
+        "leaves are excluded from the means of its evaluation"
     )
     if default_void:
         message += f"; raw id {own.default_void} is void there because no label_map has it as a key"

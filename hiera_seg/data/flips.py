@@ -69,7 +69,7 @@ def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
 
 
 def with_inner_nodes(swap: np.ndarray, model: Hierarchy) -> np.ndarray:
-    """Also swap two inner nodes if all their children swap, so that coarse labels follow fine ones.
+    """Also swap two inner nodes if all their children swap, for images with coarse labels.
 
     Args:
         swap: int64 (N,), its own inverse; changed in place.

@@ -1,4 +1,4 @@
-"""Open and decode image files, and refuse those that do not hold all of their pixels."""
+"""Open and decode image files, and reject truncated ones."""
 
 import io
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _TILE_BYTE_COUNTS = 325  # tag of TIFF (Adobe's TIFF 6.0)
 
 @contextmanager
 def open_image(path: str, what: str) -> Iterator[tuple[Image.Image, bytes]]:
-    """Open an image file; every error inside the context becomes one that names the file.
+    """Open an image file; errors inside the context are re-raised with the name of the file.
 
     Args:
         path: the file.
@@ -129,7 +129,7 @@ def refuse_download(path: object, where: str = "") -> None:
 
     Args:
         path: the image or label file.
-        where: prefix of the message, which names the place of the path.
+        where: prefix of the message, which says where the path comes from.
 
     Raises:
         DatasetError: Detectron2 would download the file.
@@ -186,7 +186,7 @@ def raw_mode(image: Image.Image) -> str:
 
 
 def _check_png_rows(image: Image.Image, content: bytes) -> None:
-    """Raise EOFError if pixels are missing: Pillow leaves them as they were, without an error."""
+    """Raise EOFError if pixels are missing; Pillow leaves them unchanged without an error."""
     width, height = image.size
     last_row = image.crop((0, height - 1, width, height))
     if not image.info.get("interlace") and np.asarray(last_row).any():

@@ -1,4 +1,4 @@
-"""Read image files of any depth by INPUT.FORMAT, INPUT.IMAGE_RANGE and INPUT.EXIF."""
+"""Read image files of any depth as set by INPUT.FORMAT, INPUT.IMAGE_RANGE and INPUT.EXIF."""
 
 import dataclasses
 import math
@@ -292,7 +292,7 @@ def _grey_values(image: Image.Image, packed: str, highest: int) -> np.ndarray:
 
 
 def _read_other_tiff(path: str) -> np.ndarray | None:
-    """Read a TIFF that Pillow does not know, such as one of float colours; None: another file."""
+    """Read a TIFF that Pillow cannot read, such as one of float colours; None for other files."""
     with PathManager.open(path, "rb") as file:
         content = file.read()
     try:

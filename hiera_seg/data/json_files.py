@@ -1,4 +1,4 @@
-"""Read json files, and recognize those of annotation tools."""
+"""Read JSON files, and recognize those of annotation tools."""
 
 import json
 from typing import Any
@@ -9,15 +9,15 @@ from hiera_seg.errors import DatasetError
 
 
 def read_json_file(path: str, *, hint: str = "", expected: str = "") -> Any:
-    """Read a json file.
+    """Read a JSON file.
 
     Args:
         path: the file.
         hint: end of the error for a missing file.
-        expected: what the file should hold, for the error for brackets that are nested too deeply.
+        expected: the expected content, for the error about brackets that are nested too deeply.
 
     Raises:
-        DatasetError: the file is missing or not valid json.
+        DatasetError: the file is missing or not valid JSON.
     """
     try:
         with PathManager.open(path, "r") as file:
@@ -34,18 +34,18 @@ def read_json_file(path: str, *, hint: str = "", expected: str = "") -> Any:
 
 
 def is_coco(content: Any) -> bool:
-    """Return whether the content of a json file has COCO's form."""
+    """Return whether the content of a JSON file is in COCO format."""
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
 def is_labelme(content: Any) -> bool:
-    """Return whether the content of a json file has labelme's form: the shapes of one image."""
+    """Return whether the content of a JSON file is in labelme's format: shapes of one image."""
     shapes = content.get("shapes") if isinstance(content, dict) else None
     return isinstance(shapes, list) and all(isinstance(shape, dict) for shape in shapes)
 
 
 def refuse_annotations(content: Any, path: str) -> None:
-    """Raise DatasetError if the json file holds annotations in a form that has its own reader."""
+    """Raise DatasetError if the JSON file is in an annotation format that has its own reader."""
     if is_coco(content):
         raise DatasetError(
             f"{path} is a COCO file; register it with "

@@ -12,7 +12,7 @@ from hiera_seg.data.image_files import exif_orientation, load_pixels, open_image
 from hiera_seg.data.regions import RegionLabels
 from hiera_seg.errors import DatasetError
 
-MAX_RAW_ID = 65535  # of a 16-bit label file
+MAX_RAW_ID = 65535  # the largest id in a 16-bit label file
 
 # Pillow opens grey files of 2 and 4 bits per pixel as 8-bit grey, with values stretched to 0..255.
 _STRETCH = {"L;2": 85, "L;4": 17}
@@ -39,7 +39,7 @@ def read_label_file(
         exif: "apply" turns the labels by the file's EXIF orientation, as images are turned;
             "ignore" leaves them as they are stored.
         colors: for a colour-coded file the known colours, int64 (K,) ascending, each
-            red << 16 | green << 8 | blue. Then values are indices into it.
+            red << 16 | green << 8 | blue. The result then holds indices into `colors`.
         variable: name of the label map in a ``.mat`` file with several arrays.
 
     Returns:
@@ -96,7 +96,7 @@ def _check_label_image(image: Image.Image, path: str, colored: bool) -> None:
     elif image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
         problem = f"has mode {image.mode}, but one channel of integers is expected"
     elif changed := _changed_by_pillow(image):
-        problem = f"{changed}, so that its values would not be read as they are stored"
+        problem = f"{changed}; its values would not be read as stored"
     else:
         return
     raise DatasetError(f"label file {path} {problem}; store labels as grey or palette PNG")
@@ -109,7 +109,7 @@ def _changed_by_pillow(image: Image.Image) -> str:
     if image.format == "PPM" and image.mode == "1":
         return "is a bitmap that stores black as 1"
     if image.format == "PPM" and image.tile and image.tile[0][0] != "raw":
-        highest = image.tile[0][3][-1]  # (mode, maxval) of Pillow's decoders of the family
+        highest = image.tile[0][3][-1]  # the decoder's arguments are (mode, maxval)
         if highest not in (255, MAX_RAW_ID):
             return f"has the highest value {highest}"
     return ""

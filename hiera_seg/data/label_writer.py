@@ -19,9 +19,9 @@ def convert_labels(
 ) -> Iterator[str]:
     """Write the labels of a registered dataset as grey PNGs of node ids.
 
-    The files have 8 bits per pixel if all ids and void fit, else 16. Their paths below ``out`` are
-    those of the originals below the dataset's ``sem_seg_root``, or below their common folder if
-    some lie elsewhere.
+    The files have 8 bits per pixel if all ids and void fit, otherwise 16. Their paths below ``out``
+    are those of the originals below the dataset's ``sem_seg_root``, or below their common folder if
+    some are elsewhere.
 
     Args:
         name: name of the dataset.
@@ -34,8 +34,9 @@ def convert_labels(
         The path of each file after it was written.
 
     Raises:
-        DatasetError: an original would be overwritten, or two files would be written to one path
-            (nothing is written then); or a file cannot be read, after those before it.
+        DatasetError: an original would be overwritten, or two files would be written to the same
+            path (nothing is written in both cases); or a file cannot be read (the files before it
+            have been written).
     """
     meta = MetadataCatalog.get(name)
     reader = LabelReader.from_metadata(meta, exif)

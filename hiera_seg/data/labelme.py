@@ -1,4 +1,4 @@
-"""Convert labelme's json files, one per image, to COCO's form."""
+"""Convert labelme's JSON files, one per image, to COCO format."""
 
 import logging
 import os
@@ -12,16 +12,17 @@ logger = logging.getLogger(__name__)
 
 
 def coco_from_labelme(folder: str) -> dict[str, list[dict]]:
-    """Read the labelme files below a folder, at any depth; other json files are ignored.
+    """Read the labelme files below a folder, at any depth; other JSON files are ignored.
 
-    Polygons and rectangles become regions. Other shapes are left out with a warning.
+    Polygons and rectangles become regions. Other shapes are skipped with a warning.
 
     Args:
         folder: the folder of the json files.
 
     Returns:
-        Images, annotations and categories (the labels in alphabetical order) in COCO's form. The
-        ``file_name`` of an image is the path of its json file below `folder`, but for the type.
+        Images, annotations and categories (the labels in alphabetical order) in COCO format. The
+        ``file_name`` of an image is the path of its JSON file below `folder`, with the image's file
+        type.
 
     Raises:
         DatasetError: there is no labelme file, or one is damaged.

@@ -15,11 +15,11 @@ from hiera_seg.hierarchy import Hierarchy
 
 _UNMAPPED = np.iinfo(np.int64).min
 _AMBIGUOUS = -1  # raw id of a name that several raw classes share
-_SHOWN = 20  # ids that an error lists before it only counts
+_SHOWN = 20  # maximum number of ids that an error lists
 
 
 class LabelReader:
-    """Read label files as node ids of a tree, by one lookup table.
+    """Read label files as node ids of a tree, with one lookup table.
 
     Args:
         hierarchy: the tree that the node ids belong to.
@@ -27,8 +27,8 @@ class LabelReader:
             (or the ignore label) for void. Many to one is allowed, and so are inner nodes. None:
             the files hold node ids. In colour-coded files the keys are colours: "#ff0000", or
             (255, 0, 0).
-        ignore_label: the value of void in the output. As a raw id it is void too, unless the map
-            has it as a key; a negative one is not a raw id.
+        ignore_label: the value of void in the output. As a raw id it is void as well, unless it is
+            a key of the map; negative values are not raw ids.
         raw_classes: names of the raw ids, a sequence (index = raw id) or {name: raw id}.
         name: name of the dataset, for messages.
         exif: as INPUT.EXIF: "apply" turns label files by their EXIF orientation.
@@ -39,7 +39,7 @@ class LabelReader:
     Attributes:
         table: int64 (65536,), raw id -> node id or ignore label.
         known: bool (65536,), whether a raw id is mapped.
-        default_void: the raw id that is void although no label map says so; None if there is none.
+        default_void: the raw id that is void without being in the label map; None if there is none.
 
     Raises:
         DatasetError: the map or the ignore label does not fit the tree; the message names the key.
@@ -141,8 +141,8 @@ class LabelReader:
         """Check that every value is mapped.
 
         Raises:
-            DatasetError: some are not, and the message lists them; or an 8-bit file of node ids
-                holds 255, which is the id of a node, but likely means void.
+            DatasetError: some are not (the message lists them); or an 8-bit file of node ids holds
+                255, which is the id of a node, but probably means void.
         """
         is_node = not self._has_map and self.hierarchy.num_nodes > 255 and self.ignore_label > 255
         if is_node and raw.dtype == np.uint8 and (raw == 255).any():
@@ -226,7 +226,7 @@ class LabelReader:
 class _TranslatedReader(LabelReader):
     """Read the files of one reader as node ids of another tree.
 
-    Values are checked by the first reader, so that messages are about its own ids.
+    Values are checked by the first reader, whose messages name its own ids.
     """
 
     def __init__(self, own: LabelReader, hierarchy: Hierarchy, ignore_label: int) -> None:
@@ -246,7 +246,7 @@ class _TranslatedReader(LabelReader):
                     f"dataset {own.name!r}: node {path!r} of {_tree_text(own.hierarchy)} is not in "
                     f"the model's {_tree_text(hierarchy).removeprefix('the ')}"
                     + (f" (nearest: {near[0]!r})" if near else "")
-                    + "; nodes of two trees are the same if their paths are"
+                    + "; nodes of two trees are matched by path"
                 )
             table[own.table == node] = target[path]
         self.table, self.known = _read_only(table)
@@ -266,14 +266,14 @@ def _nearest(old: int, new: int) -> np.ndarray:
 
 
 def _read_only(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a lookup table and which of its entries are mapped, both read-only."""
+    """Return a lookup table and the mask of its mapped entries, both read-only."""
     known = table != _UNMAPPED
     table.flags.writeable = known.flags.writeable = False
     return table, known
 
 
 def _check_ignore_label(value: Any, hierarchy: Hierarchy) -> int:
-    """Return an ignore label; raise DatasetError if it is no integer or the id of a node."""
+    """Return an ignore label; raise DatasetError if it is not an integer or is a node id."""
     if not _is_int(value):
         raise DatasetError(f"ignore_label is {value!r}; specify an integer")
     if 0 <= value < hierarchy.num_nodes:
@@ -341,5 +341,5 @@ def _is_int(value: Any) -> bool:
 
 
 def _tree_text(hierarchy: Hierarchy) -> str:
-    """Return how messages call a tree."""
+    """Describe a tree for a message."""
     return f"tree {hierarchy.name!r}" if hierarchy.name else "the tree"

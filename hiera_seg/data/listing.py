@@ -15,15 +15,15 @@ from hiera_seg.errors import DatasetError
 
 IMAGE_TYPES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _LOSSY_TYPES = (".jpg", ".jpeg")
-_SHOWN = 5  # files that an error lists before it only counts
+_SHOWN = 5  # maximum number of files that an error lists
 
 
 class UnpairedFilesError(DatasetError):
     """Raised for images without labels, and for labels without images.
 
     Attributes:
-        records: the dicts of the files that do pair.
-        unpaired: the paths that do not, or the lines of a split file that name no image.
+        records: the dicts of the files that were paired.
+        unpaired: the paths that were not, or the lines of a split file that name no image.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ def pair_files(
     """List the images below one folder with the label files below another, at any depth.
 
     An image and a label belong together if their paths below the roots, without file type and
-    suffix, are equal; files that are left over are paired by file stem if only one file on each
-    side has it. Links to folders are followed, and a folder that several links lead to is listed
-    once. If both roots are one folder, `image_glob` or a suffix tells images and labels apart, else
-    the file type (images are JPEG files).
+    suffix, are equal. The remaining files are paired by file stem if only one file on each side has
+    it. Links to folders are followed, and a folder with several links to it is listed once. If both
+    roots are the same folder, images and labels are distinguished by `image_glob` or a suffix, or
+    else by file type (images are JPEG files).
 
     Args:
         image_root: folder of the images.
         sem_seg_root: folder of the labels; None lists images alone.
         image_suffix: ending of the stem of every image, removed for the comparison; files without
             it are ignored ("_leftImg8bit" in Cityscapes).
-        label_suffix: the same for the labels ("_mask"). If both roots are one folder, a file that
-            ends with both suffixes belongs to the longer one.
+        label_suffix: the same for the labels ("_mask"). If both roots are the same folder, a file
+            that ends with both suffixes belongs to the longer one.
         image_glob: shell pattern for the paths of images below `image_root`, such as
             "*/rgb/*.png"; ``*`` matches "/" too.
         split_file: text file that names the images of a split, one stem or path per line, with or
@@ -81,8 +81,8 @@ def pair_files(
         `split_file`.
 
     Raises:
-        DatasetError: a folder or the split file is missing or empty, two files have one name, or a
-            line fits several images.
+        DatasetError: a folder or the split file is missing or empty, two files have the same name,
+            or a line fits several images.
         UnpairedFilesError: an image has no label, a label no image, or a line no image.
     """
     image_dir, label_dir = expand_root(image_root), sem_seg_root and expand_root(sem_seg_root)
@@ -167,7 +167,7 @@ def pair_listed(
     image_type: str = ".jpg",
     **_: str,
 ) -> list[dict]:
-    """List the files that a text file names; deprecated: use `split_file` of pair_files."""
+    """List the files named in a text file. Deprecated: use `split_file` of `pair_files`."""
     warnings.warn("pair_listed is deprecated; use pair_files(..., split_file=...)", stacklevel=2)
     return pair_files(image_root, sem_seg_root, split_file=list_file, image_glob=f"*{image_type}")
 
@@ -198,14 +198,14 @@ def read_list(list_file: str | os.PathLike) -> list[str]:
 
 
 def walk_folders(root: str, skip: str | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Iterate over a folder and those below it, each once even if links lead to it again.
+    """Iterate over a folder and those below it, each once even if there are links to it.
 
-    Folders come before links, so that a folder is found under its own path. Hidden folders and
-    links to a folder that contains the root are left out.
+    Folders come before links; a folder is therefore found under its own path. Hidden folders and
+    links to a folder that contains the root are skipped.
 
     Args:
         root: the folder to start from.
-        skip: the real path of a folder to leave out.
+        skip: the real path of a folder to skip.
 
     Yields:
         The path of a folder and the names of its files.
@@ -228,7 +228,7 @@ def walk_folders(root: str, skip: str | None = None) -> Iterator[tuple[str, list
 
 
 def root_hint(path: str | os.PathLike) -> str:
-    """Return what DETECTRON2_DATASETS is, for a message about a missing path below it."""
+    """Describe the value of DETECTRON2_DATASETS, for a message about a missing path below it."""
     if "DETECTRON2_DATASETS" not in os.fspath(path):
         return ""
     value = os.environ.get("DETECTRON2_DATASETS")
@@ -247,7 +247,7 @@ def _list_files(
     folder = expand_root(root)
     if not os.path.isdir(folder):
         raise DatasetError(f"{what} folder not found: {folder}{root_hint(root)}")
-    # If one root lies inside the other, its files belong to it alone.
+    # If one root is inside the other, its files belong only to it.
     other = other_dir and os.path.realpath(other_dir)
     found: dict[str, str] = {}
     types = IMAGE_TYPES + (ARRAY_TYPES if what == "label" else ())
@@ -261,7 +261,7 @@ def _list_files(
                 continue
             key = stem.removesuffix(suffix)
             if key in found:
-                raise DatasetError(f"two {what} files have one name: {found[key]} and {path}")
+                raise DatasetError(f"two {what} files have the same name: {found[key]} and {path}")
             found[key] = path
     return found
 
@@ -310,7 +310,7 @@ def _endings(path: str) -> list[str]:
 
 
 def _suffix_question(images: Iterable[str], labels: Iterable[str]) -> str:
-    """Return a question about suffixes by which most images would pair, or ""."""
+    """Suggest suffixes with which most images would be paired; "" if there are none."""
     image_stems = {os.path.splitext(_name(path))[0] for path in images}
     label_stems = {os.path.splitext(_name(path))[0] for path in labels}
     common = os.path.commonprefix([stem[::-1] for stem in image_stems])[::-1]

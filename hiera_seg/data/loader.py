@@ -1,4 +1,4 @@
-"""Load samples; in training they are a function of (seed, position in the stream) alone."""
+"""Load samples; in training they depend only on the seed and the position in the stream."""
 
 import contextlib
 import itertools
@@ -23,18 +23,18 @@ from hiera_seg.errors import ConfigError, DatasetError
 
 logger = logging.getLogger(__name__)
 
-# Purposes of a seed: random streams for one (seed, number) that must differ.
+# Purposes of random streams, which must differ for the same seed and number.
 _ORDER, _SAMPLE, _REPLACEMENT = 0, 1, 2
 
 SKIPPED = "skipped"  # key of a sample: errors of the samples that it replaces, one line each
-_MAX_SKIPPED = 20  # in a row; more are not single bad files
+_MAX_SKIPPED = 20  # in a row; more indicate a systematic problem
 
 
 class PositionSampler(Sampler):
-    """Sample an endless shuffled stream of (position, index) that can be entered anywhere.
+    """Sample an endless shuffled stream of (position, index) that can start at any position.
 
     The stream runs through the dataset in epochs, each in its own order. Process ``rank`` of
-    ``world_size`` takes the positions ``rank, rank + world_size, ...``, so that a global batch
+    ``world_size`` takes the positions ``rank, rank + world_size, ...``. A global batch therefore
     holds the same samples for any number of processes.
     """
 
@@ -53,7 +53,7 @@ class PositionSampler(Sampler):
             size: number of samples in the dataset.
             seed: the same on all processes.
             start_position: the first position of the stream to use, over all processes.
-            rank, world_size: default: this process among all.
+            rank, world_size: rank of the process and number of processes; default: of this job.
             shuffle: False runs through the dataset in its own order.
 
         Raises:
@@ -138,12 +138,12 @@ def build_hiera_train_loader(
         mapper: maps a dict to a sample; it may draw from the global generators of numpy,
             ``random`` and torch (CPU), which are seeded for every sample and restored afterwards.
         total_batch_size: samples per step, over all processes.
-        num_workers: processes that read ahead, per training process; 0 reads in this one.
+        num_workers: number of worker processes per training process; 0 reads in the latter.
         seed: seed of order and augmentation, the same on all processes; a negative one is replaced
             by a random one.
         start_position: samples of the stream, over all processes, that were used before.
         on_error: "raise" raises a DatasetError of the mapper, such as one of a damaged file;
-            "skip" replaces the sample by another one, which depends on seed and position too. The
+            "skip" replaces the sample by another one, which also depends on seed and position. The
             file is logged once, and the replacement has the error under the key "skipped".
 
     Raises:
@@ -171,7 +171,7 @@ def build_hiera_train_loader(
 
 
 class ReportingLoader(DataLoader):
-    """A DataLoader whose errors about files are one line, also from a worker."""
+    """A DataLoader that raises errors about files without the traceback of a worker."""
 
     def __iter__(self) -> Iterator[list[dict]]:
         for batch in super().__iter__():
@@ -199,12 +199,12 @@ def build_hiera_test_loader(
 ) -> ReportingLoader:
     """Build the loader of all samples of a dataset, one at a time, divided among processes.
 
-    Like Detectron2's ``build_detection_test_loader``, but errors of the mapper stay one line.
+    Like Detectron2's ``build_detection_test_loader``, but see :class:`ReportingLoader` for errors.
 
     Args:
         dataset: dicts in Detectron2's format, at least one.
         mapper: maps a dict to a sample.
-        num_workers: processes that read ahead; 0 reads in this one.
+        num_workers: number of worker processes; 0 reads in this process.
     """
     records = SerializedRecords(dataset)
     return ReportingLoader(
@@ -242,7 +242,7 @@ def seeded(seed: int, number: int) -> Iterator[None]:
 
 
 class _Failure:
-    """Sent by a worker in place of a sample: torch would wrap an exception in a traceback."""
+    """Returned by a worker in place of a sample; torch would wrap an exception in a traceback."""
 
     def __init__(self, message: str):
         self.message = message
@@ -281,7 +281,7 @@ class _SeededDataset(_MappedDataset):
         if not self.skip or not isinstance(sample, _Failure):
             return sample
         skipped = [sample.message]
-        # Not the next of the stream, which is used at its own position.
+        # Not the next sample of the stream, which is used at its own position.
         for index in _generator(self.seed, _REPLACEMENT, position).randint(
             len(self), size=_MAX_SKIPPED
         ):
@@ -311,10 +311,10 @@ def _as_list(batch: list[dict]) -> list[dict]:
 class ResumableLoader:
     """The training stream of a config, built when its first batch is requested.
 
-    Where it starts is known only after the checkpoint has been read.
+    Its start is known only after the checkpoint has been read.
 
     Args:
-        cfg: of the run.
+        cfg: the config of the run.
 
     Attributes:
         seed: determines the order of the data and all augmentations.

@@ -29,8 +29,8 @@ class HieraDatasetMapper:
 
     A training sample holds ``image`` (uint8 tensor (C, H, W), in the channel order of
     INPUT.FORMAT; float32 if these are bands) and ``sem_seg`` (int64 tensor (H, W), node ids of the
-    model's tree), beside the entries of the dict, with ``height`` and ``width`` of the image file.
-    At test time there is no ``sem_seg`` by default.
+    model's tree), in addition to the entries of the dict and ``height`` and ``width`` of the image
+    file. At test time there is no ``sem_seg`` by default.
 
     Random numbers come from the global generators of numpy and, for colours, of ``random``, as in
     Detectron2; :func:`~hiera_seg.data.loader.build_hiera_train_loader` seeds them per sample.
@@ -73,8 +73,8 @@ class HieraDatasetMapper:
             pad_value: one value per channel for the padding of the image. Configs use the mean
                 pixel, which becomes 0 when the model normalizes, like the padding of batches.
             with_sem_seg: whether to read labels; default: in training only.
-            dataset_names: datasets whose labels are prepared at once, so that a tree or a label
-                map that does not fit raises here and not at the first sample.
+            dataset_names: datasets whose trees and label maps are checked now instead of at the
+                first sample.
             num_channels: number of bands to require; None for any number.
             output: the targets of a training sample. "nodes": ``sem_seg`` holds node ids, for the
                 models of this package. "leaves": it holds leaf ids, and labels of inner nodes
@@ -82,7 +82,7 @@ class HieraDatasetMapper:
                 per leaf, for models that classify masks, such as Mask2Former
                 (:func:`~hiera_seg.data.targets.class_masks`). "panoptic": node ids, and
                 ``instances`` of the dict's ``annotations``, for PanopticFPN.
-            mask_format: INPUT.MASK_FORMAT, of the masks of ``annotations``.
+            mask_format: INPUT.MASK_FORMAT, the format of the masks of ``annotations``.
 
         Raises:
             ConfigError: `output`, `image_range` or `exif` is invalid, or a flat model of a config

@@ -7,7 +7,7 @@ from hiera_seg.errors import DatasetError
 
 
 def quiet_opencv(purpose: str) -> ModuleType:
-    """Import OpenCV without its messages on stderr, which repeat what its return values tell.
+    """Import OpenCV without its messages on stderr, which repeat its return values.
 
     Args:
         purpose: the operation that needs OpenCV, for the message.

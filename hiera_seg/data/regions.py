@@ -21,7 +21,7 @@ class RegionLabels(str):
         size: (height, width) of the image in pixels.
         regions: (description, node id, segmentation in COCO's form) per region.
         fill: value of the pixels outside all regions.
-        dtype: of the label map.
+        dtype: dtype of the label map.
     """
 
     size: tuple[int, int]
@@ -38,13 +38,13 @@ class RegionLabels(str):
         fill: int,
         dtype: str,
     ) -> "RegionLabels":
-        """Make the label map of an image; the arguments are the attributes."""
+        """Create the label map of an image; the arguments are the attributes."""
         self = cls(text)  # a str with attributes is pickled and copied with them
         self.size, self.regions, self.fill, self.dtype = size, list(regions), fill, dtype
         return self
 
     def read(self) -> np.ndarray:
-        """Draw the regions in the order of their areas, so that smaller ones cover larger ones.
+        """Draw the regions from the largest to the smallest.
 
         Returns:
             (H, W) of `dtype`. Of regions with equal areas, the later one is on top.

@@ -13,7 +13,7 @@ def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
 
     Returns:
         {label: {"size": [H, W], "counts": str}} for the labels that occur, ascending; plain data
-        for json and for ``pycocotools.mask.decode``.
+        for JSON and for ``pycocotools.mask.decode``.
     """
     import pycocotools.mask as mask_util
 

@@ -9,7 +9,7 @@ from hiera_seg.data.json_files import read_json_file, refuse_annotations
 from hiera_seg.data.listing import UnpairedFilesError, expand_root, pair_files, root_hint
 from hiera_seg.errors import DatasetError
 
-_EXPECTED = "a list of dicts with 'file_name' and 'sem_seg_file_name' is expected"
+_EXPECTED = "expected a list of dicts with 'file_name' and 'sem_seg_file_name'"
 
 
 class DatasetSource:
@@ -81,7 +81,7 @@ class DatasetSource:
         for index, record in enumerate(records):
             if not isinstance(record, dict | Mapping) or not _is_path(record.get("file_name")):
                 raise DatasetError(f"{_entry(origin, index)}: not a dict with a 'file_name'")
-            # Overwrites the name that a dict from another dataset brings along.
+            # A dict that comes from another dataset has the name of that dataset.
             record = {**record, "dataset_name": self.name}
             for key in ("file_name", "sem_seg_file_name"):
                 value = record.get(key)

@@ -1,4 +1,4 @@
-"""Try a config before training it: dry run, fast dev run, cost analysis."""
+"""Test a config before training: dry run, fast dev run, cost analysis."""
 
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 from hiera_seg.diagnostics.dry_run import dry_run

@@ -188,7 +188,7 @@ def module_table(cost: NetworkCost, depth: int) -> str:
 
 
 def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
-    """Format the costs of a network beside those of the same network with a flat head."""
+    """Format the costs of a network and of the same network with a flat head side by side."""
     numbers = [
         ("channels of the output", ours.hierarchy.num_nodes, flat.hierarchy.num_nodes),
         ("parameters in training", ours.whole.parameters, flat.whole.parameters),

@@ -26,7 +26,7 @@ def dry_run(cfg: CfgNode) -> str:
     No weights are read, and no files are written.
 
     Args:
-        cfg: of a training; not changed. A SEED below 0 is replaced by 0.
+        cfg: config of a training; not changed. A SEED below 0 is replaced by 0.
 
     Returns:
         A text with the changed config keys, the class tree, the parameters, the images of the first

@@ -1,4 +1,4 @@
-"""Train and evaluate any config for a few iterations on made-up images, in seconds."""
+"""Train and evaluate any config for a few iterations on synthetic images, in seconds."""
 
 import contextlib
 import tempfile
@@ -26,7 +26,7 @@ TRAIN, TEST = "hiera_fast_dev_run_train", "hiera_fast_dev_run_val"
 NUM_IMAGES = 4
 NUM_TESTED = 2  # of these images
 CROP = 64
-SCENE = (80, 112)  # height, width: larger than a crop, so that cropping has a choice
+SCENE = (80, 112)  # height, width: larger than a crop, to test random cropping
 PATCH = 8  # side of a patch of one node
 BATCH = 2  # the minimum for batch norm after global pooling
 
@@ -37,8 +37,8 @@ class FastDevRun:
 
     Attributes:
         iterations: number of training iterations.
-        total_loss: of the last iteration.
-        metrics: of the evaluation, by name.
+        total_loss: total loss of the last iteration.
+        metrics: metrics of the evaluation by name.
         parameters: number of parameters of the model.
         seconds: total wall-clock time.
         cpu_seconds: total CPU time of this process.
@@ -61,7 +61,7 @@ class FastDevRun:
 
 
 def fast_dev_run(cfg: CfgNode, *, iterations: int = 1) -> FastDevRun:
-    """Train the model of a config for a few iterations on made-up images, and evaluate it, on CPU.
+    """Train a config's model for a few iterations on synthetic images and evaluate it, on CPU.
 
     The network, losses, optimizer, augmentations and evaluation are those of the config. The
     datasets are replaced by random patches of the config's tree; images, crops and

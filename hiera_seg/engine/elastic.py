@@ -33,7 +33,7 @@ def should_resume(checkpointer: HieraCheckpointer, resume: bool) -> bool:
     because clocks may differ.
 
     Args:
-        checkpointer: of the output folder. Under torchrun it gets a new ``run_id``.
+        checkpointer: checkpointer of the output folder. Under torchrun it gets a new ``run_id``.
         resume: whether the user passed ``--resume``.
 
     Raises:
@@ -69,7 +69,7 @@ def _restarted(checkpointer: HieraCheckpointer, restarts: int) -> bool:
 def _is_of_run(checkpointer: HieraCheckpointer, run_id: str) -> bool:
     """Return whether the last checkpoint is of a run.
 
-    True also if it cannot be read, so that loading it raises the error on all processes.
+    Also True if it cannot be read; loading it then raises the error on all processes.
     """
     if not checkpointer.has_checkpoint():
         return False

@@ -36,7 +36,7 @@ def _is_better(new: float, old: float | None, mode: str) -> bool:
 
 
 class WeightsFile(HieraCheckpointer):
-    """Write weights that ``last_checkpoint`` does not name, so that no run resumes from them."""
+    """Write weights without naming them in ``last_checkpoint``, from which runs resume."""
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         pass
@@ -45,11 +45,11 @@ class WeightsFile(HieraCheckpointer):
 class EvaluationRecord:
     """Record the metrics of every evaluation in ``evaluations.jsonl``, one line of json each.
 
-    A line is written right after its evaluation, not with the next checkpoint, so that an
-    interrupted run loses no metrics.
+    A line is written immediately after its evaluation, not with the next checkpoint; an interrupted
+    run therefore loses no metrics.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
     """
 
     def __init__(self, folder: str):
@@ -97,7 +97,7 @@ class BestWeights:
     and "iteration", from which a resumed run knows the best value so far.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         metric: name of a metric of the evaluation.
         mode: "max" if higher is better, or "min".
         value: the best value so far; None before the first evaluation.
@@ -142,7 +142,7 @@ class BestWeights:
         """Save the weights if `value` is better than all values before.
 
         Args:
-            value: of the metric.
+            value: value of the metric.
             iteration: number of finished iterations.
             model: the evaluated model.
         """
@@ -200,8 +200,8 @@ class Evaluation(EvalHook):
     same iteration, that evaluation is run first on resume.
 
     Args:
-        period: in iterations; 0 evaluates at the end only.
-        folder: of the run.
+        period: number of iterations between evaluations; 0 evaluates only at the end.
+        folder: folder of the run.
         best: keeps the best weights.
         stopping: decides when to stop early.
     """
@@ -291,7 +291,7 @@ def check_metrics(cfg: CfgNode, evaluators: dict[str, DatasetEvaluator]) -> None
 
     Args:
         cfg: the config of the run.
-        evaluators: of each test set, by name.
+        evaluators: evaluator of each test set by name.
     """
     known: list[str] = []
     for name, evaluator in evaluators.items():

@@ -36,9 +36,9 @@ def describe_failure(
         model: without a DistributedDataParallel wrapper, before the step changes its weights.
         parts: of the batch of this process, one or more.
         losses: of each part, by name.
-        seed: of the run.
-        iteration: of the step.
-        folder: of the dump.
+        seed: seed of the run.
+        iteration: iteration of the step.
+        folder: folder of the dump.
         counts: passed to the model with the batch.
         precision: of autocast; None if it is disabled.
         states: of :func:`get_random_state` before each part.

@@ -34,7 +34,7 @@ def show_test_images(cfg: CfgNode, model: nn.Module) -> None:
     HieraSegmentor.
 
     Args:
-        cfg: of the run.
+        cfg: config of the run.
         model: the evaluated model.
     """
     num = cfg.TEST.STRIP_IMAGES

@@ -26,8 +26,8 @@ Losses = dict[str, Tensor]
 class HieraTrainStep(SimpleTrainer):
     """Run one optimization step at a time, in full or mixed precision.
 
-    The generators of dropout and of sampling in losses are seeded by (seed, iteration, rank), so
-    that an iteration of a resumed run equals that of an uninterrupted one.
+    The generators of dropout and of sampling in losses are seeded by (seed, iteration, rank). An
+    iteration of a resumed run therefore equals that of an uninterrupted one.
 
     Args:
         model: takes a batch and returns a dict of losses.
@@ -38,7 +38,7 @@ class HieraTrainStep(SimpleTrainer):
             autocast.
         seed: the seed of the run.
         accumulation_steps: number of parts of equal size in which a batch goes through the model.
-        average: of the weights, updated by every step.
+        average: average of the weights, updated by every step.
         dump_folder: folder for the dump of a step whose loss is not finite.
 
     Attributes:

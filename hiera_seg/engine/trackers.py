@@ -33,7 +33,7 @@ class Tracker(EventWriter):
     does not end it.
 
     Args:
-        cfg: of the run.
+        cfg: config of the run.
     """
 
     name: str

@@ -61,7 +61,7 @@ class HieraTrainer(DefaultTrainer):
     """Detectron2's DefaultTrainer for hierarchical segmentation.
 
     In addition it runs on CPU, in one process or many; its checkpoints hold the optimizer, the
-    seed and the random state, so that a resumed run equals an uninterrupted one; it supports AdamW
+    seed and the random state, and a resumed run equals an uninterrupted one; it supports AdamW
     and the "poly" schedule, and uses this package's mapper, loader and evaluator.
 
     Args:
@@ -217,7 +217,7 @@ class HieraTrainer(DefaultTrainer):
         """Evaluate on DATASETS.TEST, and compute the losses there if TEST.VALIDATION_LOSS is set.
 
         Returns:
-            The results of :meth:`test`, with the losses beside "sem_seg".
+            The results of :meth:`test`, with the losses in addition to "sem_seg".
         """
         names = self.cfg.DATASETS.TEST
         model = self.model if self._trainer.average is None else self.evaluated_model

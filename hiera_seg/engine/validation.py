@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 def validation_losses(
     cfg: CfgNode, model: nn.Module, dataset_name: str, *, seed: int = 0
 ) -> dict[str, float]:
-    """Compute the mean over the images of a dataset of the losses that the model is trained with.
+    """Compute the training losses of a model, averaged over the images of a dataset.
 
     Images are resized as in a test, and norms and dropout behave as in a test. Losses with a
-    schedule have their final weight, and sampling losses draw the same pixels every time, so that
-    values of different iterations are comparable. The model, the random state and the metrics of
+    schedule have their final weight, and sampling losses draw the same pixels every time, which
+    makes values of different iterations comparable. The model, the random state and the metrics of
     the run do not change. All processes must call it; each computes a share of the images.
 
     Args:
@@ -46,7 +46,7 @@ def validation_losses(
     logger.info(f"Losses on {dataset_name}, {len(records)} images")
     found = []
     with _untouched_random_state(), evaluation_mode(model):
-        # A storage of its own: schedules and seeds of losses would read the training's iteration
+        # In a separate storage, because schedules and seeds of losses read the iteration from it
         with EventStorage(start_iter=None):
             for index, batch in zip(loader.sampler, loader, strict=True):
                 seed_everything(seed, index)

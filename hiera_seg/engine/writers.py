@@ -65,8 +65,8 @@ def log_summary(cfg: CfgNode, model: nn.Module | None = None) -> None:
     """Log the datasets, class tree, model and schedule of a run, in a few lines.
 
     Args:
-        cfg: of the run.
-        model: of a training. None for an evaluation: only the test sets and the tree are logged.
+        cfg: config of the run.
+        model: the model to train. None for an evaluation: only test sets and tree are logged.
 
     Raises:
         DatasetError: the files of a dataset cannot be listed.
@@ -113,8 +113,8 @@ def build_writers(
     """Build the writers of a run: console, ``metrics.json``, trackers and tensorboard.
 
     Args:
-        folder: of the run.
-        max_iter: of the run, for the estimated time on the console.
+        folder: folder of the run.
+        max_iter: maximum iteration of the run, for the estimated time on the console.
         trackers: writers that also take images; tensorboard's clears them.
         tensorboard: whether to write tensorboard's events, if it is installed.
     """

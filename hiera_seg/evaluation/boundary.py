@@ -11,12 +11,12 @@ from hiera_seg.metrics.boundary import MAX_DETECTRON2_CLASSES
 
 
 class BoundaryQuality:
-    """Boundary IoU per level, and Detectron2's number for leaves.
+    """Compute the Boundary IoU per level, and Detectron2's Boundary IoU of the leaves.
 
     Attributes:
-        file_name: empty, as it writes no file.
+        file_name: empty, because no file is written.
         metric_names: names of the scalars in the result.
-        counts: of all images; ``counts.vector`` may be summed over processes.
+        counts: the counts of all images; ``counts.vector`` may be summed over processes.
     """
 
     file_name = ""

@@ -9,7 +9,7 @@ from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Return the folder of a dataset's evaluation: one per dataset if there are several."""
+    """Return OUTPUT_DIR, or one folder per dataset below it if there are several test sets."""
     if len(cfg.DATASETS.TEST) > 1:
         return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     return cfg.OUTPUT_DIR

@@ -1,4 +1,4 @@
-"""Compare runs on one test set: which differences are larger than the noise of its images."""
+"""Compare runs on one test set, and find the differences that exceed the noise of its images."""
 
 import dataclasses
 import itertools
@@ -26,16 +26,16 @@ from hiera_seg.metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES
 
 NO_DIFFERENCE = "no difference beyond noise"
 TOO_FEW = "too few images"
-_MIN_IMAGES = 5  # resamples of fewer do not show the noise: those of one image are all alike
+_MIN_IMAGES = 5  # with fewer, resamples underestimate the noise
 _VERDICTS = {0: NO_DIFFERENCE, 1: "better", -1: "worse"}
 
 
 @dataclass(frozen=True)
 class ComparedScore:
-    """A score of a setup beside that of the baseline, in percent; NaN where it does not exist.
+    """A score of a setup and of the baseline, in percent; NaN where it does not exist.
 
     Attributes:
-        name: "mIoU", or the name of a class, whose IoU is meant.
+        name: "mIoU", or the name of a class for its IoU.
         baseline, score: the two scores, means over the runs of each setup.
         difference: ``score - baseline``.
         low, high: the interval of the difference under resampled images.
@@ -68,10 +68,10 @@ class Comparison:
     """A setup against a baseline.
 
     Attributes:
-        baseline, name: what the two are called.
-        num_pairs: runs of each, one per random seed.
-        num_images: of the test set.
-        levels: coarse to fine.
+        baseline, name: names of the two setups.
+        num_pairs: number of runs of each, one per random seed.
+        num_images: number of images of the test set.
+        levels: the levels, coarse to fine.
     """
 
     baseline: str
@@ -81,7 +81,7 @@ class Comparison:
     levels: tuple[ComparedLevel, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for a json file; None for NaN."""
+        """Return plain data for a JSON file; None for NaN."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, dict):
@@ -134,13 +134,13 @@ def compare_runs(
     """Compare the runs of two setups on one test set by a paired bootstrap over its images.
 
     Args:
-        baseline, other: as many runs each; the i-th ones are a pair, such as of one random seed.
-        names: of baseline and other.
-        num_resamples: of the images.
-        confidence: of the intervals.
+        baseline, other: the same number of runs; the i-th runs are a pair, such as one random seed.
+        names: names of baseline and other.
+        num_resamples: number of resamples of the images.
+        confidence: confidence level of the intervals.
 
     Raises:
-        DatasetError: the runs have different trees or test sets, or there are not as many of each.
+        DatasetError: the runs have different trees or test sets, or their numbers differ.
     """
     if len(baseline) != len(other):
         raise DatasetError(
@@ -202,26 +202,26 @@ def _compared(
 
 
 def check_comparable(first: ImageCounts, other: ImageCounts, names: tuple[str, str]) -> None:
-    """Check that two runs have one tree, the same images and the same ground truth.
+    """Check that two runs have the same tree, images and ground truth.
 
     Raises:
-        DatasetError: with what differs.
+        DatasetError: they do not; the message names the difference.
     """
     runs = " and ".join(names)
     trees = first.hierarchy, other.hierarchy
     if trees[0] != trees[1]:
         only = sorted(set(trees[0].paths) ^ set(trees[1].paths))
-        detail = f"such as {only[0]!r} in one only" if only else "in order or level names"
+        detail = f"such as {only[0]!r} in only one" if only else "in order or level names"
         raise DatasetError(
             f"{runs}: their trees {trees[0].name!r} and {trees[1].name!r} differ, {detail}; "
-            "compare runs that were evaluated in one tree"
+            "compare runs that were evaluated with the same tree"
         )
     if first.images != other.images:
         only = sorted(set(first.images) ^ set(other.images))
-        detail = f", such as {only[0]} in one only" if only else ""
+        detail = f", such as {only[0]} in only one" if only else ""
         raise DatasetError(
             f"{runs}: their test sets differ ({first.dataset!r} with {len(first.images)} images "
-            f"and {other.dataset!r} with {len(other.images)}){detail}; compare runs on one test set"
+            f"and {other.dataset!r} with {len(other.images)}){detail}; compare runs on the same one"
         )
     truths = first.truth(), other.truth()
     same = all(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hiera_seg.disk import replace_file
 from hiera_seg.evaluation.comparison import ComparedLevel, ComparedScore, Comparison
 
-_MAX_CLASSES = 40  # of a level; those with the largest differences
+_MAX_CLASSES = 40  # shown per level, those with the largest differences
 
 
 def plot_comparison(found: Sequence[Comparison], path: str | os.PathLike) -> None:
@@ -14,7 +14,7 @@ def plot_comparison(found: Sequence[Comparison], path: str | os.PathLike) -> Non
 
     Args:
         found: comparisons with one baseline.
-        path: of the PNG.
+        path: path of the PNG file.
     """
     from matplotlib import use
 
@@ -45,7 +45,7 @@ def plot_comparison(found: Sequence[Comparison], path: str | os.PathLike) -> Non
         axis.axhline(0.5, color="#dddddd", lw=1, zorder=0)
         axis.set_ylim(len(names) - 0.4, -0.6)
         axis.grid(axis="x", alpha=0.3)
-    axes[-1, 0].set_xlabel(f"IoU less that of {found[0].baseline} (percent points)", fontsize=9)
+    axes[-1, 0].set_xlabel(f"IoU difference to {found[0].baseline} (percentage points)", fontsize=9)
     marks = [
         pyplot.Line2D([], [], color=f"C{index}", marker="o", label=one.name)
         for index, one in enumerate(found)

@@ -11,7 +11,7 @@ from hiera_seg.disk import replace_file
 from hiera_seg.errors import DatasetError
 from hiera_seg.metrics import Cells
 
-# What a damaged npz file, or one of other content, raises.
+# The errors raised for a damaged npz file, or for one with other content.
 UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, BadZipFile)
 _MAX_DENSE_CLASSES = 2048  # above, a file holds the nonzero cells of its matrices
 

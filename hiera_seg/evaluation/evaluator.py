@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 class HieraSemSegEvaluator(DatasetEvaluator):
-    """Compute scores per level, and how far mistakes are from the truth in the tree.
+    """Compute scores per level, and the tree distance of mistakes.
 
     docs/metrics.md defines the scores and the keys of the result. Predictions are read from
     ``hiera_labels[-1]``, or from ``sem_seg`` (leaf scores) if that is absent, so that any semantic
@@ -175,7 +175,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         Raises:
             DatasetError: the ground truth is missing, contains unknown ids, or differs in size from
                 the image. The message names the file.
-            ValueError: the prediction has neither, or has a wrong size or an unknown node id.
+            ValueError: the prediction has neither ``hiera_labels`` nor ``sem_seg``, or has a wrong
+                size or an unknown node id.
         """
         for image, output in zip(inputs, outputs, strict=True):
             file_name = image["file_name"]
@@ -317,7 +318,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
     def _write(
         self, scores: HierarchyScores, metrics: dict[str, float], files: Mapping[str, Any]
     ) -> None:
-        """Write all files, and remove json files of an earlier evaluation that are None now."""
+        """Write all files, and remove JSON files of an earlier evaluation that are None now."""
         h = self.hierarchy
         PathManager.mkdirs(self._output_dir)
         summary = {
@@ -350,7 +351,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
 
 
 def _exists(path: str | os.PathLike) -> bool:
-    """Return whether a file exists; remote files are assumed to."""
+    """Return whether a file exists; remote files are assumed to exist."""
     if isinstance(path, RegionLabels):
         return True
     return "://" in os.fspath(path) or os.path.isfile(path)

@@ -1,4 +1,4 @@
-"""Save the counts of each image of an evaluation, from which runs are compared."""
+"""Save the pixel counts of each image of an evaluation, for comparisons of runs."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class ImageCounts:
         dataset: name of the test set.
         hierarchy: the tree with N nodes.
         images: M file names below the folder that they share, sorted.
-        unscored: ids of the leaves that the means leave out.
+        unscored: ids of the leaves that are excluded from the means.
         image, predicted, true, pixels: int64 (cells,), the index of the image, predicted node (N if
             there is none), true node, and the number of these pixels.
     """
@@ -52,7 +52,7 @@ class ImageCounts:
 
         Args:
             dataset, hierarchy, unscored: see the attributes.
-            found: per image its file name and what :meth:`PathCounts.add` returned.
+            found: the file name of each image and the cells returned by :meth:`PathCounts.add`.
         """
         found = sorted(found, key=lambda pair: os.fspath(pair[0]))
         names = [os.fspath(name) for name, _ in found]
@@ -113,7 +113,7 @@ class ImageCounts:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "ImageCounts":
-        """Read a file of :meth:`save`.
+        """Read a file written by :meth:`save`.
 
         Raises:
             DatasetError: it does not exist, or cannot be read.

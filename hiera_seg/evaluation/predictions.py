@@ -17,7 +17,7 @@ from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
 
 NODE_IDS = "node"  # as label map: the files hold node ids
 _TYPES = (".png", ".bmp", ".tif", ".tiff", ".pgm", *ARRAY_TYPES)
-_SHOWN = 3  # images that an error lists before it only counts
+_SHOWN = 3  # maximum number of images that an error lists
 
 
 def evaluate_predictions(
@@ -40,16 +40,16 @@ def evaluate_predictions(
     Args:
         dataset_name: a registered dataset with a class tree.
         folder: the predictions, at any depth. The stem of a file is that of its image, or that of
-            the image's label file. Where two files have one stem, the folders above them decide.
-            Further files are ignored.
-        label_map: what the ids in the files stand for: a dict {id: node id, name or path, or None
-            for void}, the path of a yaml file that holds one, or "node" for node ids. None: the ids
-            of the dataset's own label files.
+            the image's label file. If two files have the same stem, their folders are compared with
+            those of the image. Other files are ignored.
+        label_map: the meaning of the ids in the files: a dict {id: node id, name or path, or None
+            for void}, the path of a yaml file that holds one, or "node" for node ids. None for the
+            ids of the dataset's own label files.
         suffix: ending of the stem of every prediction, which its image lacks ("_pred").
         output_dir: folder for ``hiera_metrics.json`` and the confusion matrices.
         exif: as INPUT.EXIF.
         boundary_iou: also compute the Boundary IoU of each level.
-        progress: show a bar on stderr, if that is a terminal.
+        progress: show a progress bar on stderr if that is a terminal.
 
     Returns:
         The result of :meth:`HieraSemSegEvaluator.evaluate`.
@@ -142,7 +142,7 @@ def match_predictions(
 
     Raises:
         DatasetError: the folder is missing, an image has no prediction or several, or two images
-            have one.
+            match the same one.
     """
     folder = os.fspath(folder)
     if not os.path.isdir(folder):

@@ -22,13 +22,13 @@ class Calibration:
     """Expected calibration error per level, from the model's "hiera_confidence".
 
     Attributes:
-        file_name: the json file that the evaluator writes.
+        file_name: the JSON file that the evaluator writes.
         metric_names: names of the scalars in the result.
         counts: histograms over all images; ``counts.vector`` may be summed over processes.
     """
 
     file_name = "calibration.json"
-    outputs = ("hiera_confidence", "hiera_scores")  # today, and in 0.1
+    outputs = ("hiera_confidence", "hiera_scores")  # the second is the name in version 0.1
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
@@ -39,7 +39,7 @@ class Calibration:
         """Count one image; without effect if the model returned no confidence.
 
         Args:
-            output: of the model.
+            output: the model's output for the image.
             labels: integers (H, W), the predicted node of each pixel.
             truth: integers (H, W), the true node; void is any value outside [0, N).
 
@@ -64,8 +64,7 @@ class Calibration:
 class SelectivePrediction:
     """Accuracy against specificity over all safe depths, from the model's "hiera_greedy_path".
 
-    Attributes:
-        As of :class:`Calibration`.
+    The attributes are those of :class:`Calibration`.
     """
 
     file_name = "safe_depth.json"

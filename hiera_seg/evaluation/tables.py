@@ -15,7 +15,7 @@ _UNSCORED = " *"
 
 
 def report(scores: HierarchyScores) -> str:
-    """Return the summary, the numbers of the whole path, and a table of classes for each level."""
+    """Return the summary, the scores of whole paths, and a table of the classes of each level."""
     parts = [summary_table(scores)]
     path = [f"tree distance {_edges(scores.tree_distance)}"]
     path.append(f"mistake severity {_edges(scores.mistake_severity)}")
@@ -57,7 +57,7 @@ def class_table(scores: HierarchyScores, level: int) -> str:
     """Return IoU, accuracy and share of pixels per class of a level, in percent.
 
     Classes fill one block of columns after another. Classes without ground truth are marked with a
-    dash, those that the means leave out with a star.
+    dash, and classes that are excluded from the means with a star.
     """
     merged = scores.merged[level]
     cells = [

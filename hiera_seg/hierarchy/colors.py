@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _FIRST_HUE = 25.0  # degrees; centre of the first top-level node's arc
 _HUE_GAP = 0.3  # share of an arc of the hue circle that is left empty at its ends
-_LIGHTNESS = (0.46, 0.90)  # leaves; darker or lighter colours have hardly a hue
+_LIGHTNESS = (0.46, 0.90)  # leaves; darker or lighter colours have hardly any hue
 _INNER_LIGHTNESS = (0.54, 0.84)
 _TOP_LIGHTNESS = 0.68  # with at most _MANY_TOPS top-level nodes, which differ in hue alone
 _MANY_TOPS = 8
@@ -51,7 +51,7 @@ def tree_colors(hierarchy: Hierarchy) -> np.ndarray:
     for leaves, arc, centre in zip(leaves_of, arcs, centres, strict=True):
         offset = (np.arange(len(leaves)) + 0.5) / len(leaves) - 0.5
         hue[leaves] = centre + arc * (1 - _HUE_GAP) * offset
-    # One sequence over all leaves, so that neighbours differ across top-level nodes as well.
+    # One sequence over all leaves makes neighbours differ across top-level nodes as well.
     in_order = order[order < h.num_leaves]
     lightness[in_order] = _jumping(h.num_leaves, _LIGHTNESS_STEP, _LIGHTNESS)
     chroma[in_order] = _jumping(h.num_leaves, _CHROMA_STEP, _CHROMA)
@@ -86,7 +86,7 @@ def _mean_below(hierarchy: Hierarchy, values: np.ndarray) -> np.ndarray:
 
 
 def _to_srgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndarray:
-    """Return uint8 (N, 3) of OKLCH colours; chroma is reduced to what the screen can show."""
+    """Convert OKLCH to sRGB, uint8 (N, 3); chroma is reduced where it is outside the gamut."""
     low, high = np.zeros_like(chroma), chroma.copy()
     shown = _linear_rgb(lightness, high, hue)
     fits = ((shown >= 0) & (shown <= 1)).all(axis=1)

@@ -1,6 +1,6 @@
 """Convert every form of a class tree to one flat list of nodes.
 
-Nothing here recurses, so trees may be thousands of levels deep.
+No function here is recursive, so trees may be thousands of levels deep.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class FlatTree:
 
 
 def view(value: Any) -> Scalar | MapNode | ListNode:
-    """Return plain Python data as nodes of a file, one layer deep."""
+    """Convert the outermost layer of plain Python data to nodes of a file."""
     if isinstance(value, (Scalar, MapNode, ListNode)):
         return value
     if isinstance(value, Mapping):
@@ -84,7 +84,7 @@ def view(value: Any) -> Scalar | MapNode | ListNode:
 
 
 def view_list(value: Any, complaint: str, origin: str) -> tuple[list[Scalar], int | None]:
-    """Return the scalars of a list and its line; anything else is an error with `complaint`."""
+    """Return the scalars of a list and its line; raise `complaint` for anything else."""
     if not isinstance(value, (str, Mapping, Scalar, MapNode, ListNode)) and isinstance(
         value, Iterable
     ):
@@ -237,7 +237,7 @@ def flat_from_rows(
 ) -> FlatTree:
     """Read rows of names from the top down; nodes are in the order in which they first appear.
 
-    A row that is the beginning of others is a group; it need not be listed itself.
+    A row that is a prefix of others is a group; groups need not be listed.
     """
     flat = FlatTree(origin)
     index_of: dict[tuple[int, str], int] = {}
@@ -268,7 +268,7 @@ def flat_from_parents(
     origin: str = "",
     lines: Sequence[int | None] | None = None,
 ) -> FlatTree:
-    """Read (node, parent or None) pairs; every parent must be a node of its own."""
+    """Read (node, parent or None) pairs; every parent must itself be listed as a node."""
     flat = FlatTree(origin)
     wanted: list[Any] = []
     index_of: dict[str, int] = {}

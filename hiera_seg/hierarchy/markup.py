@@ -1,6 +1,6 @@
 """Parse YAML and JSON text into nodes that keep line numbers and duplicate keys.
 
-The plain loaders drop both, and the YAML one recurses. No tag creates an object.
+The standard loaders drop both, and the YAML loader is recursive. No tag creates an object.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hiera_seg.hierarchy.messages import fail
 
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")} | {"!", None}
 
-# Limits lists in lists and brackets in keys: no tree needs them, and PyYAML needs a minute for ten
-# thousand. Groups in groups, {a: {b: ...}}, may be nested to any depth.
+# Maximum nesting of lists in lists and of brackets in keys. No tree needs them, and PyYAML takes a
+# minute for ten thousand. Groups in groups, {a: {b: ...}}, may be nested to any depth.
 MAX_BRACKETS = 100
 
 _JSON_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s,:{}\[\]"]+')  # of valid JSON

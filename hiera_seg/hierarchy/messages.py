@@ -1,4 +1,4 @@
-"""Raise ``HierarchyError`` with file and line, and word its messages."""
+"""Raise ``HierarchyError`` with file and line, and format parts of its messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fail(message: str, origin: str = "", line: int | None = None) -> NoReturn:
 
 
 def first_seen(line: int | None) -> str:
-    """Return where a repeated thing was first, in brackets; "" if the line is unknown."""
+    """Return " (first on line N)" for a repeated entry, "" if the line is unknown."""
     return f" (first on line {line})" if line else ""
 
 

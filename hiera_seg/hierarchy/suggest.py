@@ -1,7 +1,8 @@
 """Suggest a class tree for a flat list of classes, from confusions or names, to be edited by hand.
 
-Two classes are similar by the mean of their two rates of confusion, as in Bengio et al., *Label
-Embedding Trees for Large Multi-Class Tasks* (NIPS 2010). docs/hierarchy.md has the limits.
+The similarity of two classes is derived from the mean of their two confusion rates, as in Bengio et
+al., *Label Embedding Trees for Large Multi-Class Tasks* (NIPS 2010). docs/hierarchy.md describes
+the limits.
 """
 
 import re
@@ -25,8 +26,8 @@ class Suggestion:
 
     Attributes:
         hierarchy: the tree; its leaves are the classes in their order.
-        clustered: int64 (C,), ids of the leaves that are similar to any other; others stay alone.
-        linkage: float64 (C - 1, 4), the merges of these leaves, as SciPy's ``linkage`` has them.
+        clustered: int64 (C,), ids of the leaves that are similar to another one and were clustered.
+        linkage: float64 (C - 1, 4), the merges of these leaves, as returned by SciPy's ``linkage``.
     """
 
     hierarchy: Hierarchy
@@ -35,7 +36,7 @@ class Suggestion:
 
 
 def confusion_similarity(matrix: np.ndarray) -> np.ndarray:
-    """Compute how often classes are confused, of pixels of either.
+    """Compute the similarity of classes from their confusion rates.
 
     Args:
         matrix: (K, K) or (K + 1, K), pixels by [predicted, true class], without negative numbers.
@@ -106,20 +107,20 @@ def suggest_hierarchy(
     """Cluster classes by Ward's method, and cut the clusters into the levels of a tree.
 
     Args:
-        names: of the classes, in the order of the dataset.
+        names: names of the classes, in the order of the dataset.
         similarity: (K, K), symmetric, in [0, 1].
-        num_levels: of the tree, with that of the classes.
+        num_levels: number of levels of the tree, including that of the classes.
         groups: number of groups per level, coarse to fine; None: a geometric series.
         min_similarity: clusters are not joined to a group if the mean similarity between their
             classes is smaller.
-        name: of the tree.
+        name: name of the tree.
 
     Returns:
         A tree whose groups are named after the word that their classes share, or else after their
         first class. A class that is alone stands above the last level.
 
     Raises:
-        HierarchyError: repeated names, groups that cannot be, or nothing that can be grouped.
+        HierarchyError: repeated names, impossible numbers of groups, or no similar classes.
     """
     from scipy.cluster.hierarchy import cut_tree, linkage
     from scipy.spatial.distance import squareform
@@ -156,7 +157,7 @@ def suggest_hierarchy(
         children: dict = {}
         for cluster in dict.fromkeys(cuts[level][leaves]):
             members = leaves[cuts[level][leaves] == cluster]
-            repeats = level > 0 and len(members) == len(leaves)  # as a group of its own only once
+            repeats = level > 0 and len(members) == len(leaves)  # the group above has these members
             if len(members) == 1 or repeats:
                 children |= grow(members, level + 1)
             else:
@@ -168,7 +169,7 @@ def suggest_hierarchy(
     tree = grow(np.arange(len(names)), 0)
     if all(part is None for part in tree.values()):
         raise HierarchyError(
-            f"no group of similar classes: no two parts have a similarity of {min_similarity:g}; "
+            f"no group of similar classes: no similarity reaches {min_similarity:g}; "
             "lower --min-similarity"
         )
     return Suggestion(
@@ -183,14 +184,14 @@ def _coherent_clusters(
     leaves: np.ndarray,
     min_similarity: float,
 ) -> list[np.ndarray]:
-    """Return clusters of leaves: those of a cut, but split until they are similar enough.
+    """Return the clusters of a cut, split until the members of each are similar enough.
 
     Args:
-        merges: (C - 1, 4), of SciPy's ``linkage``.
+        merges: (C - 1, 4), from SciPy's ``linkage``.
         wanted: (C,), the number of the cluster of each leaf in the cut.
         similarity: (L, L).
         leaves: (C,), ids of the leaves that were merged.
-        min_similarity: of the mean over pairs of leaves, one of each part of a cluster.
+        min_similarity: minimum of the mean similarity between the two parts of a cluster.
     """
     parts = merges[:, :2].astype(int)
     members = [np.array([i]) for i in range(len(leaves))]

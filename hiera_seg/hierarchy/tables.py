@@ -1,7 +1,7 @@
 """Compute the lookup tables of a numbered tree from its array of parents.
 
 ``parent`` is int64 (N,), -1 at the top; ``depth`` is int64 (N,), 0 at the top; the leaves are the
-nodes ``0 .. num_leaves - 1``. Nothing recurses, so trees may be of any depth.
+nodes ``0 .. num_leaves - 1``. No function is recursive, so trees may be of any depth.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write a class tree as plain data, and as YAML text laid out as a person would write it."""
+"""Write a class tree as plain data, and as YAML text in a readable layout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def yaml_text(hierarchy: Hierarchy) -> str:
 
 
 def _events(hierarchy: Hierarchy, in_blocks: bool) -> Iterator[yaml.Event]:
-    """Yield what ``yaml.safe_dump`` would, which recurses and so cannot write deep trees."""
+    """Yield the events of ``yaml.safe_dump``, which is recursive and cannot write deep trees."""
     h, data = hierarchy, hierarchy.to_dict()
     yield from (yaml.StreamStartEvent(), yaml.DocumentStartEvent())
     yield yaml.MappingStartEvent(None, None, True, flow_style=False)

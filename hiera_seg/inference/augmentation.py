@@ -83,7 +83,7 @@ class HieraSegmentorWithTTA(nn.Module):
         if stride and (stride[0] > window[0] or stride[1] > window[1]):
             raise ConfigError(
                 f"{KEY}.STRIDE is {list(stride)}, larger than {KEY}.CROP_SIZE {list(window)}; "
-                "reduce it, so that the windows cover every pixel"
+                "reduce it, because the windows must cover every pixel"
             )
         return {
             "model": model,

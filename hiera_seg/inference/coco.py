@@ -25,8 +25,8 @@ class CocoResultWriter(AbstractContextManager):
 
         COCO("rle-images.json").loadRes("rle-group.json")
 
-    Categories are nodes, with their ids. Results are written immediately, so that memory does not
-    grow with the length of a video.
+    Categories are nodes, with their ids. Results are written immediately; memory does not grow with
+    the length of a video.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class CocoResultWriter(AbstractContextManager):
             extra: further entries of the image, such as ``frame_index``.
         """
         image_id = len(self._images) + 1
-        # Encode all levels before writing any, so that an error leaves no part of an image behind
+        # Encode all levels before writing any: an error must not leave a part of an image behind
         entries = {level: self._results(image_id, level, result) for level in self._files}
         height, width = result["hiera_labels"][0].shape
         self._images.append(

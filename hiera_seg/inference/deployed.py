@@ -14,7 +14,7 @@ class DeployedSegmentor(nn.Module):
     """Normalize, pad, segment and decode images (B, 3, H, W) uint8 to maps of their size.
 
     Unlike the model, it takes images of one size only, and its control flow does not depend on
-    their values, so that it can be traced and exported for any height and width.
+    their values. It can therefore be traced and exported for any height and width.
 
     Attributes:
         outputs: the names of the maps that it returns, in that order; those of HieraSegmentor.

@@ -23,7 +23,7 @@ METADATA = "hiera_seg.json"
 # Largest difference between the maps of a file and of the model, which rounding may cause
 TOLERANCE = 1e-4
 
-# (B, 3, H, W); an odd size, so that a network that cannot be exported fails while it is written
+# (B, 3, H, W); with an odd size, a network that cannot be exported fails while it is written
 _EXAMPLE = (2, 3, 97, 130)
 
 
@@ -67,7 +67,7 @@ def export_segmentor(
     try:
         part.touch()  # before minutes of work
         with torch.no_grad(), _known_warnings():
-            # Fill the cached tables of the tree before, so that they hold no tensors of a tracer
+            # Fill the cached tables of the tree first; they must not hold tensors of a tracer
             segmentor(example.to(torch.uint8))
             _write(segmentor, example.to(torch.uint8), part, format, description)
         worst = check_exported(segmentor, part, format)
@@ -199,7 +199,7 @@ def _predict(segmentor: DeployedSegmentor, images: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def _undecided(segmentor: DeployedSegmentor, images: Tensor, name: str) -> Tensor:
-    """Return the pixels whose best scores nearly tie, so that rounding may change their labels.
+    """Return the pixels whose labels may change by rounding, because their best scores nearly tie.
 
     Returns:
         bool (B, levels, H, W).

@@ -27,8 +27,8 @@ def find_media(pattern: str) -> list[str]:
     """Return the images and videos that a path, folder or glob pattern matches, sorted.
 
     A path or pattern matches files of any name, a folder those in it with the suffix of an image
-    or video. ``**`` matches a folder and all folders below it, each once, even if several links
-    lead to it.
+    or video. ``**`` matches a folder and all folders below it, each once, even if there are several
+    links to it.
     """
     if os.path.isfile(pattern):
         return [pattern]

@@ -15,7 +15,7 @@ Size = tuple[int, int]
 
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:
-    """Return where windows start along one side: every `stride`, the last flush with the end.
+    """Return the first pixels of windows along one side: every `stride`, the last at the end.
 
     Args:
         size: pixels of the image along that side.

@@ -105,7 +105,7 @@ def build_for_eval(
     path = find_weights(cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR, typed=typed, resume=resume)
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.WEIGHTS = path  # so that backbones do not download their own pretrained weights
+    cfg.MODEL.WEIGHTS = path  # backbones then do not download their own pretrained weights
     model = build(cfg)
     load_for_eval(
         model,

@@ -1,4 +1,4 @@
-"""Tensor operations on class trees, and layers of networks; nothing here reads a config."""
+"""Provide tensor operations on class trees and network layers, independent of configs."""
 
 from hiera_seg.layers.deformable_attention import (
     MultiScaleDeformableAttention,

@@ -1,7 +1,7 @@
 """Implement multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021) in PyTorch.
 
-Each query reads a few points of each of several feature maps instead of all positions. It uses
-``grid_sample`` and needs no compiled operator.
+Each query attends to a few points of each of several feature maps instead of all positions. The
+implementation uses ``grid_sample`` and needs no compiled operator.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Size = tuple[int, int]
 def multi_scale_deformable_attention(
     values: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Sum feature maps at the points of each query and head, with weights.
+    """Compute the weighted sum of feature maps at the points of each query and head.
 
     With maps ``V_l``, points ``x_lp`` and weights ``a_lp`` the result of a query is the sum over
     levels l and points p of ``a_lp V_l(x_lp)``, where ``V_l(x)`` interpolates bilinearly between
@@ -28,8 +28,8 @@ def multi_scale_deformable_attention(
     Args:
         values: (B, S, M, D) float, the maps of all levels, each row by row, one after the other,
             for M heads of D channels.
-        sizes: (height, width) of each level, plain integers, so that a trace has no
-            data-dependent shape. Their products sum to S.
+        sizes: (height, width) of each level as plain integers, which avoids data-dependent shapes
+            in a trace. Their products sum to S.
         locations: (B, Q, M, L, P, 2) float, (x, y) of the points: (0, 0) is the top left corner of
             a map, (1, 1) the bottom right one. Points may lie outside.
         weights: (B, Q, M, L, P) float.
@@ -95,7 +95,7 @@ class MultiScaleDeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialize: the p-th point of head m lies p pixels away at the angle 2 pi m / M."""
+        """Initialize so that point p of head m is p pixels away at the angle 2 pi m / M."""
         angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         directions = torch.stack([angles.cos(), angles.sin()], -1)
         directions = directions / directions.abs().amax(-1, keepdim=True)  # onto a square
@@ -147,7 +147,7 @@ def _check_shapes(
     ):
         raise ValueError(
             f"values {tuple(values.shape)}, sizes {list(sizes)} of {positions} positions, "
-            f"locations {tuple(locations.shape)} and weights {tuple(weights.shape)} do not fit; "
-            "needed are values (B, S, M, D), L sizes of S positions, locations (B, Q, M, L, P, 2) "
+            f"locations {tuple(locations.shape)} and weights {tuple(weights.shape)} do not match; "
+            "expected values (B, S, M, D), L sizes of S positions, locations (B, Q, M, L, P, 2) "
             "and weights (B, Q, M, L, P)"
         )

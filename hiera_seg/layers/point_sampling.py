@@ -1,7 +1,7 @@
 """Sample points where labels are valid and where masks are uncertain.
 
-A loss on a few thousand points costs a fraction of a loss on all pixels and trains as well
-(Kirillov et al., PointRend, CVPR 2020; Cheng et al., Mask2Former, CVPR 2022).
+A loss on a few thousand points takes a fraction of the time and memory of a loss on all pixels, and
+trains as well (Kirillov et al., PointRend, CVPR 2020; Cheng et al., Mask2Former, CVPR 2022).
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def draw_uncertain_points(
 ) -> Points:
     """Draw points for each mask of one image, more of them where the logit is near 0.
 
-    ``oversample_ratio * num_points`` candidates are drawn uniformly over the valid area; the share
-    ``importance_ratio`` of the result are those of lowest absolute logit, the rest is uniform.
+    ``oversample_ratio * num_points`` candidates are drawn uniformly over the valid area. Those with
+    the lowest absolute logits form the share ``importance_ratio`` of the result; the other points
+    are drawn uniformly.
 
     Args:
         mask_logits: (K, h, w) float, of any size, covering the image.
@@ -100,8 +101,8 @@ def draw_uncertain_points(
     """
     if oversample_ratio < 1 or not 0 <= importance_ratio <= 1:
         raise ValueError(
-            f"oversample_ratio is {oversample_ratio} and importance_ratio {importance_ratio}; they "
-            "must be 1 or more and between 0 and 1"
+            f"oversample_ratio is {oversample_ratio} and importance_ratio {importance_ratio}; "
+            "expected 1 or more, and 0 to 1"
         )
     masks = len(mask_logits)
     important = int(importance_ratio * num_points)

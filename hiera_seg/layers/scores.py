@@ -1,13 +1,13 @@
 """Convert head outputs (logits or query scores) to per-node and per-leaf scores.
 
-This is the only module that does so. A *variant* names what the outputs mean. It fixes the score of
-a node standing at a level, which direct labels and the safe depth read, and the score of a leaf:
-the best leaf gives a pixel its path. With logit ``z_v``, ``s_v = sigmoid(z_v)`` and ``a_l(v)`` the
-node that stands for leaf ``v`` at level ``l`` (its ancestor of depth ``l``; ``v`` itself below its
-depth, so that deep leaves have no advantage):
+This is the only module that does so. A *variant* specifies what the outputs mean. It determines the
+score of a node at a level, which direct labels and the safe depth use, and the score of a leaf; the
+best leaf determines the path of a pixel. With logit ``z_v``, ``s_v = sigmoid(z_v)`` and ``a_l(v)``
+the node that represents leaf ``v`` at level ``l`` (its ancestor at depth ``l``, or ``v`` itself at
+levels below its depth, which keeps the number of summands equal for all leaves):
 
 ============== ================================================ ==============================
-variant        score of node v standing at level l              score of leaf v
+variant        score of node v at level l                       score of leaf v
 ============== ================================================ ==============================
 path_sum       s_v                                              sum over levels of s at a_l(v)
 path_product   s_v                                              product over levels of the same
@@ -46,8 +46,8 @@ DECODE_VARIANTS = (
     "marginal",
     "marginal_path_sum",
 )
-# Scores of query heads may exceed 1 and are no logits: neither a softmax over them nor a product of
-# them has a meaning.
+# Scores of query heads may exceed 1 and are not logits. Neither their softmax nor their product is
+# meaningful.
 SCORE_VARIANTS = ("path_sum", "leaf")
 _KINDS = {"logits": DECODE_VARIANTS, "scores": SCORE_VARIANTS}
 
@@ -107,7 +107,7 @@ class NodeScores:
             self._nodes = values
 
     def at_level(self, level: int) -> Tensor:
-        """Return the scores of the nodes standing at a level.
+        """Return the scores of the nodes of a level.
 
         Args:
             level: index of the level, 0 = coarsest.
@@ -143,7 +143,7 @@ class NodeScores:
         return path_sum(values, self._hierarchy, dim=1)
 
     def leaves(self) -> Tensor:
-        """Return the scores (B, L, H, W) of the leaves; the best leaf gives a pixel its path."""
+        """Return the scores (B, L, H, W) of the leaves; the best leaf determines the path."""
         ranking = self.leaf_ranking()
         return ranking if self._log_nodes is None else ranking.exp()
 
@@ -152,7 +152,7 @@ def mean_scores(scores: Sequence[NodeScores]) -> NodeScores:
     """Average several outputs for the same pixels: their probabilities, not their logits.
 
     Args:
-        scores: of one tree and one variant, all of one size; not changed.
+        scores: scores of the same tree, variant and size; they are not changed.
 
     Returns:
         `NodeScores` in which every node has the mean of its scores. The score of a leaf is

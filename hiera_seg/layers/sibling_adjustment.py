@@ -1,10 +1,10 @@
-"""Adjust logits for class frequencies within families: rare classes gain from siblings only.
+"""Adjust logits for class frequencies among siblings.
 
 A softmax trained mostly on road pixels predicts "road" where it is uncertain. Logit adjustment
 (Menon et al., *Long-tail learning via logit adjustment*, ICLR 2021, sec. 4.1) divides the
 probability of each class by its frequency to a power tau. Rare classes then gain from all others,
 and if frequencies differ by a factor of thousands, a rare leaf can win half the image. In a tree
-the adjustment can be limited to families. With ``p(v | parent)`` the probability of a node among
+the adjustment can be limited to siblings. With ``p(v | parent)`` the probability of a node among
 its siblings and ``f(v)`` its share of the pixels of its family in the training set,
 
     q(v | parent) = p(v | parent) f(v)^-tau / (sum of the same over v and its siblings)
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 
-_LEAST = 1e-30  # lower bound of probabilities, so that the sum of a family is never 0
+_LEAST = 1e-30  # lower bound of probabilities, which keeps the sum of a family above 0
 
 
 def sibling_shares(pixels: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
@@ -33,8 +33,8 @@ def sibling_shares(pixels: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
         hierarchy: the tree.
 
     Returns:
-        float64 (N,) in (0, 1], 1 for nodes at the top. One pixel is added to every node, so that no
-        share is 0.
+        float64 (N,) in (0, 1], 1 for nodes at the top. One pixel is added to every node to avoid
+        shares of 0.
     """
     parent = hierarchy.parent
     subtree = np.asarray(pixels, np.float64) @ hierarchy.ancestor_matrix + 1

@@ -1,4 +1,4 @@
-"""Keep a class tree as tensors on a device: every table that operations and losses look up."""
+"""Hold the lookup tables of a class tree as tensors on a device."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class InnerLevel(NamedTuple):
 
 
 class Level(NamedTuple):
-    """The K nodes that stand at one level, and how other nodes and labels relate to them.
+    """The K nodes of one level, and how other nodes and labels relate to them.
 
     Attributes:
         nodes: ids of the nodes, ascending, as an index: a slice where they are one range.
         ids: int64 (K,), the same ids.
-        above: int64 (K,), the node that stands for each of them one level up; -1 at the top.
+        above: int64 (K,), the node that represents each of them one level up; -1 at the top.
         place_above: int64 (K,), its position in the `ids` of that level; 0 at the top.
-        position: int64 (N,), position of each node in `ids`; -1 if it does not stand here.
-        leaf_position: int64 (L,), position of the node that stands for each leaf.
-        target: int64 (N + 1,), position of the node that stands for each label; 0 if the label
+        position: int64 (N,), position of each node in `ids`; -1 if it is not in this level.
+        leaf_position: int64 (L,), position of the node that represents each leaf.
+        target: int64 (N + 1,), position of the node that represents each label; 0 if the label
             does not reach the level.
         reached: bool (N + 1,), False for inner nodes above the level and for void.
     """
@@ -65,15 +65,15 @@ class Level(NamedTuple):
 class ChildrenFirst(NamedTuple):
     """All nodes in depth-first order, children before their parents.
 
-    The nodes of a subtree stand together in this order, its root last.
+    The nodes of a subtree are contiguous in this order, with its root last.
 
     Attributes:
         nodes: int32 (N,), the ids in that order.
         depth: int32 (N,) by id.
         is_inner: int32 (N,) by id, 1 for inner nodes.
         first: int32 (N + 1,), the first place of the subtree of each label; 0 for void.
-        last: int32 (N + 1,), the place of each label, the last of its subtree; N for void. All
-            nodes therefore are below void.
+        last: int32 (N + 1,), the place of each label, the last of its subtree; N for void. Void
+            therefore counts as an ancestor of all nodes.
     """
 
     nodes: Tensor
@@ -98,9 +98,9 @@ class NearestLeaves(NamedTuple):
 
 
 class _table(cached_property):  # noqa: N801 (used as a decorator)
-    """A `cached_property` that is made outside of inference mode.
+    """A `cached_property` that is computed outside of inference mode.
 
-    Tensors made in inference mode could not be saved for a later backward pass.
+    Tensors created in inference mode cannot be saved for a later backward pass.
     """
 
     def __get__(self, instance, owner=None):
@@ -109,10 +109,10 @@ class _table(cached_property):  # noqa: N801 (used as a decorator)
 
 
 class TreeIndex:
-    """Tables of a class tree as tensors on one device; get it by `TreeIndex.of`.
+    """Tables of a class tree as tensors on one device, returned by `TreeIndex.of`.
 
-    Each table is made when it is first read and then kept. Run a model once before a tracer such
-    as torch.export sees it: a table made during the trace would hold the tracer's tensors.
+    Each table is computed when it is first read and then cached. Run a model once before tracing
+    it, for example by torch.export: a table computed in the trace would hold the tracer's tensors.
 
     Tables with N + 1 columns are read by label: column v belongs to the label v, and **column N to
     void**. `hiera_seg.losses.labels.label_index` maps the ignore label to N. A pixel then costs one
@@ -120,7 +120,7 @@ class TreeIndex:
 
     Attributes:
         hierarchy: the tree, with N nodes and L leaves.
-        device: where the tables are.
+        device: device of the tables.
     """
 
     def __init__(self, hierarchy: Hierarchy, device: torch.device):
@@ -140,7 +140,7 @@ class TreeIndex:
 
     @_table
     def levels(self) -> tuple[Level, ...]:
-        """The nodes that stand at each level, coarse to fine."""
+        """The nodes of each level, coarse to fine."""
         return tuple(self._level(level) for level in range(self.hierarchy.num_levels))
 
     @_table
@@ -162,7 +162,7 @@ class TreeIndex:
 
     @_table
     def leaf_levels(self) -> Tensor:
-        """int64 (num_levels, L), the node that stands for each leaf at each level."""
+        """int64 (num_levels, L), the node that represents each leaf at each level."""
         return self._tensor(self.hierarchy.level_ancestor[:, : self.hierarchy.num_leaves])
 
     @_table
@@ -194,7 +194,7 @@ class TreeIndex:
 
     @_table
     def children_first(self) -> ChildrenFirst:
-        """The depth-first order, which also determines who is below whom."""
+        """The depth-first order, which also determines which nodes are below which."""
         nodes, parent = self.hierarchy.num_nodes, self.hierarchy.parent
         order: list[int] = []
         waiting = list(self.hierarchy.children(-1))
@@ -326,9 +326,8 @@ def _with_void(table: np.ndarray, value: object) -> np.ndarray:
 def _halving_rounds(owner: np.ndarray, num_groups: int) -> list[tuple[list[int], list[int]]]:
     """Return pairs of positions whose maxima halve every group, until each has one item.
 
-    A loop over the items of the widest group would have as many rounds as it has items. This
-    needs the logarithm of that, and no scatter operation (in beta, or without a deterministic
-    CUDA version).
+    A loop over the items of the widest group would need one round per item. This needs the
+    logarithm of that, and no scatter operation (which are in beta, or not deterministic on CUDA).
     """
     order = np.argsort(owner, kind="stable")
     cuts = np.cumsum(np.bincount(owner, minlength=num_groups))[:-1]

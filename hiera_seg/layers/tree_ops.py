@@ -1,8 +1,8 @@
 """Compute extremes along the paths of a class tree, and sums over its leaves and levels.
 
-All take the node dimension as `dim`, accept any number of other dimensions, any floating-point
-dtype and any device, and are differentiable. Time and memory grow with the number of nodes, not
-with its square.
+All functions take the node dimension as `dim`, accept any number of other dimensions, any
+floating-point dtype and any device, and are differentiable. Time and memory are linear in the
+number of nodes.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def sum_over_leaves(leaf_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> 
 def path_sum(node_values: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Tensor:
     """Return for each leaf the sum over the levels of the value of its node at that level.
 
-    A leaf above the deepest level stands for itself at every deeper one, so that all leaves sum
-    equally many values.
+    A leaf above the deepest level represents itself at every deeper one; all leaves therefore sum
+    the same number of values.
 
     Args:
         node_values: (..., N, ...) one value per node.

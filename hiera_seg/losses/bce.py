@@ -25,10 +25,10 @@ def bce_loss(
     node_weights: Sequence[float] | Tensor | None = None,
     valid_count: float | Tensor | None = None,
 ) -> Tensor:
-    """Compute the binary cross entropy of every node by itself; only the targets use the tree.
+    """Compute the binary cross entropy of each node independently; the tree sets the targets.
 
-    The loss of a pixel is the ``sum over nodes of -l log s - (1 - l) log(1 - s)``, where ``l`` is 1
-    for the label and its ancestors; the nodes below an inner label are unknown and add 0.
+    The loss of a pixel is the sum over nodes of ``-l log s - (1 - l) log(1 - s)``, where ``l`` is 1
+    for the label and its ancestors. The nodes below an inner label are unknown and contribute 0.
 
     Args:
         logits, labels, hierarchy, normalize, ignore_label, node_weights, valid_count: as in

@@ -20,11 +20,11 @@ _LOSSES_KEY = "MODEL.HIERA_SEG.LOSSES"
 
 
 class HierarchicalLoss(nn.Module):
-    """Weighted losses of `HIERA_LOSSES` on one set of labels.
+    """Compute several weighted losses of `HIERA_LOSSES` from the same labels.
 
     Attributes:
         names: tuple of the names of the losses, in order.
-        needs: set of what they need: "logits", "embeddings".
+        needs: set of the inputs that the losses need: "logits", "embeddings".
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class HierarchicalLoss(nn.Module):
             ignore_label: the value of void in labels.
 
         Raises:
-            ValueError: no loss, an unknown or repeated name, a bad weight or an unknown option,
-                with the config key.
+            ValueError: no loss, an unknown or repeated name, an invalid weight or an unknown
+                option; the message names the config key.
         """
         super().__init__()
         self.hierarchy = hierarchy
@@ -77,11 +77,11 @@ class HierarchicalLoss(nn.Module):
             logits: (B, N, H, W) float.
             labels: (B, H, W) int64 node ids or the ignore label.
             embeddings: (B, D, h, w) float, or `PixelEmbeddings`, if a loss needs them.
-            valid_count: (1 + num_levels,) as from `valid_pixels`; None for the counts of this
-                batch.
-            iteration: the iteration of schedules; None for their final weights.
-            generator: source of random values of losses that sample pixels; None for PyTorch's
-                own.
+            valid_count: (1 + num_levels,), as returned by `valid_pixels`; None to count the pixels
+                of this batch.
+            iteration: the current iteration, for weights with a schedule; None for the final
+                weights.
+            generator: random generator of losses that sample pixels; None for PyTorch's default.
 
         Returns:
             {"loss_<name>": scalar}, with weights and schedules applied.

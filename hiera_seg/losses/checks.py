@@ -1,4 +1,4 @@
-"""Check the arguments of losses and name what is wrong with them."""
+"""Validate the arguments of losses."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CHECK_VARIABLE = "HIERA_SEG_CHECK"
 
 
 def tree_text(hierarchy: Hierarchy) -> str:
-    """Return how errors name a tree."""
+    """Describe a tree for an error message."""
     return f"tree {hierarchy.name!r} ({hierarchy.num_nodes} nodes)"
 
 
 def describe(value: object) -> str:
-    """Return how errors name a value of the wrong kind."""
+    """Describe a value of the wrong type for an error message."""
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
@@ -127,7 +127,7 @@ def checks_on_host(values: Tensor) -> bool:
 
 
 def assert_on_device(condition: Tensor, message: str) -> None:
-    """Let the device assert a condition without waiting for it."""
+    """Assert a condition on the device, without waiting for the result."""
     if "msg" in torch.ops.aten._assert_async.overloads():
         torch._assert_async(condition, message)
     else:  # torch 2.0

@@ -15,8 +15,8 @@ def runs_eagerly(function: Function) -> Function:
     """Run a function eagerly inside of compiled code.
 
     The losses compute value and gradient in one pass over tiles that fit the cache, and read tables
-    of the tree that are made with numpy. A trace of that is large, and the compiled code is no
-    faster. The code before and after the loss stays compiled.
+    of the tree that are made with numpy. Tracing them gives a large graph that is no faster when
+    compiled. The code before and after the loss stays compiled.
     """
     if not hasattr(torch, "compiler"):  # torch 2.0
         return function

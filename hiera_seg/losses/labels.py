@@ -17,18 +17,18 @@ from hiera_seg.losses.checks import (
 
 
 class LabelledLogits:
-    """Logits (B, N, H, W) with their labels, checked.
+    """Logits (B, N, H, W) with their labels, after validation.
 
     Attributes:
         logits, hierarchy: as given.
         index: int64 (B, H, W), the labels after `label_index`.
         tree: the tables of the tree on the device of the logits.
         pixels: int64 (N + 1,), the number of pixels of each label, void last; None on a GPU, where
-            counting waits for the device.
+            counting would have to wait for the device.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor, hierarchy: Hierarchy, ignore_label: int):
-        """Raise ValueError as `check_logits` and `label_index`."""
+        """See `check_logits` and `label_index` for the errors raised."""
         check_logits(logits, labels, hierarchy)
         self.logits, self.hierarchy = logits, hierarchy
         self.index = label_index(labels, hierarchy, ignore_label)

@@ -29,9 +29,9 @@ def level_ce_loss(
 ) -> Tensor:
     """Compute the softmax cross entropy among the nodes of each level, summed over the levels.
 
-    At each level the softmax runs over ``hierarchy.level_nodes(level)``, where a leaf above the
-    level stands for itself, and the mean over the pixels whose label reaches the level (the label
-    "vehicle" does not specify which vehicle); 0 if there is none.
+    At each level the softmax is over ``hierarchy.level_nodes(level)``, where a leaf above the level
+    represents itself. The mean is over the pixels whose label reaches the level (the label
+    "vehicle" does not specify which vehicle), and 0 if there are none.
 
     Args:
         logits: (B, N, H, W) float, one channel per node. Half precision is computed in float32.
@@ -39,10 +39,10 @@ def level_ce_loss(
         hierarchy: the tree.
         level_weights: one weight per level, coarse to fine; None or empty: all 1.
         ignore_label: the value of void in `labels`.
-        node_weights: (N,) factors of the terms of the pixels whose node at the level it is. They do
-            not change the normalizer. Constants, without gradient.
+        node_weights: (N,) factors; the term of a pixel at a level is multiplied by that of its node
+            at this level. They do not change the normalizer. Constants, without gradient.
         valid_count: the normalizer, in pixels: one number for all levels, or (num_levels,) as in
-            `valid_pixels`; None for that of this batch.
+            `valid_pixels`; None to count the pixels of this batch.
 
     Returns:
         Scalar, float32 (float64 for float64 logits); 0 with a gradient path if no pixel is valid.
@@ -91,7 +91,8 @@ class _LevelCETerms(LevelTerms):
     def _is_first(self, nodes: NodeIds) -> bool:
         """Return whether the nodes of a level get no slope from a finer one.
 
-        Inner nodes stand at one level, and leaves first at the last.
+        An inner node belongs to one level only. All leaves belong to the last level, which comes
+        first.
         """
         leaves = self.hierarchy.num_leaves
         return isinstance(nodes, slice) and (nodes.start >= leaves or nodes == slice(0, leaves))

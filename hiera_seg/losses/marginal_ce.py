@@ -26,12 +26,12 @@ def marginal_ce_loss(
     node_weights: Sequence[float] | Tensor | None = None,
     valid_count: float | Tensor | None = None,
 ) -> Tensor:
-    """Compute the cross entropy of a softmax over the leaves, where nodes sum their leaves.
+    """Compute the cross entropy of node probabilities that are sums of a softmax over the leaves.
 
     The loss at a level is ``-log p(the label's node)``, with ``log p(v) = logsumexp over the leaves
     of v - logsumexp over all leaves``, averaged over the pixels whose label reaches the level. The
-    levels are summed. Only the channels of leaves are read. With the weight of the leaves' level
-    alone it is flat cross entropy.
+    levels are summed. Only the channels of leaves are read. If only the level of the leaves has a
+    weight, this is flat cross entropy.
 
     Args:
         logits, labels, hierarchy, level_weights, ignore_label, node_weights, valid_count: as in
@@ -69,7 +69,7 @@ class _MarginalCETerms(LevelTerms):
     def _from_shares(
         self, leaves: Tensor, index: Tensor, factor: Tensor, out: Tensor | None
     ) -> Tensor:
-        """Compute the terms with one exponential per leaf; NaN if a share is too small for it."""
+        """Compute the terms with one exponential per leaf; NaN if a share is too small for this."""
         weights = self._weights(index)
         targets = [level.target.index_select(0, index)[None] for level in self.tree.levels]
         share, factors = self.buffers.take(2, len(leaves), leaves)
@@ -112,7 +112,7 @@ class _MarginalCETerms(LevelTerms):
         for level, weight in zip(self.tree.levels, self._weights(index), strict=True):
             if weight is None:
                 continue
-            # All leaves together have probability 1: 0 where the label does not reach the level.
+            # Where the label does not reach the level, all leaves are kept, and the term is log 1.
             known = level.reached.index_select(0, index)
             target = level.target.index_select(0, index)
             outside = known & (level.leaf_position[:, None] != target)

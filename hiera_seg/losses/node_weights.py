@@ -1,4 +1,4 @@
-"""Compute node weights against class imbalance from pixel counts, and read and write the counts."""
+"""Compute node weights from pixel counts (against class imbalance), and read and write counts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def node_weights_from_counts(
         pixels: (N,), number of pixels labelled with each node itself, 0 or more.
         hierarchy: the tree.
         method: one of `NODE_WEIGHT_METHODS`.
-        maximum: upper bound of the weights, so that a class of a few pixels does not dominate.
+        maximum: upper bound of the weights, which keeps a class of few pixels from dominating.
 
     Returns:
         float64 (N,), all above 0.
@@ -69,19 +69,19 @@ def node_weights_from_counts(
 
 
 def write_node_counts(path: str | Path, pixels: dict[str, int], **about: object) -> None:
-    """Write counts as json, for :func:`read_node_counts`.
+    """Write counts as JSON, for :func:`read_node_counts`.
 
     Args:
         path: the file.
         pixels: number of pixels labelled with each node itself, by its path in the tree.
-        about: further entries of the file, plain data.
+        about: further entries of the file, of types that JSON supports.
     """
     text = json.dumps({**about, "pixels": pixels}, indent=1)
     replace_text(path, f"{text}\n")
 
 
 def read_node_counts(path: str | Path, hierarchy: Hierarchy) -> np.ndarray:
-    """Read a file of :func:`write_node_counts` for a tree that has all of its nodes.
+    """Read a file written by :func:`write_node_counts`, for a tree that has all of its nodes.
 
     Returns:
         int64 (N,), pixels labelled with each node itself; 0 for nodes that are not in the file.

@@ -55,8 +55,8 @@ HIERA_LOSSES.__doc__ = """Loss modules by name; `LossTerm` documents what an ent
 def declared_decoding(names: Iterable[str]) -> str | None:
     """Return the decode variant that losses declare by their attribute `decoding`.
 
-    If losses declare several, the first in the order of `DECODE_VARIANTS` is returned: sigmoids
-    before a softmax per level, which trains all nodes, before one over the leaves.
+    If losses declare several, the first in the order of `DECODE_VARIANTS` is returned: sigmoids,
+    then a softmax per level (which trains all nodes), then a softmax over the leaves.
 
     Args:
         names: names of losses; those that are not registered declare nothing.

@@ -1,4 +1,4 @@
-"""Define the region mutual information loss: neighbourhoods of scores against those of labels."""
+"""Define the region mutual information loss between neighbourhoods of scores and of labels."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
 
 _POOL = 3  # side and stride of the max-pooling, padding 1
-_WINDOW = 3  # side of a neighbourhood, so that it has 9 places
-# Values of the neighbourhoods computed at a time.
+_WINDOW = 3  # side of a neighbourhood, which has 9 pixels
+# Number of values of neighbourhoods that are computed at a time.
 _CPU_VALUES = 1 << 18
 _GPU_VALUES = 1 << 24
 
@@ -59,8 +59,8 @@ def rmi_loss(
         hierarchy: the tree.
         ridge: a, above 0.
         ignore_label: the value of void in `labels`.
-        valid_count: accepted as by the other losses, without effect: this is a mean over images, so
-            that processes with equally many images have the same normalizer already.
+        valid_count: accepted like in the other losses, but without effect: this is a mean over
+            images, and processes with the same number of images have the same normalizer.
 
     Returns:
         Scalar, float32 (float64 for float64 logits), computed in float64; 0 with a gradient path
@@ -78,9 +78,9 @@ def rmi_loss(
     if logits.numel() == 0:
         return logits.sum().to(loss_dtype(logits))
     targets, known, where = _pool(logits.detach(), batch.index, batch.tree)
-    # Only the pixels that win the pooling are scored and get a gradient.
+    # Only the pixels selected by the pooling are scored and get a gradient.
     best = logits.flatten(2).gather(2, where.flatten(2)).double()
-    # Not multiplied by 0, which leaves NaN: the sigmoid of -inf is 0, and so is its slope.
+    # Multiplying by 0 would not remove NaN; the sigmoid of -inf and its slope are 0.
     scores = best.masked_fill(~known.flatten(2), -torch.inf).sigmoid()
 
     half_logdet = _HalfLogdet.apply(scores.view(targets.shape), targets, ridge)
@@ -99,8 +99,8 @@ def _check_ridge(ridge: float) -> None:
 def _pool(logits: Tensor, index: Tensor, tree: TreeIndex) -> tuple[Tensor, Tensor, Tensor]:
     """Max-pool targets and scores.
 
-    The sigmoid is monotone, so that the pixel with the largest known logit has the largest score.
-    Images are pooled one by one, so that tensors of full size exist for one image at a time.
+    The sigmoid is monotone; the pixel with the largest known logit therefore has the largest score.
+    Images are pooled one by one, which limits the memory of full-size tensors.
 
     Args:
         logits: (B, N, H, W).
@@ -126,9 +126,9 @@ def _pool(logits: Tensor, index: Tensor, tree: TreeIndex) -> tuple[Tensor, Tenso
 class _HalfLogdet(torch.autograd.Function):
     """0.5 logdet(M + aI) of maps of scores and targets, computed a few maps at a time.
 
-    The neighbourhoods of scores and targets each hold nine times the values of a map. Kept for the
-    backward pass, those of a batch would need many times the memory of its logits; instead the
-    gradient is computed in the forward pass.
+    The neighbourhoods of scores and targets each hold nine times the values of a map. Keeping those
+    of a batch for the backward pass would need many times the memory of its logits. The gradient is
+    therefore computed in the forward pass.
     """
 
     @staticmethod
@@ -170,7 +170,7 @@ class _HalfLogdet(torch.autograd.Function):
 def _half_logdet(
     scores: Tensor, targets: Tensor, ridge: float, needs_slope: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the values of K maps (K, h, w) and, if needed, their gradients by the scores."""
+    """Return the values of K maps (K, h, w) and, if needed, their gradients to the scores."""
     y, p = _neighbourhoods(targets), _neighbourhoods(scores)
     identity = ridge * torch.eye(_WINDOW**2, dtype=y.dtype, device=y.device)
     # With PP' + aI = LL' and W = L^-1 PY', M is YY' - W'W: symmetric in spite of rounding.
@@ -184,7 +184,7 @@ def _half_logdet(
     if not needs_slope:
         return value, None
     # With K = (PP' + aI)^-1 PY' and H = (M + aI)^-1, d value / dP = K H (K'P - Y). Its rows are
-    # centred like those of P and Y, so that the derivative of the centring changes nothing.
+    # centred like those of P and Y; the derivative of the centring therefore changes nothing.
     k = torch.linalg.solve_triangular(lower.mT, explained, upper=True)
     half = torch.linalg.solve_triangular(factor, k.mT, upper=False)
     k_h = torch.linalg.solve_triangular(factor.mT, half, upper=True).mT

@@ -1,4 +1,4 @@
-"""Define the base class of losses: what a loss declares, and modules generated from functions."""
+"""Define the base class of losses, which generates loss modules from loss functions."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class LossTerm(nn.Module):
     whose name is not a parameter of the function becomes an option and attribute of the module.
 
     Attributes:
-        needs: what `values` are, "logits" (B, N, H, W) or "embeddings" (B, D, h, w).
-        normalizer: what the loss divides by, and gets as `valid_count`: "pixels", "levels" (one
+        needs: the kind of `values`, "logits" (B, N, H, W) or "embeddings" (B, D, h, w).
+        normalizer: the kind of `valid_count`, which the loss divides by: "pixels", "levels" (one
             number per level) or None, if it needs neither.
         reads_pixels: whether it takes `PixelEmbeddings` in place of a tensor of embeddings.
         samples: whether it draws random values, and is called with ``generator=`` too.
@@ -96,7 +96,7 @@ class LossTerm(nn.Module):
         cls.__init__ = __init__
 
     def check_options(self) -> None:
-        """Raise what the function raises for the options, by calling it with an empty batch."""
+        """Validate the options by calling the loss on an empty batch."""
         channels = self.hierarchy.num_nodes if self.needs == "logits" else 1
         device = "cpu" if self.node_weights is None else self.node_weights.device
         labels = torch.zeros(0, 1, 1, dtype=torch.long, device=device)
@@ -116,8 +116,8 @@ class LossTerm(nn.Module):
         Args:
             values: logits or embeddings, as declared by `needs`.
             labels: (B, H, W) int64 node ids or the ignore label.
-            valid_count: the normalizer; None for that of this batch.
-            generator: source of random values of a loss that `samples`; None for PyTorch's own.
+            valid_count: the normalizer; None to compute it from this batch.
+            generator: random generator of a loss that `samples`; None for PyTorch's default.
 
         Returns:
             Scalar.

@@ -58,7 +58,7 @@ def tree_min_loss(
     Raises:
         ValueError: shapes or dtypes that do not fit, an unknown `normalize`, a label that is
             neither a node id nor `ignore_label`, or node weights or a count that are not finite
-            and 0 or more (values on CUDA by a device assertion; see `label_index`).
+            and 0 or more (on CUDA, values are checked by a device assertion; see `label_index`).
     """
     batch = LabelledLogits(logits, labels, hierarchy, ignore_label)
     weight, scale = node_factors(batch, normalize, node_weights, valid_count)

@@ -1,4 +1,4 @@
-"""Define the tree-triplet loss: embeddings as far apart as their classes are in the tree."""
+"""Define the tree-triplet loss, by which distances of embeddings follow those in the tree."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ def sample_triplets(
 ) -> Triplets:
     """Draw anchors, and for each anchor one positive and one negative.
 
-    Up to K = `samples_per_class` pixels of each leaf present are drawn without replacement (two
-    if K is 1): the pool. The first K of a class are its anchors. The triplet of an anchor is drawn
+    The pool holds up to K = `samples_per_class` pixels (two if K is 1) of each leaf present, drawn
+    without replacement. The first K of a class are its anchors. The triplet of an anchor is drawn
     uniformly from all pairs (i+, i-) of other pixels in the pool with psi(i, i+) < psi(i, i-). If
     the labels hold a triplet for an anchor, one is found; positives may be of the anchor's class.
 
     The number of random values and the shapes of all tensors depend only on the shape of the
-    labels, and nothing waits for the device. (In a tree of more than 1024 leaves they depend on the
-    number of leaves that are present too, for which the host waits.) With a generator on the CPU
+    labels, and the host never waits for the device. (In a tree of more than 1024 leaves they also
+    depend on the number of leaves present, for which the host waits.) With a generator on the CPU
     the triplets are the same on any device.
 
     Args:
         labels: (B, h, w) int64 node ids; only pixels of leaves are drawn.
         hierarchy: the tree.
         samples_per_class: K, 1 or more.
-        generator: source of random values; None for PyTorch's own on the device of the labels.
+        generator: random generator; None for PyTorch's default on the device of the labels.
         ignore_label: the value of void in `labels`.
 
     Returns:
@@ -210,9 +210,9 @@ def tree_triplet_loss(
             neighbour; only pixels labelled with a leaf take part.
         hierarchy: the tree.
         margin_eps: constant part of the margin.
-        margin: a constant that replaces m; None or below 0 (yaml files have no None) for m.
+        margin: a constant that replaces m; None or a negative number to use m.
         samples_per_class: maximum number of anchors of each leaf present.
-        generator: source of the random values; None for PyTorch's own.
+        generator: random generator; None for PyTorch's default.
         ignore_label: the value of void in `labels`.
 
     Returns:
@@ -241,12 +241,12 @@ def tree_triplet_loss(
         generator=generator,
         ignore_label=ignore_label,
     )
-    # Read all at once: the backward of each read fills a gradient of the size of the whole map.
+    # One call: the backward of each indexing call fills a gradient of the size of the whole map.
     pixels = torch.cat([triplets.anchor, triplets.positive, triplets.negative])
     leaves = hierarchy.num_leaves
     if pixels.device.type == "cpu":
-        # Each pixel once: if several threads add gradients of the same pixel, the last bits depend
-        # on their order, and runs would not be reproducible.
+        # Each pixel is read once: if several threads added gradients to the same pixel, rounding
+        # would depend on their order, and runs would not be reproducible.
         pixels, reading = pixels.unique(return_inverse=True)
         vectors = _unit_vectors(embeddings, labels, pixels, leaves).index_select(0, reading)
     else:
@@ -264,7 +264,7 @@ def tree_triplet_loss(
 def _resize_labels(labels: Tensor, size: torch.Size) -> Tensor:
     """Resize labels by nearest neighbour as F.interpolate does, which has no integer version.
 
-    F.interpolate gets the row and column indices: as floats, large ignore labels would be rounded.
+    F.interpolate is applied to row and column indices; it would round large ignore labels.
     """
 
     def places(old: int, new: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""Resample the images of a test set, to tell a difference of two runs from noise.
+"""Resample the images of a test set to estimate the noise of differences between runs.
 
 The paired bootstrap (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13)
-scores both runs on the same resamples of images, so that what is easy or hard for both cancels out.
+scores both runs on the same resamples of images, which cancels the variation that both share.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ CONFIDENCE = 0.95
 def resample_weights(num_images: int, num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
     """Draw resamples of images with replacement.
 
-    They depend on the two numbers alone, so that resamples of runs that were scored at different
-    times can be paired.
+    They depend only on the two numbers. Resamples of runs that were scored at different times can
+    therefore be paired.
 
     Returns:
         float64 (num_resamples, num_images), how often each image is in a resample.
@@ -32,7 +32,7 @@ def resampled_iou(weights: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """Compute the IoU of each class in resamples of the images.
 
     Args:
-        weights: float64 (R, M), of :func:`resample_weights`, or ones (1, M) for the images as is.
+        weights: float64 (R, M), from :func:`resample_weights`, or ones (1, M) for all images.
         totals: float64 (3, M, K), pixels of each class per image: those that are correct, of the
             ground truth, and of the prediction.
 
@@ -52,7 +52,7 @@ def mean_iou(iou: np.ndarray, scored: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A score of one setup less that of another one.
+    """The difference between a score of one setup and that of another.
 
     Attributes:
         by_pair: float64 (P,), the difference of each pair of runs: one, or one per random seed.

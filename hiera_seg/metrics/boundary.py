@@ -1,8 +1,8 @@
-"""Count pixels near the boundaries of classes: Boundary IoU per level.
+"""Count pixels near class boundaries, for the Boundary IoU per level.
 
 Cheng et al., *Boundary IoU: Improving Object-Centric Image Segmentation Evaluation* (CVPR 2021),
-compare the parts of two masks that lie within a distance of their contours by IoU. Definitions, and
-how Detectron2's number differs: docs/metrics.md.
+compute the IoU of the parts of two masks that are within a distance of their contours. For the
+definitions and the differences from Detectron2's metric see docs/metrics.md.
 """
 
 import math
@@ -35,14 +35,14 @@ class BoundaryCounts:
 
     @property
     def levels(self) -> list[np.ndarray]:
-        """Per level int64 (3, K): pixels of each class near its boundary, that are near it in both
-        the prediction and the ground truth, in the ground truth, and in the prediction.
+        """int64 (3, K) per level: for each class the pixels near its boundary in both maps, in the
+        ground truth, and in the prediction.
         """
         return self._parts()[:-1]
 
     @property
     def detectron2(self) -> np.ndarray:
-        """int64 (3, L), the same as Detectron2 counts it."""
+        """int64 (3, L): the same counts as defined in Detectron2's SemSegEvaluator."""
         return self._parts()[-1]
 
     def _parts(self) -> list[np.ndarray]:
@@ -100,8 +100,8 @@ def boundary_width(shape: tuple[int, int]) -> int:
 def near_boundary(classes: np.ndarray, width: int) -> np.ndarray:
     """Find the pixels near the boundary of their class.
 
-    Eroding the mask of each class by a square and taking the rest gives the same pixels; the
-    minimum and maximum over the square give those of all classes at once.
+    The result is the mask of each class minus its erosion by a square. Comparing the minimum and
+    the maximum over the square computes it for all classes at once.
 
     Args:
         classes: integers (H, W).
@@ -148,7 +148,7 @@ def _count_level(
 
     Args:
         counts: int64 (3, K), to be added to.
-        index: int64 (N + 1,), of each node and of none the class 0 .. K - 1, or K if none.
+        index: int64 (N + 1,), as returned by `index_at_level`.
         labels, truth: integers (H, W), nodes 0 .. N - 1, or N.
         width: in pixels.
     """
@@ -156,7 +156,7 @@ def _count_level(
     void, far = none + 1, none + 2
     index = index.astype(np.min_scalar_type(far))
     truth = np.where(index == none, void, index).astype(index.dtype)[truth]
-    # Void in both maps, so that a perfect prediction has the boundaries of the ground truth.
+    # Void is copied to the prediction, because a perfect prediction must have the same boundaries.
     labels = index[labels]
     np.copyto(labels, void, where=truth == void)
     _count_pairs(
@@ -166,7 +166,7 @@ def _count_level(
 
 
 def _count_pairs(counts: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> None:
-    """Add the pixels by class to int64 (3, K) counts; values of K or more are no class."""
+    """Add the pixels by class to int64 (3, K) counts; values of K or more are not counted."""
     size = counts.shape[1]
     stride = size + 3
     if stride**2 <= _MAX_JOINT_CELLS:
@@ -181,10 +181,10 @@ def _count_pairs(counts: np.ndarray, predicted: np.ndarray, true: np.ndarray) ->
 
 
 def _detectron2_boundary(values: np.ndarray, size: int, width: int) -> np.ndarray:
-    """Return uint8 (H, W): a map of leaves less its erosion, as Detectron2 finds boundaries.
+    """Return uint8 (H, W): a map of leaves minus its erosion, as Detectron2 computes boundaries.
 
-    A pixel at a boundary is therefore the difference of two ids, all others are 0. Outside the
-    image the map is 0; void and whatever is no leaf is `size`.
+    A pixel at a boundary holds the difference of two ids, all others hold 0. The map is padded with
+    0; void and values that are not leaves become `size`.
     """
     values = np.minimum(values, size).astype(np.uint8)
     eroded = window(values, width, np.minimum)

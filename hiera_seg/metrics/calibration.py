@@ -1,4 +1,4 @@
-"""Compute calibration per level: whether pixels with a score of 0.8 are right 8 times in 10.
+"""Compute the calibration per level: how the confidence of pixels compares with their accuracy.
 
 Definitions: docs/metrics.md.
 """
@@ -13,7 +13,7 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics.checks import check_ids, check_shapes, floats_or_none
 
 NUM_BINS = 15
-# Sums of scores are kept as integers of this unit, so that their order does not matter.
+# Sums of scores are integers in this unit, which makes them independent of the order of images.
 _UNIT = 2.0**-24
 
 

@@ -1,4 +1,4 @@
-"""Keep a matrix of counts as its nonzero cells, so that a tree of 10,000 leaves needs no table."""
+"""Store a matrix of counts as its nonzero cells, for trees of thousands of leaves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Cells:
     Attributes:
         shape: (rows, columns) of the matrix; metrics have predictions in rows and truth in columns.
         rows, columns: int64 (M,), the index of each cell, in the order of the matrix.
-        counts: int64 (M,), what the cell holds.
+        counts: int64 (M,), the value of each cell.
     """
 
     shape: tuple[int, int]
@@ -33,7 +33,7 @@ class Cells:
 
     @classmethod
     def total(cls, parts: Sequence["Cells"]) -> "Cells":
-        """Return the sum of matrices of one shape."""
+        """Return the sum of matrices of the same shape."""
         return cls._summed(
             parts[0].shape,
             np.concatenate([part.rows for part in parts]),
@@ -47,12 +47,12 @@ class Cells:
         return cls(shape, *np.zeros((3, 0), np.int64))
 
     def relabel(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> "Cells":
-        """Replace row and column indices by entries of tables, and sum cells that become equal.
+        """Map row and column indices through tables, and sum the cells that coincide.
 
         Args:
             rows, columns: int64, the new index of each old one. Cells whose new column is outside
                 `shape` are dropped.
-            shape: of the new matrix.
+            shape: shape of the new matrix.
         """
         column = columns[self.columns]
         kept = (column >= 0) & (column < shape[1])

@@ -1,4 +1,4 @@
-"""Check the maps that metrics are counted from."""
+"""Validate the maps that metrics are computed from."""
 
 from collections.abc import Iterable
 
@@ -8,14 +8,14 @@ from hiera_seg.hierarchy import Hierarchy
 
 
 def check_shapes(maps: Iterable[np.ndarray], truth: np.ndarray, what: str) -> None:
-    """Raise ValueError if a map, which is `what`, has another shape than the ground truth."""
+    """Raise ValueError if a map, named by `what`, has another shape than the ground truth."""
     for values in maps:
         if values.shape != truth.shape:
             raise ValueError(f"{what} has shape {values.shape}, but the ground truth {truth.shape}")
 
 
 def check_ids(ids: np.ndarray, stop: int, hierarchy: Hierarchy, what: str) -> None:
-    """Raise ValueError if node ids, of `what`, are not in 0 .. stop - 1."""
+    """Raise ValueError if the ids of a map, named by `what`, are not in 0 .. stop - 1."""
     if ids.size and not (0 <= ids.min() and ids.max() < stop):
         raise ValueError(
             f"{what} holds ids {ids.min()} to {ids.max()}; tree {hierarchy.name!r} allows 0 to "
@@ -24,5 +24,5 @@ def check_ids(ids: np.ndarray, stop: int, hierarchy: Hierarchy, what: str) -> No
 
 
 def floats_or_none(values: Iterable[float]) -> list[float | None]:
-    """Convert numbers for a json file; NaN becomes None."""
+    """Convert numbers for a JSON file; NaN becomes None."""
     return [None if np.isnan(value) else float(value) for value in values]

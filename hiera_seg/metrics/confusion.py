@@ -16,11 +16,11 @@ from hiera_seg.metrics.cells import Cells
 # Label maps are counted together if their joint histogram has at most this many cells. A larger
 # histogram does not fit the cache and costs more than counting the maps separately.
 _MAX_JOINT_CELLS = 1 << 17
-# A histogram of one map and the ground truth with more cells is made from the runs of equal pixels.
+# If a histogram of one map and the ground truth has more cells, runs of equal pixels are counted.
 _MAX_DENSE_CELLS = 1 << 20
-# Cells of images that are kept before they are summed.
+# Number of cells of single images that are collected before they are summed.
 _MAX_PENDING = 1 << 18
-# Pixels whose cell numbers are computed at a time, so that temporaries fit the cache.
+# Number of pixels that are processed at a time, for which the temporaries fit the cache.
 _PIXELS_AT_A_TIME = 1 << 18
 # Void has an entry in the lookup table of ids; a larger ignore label is replaced.
 _MAX_TABLE_ID = 65535
@@ -42,7 +42,7 @@ class PathCounts:
         self.hierarchy = hierarchy
         self.ignore_label = ignore_label
         self.consistent = self.num_images = self.num_direct_images = 0
-        # Of the labels, and of the direct labels of each level: the sum, and cells to be added.
+        # For the labels, and for the direct labels of each level: the sum, then cells to be added.
         nothing = Cells.empty((hierarchy.num_nodes + 1, hierarchy.num_nodes))
         self._cells = [[nothing] for _ in range(hierarchy.num_levels + 1)]
 
@@ -98,7 +98,7 @@ class PathCounts:
         for index, cells in enumerate((nodes, *direct)):
             parts = self._cells[index]
             parts.append(cells)
-            # A sum costs a sort, which twice as many cells as the last sum pay for.
+            # A sum needs a sort; waiting until the number of cells has doubled limits its cost.
             if sum(len(part.rows) for part in parts[1:]) > max(_MAX_PENDING, len(parts[0].rows)):
                 self._total(index)
         self.consistent += numbers[0]
@@ -212,12 +212,12 @@ def index_at_level(hierarchy: Hierarchy, level: int | str) -> np.ndarray:
     """Return for each node the index in level_nodes(level) of its node there; K if none.
 
     Returns:
-        int64 (N + 1,); the last entry is that of no node.
+        int64 (N + 1,); the last entry is for pixels without a predicted node.
     """
     nodes = hierarchy.level_nodes(level)
     index = np.full(hierarchy.num_nodes + 1, len(nodes))
     index[nodes] = np.arange(len(nodes))
-    # -1, for labels that do not reach the level, reads the last entry: K
+    # -1, for labels that do not reach the level, selects the last entry, which is K
     return index[np.append(hierarchy.level_ancestor[hierarchy.level_index(level)], -1)]
 
 
@@ -328,7 +328,7 @@ def _count_sparsely(label_map: _LabelMap, truth: _LabelMap, num_nodes: int) -> C
 def _cell_numbers(maps: Sequence[_LabelMap], num_pixels: int) -> Iterator[np.ndarray]:
     """Yield the number of the cell of each pixel in the joint histogram, some pixels at a time.
 
-    Numbers beyond the histogram stand for ids without a bin; ids of other kinds raise ValueError.
+    Numbers beyond the histogram mean ids without a bin; ids out of range raise ValueError.
     """
     shape = [label_map.size for label_map in maps]
     num_cells = int(np.prod(shape))

@@ -1,8 +1,8 @@
 """Compute accuracy against specificity of selective prediction, at all thresholds at once.
 
-The greedy path goes down the tree to the best child and stops where its score is below a threshold.
-The higher the threshold, the coarser the labels and the more often they are correct. One pass over
-the pixels counts how far each path goes at every threshold of a grid; no pixel is kept.
+The greedy path descends to the best child and stops where its score is below a threshold. The
+higher the threshold, the coarser the labels and the more often they are correct. One pass over the
+pixels counts how deep each path gets at every threshold of a grid; no pixel is stored.
 Definitions: docs/metrics.md.
 """
 
@@ -23,7 +23,7 @@ THRESHOLDS = (
     *(0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 1.0),
     *(1.1, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0, 1000.0),
 )
-# What a node of a greedy path can be: below a wrong one, the first wrong one, or correct.
+# The kinds of nodes of a greedy path: below a wrong node, the first wrong node, and correct.
 _LOST, _TURNS_WRONG, _RIGHT = range(3)
 
 
@@ -38,7 +38,7 @@ class SafeDepthCounts:
     """
 
     def __init__(self, hierarchy: Hierarchy, thresholds: Sequence[float] = THRESHOLDS) -> None:
-        # float32, like the scores, so that a score equal to a threshold passes it.
+        # float32 like the scores, because a score equal to a threshold has to pass it.
         self.thresholds = np.asarray(thresholds, np.float32)
         if len(self.thresholds) == 0 or (np.diff(self.thresholds) <= 0).any():
             raise ValueError(f"thresholds are {list(thresholds)}; they must be in ascending order")
@@ -67,7 +67,7 @@ class SafeDepthCounts:
         Args:
             leaf: integers (H, W), the last node of each pixel's greedy path without a threshold.
             limits: for each level except the coarsest, coarse to fine, float (H, W): the largest
-                threshold at which the path reaches that level. NaN: it does not at any.
+                threshold at which the path reaches that level; NaN if there is none.
             truth: integers (H, W), the true node; void is any value outside [0, N).
 
         Raises:

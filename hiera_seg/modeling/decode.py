@@ -2,7 +2,7 @@
 
 The result is defined by this order: resize the values to the padded input, crop them to the image,
 resize them to the original size (bilinear, ``align_corners=False``), score them, and decode. On
-whole tensors this needs N x H x W floats several times for a large image with many nodes. Since
+whole tensors, a large image with many nodes would need several times N x H x W floats. Because
 bilinear resizing is separable and scoring is pixelwise, the same result is computed in bands of
 output rows that fit into the cache. Rounding may differ in the last bits, which can only matter
 where two leaves tie.
@@ -42,7 +42,7 @@ from hiera_seg.modeling.resize import Resize, resize_columns, resize_rows, row_r
 
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
 
-# Values of one band, N x rows x width: small enough for a CPU's cache, large enough to fill a GPU.
+# Number of values of a band, N x rows x width, that fits a CPU's cache, or that fills a GPU.
 _BAND_VALUES_CPU = 1 << 19
 _BAND_VALUES_GPU = 1 << 25
 
@@ -96,12 +96,12 @@ class NodeRows:
 
 
 def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits") -> str:
-    """Resolve the config's decode variant: "auto" takes the one that the losses train.
+    """Resolve the config's decode variant; "auto" selects the one that the losses train.
 
     Args:
         name: "auto" or one of `DECODE_VARIANTS`; the value of MODEL.HIERA_SEG.TEST.DECODE.
         loss_names: names of the losses that train the model.
-        kind: what the head puts out, "logits" or "scores".
+        kind: kind of the head's output, "logits" or "scores".
 
     Returns:
         One of `DECODE_VARIANTS`.
@@ -128,8 +128,8 @@ def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits"
         )
     if kind == "scores" and name not in SCORE_VARIANTS:
         raise ConfigError(
-            f"{DECODE_KEY} is {name!r}, but the head puts out kind 'scores' (query heads do): it "
-            f"must be 'auto' or one of {SCORE_VARIANTS}"
+            f"{DECODE_KEY} is {name!r}, but the head's output is of kind 'scores' (query heads); "
+            f"it must be 'auto' or one of {SCORE_VARIANTS}"
         )
     return name
 

@@ -25,8 +25,8 @@ def pick_features(
         wanted = ", ".join(missing) if names else "no feature at all"
         given = ", ".join(f"{k} (stride {v.stride})" for k, v in input_shape.items())
         raise ConfigError(
-            f"{key} names {wanted}; the backbone gives {given}. Choose among these, or let the "
-            "backbone give more (MODEL.RESNETS.OUT_FEATURES, MODEL.FPN.IN_FEATURES)"
+            f"{key} names {wanted}; the backbone returns {given}. Choose among these, or let the "
+            "backbone return more (MODEL.RESNETS.OUT_FEATURES, MODEL.FPN.IN_FEATURES)"
         )
     chosen = {name: input_shape[name] for name in names}
     return dict(sorted(chosen.items(), key=lambda item: item[1].stride))

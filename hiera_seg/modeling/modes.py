@@ -1,4 +1,4 @@
-"""Switch a model to evaluation mode for a while."""
+"""Switch a model to evaluation mode temporarily."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Context manager: eval mode, without gradients and in full precision.
+    """Context manager that sets eval mode, without gradients and in full precision.
 
     Unlike Detectron2's ``inference_context``, it restores the mode of each module, also after an
     error.

@@ -24,7 +24,7 @@ def fall_back_to_batch_norm(module: nn.Module, device_type: str) -> int:
     """
     if device_type != "cpu" and comm.get_world_size() > 1:
         return 0
-    replaced: dict[int, nn.BatchNorm2d] = {}  # by id, so that a shared layer stays shared
+    replaced: dict[int, nn.BatchNorm2d] = {}  # by id, to keep shared layers shared
     for path, child in list(module.named_modules(remove_duplicate=False)):
         if isinstance(child, nn.SyncBatchNorm):
             if id(child) not in replaced:

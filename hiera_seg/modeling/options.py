@@ -25,7 +25,7 @@ _DEPRECATED = {
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How node outputs become scores and label maps.
+    """Options for the conversion of node outputs to scores and label maps.
 
     Attributes:
         variant: how node outputs become scores: one of ``DECODE_VARIANTS``, or "auto" for the one
@@ -81,7 +81,7 @@ class DecodeOptions:
         )
 
     def labels_only(self) -> "DecodeOptions":
-        """Return the options for the labels that these give, and nothing else."""
+        """Return options that give the same labels and nothing else."""
         return replace(self, direct=False, output="labels", confidence=False, greedy_path=False)
 
     @classmethod
@@ -89,7 +89,7 @@ class DecodeOptions:
         """Read the keyword arguments that HieraSegmentor took in 0.1, with a warning.
 
         Raises:
-            TypeError: an argument that it did not take either.
+            TypeError: an argument that did not exist in 0.1.
         """
         unknown = arguments.keys() - _DEPRECATED.keys()
         if unknown:

@@ -62,7 +62,7 @@ def greedy_path(scores: NodeScores, hierarchy: Hierarchy) -> tuple[list[Tensor],
     """Follow the greedy path: from the best top-level node to its best child, down to a leaf.
 
     Args:
-        scores: of one image.
+        scores: the scores of one image.
         hierarchy: the tree.
 
     Returns:
@@ -77,7 +77,7 @@ def greedy_path(scores: NodeScores, hierarchy: Hierarchy) -> tuple[list[Tensor],
         if level == 0:
             path.append(table.ids[best_channel(candidates)[1]])
             continue
-        # Only children of the path's last node may win; a leaf counts as its own only child.
+        # Only children of the path's last node are allowed; a leaf counts as its own only child.
         below = table.above[:, None, None] == path[-1]
         best, index = best_channel(candidates, below)
         best = torch.where(best.isnan(), -torch.inf, best)
@@ -108,7 +108,7 @@ def label_scores(labels: list[Tensor], scores: NodeScores, hierarchy: Hierarchy)
     Args:
         labels: for each level, coarse to fine, (H, W) int64 node ids; a label may be an inner node
             of a coarser level, at which `cut_path` stopped.
-        scores: of the same pixels.
+        scores: the scores of the same pixels.
         hierarchy: the tree.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Implement the meta-architecture: from images to losses, or to label maps per level."""
+"""Implement the meta-architecture, which computes losses or label maps from images."""
 
 import dataclasses
 import math
@@ -49,8 +49,8 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
             pixel_mean: per channel, subtracted from images.
             pixel_std: per channel, divides images.
             decode_options: how to decode where :meth:`predict` gets no options; None: the defaults.
-            channels_last: lay out images, and so all features, with channels innermost.
-            deprecated: the options of decoding one by one, as in 0.1.
+            channels_last: use the memory format channels_last for images and features.
+            deprecated: the decoding options as separate arguments, as in 0.1.
 
         Raises:
             ConfigError: a head without these attributes, a decode variant that is unknown or does
@@ -86,7 +86,7 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.decode_options = self._resolve(decode_options or DecodeOptions())
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.to(memory_format=self.memory_format)  # or each convolution would convert its weights
+        self.to(memory_format=self.memory_format)  # else each convolution converts its weights
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
 
     @property
     def size_divisibility(self) -> int:
-        """The number that padded image sizes are multiples of; 0 or 1 for no padding."""
+        """Padded image sizes are multiples of this number; 0 or 1 for no padding."""
         of_head = getattr(self.sem_seg_head, "size_divisibility", 0)
         return math.lcm(padding_of(self.backbone)[0], max(of_head, 1))
 
@@ -241,7 +241,7 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
         return views
 
     def label_normalizer(self, batched_inputs: list[dict[str, Any]]) -> Tensor | None:
-        """Return the normalizer of the losses of some images: numbers of pixels, or of segments.
+        """Return the normalizer of the losses of some images, in pixels or in segments.
 
         The normalizers of several batches may be added.
 
@@ -289,7 +289,7 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
         """Group the indices of images by padded size.
 
         Padding an image to the size of a larger one would change its prediction, mostly through
-        global pooling. So a prediction does not depend on the other images of the batch.
+        global pooling. With this grouping, predictions do not depend on the batch.
         """
         if len(images) == 1:
             return [[0]]

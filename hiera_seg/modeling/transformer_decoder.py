@@ -28,8 +28,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int):
         """
         Args:
-            dim: channels.
-            num_heads: divides ``dim``.
+            dim: number of channels.
+            num_heads: number of heads, a divisor of ``dim``.
         """
         super().__init__()
         self.num_heads = num_heads
@@ -75,8 +75,8 @@ class DecoderLayer(nn.Module):
     def __init__(self, dim: int, num_heads: int, dim_feedforward: int):
         """
         Args:
-            dim: channels.
-            num_heads: of both attentions.
+            dim: number of channels.
+            num_heads: number of heads of both attentions.
             dim_feedforward: channels inside the feed-forward network.
         """
         super().__init__()
@@ -128,9 +128,9 @@ class MaskedAttentionDecoder(nn.Module):
             num_classes: number of class logits per query.
             num_queries: number of queries.
             hidden_dim: channels of queries, a multiple of 4 and of ``num_heads``.
-            num_heads: of all attentions.
+            num_heads: number of heads of all attentions.
             dim_feedforward: channels inside the feed-forward networks.
-            num_layers: 1 or more.
+            num_layers: number of layers, 1 or more.
         """
         super().__init__()
         read = in_channels[:num_layers]  # DDP fails on unused projections
@@ -161,10 +161,11 @@ class MaskedAttentionDecoder(nn.Module):
         Args:
             multi_scale: maps (B, C, h, w), one per element of ``in_channels``.
             mask_features: (B, mask_channels, H, W).
-            all_layers: predict after each layer, and before the first.
+            all_layers: whether to predict after each layer and before the first, instead of only
+                after the last.
 
         Returns:
-            The predictions; that of the last layer is the last.
+            The predictions, in the order of the layers.
         """
         batch = mask_features.shape[0]
         query_positions = self.query_positions.weight
@@ -174,9 +175,8 @@ class MaskedAttentionDecoder(nn.Module):
         for level, (x, size) in enumerate(zip(multi_scale, sizes, strict=True)):
             x = self.input_projections[level](x).flatten(2).transpose(1, 2)
             memories.append(x + self.level_embedding.weight[level])
-            dtype = (
-                query_positions.dtype
-            )  # that of x is low under autocast and would round positions
+            # Under autocast, x has a lower precision, which would round the positions.
+            dtype = query_positions.dtype
             positions.append(sine_positions(*size, x.shape[-1], device=x.device).to(dtype))
             # Resizing commutes with the product with a mask embedding, so masks at the size of a
             # level are computed from mask features of that size
@@ -207,9 +207,9 @@ class MaskedAttentionDecoder(nn.Module):
     def _allowed(self, x: Tensor, mask_features: Tensor) -> Tensor:
         """Return bool (B, 1, Q, S): where a query's mask is on, or everywhere if it is empty.
 
-        No gradient flows back, but no_grad is not used: older versions of torch (before the end of
-        2025) keep the half-precision copies that autocast makes under it, so that the weights of
-        ``mask_embedding`` would get no gradient from `_predict` either (pytorch issue 65766).
+        The result has no gradient, but no_grad is not used. Versions of torch before the end of
+        2025 cache the half-precision copies that autocast makes under no_grad; the weights of
+        ``mask_embedding`` would then get no gradient from `_predict` (pytorch issue 65766).
         """
         embedding = self.mask_embedding(self.norm(x))
         inside = torch.einsum("bqc,bchw->bqhw", embedding, mask_features).flatten(2) >= 0

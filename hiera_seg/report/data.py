@@ -1,7 +1,7 @@
 """Collect the numbers of an html report as plain data: tree, levels, confusion, curves.
 
 The scripts of the page read these data. Node ids are those of the tree. The classes of a level are
-in depth-first order, so that related classes are adjacent in tables and matrices.
+in depth-first order, which makes related classes adjacent in tables and matrices.
 """
 
 import json
@@ -23,7 +23,7 @@ MAX_POINTS = 1_000  # of a curve
 
 
 def tree_data(hierarchy: Hierarchy) -> dict[str, Any]:
-    """Return names, parents and colors of a tree, and the node of each one at each level."""
+    """Return the names, parents and colors of a tree, and each node's ancestor at each level."""
     own = np.arange(hierarchy.num_nodes)
     standing = [np.where(row < 0, own, row).tolist() for row in hierarchy.level_ancestor]
     colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in tree_colors(hierarchy).tolist()]
@@ -111,9 +111,9 @@ def curve_data(
     and later iterations.
 
     Args:
-        lines: each a json object with "iteration".
+        lines: JSON objects with the key "iteration".
         levels: names of the tree's levels.
-        max_iter: of the run. Detectron2 logs the last evaluation one iteration later.
+        max_iter: SOLVER.MAX_ITER. Detectron2 logs the last evaluation one iteration later.
 
     Returns:
         "losses" and "miou": lists of ``{"name", "x", "y"}``, where x is the iteration from 1 on.
@@ -158,7 +158,7 @@ def _curve(name: str, points: Mapping[int, float]) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """Replace NaN and infinity, which json does not have, by None."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, Mapping):
         return {str(key): finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

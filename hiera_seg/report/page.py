@@ -18,7 +18,7 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.report.data import curve_data, finite, level_data, tree_data
 from hiera_seg.report.images import ReportImage, image_data
 
-MAX_IMAGE_BYTES = 9_000_000  # so that the file opens fast; plotly.js has 5 MB
+MAX_IMAGE_BYTES = 9_000_000  # larger files open slowly; plotly.js has 5 MB
 _SCRIPTS = ("base.js", "tables.js", "tree.js", "confusion.js", "curves.js", "images.js")
 
 
@@ -38,7 +38,7 @@ def write_report(
     """Write the html file of a report.
 
     Args:
-        path: of the html file; its folder is made.
+        path: path of the html file; its folder is created.
         hierarchy: the tree of the evaluation.
         summary: content of ``hiera_metrics.json``: "dataset", "images", "metrics".
         matrices: int64 (K + 1, K) per level, the ``matrix`` of ``confusion_<level>.npz``.
@@ -108,7 +108,7 @@ def require_plotly() -> str:
 
 
 def _images_that_fit(images: Sequence[ReportImage], hierarchy: Hierarchy) -> list[dict]:
-    """Encode the images at the largest size at which all of them together fit."""
+    """Encode the images at the largest size at which all together fit."""
     for side in (640, 480, 360, 240, 160):
         encoded = [image_data(image, hierarchy, side) for image in images]
         if sum(_size(image) for image in encoded) <= MAX_IMAGE_BYTES:
@@ -131,7 +131,7 @@ def _page(data: dict[str, Any]) -> str:
         "plotly": require_plotly(),
         "scripts": "\n".join(f"<script>\n{_asset(name)}</script>" for name in _SCRIPTS),
     }
-    # A single pass, so that inserted text is not expanded again
+    # In a single pass, because inserted text must not be expanded again
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("report.html"))
 
 

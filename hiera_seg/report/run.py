@@ -34,7 +34,7 @@ class SamplePredictor:
     """Predict the images of a dataset, and read their ground truth.
 
     Args:
-        cfg: of the model.
+        cfg: config of the model.
         model: with its weights.
         dataset_name: a registered dataset; without a tree there is no ground truth.
     """
@@ -121,7 +121,7 @@ def report_run(
     """Write the html report of a run's last evaluation.
 
     Args:
-        cfg: of the run. OUTPUT_DIR holds the files of training and evaluation.
+        cfg: config of the run. OUTPUT_DIR holds the files of training and evaluation.
         dataset_name: one of DATASETS.TEST; default: the first.
         output: the file; default: ``report.html`` in the folder of the evaluation.
         model: predicts the images; without it the report has none.
@@ -192,7 +192,7 @@ def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:
     """Read the ``hiera_metrics.json`` of an evaluation.
 
     Args:
-        folder: of the evaluation.
+        folder: folder of the evaluation.
         dataset_name: the expected dataset; "" accepts any.
 
     Raises:

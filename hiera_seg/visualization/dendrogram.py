@@ -9,12 +9,12 @@ from hiera_seg.hierarchy.suggest import Suggestion
 
 
 def draw_dendrogram(found: Suggestion, unit: str, path: str | os.PathLike) -> None:
-    """Draw classes and the distance at which they merge; groups of the coarsest level in colour.
+    """Draw classes and the distances at which they merge, with coarsest groups in colour.
 
     Args:
         found: the tree and its merges.
-        unit: what the distance comes from, for the axis.
-        path: of the PNG.
+        unit: the source of the distances, for the axis label.
+        path: path of the PNG file.
     """
     from matplotlib import use
     from scipy.cluster.hierarchy import dendrogram
@@ -42,7 +42,7 @@ def draw_dendrogram(found: Suggestion, unit: str, path: str | os.PathLike) -> No
     for tick, leaf in zip(axis.get_yticklabels(), drawn["leaves"], strict=True):
         tick.set_color(colors[group[leaf]])
     alone = h.num_leaves - size
-    note = f"; {alone} classes that are similar to none are not shown" if alone else ""
+    note = f"; {alone} classes without similar ones are not shown" if alone else ""
     axis.set_xlabel(f"distance of clusters (Ward), from {unit}{note}", fontsize=9)
     for side in ("top", "left", "right"):
         axis.spines[side].set_visible(False)

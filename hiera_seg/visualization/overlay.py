@@ -120,7 +120,7 @@ def _check(image: np.ndarray, labels: np.ndarray, alpha: float) -> None:
             f"labels are {labels.dtype} {labels.shape}; they must be integers {image.shape[:2]}"
         )
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it must lie in 0..1")
+        raise ValueError(f"alpha is {alpha}; it must be in 0..1")
 
 
 def _boundaries(labels: np.ndarray, thickness: int) -> np.ndarray:

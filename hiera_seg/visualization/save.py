@@ -14,7 +14,7 @@ from hiera_seg.visualization.overlay import overlay_labels
 from hiera_seg.visualization.strip import draw_levels
 
 KINDS = ("overlay", "labels", "strip")
-# Ends of file names, after the stem; the name of a level follows the first two
+# Endings of file names, after the stem; the name of a level follows the first two
 OVERLAY, LABELS, STRIP = "_", "-ids-", "-levels"
 _PALETTE_SIZE = 255  # of the 256 colors of a PNG palette; the last one is for void
 
@@ -41,7 +41,7 @@ def save_label_map(
     the colors. Larger trees use 16-bit grayscale, which has no palette in PNG.
 
     Args:
-        path: of the file.
+        path: path of the file.
         labels: (H, W) integer node ids.
         hierarchy: the tree of the ids.
         geo_tags: see :func:`~hiera_seg.visualization.geotiff.read_geo_tags`.

@@ -11,8 +11,8 @@ from hiera_seg.visualization.legend import INK, PAPER, columns_that_fit, legend
 from hiera_seg.visualization.overlay import cut_at_levels, overlay_labels, overlay_mistakes
 from hiera_seg.visualization.text import draw_text, shorten
 
-# Pixels. Panels have the width of the image within this range, so that names are readable and
-# files small.
+# In pixels. Panels have the width of the image, limited to this range for readable names and small
+# files.
 _PANEL_WIDTHS = (360, 720)
 _TITLE = 17
 _LEGEND_HEIGHT = 330  # more columns are used only for taller legends
@@ -53,7 +53,7 @@ def draw_levels(
     if len(hiera_labels) != hierarchy.num_levels:
         raise ValueError(
             f"{len(hiera_labels)} label maps for the {hierarchy.num_levels} levels of tree "
-            f"{hierarchy.name!r}; one per level is needed"
+            f"{hierarchy.name!r}; pass one per level"
         )
     colors = tree_colors(hierarchy) if colors is None else np.asarray(colors)
     width = width or int(np.clip(image.shape[1], *_PANEL_WIDTHS))

@@ -21,7 +21,7 @@ def text_width(text: str, size: int, bold: bool = False) -> int:
 
 
 def shorten(text: str, width: int, size: int, bold: bool = False) -> str:
-    """Shorten a text with an ellipsis so that it fits into `width` pixels."""
+    """Shorten a text to `width` pixels with an ellipsis."""
     if text_width(text, size, bold) <= width:
         return text
     while text and text_width(text + "…", size, bold) > width:

@@ -44,8 +44,8 @@ class VideoWriter(AbstractContextManager):
             if self._writer.isOpened():
                 return
         raise OSError(
-            f"cannot write video {stem}: is its folder writable, and can this OpenCV write "
-            f"{' or '.join(codec for codec, _ in _CODECS)}?"
+            f"cannot write video {stem}; check that its folder is writable and OpenCV supports "
+            f"{' or '.join(codec for codec, _ in _CODECS)}"
         )
 
     def write(self, frame: np.ndarray) -> None:

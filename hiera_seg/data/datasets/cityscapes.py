@@ -1,4 +1,4 @@
-"""Cityscapes in its official layout, read from labelIds or from labelTrainIds.
+"""Register Cityscapes in its official layout, with labelIds or labelTrainIds.
 
 Cordts et al.: The Cityscapes dataset for semantic urban scene understanding, CVPR 2016.
 """

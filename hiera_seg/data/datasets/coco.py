@@ -1,8 +1,8 @@
-"""COCO 2017 with a class for every pixel: panoptic (133 classes) and COCO-Stuff (171 classes).
+"""Register COCO 2017 with its panoptic labels (133 classes) and as COCO-Stuff (171 classes).
 
 Lin et al.: Microsoft COCO, ECCV 2014; Kirillov et al.: Panoptic segmentation, CVPR 2019; Caesar et
-al.: COCO-Stuff, CVPR 2018. ``datasets/prepare_coco_panoptic.py`` makes the labels of the former;
-those of the latter are read as released.
+al.: COCO-Stuff, CVPR 2018. ``datasets/prepare_coco_panoptic.py`` creates the panoptic label files;
+those of COCO-Stuff are read as released.
 """
 
 from hiera_seg.data.catalog import register_builtin_dataset
@@ -18,7 +18,7 @@ NUM_IDS = 182
 def register() -> None:
     """Register hiera_coco_panoptic_{train,val} and hiera_coco_stuff_{train,val}."""
     panoptic, stuff = Hierarchy.load("coco_panoptic"), Hierarchy.load("coco_stuff")
-    # A stored value is the id less one; leaves are in the order of the ids.
+    # A stored value is the id minus one; leaves are in the order of the ids.
     stored = [value for value in range(NUM_IDS) if value + 1 not in UNUSED_IDS]
     sets = {
         "panoptic": (panoptic, {leaf: leaf for leaf in range(panoptic.num_leaves)}),

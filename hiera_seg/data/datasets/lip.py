@@ -1,4 +1,4 @@
-"""LIP (Look into Person): 50462 cut-outs of one person each, 19 classes of clothes and body parts.
+"""Register LIP (Look into Person): 50462 crops of single persons, 19 clothes and body parts.
 
 Gong et al.: Look into person: self-supervised structure-sensitive learning and a new benchmark for
 human parsing, CVPR 2017.

@@ -1,7 +1,7 @@
-"""Mapillary Vistas 2.0 (124 classes) and 1.2 (66): street photos of the world, often 16 MP.
+"""Register Mapillary Vistas 2.0 (124 classes) and 1.2 (66): street photos, often of 16 MP.
 
 Neuhold et al.: The Mapillary Vistas dataset for semantic understanding of street scenes, ICCV 2017.
-Label files are palette images whose index counts: colours repeat in version 2.0.
+Label files are palette images, whose indices are the ids (colours repeat in version 2.0).
 """
 
 import os
@@ -12,7 +12,7 @@ from hiera_seg.data.listing import expand_root, pair_files
 from hiera_seg.hierarchy import Hierarchy
 
 ROOT = "$DETECTRON2_DATASETS/mapillary_vistas"
-SPLITS = {"train": "training", "val": "validation"}  # ours by the release's folder
+SPLITS = {"train": "training", "val": "validation"}  # split: folder of the release
 
 # The classes of 2.0 that its config does not evaluate, besides the void ones.
 UNSCORED_V2 = (

@@ -1,7 +1,7 @@
-"""Pascal-Person-Part: 3533 photos of VOC2010 with six body parts and background.
+"""Register Pascal-Person-Part: 3533 photos of VOC2010 with six body parts and background.
 
 Chen et al.: Detect what you can: detecting and representing objects using holistic models and body
-parts, CVPR 2014. ``datasets/prepare_pascal_person_part.py`` makes the folders from the official
+parts, CVPR 2014. ``datasets/prepare_pascal_person_part.py`` creates the folders from the official
 release.
 """
 
@@ -11,7 +11,7 @@ from hiera_seg.hierarchy import Hierarchy
 ROOT = "$DETECTRON2_DATASETS/pascal_person_part"
 SPLIT_SIZES = {"train": 1716, "test": 1817}  # as published
 
-# The parts of a person in the release's annotations, by the class that the benchmark gives them.
+# The parts of a person in the release's annotations, by their class in the benchmark.
 PARTS = {
     "head": (
         "head", "hair", "leye", "reye", "lear", "rear", "lebrow", "rebrow", "nose", "mouth",

@@ -1,4 +1,4 @@
-"""CamVid and Cityscapes in one street tree: labels of different detail to train on together.
+"""Register CamVid and Cityscapes with one street tree, to train on labels of different detail.
 
 The classes of CamVid are leaves of the tree; those of Cityscapes are mapped to their category, an
 inner node.

@@ -1,1 +1,1 @@
-"""Sum losses over pixels, value and gradient in one pass: in tiles, or by one GPU kernel."""
+"""Sum losses over pixels and compute their gradients in the same pass, in tiles or on a GPU."""

@@ -1,8 +1,9 @@
 """Run tree_min and bce on a GPU in one kernel that reads logits and writes gradients once.
 
 It needs Triton, which is part of PyTorch's builds for CUDA and is imported when a loss first runs
-on a GPU. Value and gradient equal those of the tiles, except that where children tie exactly for
-the maximum of their parent, the first takes its gradient; in the tiles they share it.
+on a GPU. Values and gradients equal those of the tiled version except for exact ties: if several
+children attain the maximum of their parent, the kernel passes the gradient to the first of them,
+whereas the tiled version divides it equally.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def launch(terms: NodeTerms, logits: Tensor, index: Tensor, gradient: Tensor | N
     """Sum all terms of a batch and write the gradient.
 
     Args:
-        terms: what to sum.
+        terms: the terms to sum.
         logits: (B, N, H, W) of one of the kernel's dtypes, with any strides.
         index: int64 (B, H, W), N for void.
         gradient: as from `new_gradient`; None if it is not needed.

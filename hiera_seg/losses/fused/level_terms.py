@@ -1,4 +1,4 @@
-"""Weigh the pixels of a loss that averages per level: what level_ce and marginal_ce share."""
+"""Compute the pixel weights of losses that are averaged per level (level_ce and marginal_ce)."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ def level_factors(
     node_weights: Sequence[float] | Tensor | None,
     valid_count: float | Tensor | None,
 ) -> tuple[list[Tensor | None], Tensor]:
-    """Return the factors of pixels and of their sum for options as in `level_ce_loss`.
+    """Return the weights of pixels and the factor of their sum, for options of `level_ce_loss`.
 
     Returns:
-        For each level (N + 1,), the weight of a pixel by its label, None for 0; and a scalar that
-        the sum of all terms is multiplied by.
+        For each level a table (N + 1,) with the weight of a pixel by its label, or None if the
+        weight of the level is 0; and a scalar by which the sum of all terms is multiplied.
     """
     weights = _level_weights(level_weights, batch.hierarchy)
     normalizers = level_normalizers(valid_count, batch).to(loss_dtype(batch.logits))
-    # Each level has its own normalizer. The largest is applied at the end, so that the gradient
-    # that is kept does not underflow in half precision.
+    # Each level has its own normalizer. The largest is applied at the end, because the stored
+    # gradient would underflow in half precision otherwise.
     relative = reciprocal_or_zero(normalizers) * normalizers.max()
     factors = [relative[level] * weight if weight else None for level, weight in enumerate(weights)]
     total = sum((x for x in factors if x is not None), normalizers.new_zeros(()))

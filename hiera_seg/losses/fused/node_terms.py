@@ -1,10 +1,10 @@
 """Compute the terms of tree_min and bce: one binary term per node, positive along the label's path.
 
-The minimum over ancestors and the maximum over descendants each *are* one of the logits. Nodes that
-are negative have only negative descendants, so that their maxima do not depend on the label. A tile
-therefore takes the maxima of all nodes, hides those on the label's path and those that are unknown,
-and appends one row per level for the positive nodes. One pass of the binary term over these rows
-gives value and slopes, which comparisons then move to the nodes whose logits were taken.
+Each minimum over ancestors and each maximum over descendants is one of the logits. A negative node
+has only negative descendants; its maximum therefore does not depend on the label. A tile computes
+the maxima of all nodes, masks those on the label's path and those that are unknown, and appends one
+row per level for the positive nodes. One pass over these rows gives the values and slopes of the
+binary terms. Comparisons then move each slope to the node whose logit was taken.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ def node_factors(
     node_weights: Sequence[float] | Tensor | None,
     valid_count: float | Tensor | None,
 ) -> tuple[Tensor | None, Tensor]:
-    """Return the factors of nodes and of their sum for options as in `tree_min_loss`.
+    """Return the weights of nodes and the factor of their sum, for options of `tree_min_loss`.
 
     Returns:
-        (N,) the factor of each node's term, None if all are 1; and a scalar, that of the sum.
+        A tensor (N,) with the weight of each node's term, or None if all are 1; and a scalar by
+        which the sum is multiplied.
     """
     check_normalize(normalize)
     dtype = loss_dtype(batch.logits)
@@ -85,7 +86,7 @@ class NodeTerms:
         self.gamma, self.consistent = float(gamma), consistent
         self.buffers = Buffers()
         self.end = torch.full_like(scale, 1 / gamma if gamma else 0)
-        # Which kinds of labels there are, so that tiles skip what they do not need.
+        # The kinds of labels that occur; tiles skip the steps that none of them needs.
         void = self.hierarchy.num_nodes
         self.any_void = self.any_unknown = self.any_off_path = True
         if batch.pixels is not None:
@@ -95,7 +96,7 @@ class NodeTerms:
             self.any_off_path = bool((present & self.tree.off_path[:, :void]).any())
 
     def sum(self) -> Tensor:
-        """Return the scaled sum of all terms, by a kernel if there is one that fits."""
+        """Return the scaled sum of all terms, computed by the GPU kernel if it supports them."""
         fused = self.fused if kernel.fits(self.logits, self.hierarchy) else None
         return sum_over_pixels(self.logits, self.index, self.tile, scale=self.scale, fused=fused)
 
@@ -195,7 +196,7 @@ class NodeTerms:
     def _hide_unknown_(self, values: Tensor, x: Tensor, index: Tensor) -> None:
         """Set values (N, P) to 0 for the nodes below inner labels.
 
-        NaN and infinity among their logits x leave NaN: they must not be lost.
+        Where their logits x are NaN or infinite, the value is NaN, so the problem stays visible.
         """
         if is_on_cpu(x):
             pixels = self.tree.has_unknown.index_select(0, index).nonzero()[:, 0]
@@ -208,7 +209,7 @@ class NodeTerms:
 
 @lru_cache(maxsize=1)
 def _allow_index_reduce() -> None:
-    """Call the function once without its warning that it may change."""
+    """Call index_reduce_ once to suppress its only warning, that its API may change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         one = torch.ones(1)

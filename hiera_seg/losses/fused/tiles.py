@@ -17,11 +17,11 @@ from torch import Tensor
 # (logits (N, P), indices (P,), factor, gradient (N, P) or None, exact) -> sum over the pixels.
 Tile = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 
-# Values of one tile per thread of a CPU, so that the few buffers of a loss fit the second-level
-# cache of a core, and an upper bound on the memory of a tile.
+# Number of values of a tile per CPU thread, for which the few buffers of a loss fit the L2 cache of
+# a core, and the maximum for a tile.
 _THREAD_VALUES = 1 << 17
 _MAX_VALUES = 1 << 20
-# With fewer pixels, trees of thousands of nodes spend their time on starting operations.
+# With fewer pixels, the overhead per operation would dominate for trees of thousands of nodes.
 _MIN_PIXELS = 256
 
 
@@ -33,9 +33,10 @@ def loss_dtype(logits: Tensor) -> torch.dtype:
 def half_precision_scale(total: Tensor) -> Tensor:
     """Return a power of two that keeps gradients in half precision finite.
 
-    The weights of a loss are divided by it, and `scale` is multiplied by it: weights of rare
-    classes or levels make slopes that are infinite in float16, though the gradient is finite after
-    the division by the number of pixels. Powers of two are exact in all other dtypes.
+    The weights of a loss are divided by it, and `scale` is multiplied by it. Without it, the large
+    weights of rare classes or levels give slopes that are infinite in float16, although the
+    gradient is finite after the division by the number of pixels. Scaling by a power of two is
+    exact in all other dtypes.
 
     Args:
         total: scalar, an upper bound of the sum of the weights of a pixel, 0 or more.
@@ -69,7 +70,7 @@ def tile_pixels(num_nodes: int) -> int:
 
 
 class Buffers:
-    """Memory that is used again for each tile, which keeps it in the cache."""
+    """Buffers that are reused for each tile and therefore stay in the cache."""
 
     def __init__(self) -> None:
         self._memory: Tensor | None = None
@@ -102,8 +103,8 @@ def sum_over_pixels(
             float32 (float64 for float64 logits), may have any strides, and must not be changed.
             Unless `exact` is set, it may return NaN or infinity for logits whose exponential is
             not representable; on a CPU it is then called again.
-        scale: scalar constant, of the dtype of the result, that the sum is multiplied by. Applied
-            here instead of outside, it saves the backward pass a pass over the gradient.
+        scale: scalar constant, of the dtype of the result, by which the sum is multiplied. Applying
+            it here instead of outside saves a pass over the gradient in the backward.
         fused: used instead of `tile`, if given: returns the sum over all pixels for (logits, index,
             gradient), and writes the gradient unless that is None.
 
@@ -124,10 +125,10 @@ def new_gradient(logits: Tensor) -> Tensor:
 
 
 def _multiply(gradient: Tensor, factor: Tensor) -> Tensor:
-    """Return the kept gradient times a factor, in the dtype of the gradient: the backward pass.
+    """Return the stored gradient times a factor, in the dtype of the gradient (for backward).
 
     Raises:
-        RuntimeError: with ``create_graph=True``; the kept gradient would pass for a constant.
+        RuntimeError: with ``create_graph=True``; the stored gradient would be taken as constant.
     """
     if torch.is_grad_enabled():
         raise RuntimeError(
@@ -150,8 +151,9 @@ class _PixelSum(torch.autograd.Function):
     def forward(
         ctx, logits: Tensor, index: Tensor, tile: Tile, fused: Callable | None, scale: Tensor
     ) -> Tensor:
-        # In half precision the product of one over the number of pixels and the incoming gradient
-        # (a loss weight, a gradient scaler) is kept; the reciprocal alone would underflow.
+        # Divided by the number of pixels, a gradient in half precision would underflow. It is
+        # therefore stored undivided; backward multiplies it by `scale` times the incoming gradient
+        # (which includes the loss weight and the gradient scaler).
         ctx.is_scaled = fused is None and logits.dtype == scale.dtype
         gradient = new_gradient(logits) if ctx.needs_input_grad[0] else None
         ctx.save_for_backward(gradient, scale)
@@ -183,9 +185,9 @@ def _masked_tile(
 ) -> Tensor:
     """Compute `tile` of pixels (N, P) of any dtype with the logits of void replaced by 0.
 
-    Tiles multiply void by 0, which leaves NaN and infinity. On a CPU the logits are replaced, and
-    then the tile is exact, only if the sum shows that this is needed; on a GPU this test would wait
-    for the device.
+    Tiles multiply the terms of void pixels by 0, which does not remove NaN and infinity. On a CPU,
+    the logits are replaced only if the sum is not finite, and `exact` is set only if it still is
+    not. On a GPU both are always done, because this test would have to wait for the device.
     """
     values, on_cpu = pixels.to(factor.dtype), is_on_cpu(pixels)
     slopes = target
@@ -208,5 +210,5 @@ def _mask_void(pixels: Tensor, labels: Tensor) -> Tensor:
 
 
 def is_on_cpu(tensor: Tensor) -> bool:
-    """Return whether tests of values do not wait for a device."""
+    """Return whether a tensor is on the CPU, where reading values does not wait for a device."""
     return tensor.device.type == "cpu"

@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def _binary_term(x, gamma, GAMMA: tl.constexpr):
-    """Focal binary cross entropy of a negative and its slope, as `node_terms.binary_term`."""
+    """Compute the focal binary cross entropy of a negative and its slope."""
     score = tl.sigmoid(x)
     other = 1.0 - score
     entropy = tl.maximum(x, 0.0) - tl.log(tl.maximum(score, other))
@@ -64,7 +64,7 @@ def node_kernel(
     image = tl.program_id(1).to(tl.int64)
     pixel = block * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < num_pixels
-    columns = image * 0 + num_nodes + 1  # int64: from 46,341 nodes on there are 2^31 pairs
+    columns = image * 0 + num_nodes + 1  # int64, like all offsets
     label = tl.load(index + image * num_pixels + pixel, mask=inside, other=num_nodes)
     known = label != num_nodes  # logits of void are not read: 0 times NaN would be NaN
     first_below = tl.load(first_of + label)

@@ -22,11 +22,11 @@ NO_OBJECT = -1  # the label of a query without a segment
 
 
 class LeafSoftmax(nn.Module):
-    """Softmax over leaves and "no object" (the last logit); a parent sums its leaves.
+    """Softmax over leaves and "no object" (the last logit); a parent is the sum of its leaves.
 
     Attributes:
         num_logits: L + 1.
-        rows: what the logits are, in the terms of ``class_rows`` of a head.
+        rows: the meaning of the logits, a value of ``class_rows`` of a head.
     """
 
     rows = "leaves_and_none"
@@ -50,7 +50,7 @@ class LeafSoftmax(nn.Module):
         return self.node_scores(logits)[..., labels]
 
     def loss(self, logits: Tensor, labels: Tensor, no_object_weight: float) -> Tensor:
-        """Sum the negative log likelihood of the labels of queries, with weights.
+        """Compute the weighted sum of the negative log likelihoods of the queries' labels.
 
         The probability of an inner node is the sum over its leaves.
 
@@ -110,7 +110,7 @@ class NodeSigmoid(nn.Module):
         return ancestor_min(logits, self.hierarchy, dim=-1)[..., labels].sigmoid()
 
     def loss(self, logits: Tensor, labels: Tensor, no_object_weight: float) -> Tensor:
-        """Sum the tree-min loss of queries, divided by the number of levels, with weights.
+        """Compute the weighted sum of the queries' tree-min losses over the number of levels.
 
         A path has one positive node per level. With this division the loss is comparable to one
         softmax for any depth of the tree.

@@ -117,8 +117,8 @@ class QueryLoss(nn.Module):
 
         Returns:
             {"class", "mask", "dice": (A,)}, weighted, float32 (float64 for float64 logits).
-            Images that are void throughout are ignored: the targets of their queries are unknown.
-            If all images are, the losses are zeros with a gradient path.
+            Images that are entirely void are ignored, because the targets of their queries are
+            unknown. If all images are void, the losses are zeros with a gradient path.
         """
         device_type = labels.device.type
         with torch.autocast(device_type, enabled=False):  # half precision is computed in float32
@@ -181,7 +181,7 @@ class QueryLoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return matched queries and the labels of their segments, int64 (A, K), for one image."""
         points = draw_points(area.valid, (self.num_points,), generator=generator)
-        # Layer by layer: the masks of all layers would be the largest tensor of training
+        # Layer by layer, because the masks of all layers would be the largest tensor of training
         at_points = torch.stack([sample_maps(x[None], points.xy[None])[0] for x in mask_logits])
         targets = point_targets(present, area.labels[points.pixel], self.hierarchy, at_points.dtype)
         bce, dice = mask_costs(at_points, targets)

@@ -1,4 +1,4 @@
-"""Compute binary cross entropy and dice of masks at points, for pairs or all combinations."""
+"""Compute the BCE and dice loss of masks at points, for matched pairs or all combinations."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def mask_costs(logits: Tensor, targets: PointTargets) -> tuple[Tensor, Tensor]:
         targets: (S, P).
 
     Returns:
-        Two of (..., Q, S).
+        Both (..., Q, S).
     """
     inside = targets.inside * targets.known
     outside = targets.known - inside

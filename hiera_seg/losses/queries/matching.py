@@ -19,8 +19,8 @@ class HungarianMatcher:
     def __call__(self, costs: Tensor) -> Tensor:
         """Match the queries and segments of one image, separately per layer.
 
-        A cost that is not finite is replaced by more than the highest finite one, with a warning
-        the first time.
+        Costs that are not finite are replaced by a number above the highest finite cost, with a
+        warning the first time.
 
         Args:
             costs: (A, Q, S) float, for A layers.

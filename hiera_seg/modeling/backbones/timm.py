@@ -57,15 +57,15 @@ class TimmBackbone(Backbone):
     ):
         """
         Args:
-            name: of the model in timm, such as "hrnet_w48"; "model.tag" selects pretrained weights.
-            in_channels: channels of images.
+            name: name in timm, such as "hrnet_w48"; "model.tag" selects pretrained weights.
+            in_channels: number of channels of images.
             pretrained: start from timm's weights, which are downloaded unless cached.
             checkpoint: file of weights to start from instead, with timm's names.
             output_stride: 8, 16 or 32; below 32 the last stages are dilated, if the model supports
                 it.
             out_features: which of res2, res3, res4, res5 to return.
-            drop_path_rate: of stochastic depth.
-            synchronize_norms: batch norm over all processes (GPUs only).
+            drop_path_rate: rate of stochastic depth.
+            synchronize_norms: synchronize batch norm over all processes (GPUs only).
             out_norm: "LN" normalises each feature over its channels, as in published segmentation
                 networks on Swin and ConvNeXt; "" for none.
 
@@ -95,7 +95,7 @@ class TimmBackbone(Backbone):
         elif pretrained:
             try:
                 self.body = _create(timm, name, {**options, "pretrained": True})
-            except Exception as error:  # of any download, cache or damaged file
+            except Exception as error:  # the download, the cache or a damaged file may raise any
                 raise download_error(self.body.pretrained_cfg, name, error) from error
         _drop_unstrided_pools(self.body)
         if synchronize_norms:
@@ -134,11 +134,14 @@ class TimmBackbone(Backbone):
         return self._size_divisibility
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (B, C, H, W), H and W multiples of ``size_divisibility`` -> features by name.
+        """Compute the features of images.
+
+        Args:
+            x: (B, C, H, W), H and W multiples of ``size_divisibility``.
 
         Returns:
-            (B, channels, H / stride, W / stride) for each of the out features, laid out as the
-            images are: channels_last, or else contiguous.
+            (B, channels, H / stride, W / stride) for each of the out features by name, in the
+            memory format of the images (channels_last or contiguous).
         """
         channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -179,10 +182,10 @@ def _check_options(
 ) -> None:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-        hint = f"; names like it: {', '.join(near)}" if near else ""
+        hint = f"; similar names: {', '.join(near)}" if near else ""
         raise ConfigError(
-            f"{KEY}.NAME is {name!r}, which timm {timm.__version__} does not know{hint} "
-            "(timm.list_models() has all)"
+            f"{KEY}.NAME is {name!r}, which timm {timm.__version__} does not have{hint} "
+            "(timm.list_models() lists all)"
         )
     if output_stride not in (8, 16, 32):
         raise ConfigError(f"{KEY}.OUTPUT_STRIDE is {output_stride}; choose 8, 16 or 32")
@@ -205,23 +208,23 @@ def _build(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(
             f"{KEY}: timm cannot build {name} with {options} ({error}); models without dilation "
-            "take no OUTPUT_STRIDE but 32, those without stochastic depth no DROP_PATH_RATE"
+            "need OUTPUT_STRIDE 32, models without stochastic depth DROP_PATH_RATE 0"
         ) from error
 
 
 def _stage_indices(net: nn.Module, name: str, output_stride: int, any_size: bool) -> dict[str, int]:
-    """Index in timm's list of features for each of res2 to res5: the last four."""
+    """Return the index in timm's list of features for each of res2 to res5, the last four."""
     strides = list(net.feature_info.reduction())
     wanted = [min(stride, output_stride) for stride in STRIDES.values()]
     if strides[-4:] != wanted:
         raise ConfigError(
             f"{KEY}.NAME is {name!r}, whose features have strides {strides} at output stride "
-            f"{output_stride}; needed are {wanted}, as those of HRNet, ResNet, ConvNeXt or Swin"
+            f"{output_stride}; expected {wanted}, as in HRNet, ResNet, ConvNeXt or Swin"
         )
     if net.pretrained_cfg.get("fixed_input_size", False) and not any_size:
         size = net.pretrained_cfg["input_size"][-2:]
         raise ConfigError(
-            f"{KEY}.NAME is {name!r}, which takes images of {size[0]}x{size[1]} pixels only; "
+            f"{KEY}.NAME is {name!r}, which accepts only images of {size[0]}x{size[1]} pixels; "
             "choose a convolutional network or a Swin transformer"
         )
     return dict(zip(STRIDES, range(len(strides) - 4, len(strides)), strict=True))
@@ -229,7 +232,7 @@ def _stage_indices(net: nn.Module, name: str, output_stride: int, any_size: bool
 
 @torch.no_grad()
 def _check_sizes(net: nn.Module, name: str, in_channels: int) -> None:
-    """Run the model once: without padding, features are smaller than their strides imply."""
+    """Check the sizes of features; without padding, they are smaller than their strides imply."""
     strides = list(net.feature_info.reduction())[-4:]
     size = 3 * max(STRIDES.values())  # the smallest that Inception accepts
     training = net.training

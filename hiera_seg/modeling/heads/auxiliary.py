@@ -1,4 +1,4 @@
-"""Train the backbone by an additional flat head on an earlier feature."""
+"""Train the backbone with an additional flat head on an earlier feature."""
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -11,7 +11,7 @@ from hiera_seg.modeling.features import pick_features
 
 
 class AuxiliaryHead(nn.Module):
-    """3x3 convolution with norm and ReLU, dropout, 1x1 convolution to the leaves; cross entropy.
+    """A 3x3 convolution with norm and ReLU, dropout, and a 1x1 convolution to the leaves.
 
     Used in training only. Predicts leaves; pixels labelled with an inner node are ignored, like
     void.
@@ -34,11 +34,11 @@ class AuxiliaryHead(nn.Module):
         """
         Args:
             in_feature: name of the backbone feature to read.
-            in_channels: its channels.
+            in_channels: number of channels of that feature.
             channels: channels between the two convolutions.
-            num_leaves: leaves of the tree.
+            num_leaves: number of leaves of the tree.
             dropout: share of channels dropped in training.
-            norm: after the first convolution, in Detectron2's names; "" for none.
+            norm: norm after the first convolution, as named in Detectron2; "" for none.
             weight: factor of the loss.
         """
         super().__init__()
@@ -78,7 +78,7 @@ class AuxiliaryHead(nn.Module):
         }
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        """Features by name, (B, C, h, w) -> leaf logits (B, num_leaves, h, w)."""
+        """Compute leaf logits (B, num_leaves, h, w) from features (B, C, h, w) by name."""
         return self.predictor(self.dropout(self.conv(features[self.in_feature])))
 
     def losses(self, logits: Tensor, labels: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ class AuxiliaryHead(nn.Module):
             normalizer: 0-d, the number of pixels to average over; 0 counts as 1.
 
         Returns:
-            {"loss_auxiliary": scalar}; without any leaf label a zero with a gradient path.
+            {"loss_auxiliary": scalar}; 0 with a gradient path if no label is a leaf.
         """
         loss = leaf_cross_entropy(logits, labels, self.num_leaves, normalizer)
         return {"loss_auxiliary": self.weight * loss}
@@ -104,11 +104,11 @@ def leaf_cross_entropy(
     Args:
         logits: (B, num_leaves, h, w) float.
         labels: (B, H, W) int64 node ids or the void value.
-        num_leaves: leaves of the tree.
+        num_leaves: number of leaves of the tree.
         normalizer: 0-d, the number of pixels to average over; 0 counts as 1.
 
     Returns:
-        A float32 scalar; without any leaf label a zero with a gradient path.
+        A float32 scalar; 0 with a gradient path if no label is a leaf.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)

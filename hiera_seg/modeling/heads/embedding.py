@@ -27,10 +27,10 @@ class EmbeddingHead(nn.Module):
         """
         Args:
             in_feature: name of the backbone feature to read.
-            in_channels: its channels.
+            in_channels: number of channels of that feature.
             hidden_channels: channels between the two convolutions.
             dim: length of an embedding.
-            norm: after the first convolution, in Detectron2's names; "" for none.
+            norm: norm after the first convolution, as named in Detectron2; "" for none.
         """
         super().__init__()
         self.in_feature = in_feature
@@ -61,9 +61,9 @@ class EmbeddingHead(nn.Module):
         }
 
     def forward(self, features: dict[str, Tensor]) -> Tensor | PixelEmbeddings:
-        """Features by name, (B, C, h, w) -> embeddings (B, dim, h, w) of any length.
+        """Compute embeddings (B, dim, h, w) of any length from features (B, C, h, w) by name.
 
-        If no norm depends on other pixels, they are computed later, where a loss reads them.
+        If no norm depends on other pixels, they are computed only at the pixels that a loss reads.
         """
         feature = features[self.in_feature]
         if self.pixelwise:

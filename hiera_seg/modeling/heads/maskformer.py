@@ -1,4 +1,4 @@
-"""Score nodes by queries: Mask2Former on a class tree."""
+"""Implement Mask2Former's head for class trees, in which queries score nodes."""
 
 from typing import Any
 
@@ -72,8 +72,8 @@ class HieraMaskFormerHead(HieraHead):
             score_stride: in eval, masks are upsampled to this stride before scores are computed; 1
                 is Mask2Former's order. The pixel decoder's stride saves time and memory, but then
                 scores instead of masks are upsampled, which blurs thin objects.
-            size_divisibility: images are padded to multiples of it, so that masks upsampled to
-                stride 1 are aligned with the pixels; 0: no padding.
+            size_divisibility: images are padded to multiples of it, which aligns masks that are
+                upsampled to stride 1 with the pixels; 0: no padding.
             decode_as: the decode variant outside of :class:`~hiera_seg.modeling.HieraSegmentor`.
         """
         super().__init__()
@@ -100,7 +100,7 @@ class HieraMaskFormerHead(HieraHead):
         check_config(cfg, "MODEL.")
         _check_keys(keys)
         hiera = cfg.MODEL.HIERA_SEG
-        for key, value, reason in (  # they would silently have no effect
+        for key, value, reason in (  # they would be ignored silently
             ("LOSSES", hiera.LOSSES, f"has its own losses, with weights in {KEY}; set it to []"),
             ("AUXILIARY.WEIGHT", hiera.AUXILIARY.WEIGHT, "has no auxiliary head; set it to 0"),
             ("NODE_WEIGHTS.METHOD", hiera.NODE_WEIGHTS.METHOD, 'has no node weights; set it to ""'),
@@ -228,7 +228,7 @@ class HieraMaskFormerHead(HieraHead):
         """Compute weighted losses.
 
         Args:
-            predictions: of :meth:`layers`, the last layer's last.
+            predictions: as returned by :meth:`layers`.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``.
             normalizer: as returned by :meth:`label_normalizer`; None: that of these targets,
                 averaged over all processes.
@@ -265,5 +265,5 @@ def _check_keys(keys: CfgNode) -> None:
         )
     if not 0 <= keys.IMPORTANCE_SAMPLE_RATIO <= 1:
         raise ConfigError(
-            f"{KEY}.IMPORTANCE_SAMPLE_RATIO is {keys.IMPORTANCE_SAMPLE_RATIO}: from 0 to 1"
+            f"{KEY}.IMPORTANCE_SAMPLE_RATIO is {keys.IMPORTANCE_SAMPLE_RATIO}; set it to 0 to 1"
         )

@@ -75,7 +75,7 @@ class HieraPixelHead(HieraHead):
         Args:
             hierarchy: the class tree.
             pixel_decoder: see ``HIERA_PIXEL_DECODERS``.
-            loss: the terms to train with.
+            loss: the weighted sum of losses to train with.
             ignore_value: the value of void in the targets.
             loss_weight: factor of all losses.
             seed: determines, with the trainer's iteration and the rank, which pixels losses
@@ -182,7 +182,7 @@ class HieraPixelHead(HieraHead):
         """Compute weighted losses.
 
         Args:
-            output: of :meth:`layers` in training.
+            output: as returned by :meth:`layers` in training.
             targets: (B, H, W) int64 node ids, void = ``ignore_value``.
             normalizer: as returned by :meth:`label_normalizer`; None: that of these targets,
                 averaged over all processes.

@@ -26,7 +26,7 @@ A decoder that predicts soft regions of classes may also have
 
 - ``forward_with_regions(features) -> (mask_features, region_logits)``, with region logits
   (B, N or L, h, w), which pixel heads train;
-- ``region_kind``, "node" or "leaf": what the channels of the region logits stand for.
+- ``region_kind``, "node" or "leaf": what the channels of the region logits represent.
 """
 
 
@@ -93,7 +93,7 @@ def build_pixel_decoder(
     Args:
         cfg: the whole config.
         input_shape: shapes of the backbone's features.
-        name: in the registry; None: MODEL.HIERA_SEG.PIXEL_DECODER.
+        name: name in the registry; None for MODEL.HIERA_SEG.PIXEL_DECODER.
         key: the config key that holds the name, for the error.
 
     Raises:
@@ -121,7 +121,7 @@ def check_group_norm(keys: CfgNode, channels: dict[str, int] | None = None) -> N
 
     Args:
         keys: the node MODEL.SEM_SEG_HEAD.
-        channels: of each layer with a norm, by config key; None: never suitable.
+        channels: channels of each layer with a norm, by config key; None if GN is not supported.
     """
     if keys.NORM != "GN" or channels is not None and not any(n % GROUPS for n in channels.values()):
         return

@@ -44,16 +44,15 @@ class DeepLabV3PlusDecoder(PixelDecoder):
             project_channels: channels to which each feature but the coarsest is projected,
                 finest first.
             decoder_channels: channels after each stage, finest first; the last are ASPP's.
-            aspp_dilations: of ASPP's three 3x3 convolutions.
+            aspp_dilations: dilations of ASPP's three 3x3 convolutions.
             aspp_dropout: share of ASPP's output to drop in training.
-            norm: of all convolutions but the pooled one, in Detectron2's names.
+            norm: norm of all convolutions but the pooled one, as named in Detectron2.
             use_depthwise_separable_conv: depthwise separable convolutions in place of 3x3 ones.
         """
         super().__init__(input_shape, decoder_channels[0])
+        # Not the DictConfig of a LazyConfig, which @configurable would read as a config.
         self.head = DeepLabV3PlusHead(
-            dict(
-                input_shape
-            ),  # not the DictConfig of a LazyConfig, which would be read as a config
+            dict(input_shape),
             project_channels=project_channels,
             aspp_dilations=aspp_dilations,
             aspp_dropout=aspp_dropout,

@@ -1,4 +1,4 @@
-"""The semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019), over any strided features."""
+"""Wrap the semantic branch of Panoptic FPN (Kirillov et al., CVPR 2019) as a pixel decoder."""
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -17,10 +17,11 @@ from hiera_seg.modeling.pixel_decoders.build import (
 
 @register_pixel_decoder("fpn")
 class FPNDecoder(PixelDecoder):
-    """Each feature is brought to one stride by 3x3 convolutions and upsampling; then their sum.
+    """Bring each feature to one stride by 3x3 convolutions and upsampling, and sum the results.
 
-    The layers are those of Detectron2's ``SemSegFPNHead``. Where an image is no multiple of the
-    coarsest stride, doubled maps are some pixels too large; they are resized before the sum.
+    The layers are those of Detectron2's ``SemSegFPNHead``. If the size of an image is not a
+    multiple of the coarsest stride, upsampled maps are a few pixels too large; they are resized
+    before the sum.
     """
 
     @configurable
@@ -37,20 +38,19 @@ class FPNDecoder(PixelDecoder):
             input_shape: shapes of the features to read.
             conv_dims: channels of all convolutions, and of the result.
             common_stride: stride of the result; at most that of the finest feature.
-            norm: of the convolutions, in Detectron2's names.
+            norm: norm of the convolutions, as named in Detectron2.
         """
         super().__init__(input_shape, conv_dims)
         self.stride = common_stride
+        # Not the DictConfig of a LazyConfig, which @configurable would read as a config.
         self.head = SemSegFPNHead(
-            dict(
-                input_shape
-            ),  # not the DictConfig of a LazyConfig, which would be read as a config
+            dict(input_shape),
             num_classes=1,
             conv_dims=conv_dims,
             common_stride=common_stride,
             norm=norm,
         )
-        self.head.predictor = nn.Identity()  # SemSegFPNHead has no form without one
+        self.head.predictor = nn.Identity()  # SemSegFPNHead requires a predictor
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -78,7 +78,7 @@ class FPNDecoder(PixelDecoder):
             if total is None:
                 total = x
                 continue
-            # Also where the sizes agree: a comparison would fix the sizes of an exported file
+            # Also if the sizes agree, because a comparison would fix the sizes of an exported model
             x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=False)
             total = total + x
         return total

@@ -29,9 +29,9 @@ class EncoderLayer(nn.Module):
     def __init__(self, dim: int, *, num_heads: int, num_levels: int, dim_feedforward: int):
         """
         Args:
-            dim: channels of all maps.
-            num_heads: of the attention.
-            num_levels: maps that attend to each other.
+            dim: number of channels of all maps.
+            num_heads: number of heads of the attention.
+            num_levels: number of maps that attend to each other.
             dim_feedforward: channels inside the feed-forward network.
         """
         super().__init__()
@@ -81,10 +81,10 @@ class MSDeformAttnDecoder(PixelDecoder):
         Args:
             input_shape: shapes of the features to read, two or more.
             conv_dims: channels of the encoder and of all results, a multiple of 32.
-            num_layers: encoder layers.
-            num_heads: of their attention.
+            num_layers: number of encoder layers.
+            num_heads: number of heads of their attention.
             dim_feedforward: channels inside their feed-forward networks.
-            norm: of the convolutions at the finest feature, in Detectron2's names.
+            norm: norm of the convolutions at the finest feature, as named in Detectron2.
         """
         super().__init__(input_shape, conv_dims)
         *coarse, finest = self.multi_scale_channels

@@ -31,8 +31,8 @@ class OCRDecoder(PixelDecoder):
     vector per region (the paper's equation 2). Each pixel attends to these vectors (equations 3
     and 4), and the result is concatenated with the pixel's own features.
 
-    Regions are the nodes of the class tree, so that "vehicle" is a context beside "car" and "bus",
-    or the leaves only, as in the paper.
+    Regions are all nodes of the class tree ("vehicle" is a context as well as "car" and "bus"), or
+    only the leaves, as in the paper.
     """
 
     @configurable
@@ -50,13 +50,13 @@ class OCRDecoder(PixelDecoder):
         """
         Args:
             input_shape: shapes of the features to read.
-            num_regions: nodes or leaves of the tree.
-            region_kind: "node" or "leaf": what a region stands for; heads train the region logits
+            num_regions: number of nodes or leaves of the tree.
+            region_kind: "node" or "leaf": what a region represents; heads train the region logits
                 accordingly.
             channels: channels of pixels and regions, and of the result.
             key_channels: channels in which pixels and regions are compared.
             dropout: share of the result's channels to drop in training.
-            norm: of all convolutions, in Detectron2's names.
+            norm: norm of all convolutions, as named in Detectron2.
         """
         super().__init__(input_shape, channels)
         total = sum(self.multi_scale_channels)
@@ -144,7 +144,7 @@ def region_vectors(pixels: Tensor, logits: Tensor) -> Tensor:
 
 
 def _softmax(x: Tensor) -> Tensor:
-    """Softmax over the last dimension, in float32 or more: half precision is too coarse for it."""
+    """Softmax over the last dimension, in float32 or float64, because half is too coarse."""
     return x.softmax(dim=-1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 

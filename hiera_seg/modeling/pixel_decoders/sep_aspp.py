@@ -44,11 +44,11 @@ class SeparableASPPDecoder(PixelDecoder):
         Args:
             input_shape: shapes of the two features to read.
             project_channels: channels to which the finer feature is projected.
-            aspp_channels: channels of each branch of ASPP and of what joins them.
-            aspp_dilations: of the separable 3x3 convolutions.
+            aspp_channels: channels of each branch of ASPP and of the convolution that joins them.
+            aspp_dilations: dilations of the separable 3x3 convolutions.
             channels: channels of the result.
             dropout: share of the result's channels to drop in training.
-            norm: of all convolutions, in Detectron2's names.
+            norm: norm of all convolutions, as named in Detectron2.
         """
         super().__init__(input_shape, channels)
         if len(input_shape) != 2:
@@ -98,8 +98,8 @@ class SeparableASPPDecoder(PixelDecoder):
 def _pooled(conv: Conv2d, feature: Tensor) -> Tensor:
     """Apply a 1x1 convolution with norm and ReLU to the global mean: (B, channels, 1, 1).
 
-    One image has one value per channel here, which has no batch statistics. A batch of one image is
-    therefore normalised by the running statistics, so that it can be trained.
+    A batch of one image has a single value per channel here, and therefore no batch statistics. It
+    is normalised by the running statistics, which allows training with a batch of one.
     """
     mean = feature.mean(dim=(2, 3), keepdim=True)
     alone = type(conv.norm) is nn.BatchNorm2d and conv.training and feature.shape[0] == 1

@@ -30,7 +30,7 @@ class TopDownFPNDecoder(PixelDecoder):
         Args:
             input_shape: shapes of the features to read, two or more.
             conv_dims: channels of all convolutions and results.
-            norm: of the convolutions, in Detectron2's names; "" for none.
+            norm: norm of the convolutions, as named in Detectron2; "" for none.
         """
         super().__init__(input_shape, conv_dims)
         self.multi_scale_channels = [conv_dims] * (len(input_shape) - 1)
