@@ -18,7 +18,7 @@ def let_threads_sleep() -> None:
     """
     given = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys()
     if not given:
-        os.environ["GOMP_SPINCOUNT"] = "5000"  # of GCC's runtime, in torch's Linux packages
+        os.environ["GOMP_SPINCOUNT"] = "1000"  # of GCC's runtime, in torch's Linux packages
         os.environ["KMP_BLOCKTIME"] = "0"  # milliseconds, of Intel's and LLVM's
 
 
