@@ -277,8 +277,8 @@ class TestWeights:
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        ("resnet5d", {}, r"TIMM\.NAME is 'resnet5d', .* names like it: .*resnet50d"),
-        ("", {}, r"TIMM\.NAME is '', which timm .* does not know"),
+        ("resnet5d", {}, r"TIMM\.NAME is 'resnet5d', .* names: .*resnet50d"),
+        ("", {}, r"TIMM\.NAME is '', which timm .* does not have"),
         ("test_vit", {}, r"'test_vit', whose features have strides \[16, 16, 16\]"),
         ("inception_v3", {}, r"inception_v3.* sizes 2.* need 24x24, 12x12, 6x6, 3x3"),
         ("inception_v4", {}, r"inception_v4.* sizes 2.* need 24x24, 12x12, 6x6, 3x3"),
