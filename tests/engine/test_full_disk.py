@@ -24,7 +24,7 @@ from hiera_seg.inference.coco import CocoResultWriter
 from hiera_seg.losses import write_node_counts
 from hiera_seg.visualization import save_label_map
 from tests.cli.test_command_line import SCRIPT
-from tests.helpers import run_python, run_script
+from tests.helpers import run_script
 
 
 @pytest.fixture
@@ -149,9 +149,9 @@ def main():
 
 exit_on_error(main)
 """
-    check_one_line(
-        run_python("-c", code, tmp_path), rf"{tmp_path}/events\.out\.tfevents\S*: File too large"
-    )
+    (tmp_path / "write.py").write_text(code)
+    done = run_script(tmp_path / "write.py", tmp_path)
+    check_one_line(done, rf"{tmp_path}/events\.out\.tfevents\S*: File too large")
 
 
 def test_a_log_raises_once_and_other_errors_keep_their_report(monkeypatch, capsys):

@@ -1,5 +1,7 @@
 """What torch 2.0 lacks is not needed; the names that it lacks are taken away here."""
 
+import pytest
+
 from tests.helpers import run_python
 
 IN_TORCH_2_0 = """
@@ -53,21 +55,21 @@ for format in ("export", "onnx"):
 """
 
 
-def run(code: str) -> list[str]:
-    done = run_python("-c", IN_TORCH_2_0 + code)
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    done = run_python("-c", IN_TORCH_2_0 + ERRORS + EXPORT)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()
 
 
-def test_the_engine_knows_errors_of_other_processes():
-    *looks, waited, a, b, c, d, e, f = run(ERRORS)
+def test_the_engine_knows_errors_of_other_processes(lines):
+    *looks, waited, a, b, c, d, e, f = lines[:-2]
     assert looks == ["False", "True b''"]
     assert waited == "True process 1 waited 0:00:00.200000 for process 0 of its job"
     assert [a, b, c, d, e, f] == ["True"] * 5 + ["False"]
 
 
-def test_a_format_that_needs_a_newer_torch_says_so():
-    lines = run(EXPORT)
-    assert [line.split(",")[0] for line in lines] == [
+def test_a_format_that_needs_a_newer_torch_says_so(lines):
+    assert [line.split(",")[0] for line in lines[-2:]] == [
         f"format {name}: requires torch 2.6 or newer" for name in ("export", "onnx")
     ]

@@ -93,26 +93,6 @@ def test_a_constant_margin_passes_and_a_negative_one_means_the_trees_own(citysca
         assert module(embeddings, labels).item() == pytest.approx(expected)
 
 
-def test_halves_with_the_shared_count_average_to_the_whole(cityscapes):
-    """What data-parallel training relies on, for all losses that average over pixels."""
-    logits, labels, _ = _batch(size=(2, 6, 7))
-    labels[0, :4] = 255
-    loss = HierarchicalLoss(cityscapes, [(name, 1.0, {}) for name in ALL[:-1]], 255)
-
-    def run(images, valid_count):
-        leaf = logits[images].clone().requires_grad_()
-        losses = loss(leaf, labels[images], valid_count=valid_count)
-        sum(losses.values()).backward()
-        return losses, leaf.grad
-
-    whole, gradient = run(slice(None), None)
-    shared = valid_pixels(labels, cityscapes, 255) / 2
-    first, second = run(slice(0, 1), shared), run(slice(1, 2), shared)
-    for name, value in whole.items():
-        torch.testing.assert_close((first[0][name] + second[0][name]) / 2, value)
-    torch.testing.assert_close(torch.cat([first[1], second[1]]) / 2, gradient)
-
-
 def test_valid_pixels_counts_what_reaches_each_level():
     tree = Hierarchy.from_dict({"a": {"b": ["c", "d"]}, "e": None})
     labels = torch.tensor([[[tree[n] for n in "aabcde"] + [255, 255]]])
@@ -120,17 +100,6 @@ def test_valid_pixels_counts_what_reaches_each_level():
     assert valid_pixels(labels[..., -2:], tree, 255).tolist() == [0, 0, 0, 0]
     with pytest.raises(ValueError, match="labels hold 255"):
         valid_pixels(labels, tree, -1)
-
-
-def test_all_void_batch(cityscapes):
-    logits, labels, embeddings = _batch()
-    logits.requires_grad_(), embeddings.requires_grad_()
-    loss = HierarchicalLoss(cityscapes, [(name, 1.0, {}) for name in ALL], 255)
-    void = torch.full_like(labels, 255)
-    losses = loss(logits, void, embeddings, valid_count=valid_pixels(void, cityscapes, 255))
-    sum(losses.values()).backward()
-    assert all(value == 0 for value in losses.values())
-    assert logits.grad.eq(0).all() and embeddings.grad.eq(0).all()
 
 
 def test_a_users_own_loss(cityscapes, monkeypatch):

@@ -16,7 +16,7 @@ from hiera_seg import Hierarchy
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.errors import ConfigError
 from hiera_seg.inference.predictions import refuse_overwriting
-from tests.helpers import TOOLS, new_config, run_python
+from tests.helpers import TOOLS, new_config, run_python, run_script
 from tests.tiny_street import SMALL_NETWORK
 
 STREET = Hierarchy.from_dict(
@@ -349,7 +349,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_as_a_command():
-    result = run_python(TOOLS / "demo.py", "--config-file", "none.yaml", "--output", "out")
+    result = run_script(TOOLS / "demo.py", "--config-file", "none.yaml", "--output", "out")
     assert result.returncode == 2 and result.stdout == ""
     assert "error: config file none.yaml" in result.stderr and "Traceback" not in result.stderr
 
