@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hiera_seg import add_hiera_seg_config
-from tests.docs.test_examples import blocks
+from tests.helpers import code_blocks
 
 PAGE = "docs/existing_train_net.md"
 
@@ -98,7 +98,7 @@ def other_repository(tiny_dataset, monkeypatch):
 
 
 def test_mask2former_is_trained_by_its_own_script(other_repository, tiny_dataset, tmp_path):
-    (script,) = blocks(PAGE, "python", "train_on_tree.py")
+    (script,) = code_blocks(PAGE, "python", "train_on_tree.py")
     exec(compile(script, PAGE, "exec"), {"__name__": "train_on_tree"})
     (tmp_path / "config.yaml").write_text("MODEL: {META_ARCHITECTURE: MaskClassifier}\n")
     options = [
@@ -117,7 +117,7 @@ def test_mask2former_is_trained_by_its_own_script(other_repository, tiny_dataset
 
 def test_one_former_gets_a_text_per_class(tiny_dataset):
     names = {}
-    (block,) = blocks(PAGE, "python", "one_former_mapper.py")
+    (block,) = code_blocks(PAGE, "python", "one_former_mapper.py")
     exec(compile(block, PAGE, "exec"), names)
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
@@ -137,6 +137,6 @@ def test_point_rends_keys_exist():
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
     add_pointrend_config(cfg)
-    (text,) = blocks(PAGE, "yaml", "point_rend.yaml")
+    (text,) = code_blocks(PAGE, "yaml", "point_rend.yaml")
     cfg.merge_from_other_cfg(type(cfg)(yaml.safe_load(text)))
     assert cfg.MODEL.POINT_HEAD.NUM_CLASSES == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 19
