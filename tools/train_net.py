@@ -4,7 +4,6 @@
 import argparse
 
 from hiera_seg.cli import argument_parser
-from hiera_seg.errors import ConfigError
 
 EPILOG = """
 examples:
@@ -46,8 +45,6 @@ def try_config(args: argparse.Namespace) -> None:
     from hiera_seg.cli import read_config
     from hiera_seg.diagnostics import dry_run, fast_dev_run
 
-    if args.num_gpus * args.num_machines > 1:
-        raise ConfigError("--dry-run and --fast-dev-run use one process; remove --num-gpus")
     cfg = read_config(args)
     if args.dry_run:
         print(dry_run(cfg))
@@ -56,7 +53,10 @@ def try_config(args: argparse.Namespace) -> None:
 
 
 def command_line() -> None:
-    args = argument_parser(EPILOG).parse_args()
+    parser = argument_parser(EPILOG)
+    args = parser.parse_args()
+    if (args.dry_run or args.fast_dev_run) and args.num_gpus * args.num_machines > 1:
+        parser.error("--dry-run and --fast-dev-run use one process; remove --num-gpus")
     from hiera_seg.cli import launch
 
     launch(main, args)

@@ -190,9 +190,9 @@ def test_every_tool_that_loads_weights_has_the_switch():
             found += 1
             adds = re.search(r"add_unsafe_pickle\(|argument_parser\(|add_config\((.*)\)", text)
             assert adds and "weights=False" not in (adds[1] or ""), tool
-            assert re.search(r"allow_unsafe_pickle\(args\.|(setup|read_config)\w*\(args", text), (
-                tool
-            )
+            assert re.search(
+                r"allow_unsafe_pickle\(args\.|(setup|read_config|read_run_config)\w*\(args", text
+            ), tool
     assert found >= 5
 
 

@@ -422,7 +422,7 @@ def test_a_json_file_has_paths_relative_to_the_roots(tree, tmp_path):
     [
         (None, "json file not found: {path}"),
         ('[{"file_name": "a"},\n {"x": }]', "{path}, line 2: not valid json"),
-        ('{"file_name": "a"}', "{path} holds a dict; a list of dicts"),
+        ('{"file_name": "a"}', "{path} holds a dict; "),
         ('[{"file_name": "a"}, {"image": "b"}]', "{path}, entry 1: not a dict with a 'file_name'"),
         ("[]", "{path} holds an empty list"),
         (

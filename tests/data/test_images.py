@@ -254,7 +254,7 @@ def test_an_orientation_that_the_label_lacks_is_a_warning(photo, orientation, qu
     report = check_dataset("photos", quick=quick)
     assert report.problems == []
     (warning,) = report.warnings
-    for word in ("1 image(s) carry", "EXIF", record["file_name"], f"orientation {orientation}"):
+    for word in ("1 image(s)", "EXIF", record["file_name"], f"orientation {orientation}"):
         assert word in warning
     assert "INPUT.EXIF" in warning
 

@@ -71,7 +71,7 @@ def test_numbers_that_pillow_would_scale_are_refused(tmp_path):
         if highest == 255:
             assert read_label_file(str(path)).tolist() == values.tolist()
             continue
-        with pytest.raises(DatasetError, match=rf"label\.pgm has the highest value {highest}, "):
+        with pytest.raises(DatasetError, match=rf"label\.pgm has the highest value {highest}\b"):
             read_label_file(str(path))
     path.write_bytes(b"P4 8 1\n\xf0")
     with pytest.raises(DatasetError, match=r"label\.pgm is a bitmap that stores black as 1"):

@@ -153,7 +153,7 @@ def test_fpn_decodes_finer_than_its_features(make_cfg):
     [
         (
             [f"{HEAD}IN_FEATURES", ["res2", "p7"]],
-            r"MODEL\.SEM_SEG_HEAD\.IN_FEATURES names p7; the backbone gives "
+            r"MODEL\.SEM_SEG_HEAD\.IN_FEATURES names p7; the backbone returns "
             r"res2 \(stride 4\), res3 \(stride 8\), res5 \(stride 32\)",
         ),
         ([f"{HEAD}IN_FEATURES", []], r"IN_FEATURES names no feature"),

@@ -242,7 +242,7 @@ def test_an_option_that_a_loss_refuses_names_its_key(make_cfg):
 )
 def test_a_feature_that_is_not_there_names_its_key(make_cfg, key):
     cfg = make_cfg(AUXILIARY, 1.0, key, "p5")
-    with pytest.raises(ConfigError, match=rf"{key} names p5; the backbone gives res2"):
+    with pytest.raises(ConfigError, match=rf"{key} names p5; the backbone returns res2"):
         build_model(cfg)
 
 

@@ -341,7 +341,7 @@ def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
 
     for proposal in [p for p, of in design.PROPOSALS.items() if of == arm]:
         decoded = dataclasses.replace(planned, arm=proposal, weights=planned.key, strength=0.0)
-        other = dataclasses.replace(decoded, seed=2, strength=0.5)
+        other = dataclasses.replace(decoded, seed=2, strength=3.0)
         for one in (decoded, other):
             run.train(one, tmp_path / "out", tmp_path / "results.jsonl")
         torch.set_num_threads(threads)
