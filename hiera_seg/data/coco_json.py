@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import register_hierarchical_dataset
 from hiera_seg.data.json_files import is_labelme, read_json_file
+from hiera_seg.data.labels import default_void
 from hiera_seg.data.listing import expand_root
 from hiera_seg.data.regions import RegionLabels
 from hiera_seg.errors import DatasetError, HierarchyError
@@ -61,7 +61,7 @@ def register_coco_hierarchical(
     else:
         tree = as_hierarchy(hierarchy)
     nodes = _find_nodes(tree, paths, path)
-    ignore_label = WIDE_IGNORE_VALUE if tree.num_nodes > STOCK_IGNORE_VALUE else STOCK_IGNORE_VALUE
+    ignore_label = default_void(tree)
     fill = ignore_label if background is None else _background_leaf(tree, background, path)
     register_hierarchical_dataset(
         name,

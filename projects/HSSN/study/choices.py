@@ -1,4 +1,4 @@
-"""Tables of what was chosen on held-out images: the recipe, rates, powers of adjustments."""
+"""Format tables of the choices made on held-out images: recipe, rates, powers of adjustments."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,7 +11,7 @@ from .tables import core_minutes, table
 
 
 def recipe_table(results: Results, data: str) -> str:
-    """What each recipe that was tried gave on held-out images."""
+    """Return the scores of each tested recipe on held-out images."""
     rows = []
     for run in recipe_runs(data):
         found = results.get(run.key)
@@ -26,7 +26,7 @@ def recipe_table(results: Results, data: str) -> str:
 
 
 def rate_table(results: Results, data: str) -> str:
-    """The mean of the levels' mIoU on held-out images at each rate."""
+    """Return the mean of the levels' mIoU on held-out images at each rate."""
     rows = {}
     for arm in ARMS:
         done = [results.get(run.key) for run in rate_runs(data, arm)]
@@ -36,7 +36,7 @@ def rate_table(results: Results, data: str) -> str:
 
 
 def strength_table(results: Results, data: str) -> str:
-    """The same of each strength of a proposal's adjustment, and of none at all."""
+    """Return the same for each strength of a proposal's adjustment, and without it."""
     rows = {}
     for arm in sorted(PROPOSALS.keys() - STRENGTHS_OF.keys()):
         rate = chosen_rate(data, PROPOSALS[arm], results)
@@ -51,7 +51,7 @@ def strength_table(results: Results, data: str) -> str:
 
 
 def choice_table(rows: Mapping[str, list[float]], tried: Iterable[float]) -> str:
-    """What each choice of each arm gave on held-out images; the best one stands out."""
+    """Return the scores of each choice of each arm on held-out images, the best one in bold."""
     if not rows:
         return "*Not yet run.*"
     marked = [

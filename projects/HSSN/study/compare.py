@@ -1,4 +1,4 @@
-"""What two results have to do with each other: differences, and where they sit."""
+"""Compare results: differences between arms, and the pixels where they occur."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Results = Mapping[str, dict[str, Any]]
 
 
 def of(results: Results, stage: str, data: str, arm: str | None = None) -> list[dict[str, Any]]:
-    """The results of a stage, by seed."""
+    """Return the results of a stage by seed."""
     found = [
         r for r in results.values()
         if r["stage"] == stage and r["data"] == data and arm in (None, r["arm"])
@@ -26,14 +26,14 @@ def of(results: Results, stage: str, data: str, arm: str | None = None) -> list[
 
 
 def arms_of(results: Results, stage: str, data: str) -> list[str]:
-    """The arms that have results, in the plan's order; others, such as proposals, come last."""
+    """Return the arms that have results, in the plan's order; others (proposals) come last."""
     there = {r["arm"] for r in of(results, stage, data)}
     return [arm for arm in ARMS if arm in there] + sorted(there - set(ARMS))
 
 
 @dataclass(frozen=True)
 class Differences:
-    """An arm's mIoU less the baseline's, of the seeds that both have.
+    """The difference of an arm's mIoU to the baseline's, for the seeds that both have.
 
     Attributes:
         by_seed: (seeds, levels), levels coarse to fine.
@@ -44,16 +44,16 @@ class Differences:
     resampled: np.ndarray
 
     def interval(self, level: int) -> str:
-        """95 % of the resamples."""
+        """Return the central 95 % of the resamples."""
         low, high = self.bounds(level)
         return f"[{low:+.2f}, {high:+.2f}]"
 
     def verdict(self, level: int) -> str:
-        """▲ or ▼ where the interval and every seed are on one side of zero, else nothing."""
+        """Return ▲ or ▼ if the interval and every seed are on one side of zero, else ""."""
         return {1: "▲", -1: "▼", 0: ""}[self.of_level(level).sign()]
 
     def bounds(self, level: int) -> tuple[float, float]:
-        """The 2.5 % and 97.5 % quantiles of the resamples."""
+        """Return the 2.5 % and 97.5 % quantiles of the resamples."""
         return self.of_level(level).interval()
 
     def of_level(self, level: int) -> PairedDifference:
@@ -63,7 +63,7 @@ class Differences:
 def paired_differences(
     results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE
 ) -> Differences | None:
-    """An arm against the baseline, seed by seed; None where there is no common seed."""
+    """Compare an arm with the baseline, seed by seed; return None without a common seed."""
     mine = {r["seed"]: r for r in of(results, stage, data, arm)}
     other = {r["seed"]: r for r in of(results, stage, data, baseline)}
     pairs = [(mine[seed], other[seed]) for seed in sorted(mine.keys() & other.keys())]
@@ -76,7 +76,7 @@ def paired_differences(
 
 
 def places_of(result: dict[str, Any]) -> dict[str, float]:
-    """Percentages of one result: by frequency of the leaf, by family, by place."""
+    """Return percentages of one result by frequency of the leaf, by family, and by position."""
     confusion = np.array(result["confusion"], float)
     parents = tree_of(result["data"]).parent[: len(confusion)]
     family = parents[:, None] == parents[None, :]
@@ -101,11 +101,11 @@ def tree_of(data: str) -> Hierarchy:
 
 
 def leaf_iou(result: dict[str, Any]) -> np.ndarray:
-    """IoU of each leaf in percent."""
+    """Return the IoU of each leaf in percent."""
     return 100 * level_scores(np.array(result["confusion"])).iou
 
 
 def leaves_by_frequency(result: dict[str, Any]) -> np.ndarray:
-    """The leaves that the test set has, the most frequent one first."""
+    """Return the leaves that occur in the test set, the most frequent one first."""
     pixels = np.array(result["confusion"]).sum(axis=0)
     return np.argsort(-pixels, kind="stable")[: np.count_nonzero(pixels)]

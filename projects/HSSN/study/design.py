@@ -1,6 +1,6 @@
 """Define what the study compares: its arms, datasets, rates, seeds and stages.
 
-`plan` makes the runs of them.
+`plan` lists the runs.
 """
 
 from dataclasses import dataclass
@@ -33,8 +33,7 @@ ARMS = (
     "focal_tree_min_triplet",
     "public_code",
 )
-# Other ways to decode what an arm has learnt, and the arm whose weights they take: nothing is
-# trained. See `proposals`.
+# Other ways to decode the weights of an arm, by that arm; nothing is trained. See `proposals`.
 PROPOSALS = {
     "prior_adjusted": "marginal_ce",
     "sibling_adjusted": "marginal_ce",
@@ -134,7 +133,7 @@ DATA = {
 
 
 def planned_arms(stage: str) -> tuple[str, ...]:
-    """The arms that a stage is planned for."""
+    """Return the arms that are planned for a stage."""
     if stage in ("scratch_coarse", "scratch_tenth"):
         return FEW_ARMS
     if stage == "coarse":

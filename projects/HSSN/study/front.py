@@ -73,8 +73,8 @@ def front_section(results: Results) -> str:
     how = (
         f"Test mIoU per level of the tree, finest first; mean ± deviation over {_either(seeds)} "
         f"seed{'' if seeds == [1] else 's'}. {NETWORKS[group]}, {_either(iterations)} iterations "
-        f"on one core{f' of {_either(processors)}' if processors else ''}; rows differ in loss and "
-        f"decoding alone. Test images: {images}. Minutes: training and test on one core."
+        f"on one core{f' of {_either(processors)}' if processors else ''}; rows differ only in "
+        f"loss and decoding. Test images: {images}. Minutes: training and test on one core."
     )
     return "\n\n".join(
         [

@@ -1,4 +1,4 @@
-"""What a trained network is measured by: every number of a result that comes from test images."""
+"""Measure a trained network: compute every number of a result that comes from test images."""
 
 import dataclasses
 import time
@@ -27,7 +27,7 @@ from hiera_seg.modeling import HieraSegmentor
 
 NUM_RESAMPLES = 500
 BOUNDARY_WIDTH = 5  # pixels on either side of where the class changes
-# What a trained arm may be decoded by beside its own variant.
+# Decode variants of a trained arm in addition to its own.
 OTHER_VARIANTS = {
     "path_sum": ("path_product", "leaf"),
     "level_softmax": ("joint_softmax", "leaf"),
@@ -153,5 +153,5 @@ def bootstrap(images: ImageCounts) -> list[list[float]]:
 
 
 def percent(fractions: Iterable[float]) -> list[float]:
-    """Percentages with three decimals."""
+    """Convert to percentages with three decimals."""
     return [round(100 * float(value), 3) for value in fractions]

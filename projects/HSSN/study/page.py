@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def fill(template: str, results: Results) -> str:
-    """Replace each ``{{name argument ...}}`` by what the function of that name returns."""
+    """Replace each ``{{name argument ...}}`` by the result of the function of that name."""
 
     def replaced(match: re.Match) -> str:
         name, *arguments = match[1].split()
@@ -74,7 +74,7 @@ def add_missing(path: Path, found: Results) -> None:
 
 
 def arm_table(results: Results, stage: str, data: str) -> str:
-    """Every measure of every arm: mean and standard deviation over seeds."""
+    """Return every measure of every arm: mean and standard deviation over seeds."""
     arms = arms_of(results, stage, data)
     if not arms:
         return f"*No run of {stage} on {data} yet.*"
@@ -111,7 +111,7 @@ def arm_table(results: Results, stage: str, data: str) -> str:
 
 
 def level_table(results: Results, stage: str, data: str) -> str:
-    """mIoU at every level, and what a run took: the short form of `arm_table`."""
+    """Return mIoU at every level and the time of a run, the short form of `arm_table`."""
     rows = []
     for arm in arms_of(results, stage, data):
         runs = of(results, stage, data, arm)
@@ -129,7 +129,7 @@ def level_table(results: Results, stage: str, data: str) -> str:
 
 
 def difference_table(results: Results, stage: str, data: str, baseline: str = BASELINE) -> str:
-    """Differences to a baseline: mean, deviation over seeds, interval, and seeds above zero."""
+    """Return differences to a baseline: mean, deviation, interval, and seeds above zero."""
     rows = []
     for arm in arms_of(results, stage, data):
         found = paired_differences(results, stage, data, arm, baseline)
@@ -150,7 +150,7 @@ def difference_table(results: Results, stage: str, data: str, baseline: str = BA
 
 
 def decoding_table(results: Results, data: str) -> str:
-    """mIoU of the same weights under other ways of decoding."""
+    """Return the mIoU of the same weights with other decode variants."""
     rows = []
     for arm in arms_of(results, "main", data):
         runs = of(results, "main", data, arm)
@@ -165,7 +165,7 @@ def decoding_table(results: Results, data: str) -> str:
 
 
 def place_table(results: Results, data: str) -> str:
-    """Where an arm is right: frequent and rare leaves, siblings, near boundaries and away."""
+    """Return an arm's accuracy on frequent and rare leaves, for siblings, and near boundaries."""
     rows = []
     for arm in arms_of(results, "main", data):
         places = [places_of(r) for r in of(results, "main", data, arm)]
@@ -177,7 +177,7 @@ def place_table(results: Results, data: str) -> str:
 
 
 def value(results: Results, stage: str, data: str, arm: str, level: str) -> str:
-    """Mean mIoU of an arm at a level, for use in a sentence."""
+    """Return the mean mIoU of an arm at a level, for a sentence."""
     runs = of(results, stage, data, arm)
     if not runs:
         return "?"
@@ -186,7 +186,7 @@ def value(results: Results, stage: str, data: str, arm: str, level: str) -> str:
 
 
 def summary_table(results: Results, stage: str, *datasets: str) -> str:
-    """Mean differences to the baseline at every level of some datasets, with their verdicts."""
+    """Return mean differences to the baseline at every level of datasets, with verdicts."""
     there = {arm for data in datasets for arm in arms_of(results, stage, data)} - {BASELINE}
     arms = [arm for arm in (*ARMS, *PROPOSALS) if arm in there]
     rows = {arm: [arm] for arm in arms}
@@ -206,7 +206,7 @@ def summary_table(results: Results, stage: str, *datasets: str) -> str:
 
 
 def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE) -> str:
-    """An arm's differences to the baseline at every level, fine to coarse, for a sentence."""
+    """Return an arm's differences to the baseline at every level, fine to coarse."""
     found = paired_differences(results, stage, data, arm, baseline)
     if found is None:
         return "?"
@@ -218,7 +218,7 @@ def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BAS
 
 
 def gain(results: Results, stage: str, data: str, arm: str, level: str) -> str:
-    """An arm's difference to the baseline at one level, for a sentence."""
+    """Return an arm's difference to the baseline at one level, for a sentence."""
     found = paired_differences(results, stage, data, arm)
     if found is None:
         return "?"
@@ -231,7 +231,7 @@ def _mean_and_interval(found: Differences, level: int) -> str:
 
 
 def decoding_gains(results: Results, stage: str, data: str, arm: str, variant: str) -> str:
-    """What another decoding of an arm's weights gives more than its own, for a sentence."""
+    """Return the gain of another decode variant of an arm's weights over its own."""
     runs = of(results, stage, data, arm)
     if not runs:
         return "?"
@@ -242,7 +242,7 @@ def decoding_gains(results: Results, stage: str, data: str, arm: str, variant: s
 
 
 def hours(results: Results, which: str = "all") -> str:
-    """What the runs so far took of one core, or those of them that `--quick` makes."""
+    """Return the core hours of the runs so far, or of those that `--quick` makes."""
     seconds = 0.0
     for r in results.values():
         chosen = which == "all" or (
@@ -257,13 +257,13 @@ def hours(results: Results, which: str = "all") -> str:
 
 
 def seeds_done(results: Results, stage: str, data: str) -> str:
-    """How many seeds every arm of a stage has."""
+    """Return how many seeds every arm of a stage has."""
     arms = arms_of(results, stage, data)
     return str(min((len(of(results, stage, data, arm)) for arm in arms), default=0))
 
 
 def plots(results: Results, data: str) -> str:
-    """The pictures of a dataset, once there is something to draw."""
+    """Return the plots of a dataset if there are results."""
     if not any(r["arm"] != BASELINE for r in of(results, "main", data)):
         return ""
     return (
@@ -277,14 +277,14 @@ def has_curves(results: Results, data: str) -> bool:
 
 
 def curves(results: Results, data: str) -> str:
-    """The picture of the learning curves, once there is one."""
+    """Return the plot of the learning curves if there is one."""
     if not has_curves(results, data):
         return f"*No learning curve of {data} yet.*"
     return f"![mIoU on validation images over the training on {data}](curves-{data}.png)"
 
 
 def progress(results: Results) -> str:
-    """How much of the plan stands in the results."""
+    """Return how much of the plan has results."""
     stages = sorted({r["stage"] for r in results.values()})
     counts = [f"{sum(r['stage'] == s for r in results.values())} {s}" for s in stages]
     return f"{len(results)} runs: " + ", ".join(counts) if counts else "no run yet"

@@ -1,4 +1,4 @@
-"""List the runs of the study, and which of them wait for which.
+"""List the runs of the study and their dependencies.
 
 A run is known by its key. The plan is made from the results there are: a final run waits for the
 rates of its arm, and all but those from scratch wait for the trunk of their dataset.
@@ -81,7 +81,7 @@ class Run:
         return f"{self.stage}-{self.data}-{self.arm}{tried}-seed{self.seed}"
 
     def settings(self) -> tuple[Path, Path]:
-        """The config files of its dataset and of its arm."""
+        """Return the config files of its dataset and of its arm."""
         arm = SETTINGS / f"arm-{self.arm}-{self.data}.yaml"
         if not arm.is_file():
             arm = SETTINGS / f"arm-{self.arm}.yaml"
@@ -98,19 +98,19 @@ class Run:
 
 
 def val_set(data: str) -> str:
-    """The dataset that rates are chosen on."""
+    """Return the dataset on which rates are chosen."""
     return DATA[data].val or f"hiera_study_{data}_val"
 
 
 def trunk_run(data: str) -> Run:
-    """The flat network that all arms of a dataset start from; it never sees the held-out images."""
+    """Return the run of the flat network that all arms start from, without held-out images."""
     return Run(
         "trunk", data, "flat", 0, SCRATCH_RATE, TRUNK_ITERATIONS, ("fit",), val_set(data), False
     )
 
 
 def recipe_runs(data: str) -> list[Run]:
-    """Short runs of the flat arm, one for each recipe that was tried."""
+    """Return short runs of the flat arm, one for each tested recipe."""
     if data != "camvid11":
         return []
     return [
@@ -122,7 +122,7 @@ def recipe_runs(data: str) -> list[Run]:
 
 
 def query_runs(data: str) -> list[Run]:
-    """Two seeds of the networks of queries, in half the iterations: one takes twice the time."""
+    """Return two seeds of the query networks, with half the iterations of other networks."""
     if data != "camvid11":
         return []
     at = (QUERY_RATE, DATA[data].iterations // 2, ("all",), DATA[data].test, False)
@@ -130,14 +130,14 @@ def query_runs(data: str) -> list[Run]:
 
 
 def rate_runs(data: str, arm: str) -> list[Run]:
-    """A third of the schedule at each rate; a first look at the arm where there is one rate."""
+    """Return runs of a third of the schedule at each rate, or one run if there is one rate."""
     of = DATA[data]
     at = (of.iterations // 3, ("fit",), val_set(data), not of.pretrained)
     return [Run("rate", data, arm, 0, rate, *at) for rate in of.rates]
 
 
 def chosen_rate(data: str, arm: str, results: Mapping[str, dict]) -> float | None:
-    """The rate with the best mean of the levels' mIoU on held-out images; None: not all there."""
+    """Return the rate with the best mean mIoU of the levels on held-out images; None if unknown."""
     if len(DATA[data].rates) == 1:
         return DATA[data].rates[0]
     best = best_run(rate_runs(data, arm), results)
@@ -145,12 +145,12 @@ def chosen_rate(data: str, arm: str, results: Mapping[str, dict]) -> float | Non
 
 
 def mean_miou(result: Mapping[str, Any]) -> float:
-    """What rates and strengths are chosen by: the mean of the levels' mIoU."""
+    """Return the mean of the levels' mIoU, by which rates and strengths are chosen."""
     return float(np.mean(result["metrics"]["mIoU"]))
 
 
 def best_run(runs: list[Run], results: Mapping[str, dict]) -> Run | None:
-    """The run with the best mean of the levels' mIoU; None: not all are there."""
+    """Return the run with the best mean mIoU of the levels; None if one has no result yet."""
     if any(run.key not in results for run in runs):
         return None
     scores = [mean_miou(results[run.key]) for run in runs]
@@ -159,7 +159,7 @@ def best_run(runs: list[Run], results: Mapping[str, dict]) -> Run | None:
 
 
 def strength_runs(data: str, arm: str, rate: float) -> tuple[Run, list[Run]]:
-    """The network that a proposal's strength is chosen with, and a run for each strength.
+    """Return the network with which a proposal's strength is chosen, and a run per strength.
 
     The network has the rate and the whole schedule of its arm, but has not seen the held-out
     images. From ImageNet weights it is the one that its rate was chosen by.
@@ -174,7 +174,7 @@ def strength_runs(data: str, arm: str, rate: float) -> tuple[Run, list[Run]]:
 
 
 def chosen_strength(data: str, arm: str, results: Mapping[str, dict]) -> float | None:
-    """The strength with the best mean of the levels' mIoU on held-out images; None: not there."""
+    """Return the strength with the best mean mIoU of the levels on held-out images, or None."""
     arm = STRENGTHS_OF.get(arm, arm)
     rate = chosen_rate(data, PROPOSALS[arm], results)
     best = rate and best_run(strength_runs(data, arm, rate)[1], results)
@@ -184,7 +184,7 @@ def chosen_strength(data: str, arm: str, results: Mapping[str, dict]) -> float |
 def proposal_runs(
     data: str, arm: str, results: Mapping[str, dict], stages: Iterable[str]
 ) -> list[Run]:
-    """What a proposal waits for, or makes of the final runs that there are of its arm."""
+    """Return the runs that a proposal depends on, or those that decode the runs of its arm."""
     if data == "generated":
         return []
     strength = chosen_strength(data, arm, results)
@@ -203,7 +203,7 @@ def proposal_runs(
 
 
 def final_runs(data: str, arm: str, rate: float, stages: Iterable[str]) -> list[Run]:
-    """The runs of one arm at its rate, scored on the test set."""
+    """Return the runs of one arm at its rate, scored on the test set."""
     runs = []
     of = DATA[data]
     for seed in of.seeds:
@@ -221,13 +221,13 @@ def final_runs(data: str, arm: str, rate: float, stages: Iterable[str]) -> list[
 
 
 def half_known(arm: str) -> tuple[str, ...]:
-    """The parts of a training set of which one half has coarse labels."""
+    """Return the parts of a training set of which one half has coarse labels."""
     # without a leaf, the flat loss has nothing to learn from an image
     return ("fine",) if arm == "flat" else ("fine", "coarse")
 
 
 def scratch_runs(data: str) -> list[Run]:
-    """From random weights: a control, since a flat trunk may favour the flat loss.
+    """Return runs from random weights, a control because a flat trunk may favour the flat loss.
 
     Also the questions about labels, whose answers the trunk knows: it has seen them all.
     """
@@ -244,7 +244,7 @@ def scratch_runs(data: str) -> list[Run]:
 
 
 def keeps_weights(run: Run) -> bool:
-    """Whether something decodes the weights of a run again."""
+    """Return whether the weights of a run are decoded again by a proposal."""
     looks = run.stage == "rate" and DATA[run.data].pretrained
     return not run.weights and (run.stage in KEPT_STAGES | {"strength"} or looks)
 
@@ -257,7 +257,7 @@ def ready_runs(
     stages: Iterable[str] = STAGES,
     seeds: Iterable[int] = ALL_SEEDS,
 ) -> list[Run]:
-    """The runs that are still to be done and wait for nothing, the most telling ones first.
+    """Return the runs to do that have no open dependency, the most informative ones first.
 
     Args:
         results: by key, what is done.

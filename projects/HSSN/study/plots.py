@@ -79,7 +79,7 @@ def plot_differences(
 
 
 def plot_curves(results: Results, data: str, path: Path) -> None:
-    """Draw the mIoU of watched images over the training, a panel a level, a line a run."""
+    """Draw the mIoU of validation images during training, one panel per level, one line per run."""
     runs = [r for r in of(results, "main", data) if r.get("curve")]
     levels = runs[0]["levels"]
     figure, axes = plt.subplots(1, len(levels), figsize=(3.6 * len(levels), 3))

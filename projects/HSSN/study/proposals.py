@@ -1,4 +1,4 @@
-"""What the study proposes, and its control: other ways to decode what a softmax says.
+"""Define the study's proposals and their control: other ways to decode a softmax.
 
 **sibling_adjusted** (`hiera_seg.layers.SiblingAdjustment`): the probability of a node among its
 siblings is divided by its share of their pixels to a power, so that a rare leaf gains from its own

@@ -1,4 +1,4 @@
-"""The recipe of CamVid with 11 classes: which were tried, and the one that the configs ship."""
+"""Define the tested recipes of CamVid with 11 classes, and the one of the shipped configs."""
 
 from pathlib import Path
 from typing import Any

@@ -38,7 +38,7 @@ from .subsets import PREFIX, register_subsets
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
 WEIGHTS = "weights.pth"  # what is kept of a run that proposals decode
-# --quick: what tells most in an hour.
+# --quick: the most informative runs of an hour.
 QUICK = {
     "data": ("person_part",),
     "arms": ("flat", "level_ce", "focal_tree_min"),
@@ -111,7 +111,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def start(run: Run, args: argparse.Namespace) -> subprocess.Popen:
-    """Begin a run in a process of its own, with one thread."""
+    """Start a run in a separate process with one thread."""
     command = [
         sys.executable, "-m", f"{__package__}.run", "--one", json.dumps(run.as_dict()),
         "--output", str(args.output), "--results", str(args.results),
@@ -128,7 +128,7 @@ def start(run: Run, args: argparse.Namespace) -> subprocess.Popen:
 
 
 def read_results(path: Path) -> dict[str, dict[str, Any]]:
-    """Results by key; a line that a killed process left half written is passed over."""
+    """Return the results by key; an incomplete line of a killed process is skipped."""
     results = {}
     if path.exists():
         for line in path.read_text().splitlines():
@@ -141,7 +141,7 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def add_result(path: Path, result: dict[str, Any]) -> None:
-    """Append a line; several processes may."""
+    """Append a line, which several processes may do at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -155,7 +155,7 @@ def add_result(path: Path, result: dict[str, Any]) -> None:
 
 
 def make_config(run: Run, output: Path) -> CfgNode:
-    """The config of a run: that of its dataset, its arm, and what the plan says."""
+    """Return the config of a run, from its dataset, its arm and the plan."""
     dataset, arm = run.settings()
     names = tuple(f"{PREFIX}_{run.data}_{part}" for part in run.train)
     cfg = load_config(str(dataset), [])
@@ -230,7 +230,7 @@ def train(run: Run, output: Path, results: Path) -> None:
 
 
 def train_arm(cfg: CfgNode) -> tuple[HieraSegmentor, dict[str, Any]]:
-    """Train, or go on training, and return the model and what the training tells."""
+    """Train, or resume a training, and return the model and the numbers of the training."""
     trainer = HieraTrainer(cfg)
     trainer.resume_or_load(resume=True)
     begun, start = trainer.start_iter, time.process_time()
@@ -244,7 +244,7 @@ def train_arm(cfg: CfgNode) -> tuple[HieraSegmentor, dict[str, Any]]:
 
 
 def processor() -> str:
-    """The name of this machine's processor, as far as the system tells it."""
+    """Return the name of this machine's processor, if the system provides it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -253,7 +253,7 @@ def processor() -> str:
 
 
 def load_proposal(run: Run, cfg: CfgNode, counts: Path) -> HieraSegmentor:
-    """The model of another run, decoded as a proposal says."""
+    """Return the model of another run with the decoding of a proposal."""
     ensure_counts(cfg.DATASETS.TRAIN, counts)
     model = HieraTrainer.build_model(cfg)
     HieraCheckpointer(model).load(cfg.MODEL.WEIGHTS)
@@ -263,7 +263,7 @@ def load_proposal(run: Run, cfg: CfgNode, counts: Path) -> HieraSegmentor:
 
 
 def save_trunk(model: HieraSegmentor, path: Path) -> None:
-    """Keep backbone and decoder; the classifier begins anew, the same for all arms."""
+    """Keep backbone and decoder, and initialize the classifier in the same way for all arms."""
     state = {k: v for k, v in model.state_dict().items() if "sem_seg_head.predictor" not in k}
     generator = torch.Generator().manual_seed(0)
     predictor = model.sem_seg_head.predictor
@@ -275,7 +275,7 @@ def save_trunk(model: HieraSegmentor, path: Path) -> None:
 
 
 def learning_curve(folder: Path, levels: Iterable[str]) -> list[list[float]]:
-    """Iteration and mIoU of each level, coarse to fine, of the evaluations during a training."""
+    """Return iteration and mIoU of each level, coarse to fine, of evaluations during a training."""
     record = EvaluationRecord(str(folder))
     if not record.path.is_file():
         return []
@@ -287,7 +287,7 @@ def learning_curve(folder: Path, levels: Iterable[str]) -> list[list[float]]:
 
 
 def last_loss(path: Path) -> float | None:
-    """The mean of the last ten losses that the run has logged; None where it is not finite."""
+    """Return the mean of the last ten logged losses of a run; None if it is not finite."""
     losses = [json.loads(line).get("total_loss") for line in path.read_text().splitlines()]
     losses = [loss for loss in losses if loss is not None][-10:]
     return round(sum(losses) / len(losses), 5) if losses else None

@@ -1,4 +1,4 @@
-"""Parts of the study's datasets: held-out images, a tenth of the images, halves with coarse labels.
+"""Register parts of the study's datasets: held-out images, a tenth, halves with coarse labels.
 
 A part is chosen by the hashes of file names, or cut from each drive in the order of its frames, so
 that it is the same on every machine.
@@ -67,14 +67,14 @@ def register_subsets(
 
 
 def list_part(source: str, cut: Callable[[int], slice]) -> list[dict]:
-    """The dicts of a part, in the order of the whole set."""
+    """Return the dicts of a part, in the order of the whole set."""
     records = DatasetCatalog.get(source)
     shuffled = sorted(range(len(records)), key=lambda i: _hash(records[i]["file_name"]))
     return [records[i] for i in sorted(shuffled[cut(len(records))])]
 
 
 def list_drives(source: str, share: float, *, ends: bool) -> list[dict]:
-    """The dicts of the last share of each drive, or of all that comes before it."""
+    """Return the dicts of the last share of each drive, or of all frames before it."""
     drives: dict[str, list[dict]] = {}
     for record in sorted(DatasetCatalog.get(source), key=lambda record: record["file_name"]):
         drives.setdefault(Path(record["file_name"]).stem.partition("_")[0], []).append(record)
@@ -86,7 +86,7 @@ def list_drives(source: str, share: float, *, ends: bool) -> list[dict]:
 
 
 def coarse_label_map(meta: Metadata, tree: Hierarchy, level: str) -> dict:
-    """A label map that leads every raw id to the ancestor of its node at a level.
+    """Return a label map from every raw id to the ancestor of its node at a level.
 
     Args:
         meta: metadata of the dataset with full labels.

@@ -1,4 +1,4 @@
-"""What tables of the study's pages are made of."""
+"""Format the cells of the tables of the study's pages."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,13 +12,13 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def mean_and_deviation(values: Iterable[float], digits: int = 2, sign: str = "") -> str:
-    """Mean over seeds, with the standard deviation where there are two or more."""
+    """Return the mean over seeds, with the standard deviation if there are two or more."""
     values = np.array(list(values), float)
     mean = f"{values.mean():{sign}.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
 
 
 def core_minutes(result: Mapping) -> float:
-    """What a run took of one core: its training and its test."""
+    """Return the minutes of one core that a run took for training and test."""
     training = result["iterations"] * (result.get("seconds_per_iteration") or 0.0)
     return (training + result["test_seconds"]) / 60
