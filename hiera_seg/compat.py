@@ -14,7 +14,7 @@ Differences of Detectron2 0.6 (the last release) and main that matter here:
 - ``DetectionCheckpointer`` of main reads ``?matching_heuristics=True`` behind a path; the
   checkpointer of this package does so in both.
 - ``SemSegEvaluator`` of main adds ``BoundaryIoU-<class>`` and ``min(IoU, B-Iou)-<class>`` to its
-  results, which ``HieraSemSegEvaluator`` does not compute.
+  results; ``HieraSemSegEvaluator`` computes the former by ``TEST.BOUNDARY_IOU`` alone.
 
 ``tests/engine/as_detectron2_main.py`` patches the first four into 0.6 and runs the package.
 

@@ -30,7 +30,7 @@ def computed(reference):
         features = model.backbone(images)
         found = {
             "res5": features["res5"][:, :64],
-            "node_logits": head(features)[0].values,
+            "node_logits": head.node_output(features).values,
             "embedding": torch.nn.functional.normalize(head.embedding_head(features), dim=1),
             "aux_logits": head.auxiliary_head(features),
         }

@@ -39,7 +39,7 @@ def outputs(model, images, allowed) -> dict[str, torch.Tensor]:
         features = model.backbone(images)
         mask_features, _, multi_scale = head.pixel_decoder.forward_features(features)
         prediction = head.layers(features)[-1]
-        scores = head(features)[0].values
+        scores = head.node_output(features).values
     return {
         "mask_features": mask_features[:, :32],
         "multi_scale0": multi_scale[0],
