@@ -5,6 +5,7 @@ import argparse
 import json
 import os
 
+from hiera_seg.cli.arguments import tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_folder
 from hiera_seg.disk import replace_text
 
@@ -20,9 +21,7 @@ examples:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("baseline", metavar="RUN_A", help="run, or runs joined by commas")
     parser.add_argument("others", metavar="RUN_B", nargs="+", help="what is compared with it")
     parser.add_argument(

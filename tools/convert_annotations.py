@@ -7,7 +7,7 @@ import os
 
 from tqdm import tqdm
 
-from hiera_seg.cli.arguments import add_import
+from hiera_seg.cli.arguments import add_import, tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_folder
 from hiera_seg.disk import replace_text
 from hiera_seg.hierarchy import Hierarchy
@@ -30,9 +30,7 @@ examples:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument(
         "source", metavar="SOURCE", help="COCO json file, or folder of labelme files"
     )

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-from hiera_seg.cli.arguments import add_exif, add_import
+from hiera_seg.cli.arguments import add_exif, add_import, tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_file, prepare_folder
 from hiera_seg.errors import ConfigError
 
@@ -27,9 +27,7 @@ examples:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("dataset", metavar="DATASET", help="a registered dataset")
     parser.add_argument("folder", metavar="FOLDER", help="folder of the predictions")
     parser.add_argument(

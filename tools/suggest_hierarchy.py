@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from hiera_seg.cli.arguments import add_import
+from hiera_seg.cli.arguments import add_import, tool_parser
 from hiera_seg.cli.exit import exit_on_error, prepare_file
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy.suggest import (
@@ -32,9 +32,7 @@ examples:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument(
         "source", metavar="SOURCE",
         help="confusion matrix (.npz or .csv), names (.txt), or a registered dataset",

@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from torch import Tensor
 from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint import read_file
 from hiera_seg.checkpoint.checkpointer import check_values
-from hiera_seg.config.checks import check_addresses
+from hiera_seg.config.checks import check_addresses, items_of
 from hiera_seg.data.flips import swap_table
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import CheckpointError, ConfigError
@@ -176,10 +176,10 @@ def _changed_keys(cfg: CfgNode) -> dict[str, Any]:
     """Return the keys of `_STORED` that differ from their defaults, as plain data."""
     defaults = get_cfg()
     add_hiera_seg_config(defaults)
-    before = dict(_leaves(defaults))
+    before = dict(items_of(defaults))
     found = {
         key: value
-        for key, value in _leaves(cfg)
+        for key, value in items_of(cfg)
         if key.startswith(_STORED)
         and not key.startswith(_NEVER)
         and (key in _ALWAYS or key not in before or value != before[key])
@@ -188,14 +188,6 @@ def _changed_keys(cfg: CfgNode) -> dict[str, Any]:
         return json.loads(json.dumps(found))
     except TypeError as error:
         raise ConfigError(f"cannot store the config as json: {error}") from error
-
-
-def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _halved(value: Tensor) -> Tensor:
