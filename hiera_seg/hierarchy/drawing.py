@@ -12,11 +12,7 @@ def draw(hierarchy: Hierarchy) -> str:
     """Return a heading and one line per node, with branches, name and node id."""
     h = hierarchy
     title = f"{h.name or 'hierarchy'}: {h.num_nodes} nodes, {h.num_leaves} leaves"
-    if h.num_levels > 8:
-        levels = f"{h.num_levels} levels"
-    else:
-        levels = f"levels {' > '.join(h.level_names)}"
-    lines = [f"{title}, {levels}"]
+    lines = [f"{title}, levels {' > '.join(h.level_names)}"]
     indents = [""] * (h.num_levels + 1)  # by depth, of the current path
     for node in h.depth_first.tolist():
         depth, is_last = h.depth[node], node == h.children(int(h.parent[node]))[-1]

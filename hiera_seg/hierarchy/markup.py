@@ -121,8 +121,6 @@ def _yaml_scalar(loader: yaml.SafeLoader, event: yaml.ScalarEvent, line: int) ->
 
 def read_json(text: str, origin: str) -> Any:
     """Parse one JSON document."""
-    if not text.strip():
-        fail("the file is empty; it needs the key 'tree'", origin)
     try:
         json.loads(text)
     except ValueError as error:  # includes Python's limit on the digits of a number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hiera_seg.errors import HierarchyError
@@ -26,22 +25,6 @@ def walk(index_of: dict[tuple[int, str], int], path: str) -> int | None:
 def as_full_path(path: str) -> str:
     """Return a path with a "/" in it, such as "/car" for a top-level node."""
     return path if SEPARATOR in path else SEPARATOR + path
-
-
-def level_index(hierarchy: Hierarchy, level: int | str) -> int:
-    """Return the index of a level given by name or by (negative) index."""
-    total, names = hierarchy.num_levels, hierarchy.level_names
-    if isinstance(level, str):
-        if level in names:
-            return names.index(level)
-        raise HierarchyError(f"unknown level {level!r} of {hierarchy!r}; levels: {listing(names)}")
-    try:
-        index = operator.index(level)
-    except TypeError:
-        raise HierarchyError(f"expected the name or index of a level, not {level!r}") from None
-    if not -total <= index < total:
-        raise HierarchyError(f"level {index} is outside {-total} .. {total - 1} of {hierarchy!r}")
-    return index % total
 
 
 class NameIndex:
@@ -101,17 +84,13 @@ class NameIndex:
 
     def _checked_id(self, node: Any) -> int:
         total = self.hierarchy.num_nodes
-        try:
-            index = operator.index(node)
-        except TypeError:
-            index = None
-        if index is None or isinstance(node, bool):
+        if isinstance(node, bool) or not hasattr(node, "__index__"):
             raise HierarchyError(f"expected the name or id of a node, not {node!r}")
-        if not 0 <= index < total:
+        if not 0 <= node < total:
             raise HierarchyError(
-                f"node id {index} is outside 0 .. {total - 1} of {self.hierarchy!r}"
+                f"node id {node} is outside 0 .. {total - 1} of {self.hierarchy!r}"
             )
-        return index
+        return int(node)
 
     def _unknown(self, node: str) -> NoReturn:
         h = self.hierarchy
@@ -130,26 +109,20 @@ class NameIndex:
         )
 
 
-def display_names(hierarchy: Hierarchy, index: NameIndex) -> tuple[str, ...]:
+def display_names(hierarchy: Hierarchy) -> tuple[str, ...]:
     """Return the shortest path suffix of each node that is unique among the nodes of its level.
 
     If no suffix is unique (leaves ``b`` and ``a/b``), the full path is returned.
     """
     names = list(hierarchy.node_names)
-    for same in index.leaves.values():
-        names_of = _distinct_suffixes(hierarchy, same)
-        for node, suffix in names_of.items():
-            names[node] = suffix
-    for name, inner in index.inner.items():
-        at_level: dict[int, list[int]] = {}
-        for node in inner:
-            at_level.setdefault(int(hierarchy.depth[node]), []).append(node)
-        leaves = index.leaves.get(name, [])
-        for level, same in at_level.items():
-            beside = [leaf for leaf in leaves if hierarchy.depth[leaf] <= level]
-            names_of = _distinct_suffixes(hierarchy, same + beside)
-            for node in same:
-                names[node] = names_of[node]
+    for level in range(hierarchy.num_levels):
+        namesakes: dict[str, list[int]] = {}
+        for node in hierarchy.level_nodes(level).tolist():
+            namesakes.setdefault(hierarchy.node_names[node], []).append(node)
+        for same in namesakes.values():
+            for node, suffix in _distinct_suffixes(hierarchy, same).items():
+                if hierarchy.node_level[node] == level:
+                    names[node] = suffix
     return tuple(names)
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.pixel_embeddings import PixelEmbeddings
-from hiera_seg.losses.checks import describe
 from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
 
@@ -86,12 +85,6 @@ class HierarchicalLoss(nn.Module):
         Returns:
             {"loss_<name>": scalar}, with weights and schedules applied.
         """
-        shape = (1 + self.hierarchy.num_levels,)
-        if valid_count is not None and getattr(valid_count, "shape", None) != shape:
-            raise ValueError(
-                f"valid_count is {describe(valid_count)}; it must be a tensor of shape {shape}, as "
-                "from valid_pixels"
-            )
         values = {"logits": logits, "embeddings": embeddings}
         result = {}
         for name, weight, loss in zip(self.names, self.weights, self.losses, strict=True):

@@ -57,7 +57,6 @@ def check_logits(logits: Tensor, labels: Tensor, hierarchy: Hierarchy) -> None:
             f"labels have shape {tuple(labels.shape)}, but logits {tuple(logits.shape)} need "
             f"labels {size}; resize the logits to the labels first"
         )
-    _check_device(labels, logits, "logits")
 
 
 def check_embeddings(embeddings: Tensor, labels: Tensor) -> None:
@@ -71,7 +70,6 @@ def check_embeddings(embeddings: Tensor, labels: Tensor) -> None:
             f"labels hold {labels.shape[0]} images, embeddings {embeddings.shape[0]}; both need "
             "the same batch"
         )
-    _check_device(labels, embeddings, "embeddings")
 
 
 def check_labels(labels: Tensor) -> None:
@@ -137,10 +135,3 @@ def assert_on_device(condition: Tensor, message: str) -> None:
 def _check_maps(values: Tensor, name: str, shape: str) -> None:
     if not isinstance(values, Tensor) or not values.is_floating_point() or values.dim() != 4:
         raise ValueError(f"{name} must be a floating-point tensor {shape}, not {describe(values)}")
-
-
-def _check_device(labels: Tensor, values: Tensor, name: str) -> None:
-    if labels.device != values.device:
-        raise ValueError(
-            f"labels are on {labels.device}, {name} on {values.device}; move them to one device"
-        )

@@ -97,7 +97,7 @@ BAD_FILES = [
     # nodes
     ("a.yaml", "tree:\n  a:\n    b:\n    c:\n    b:\n", 5, "'a/b'", "line 3"),
     ("a.yaml", "tree:\n  a: {b: }\n  c: []\n", 3, "'c'", "empty"),
-    ("a.yaml", "tree:\n", 1, "tree", "empty"),
+    ("a.yaml", "tree:\n", None, "tree", "empty"),
     ("a.yaml", "tree:\n  - a\n  -\n", 3, "top level", "name"),
     ("a.yaml", "tree:\n  a: |\n    b\n    c\n", 2, "'a'", "'b\\nc\\n'"),
     ("a.yaml", "tree:\n  ? [a]\n  : b\n", 2, "top level", "name"),
@@ -131,11 +131,11 @@ BAD_FILES = [
     ("a.json", "{tree: []}", 1, "JSON"),
     ("a.json", '{"tree": ["a"]}\n}', 2, "JSON"),
     ("a.json", '{"tree": ["a"', 1, "JSON"),
-    ("a.json", " \n", None, "empty", "'tree'"),
+    ("a.json", "", 1, "JSON"),
     ("a.json", '{"tree": ["\\ud800"]}', 1, "'\\ud800'"),
     # csv
     ("a.csv", "", None, "empty"),
-    ("a.csv", "group,class\n", 1, "empty"),
+    ("a.csv", "group,class\n", None, "empty"),
     ("a.csv", "group,class\nx,a\ny,a\nx,a\n", 4, "'x/a'", "line 2"),
     ("a.csv", "group,class\n,a\n", 2, "'a'"),
     ("a.csv", "group,class\nx,a,b\n", 2, "3 cells", "2 columns"),
@@ -169,12 +169,6 @@ def test_unknown_source(tmp_path, monkeypatch):
         Hierarchy.load("cityscape")
     with pytest.raises(HierarchyError, match=r"^absent\.yaml: .*No such file"):
         Hierarchy.load("absent.yaml")
-    with pytest.raises(HierarchyError, match=r"\b3$"):
-        Hierarchy.load(3)
-    with pytest.raises(HierarchyError, match="b'cityscapes'"):
-        Hierarchy.load(b"cityscapes")
-    with pytest.raises(HierarchyError, match=r"a\\x00.yaml': .*null"):
-        Hierarchy.load("a\0.yaml")
 
 
 def test_written_file_is_laid_out_as_by_hand(tmp_path):

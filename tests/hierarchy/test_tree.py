@@ -38,41 +38,6 @@ def test_numbers_and_names(street):
     assert street.display_names == street.node_names
 
 
-def test_level_tables(street):
-    assert street.level_nodes("group").tolist() == [9, 10, 11]
-    assert street.level_nodes(1).tolist() == [0, 6, 7, 8]
-    assert street.level_nodes(-1).tolist() == [0, 1, 2, 3, 4, 5]
-    assert street.leaf_to_level("group").tolist() == [0, 1, 2, 1, 0, 0]
-    assert street.leaf_to_level("kind").tolist() == [0, 1, 2, 1, 3, 3]
-    assert street.leaf_to_level("class").tolist() == [0, 1, 2, 3, 4, 5]
-    assert street.level_slices == ((9, 12), (6, 9), (0, 6))
-    assert street.level_ancestor[1].tolist() == [0, 6, 7, 6, 8, 8, 6, 7, 8, -1, -1, -1]
-
-
-def test_relations(street):
-    car, vehicle = street["car"], street["vehicle"]
-    assert street.path("car") == (vehicle, street["four_wheeled"], car)
-    assert street.ancestors(car) == street.path(car)[::-1]
-    assert street.descendants(vehicle) == (0, 4, 5, 8, 9)
-    assert street.children("vehicle") == (0, 8) and street.children(car) == ()
-    assert street.children(-1) == (9, 10, 11)
-    assert street.lca("car", "bicyclist") == vehicle
-    assert street.lca("car", "vehicle") == vehicle
-    assert street.lca("car", "sky") == -1
-    assert street.distance_matrix[car, street["truck"]] == 2
-    assert street.distance_matrix[car, street["bicyclist"]] == 3
-    assert street.distance_matrix[car, street["sky"]] == 6
-    assert street.distance_matrix[vehicle, street["flat"]] == 2
-
-
-def test_one_name_for_leaf_and_groups(street):
-    assert street.id("sky") == 2
-    assert street.id("sky", level="group") == street.id("/sky") == 11
-    assert street.id("sky", level="kind") == street.id("sky/sky") == 7
-    assert street.id("sky/sky/sky") == street.id("sky", level="class") == 2
-    assert street.id("vehicle/bicyclist", level="class") == 0  # stands for itself there
-
-
 def test_display_names_of_names_that_repeat():
     h = Hierarchy.from_paths(["a/other", "b/other", "b/x", "x", "c/x/y", "c/d/y/z"])
     shown = dict(zip(h.paths, h.display_names, strict=True))
@@ -111,10 +76,8 @@ def test_arrays_cannot_be_written(street):
 
 def test_attributes_cannot_be_set(street):
     for name in ("name", "parent", "colour"):
-        with pytest.raises(AttributeError, match="immutable"):
+        with pytest.raises(AttributeError, match=name):
             setattr(street, name, 1)
-    with pytest.raises(AttributeError, match="immutable"):
-        del street.name
 
 
 def test_tables_are_made_once(street):

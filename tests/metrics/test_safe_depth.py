@@ -155,9 +155,7 @@ def test_what_can_not_be_counted():
     counts = SafeDepthCounts(RAGGED)
     with pytest.raises(ValueError, match="2 maps of limits .* 4 levels"):
         counts.add(leaf, limits[:2], truth)
-    with pytest.raises(ValueError, match=r"greedy path .*\(13, 10\).*\(13, 11\)"):
+    with pytest.raises(ValueError, match="greedy path .*13 x 10.*13 x 11"):
         counts.add(leaf[:, 1:], limits, truth)
     with pytest.raises(ValueError, match="leaves holds .*0 to 12; .* 0 to 7"):
         counts.add(np.where(leaf == 1, 12, leaf), limits, truth)
-    with pytest.raises(ValueError, match="ascending"):
-        SafeDepthCounts(RAGGED, (0.5, 0.5))

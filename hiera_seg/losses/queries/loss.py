@@ -143,7 +143,7 @@ class QueryLoss(nn.Module):
                 if len(present) == 0:
                     continue
                 logits = [x[image] for x in mask_logits]
-                area = _Area(labels[image], self.ignore_label)
+                area = labels[image]
                 queries, matched = self._match(
                     [x[image] for x in class_logits], logits, area, present, generator
                 )
@@ -175,15 +175,17 @@ class QueryLoss(nn.Module):
         self,
         class_logits: list[Tensor],
         mask_logits: list[Tensor],
-        area: _Area,
+        area: Tensor,
         present: Tensor,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """Return matched queries and the labels of their segments, int64 (A, K), for one image."""
-        points = draw_points(area.valid, (self.num_points,), generator=generator)
+        points = draw_points(area != self.ignore_label, (self.num_points,), generator=generator)
         # Layer by layer, because the masks of all layers would be the largest tensor of training
         at_points = torch.stack([sample_maps(x[None], points.xy[None])[0] for x in mask_logits])
-        targets = point_targets(present, area.labels[points.pixel], self.hierarchy, at_points.dtype)
+        targets = point_targets(
+            present, area.flatten()[points.pixel], self.hierarchy, at_points.dtype
+        )
         bce, dice = mask_costs(at_points, targets)
         scores = self.classes.label_scores(torch.stack(class_logits), present)
         costs = (
@@ -197,7 +199,7 @@ class QueryLoss(nn.Module):
     def _mask_losses(
         self,
         mask_logits: list[Tensor],
-        area: _Area,
+        area: Tensor,
         queries: Tensor,
         matched: Tensor,
         generator: torch.Generator | None,
@@ -206,26 +208,14 @@ class QueryLoss(nn.Module):
         layers, per_layer = queries.shape
         masks = torch.cat([x[rows] for x, rows in zip(mask_logits, queries, strict=True)])
         points = draw_uncertain_points(
-            masks, area.valid, self.num_points, generator=generator, **self.sampling
+            masks, area != self.ignore_label, self.num_points, generator=generator, **self.sampling
         )
         logits = sample_maps(masks[:, None], points.xy)[:, 0]
         targets = point_targets(
-            matched.flatten(), area.labels[points.pixel], self.hierarchy, logits.dtype
+            matched.flatten(), area.flatten()[points.pixel], self.hierarchy, logits.dtype
         )
         shape = (layers, per_layer)
         return (
             mask_bce(logits, targets).view(shape).sum(1),
             mask_dice(logits, targets).view(shape).sum(1),
         )
-
-    def extra_repr(self) -> str:
-        weights = ", ".join(f"{name}: {weight:g}" for name, weight in self.weights.items())
-        return f"{weights}, points: {self.num_points}"
-
-
-class _Area:
-    """The labels of one image, flattened, and the mask (H, W) of those that are not void."""
-
-    def __init__(self, labels: Tensor, ignore_label: int):
-        self.valid = labels != ignore_label
-        self.labels = labels.flatten()
