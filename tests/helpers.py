@@ -150,6 +150,19 @@ def new_config(*options: object) -> CfgNode:
     return cfg
 
 
+def value_and_gradient(
+    function: Callable[..., torch.Tensor],
+    values: torch.Tensor,
+    *arguments: object,
+    **options: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the value of a loss and its gradient with respect to logits or embeddings."""
+    values = values.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    value = function(values, *arguments, **options)
+    value.backward()
+    return value.detach(), values.grad
+
+
 def write_dataset(
     folder: Path,
     labels: Mapping[str, np.ndarray] | Sequence[np.ndarray],

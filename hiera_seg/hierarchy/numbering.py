@@ -20,11 +20,6 @@ def number_nodes(
 ) -> tuple[tuple[str, ...], np.ndarray, int]:
     """Number the nodes: leaves first, then inner nodes from the finest level to the coarsest.
 
-    Args:
-        flat: the nodes in order of appearance.
-        leaf_order: leaf names (full paths where a bare name is not unique) in the order of their
-            ids; None means the order of appearance.
-
     Returns:
         Names of the nodes by id, int64 array (N,) of parent ids (-1 at the top), and the number
         of levels.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -337,9 +338,7 @@ class Hierarchy:
         Raises:
             HierarchyError: the name is unknown or ambiguous, or the id is outside the tree.
         """
-        if level is None:
-            return self._names.find(node)
-        return self._names.find_at(node, self.level_index(level))
+        return self._names.find(node, None if level is None else self.level_index(level))
 
     def __getitem__(self, node: int | str) -> int:
         return self.id(node)
@@ -355,12 +354,13 @@ class Hierarchy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the four arguments of ``from_dict`` as plain data."""
+        number_of = Counter(self.leaf_names)
         return {
             "tree": nested(self),
             "name": self.name,
             "levels": list(self.level_names),
             "leaf_order": [
-                name if len(self._names.leaves[name]) == 1 else as_full_path(self.paths[leaf])
+                name if number_of[name] == 1 else as_full_path(self.paths[leaf])
                 for leaf, name in enumerate(self.leaf_names)
             ],
         }

@@ -312,12 +312,6 @@ class TestQueryLoss:
         assert losses["dice"].item() == pytest.approx(5 * dice, rel=1e-5)
 
 
-def test_labels_that_are_no_nodes_are_named():
-    labels = torch.full((1, 8, 8), 99)
-    with pytest.raises(ValueError, match="labels hold 99"):
-        query_loss().segments(labels)
-
-
 def test_the_class_loss_is_the_weighted_mean_over_queries():
     labels = torch.full((1, 8, 8), CAR)
     classes = torch.randn(1, 4, TREE.num_leaves + 1)

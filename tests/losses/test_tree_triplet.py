@@ -115,23 +115,6 @@ def test_margin_of_strangers_against_siblings_on_cityscapes(cityscapes):
     )
 
 
-def test_positives_may_be_siblings_or_of_the_own_class(cityscapes):
-    car, bus, road = (cityscapes[name] for name in ("car", "bus", "road"))
-    labels = torch.tensor([[[car, car, bus, road]]])
-    kinds = set()
-    for seed in range(40):
-        triplets = sample_triplets(labels, cityscapes, generator=_seeded(seed))
-        kinds |= {(p, n) for i, p, n in _drawn(triplets) if i == 0}
-    assert kinds == {(1, 2), (1, 3), (2, 3)}
-
-
-def test_perfect_embeddings_cost_nothing(cityscapes):
-    car, road = cityscapes["car"], cityscapes["road"]
-    labels = torch.tensor([[[car, car, road, road]]])
-    embeddings = torch.tensor([[[[1.0, 1.0, -1.0, -1.0]]]])
-    assert tree_triplet_loss(embeddings, labels, cityscapes).item() == 0
-
-
 def test_gradcheck_and_scale_invariance(oracle):
     hierarchy, _, labels = oracle.random_case(0, height=3, width=3, void=0.1, coarse=False)
     embeddings = torch.randn(2, 4, 3, 3, dtype=torch.float64, generator=_seeded(0))
@@ -259,15 +242,6 @@ def test_half_precision_reduces_in_float32(cityscapes, dtype):
     assert half.grad.dtype == dtype and torch.isfinite(half.grad).all()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = tree_triplet_loss(embeddings.float(), labels, cityscapes, generator=_seeded(2))
-    assert found == expected
-
-
-def test_channels_last_gives_the_same(cityscapes):
-    labels = torch.randint(0, 19, (2, 8, 9), generator=_seeded(0))
-    embeddings = torch.randn(2, 16, 8, 9, generator=_seeded(1))
-    expected = tree_triplet_loss(embeddings, labels, cityscapes, generator=_seeded(2))
-    embeddings = embeddings.contiguous(memory_format=torch.channels_last)
-    found = tree_triplet_loss(embeddings, labels, cityscapes, generator=_seeded(2))
     assert found == expected
 
 

@@ -124,11 +124,6 @@ def test_the_same_where_the_ids_of_a_level_are_contiguous(bad):
         count_image(leaf, leaf, tree, direct=[np.array([[4, bad]]), leaf])
 
 
-def test_void_in_the_prediction_is_refused():
-    with pytest.raises(ValueError, match="prediction holds 255"):
-        count_image(np.array([[255]]), np.array([[CAR]]), TREE)
-
-
 def test_sizes_kinds_and_numbers_of_maps_are_checked():
     good = np.zeros((2, 3), int)
     with pytest.raises(ValueError, match="prediction .* 3 x 2.* ground truth 2 x 3"):

@@ -100,15 +100,6 @@ def test_every_threshold_equals_a_loop_over_pixels(h):
     assert 0.5 < curve.area < 1
 
 
-def test_a_walk_that_is_right_has_area_one():
-    leaf, limits, _ = random_walks(RAGGED, 1)
-    counts = SafeDepthCounts(RAGGED)
-    counts.add(leaf, limits, leaf)
-    curve = safe_depth_curve(counts)
-    assert (curve.accuracy == 1).all() and curve.area == pytest.approx(1)
-    assert curve.specificity == pytest.approx(curve.information_gain)
-
-
 def test_images_and_processes_add_up_exactly():
     together, parts = SafeDepthCounts(RAGGED), [SafeDepthCounts(RAGGED) for _ in range(2)]
     for seed in range(4):
