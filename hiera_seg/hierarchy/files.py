@@ -71,18 +71,16 @@ def _read_document(document: Any, origin: str, stem: str) -> FileContent:
         if not isinstance(key, Scalar):
             fail("a key is a list or a mapping; write it as text", origin, key.line)
         if key.value not in FILE_KEYS:
-            near = suggestion(key.text, FILE_KEYS)
-            fail(f"unknown key {key.text!r}{near}", origin, key.line)
+            fail(f"unknown key {key.text!r}{suggestion(key.text, FILE_KEYS)}", origin, key.line)
         if key.value in values:
             fail(f"key {key.value!r} is repeated{first_seen(lines[key.value])}", origin, key.line)
-        values[key.value] = value
-        lines[key.value] = key.line
+        values[key.value], lines[key.value] = value, key.line
     if "tree" not in values:
         fail("the key 'tree' is missing", origin, document.line)
     name = values.pop("name", Scalar(None))
     if not isinstance(name, Scalar):
         fail("name is a list or a mapping; write it as text", origin, lines["name"])
-    if name.value is not None and not isinstance(name.value, str):
+    if not isinstance(name.value, str | None):
         fail(f"name: {not_a_string(name)}", origin, name.line)
     flat = flat_from_tree(values.pop("tree"), origin)
     for key, value in values.items():

@@ -15,7 +15,6 @@ import numpy as np
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy import files, numbering
-from hiera_seg.hierarchy.drawing import draw
 from hiera_seg.hierarchy.inputs import (
     SEPARATOR,
     FlatTree,
@@ -25,7 +24,7 @@ from hiera_seg.hierarchy.inputs import (
 )
 from hiera_seg.hierarchy.messages import listing
 from hiera_seg.hierarchy.naming import NameIndex, as_full_path, display_names
-from hiera_seg.hierarchy.writing import nested, yaml_text
+from hiera_seg.hierarchy.writing import draw, nested, yaml_text
 
 
 @dataclass(frozen=True, eq=False, repr=False)

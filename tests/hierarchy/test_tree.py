@@ -38,25 +38,6 @@ def test_numbers_and_names(street):
     assert street.display_names == street.node_names
 
 
-def test_display_names_of_names_that_repeat():
-    h = Hierarchy.from_paths(["a/other", "b/other", "b/x", "x", "c/x/y", "c/d/y/z"])
-    shown = dict(zip(h.paths, h.display_names, strict=True))
-    assert shown == {
-        "a/other": "a/other",
-        "b/other": "b/other",
-        "b/x": "b/x",  # the two leaves x: one shows its parent, for the other there is none
-        "x": "x",
-        "c/x/y": "y",
-        "c/d/y/z": "z",
-        "c/d/y": "d/y",  # stands beside the leaf c/x/y, which shows y among the leaves
-        "c/d": "d",
-        "c/x": "c/x",  # stands beside the leaves b/x and x
-        "a": "a",
-        "b": "b",
-        "c": "c",
-    }
-
-
 def test_arrays_cannot_be_written(street):
     arrays = [
         street.parent,
@@ -98,38 +79,6 @@ def test_equality_is_paths_numbering_and_level_names(street):
     one = Hierarchy.from_paths(["a/x", "a/y", "b/z"])
     other = Hierarchy.from_paths(["a/x", "b/y", "b/z"])
     assert one.node_names == other.node_names and one != other
-
-
-def test_plain_data(street):
-    assert street.to_dict() == {
-        "tree": {
-            "vehicle": {"bicyclist": None, "four_wheeled": ["car", "truck"]},
-            "flat": {"ground": ["road", "pavement"]},
-            "sky": {"sky": ["sky"]},
-        },
-        "name": "street",
-        "levels": ["group", "kind", "class"],
-        "leaf_order": ["bicyclist", "road", "sky", "pavement", "car", "truck"],
-    }
-
-
-def test_drawing(street):
-    assert str(street) == (
-        "street: 12 nodes, 6 leaves, levels group > kind > class\n"
-        "├── vehicle [9]\n"
-        "│   ├── bicyclist [0]\n"
-        "│   └── four_wheeled [8]\n"
-        "│       ├── car [4]\n"
-        "│       └── truck [5]\n"
-        "├── flat [10]\n"
-        "│   └── ground [6]\n"
-        "│       ├── road [1]\n"
-        "│       └── pavement [3]\n"
-        "└── sky [11]\n"
-        "    └── sky [7]\n"
-        "        └── sky [2]"
-    )
-    assert repr(street) == "Hierarchy('street', 12 nodes, 6 leaves, 3 levels)"
 
 
 def test_lists_may_mix_leaves_and_groups():
@@ -179,3 +128,7 @@ def test_depth_first_puts_descendants_behind_their_ancestors():
             assert set(order[place : place + len(below)]) == set(below)
         roots = [node for node in order if tree.parent[node] < 0]
         assert roots == list(tree.children(-1))
+
+
+def test_repr(street):
+    assert repr(street) == "Hierarchy('street', 12 nodes, 6 leaves, 3 levels)"

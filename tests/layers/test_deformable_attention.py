@@ -77,16 +77,6 @@ def test_autocast_changes_nothing_but_the_linear_layers():
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-def test_a_query_at_a_pixel_with_one_weight_reads_that_pixel():
-    values, locations, weights = inputs()
-    weights = torch.zeros_like(weights)
-    weights[:, :, :, 0, 0] = 1
-    locations[:, :, :, 0, 0] = values.new_tensor([3.5 / 5, 1.5 / 3])  # row 1, column 3
-    found = multi_scale_deformable_attention(values, SIZES, locations, weights)
-    expected = values[:, 1 * 5 + 3].flatten(1)[:, None].expand_as(found)
-    torch.testing.assert_close(found, expected)
-
-
 class FixedSizes(torch.nn.Module):
     """The attention over maps of known sizes, as in an exported network."""
 

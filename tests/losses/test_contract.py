@@ -77,7 +77,7 @@ def test_any_memory_layout(oracle, function, layout):
     else:
         logits, labels = logits[:1].expand(2, -1, -1, -1), labels[:1].expand(2, -1, -1)
         expected = value_and_gradient(function, logits[:1], labels[:1], hierarchy)
-    leaf = logits.detach().requires_grad_()
+    leaf = logits.detach().requires_grad_()  # not cloned, which would change its layout
     value = function(leaf, labels, hierarchy)
     value.backward()
     torch.testing.assert_close(value.detach(), expected[0])
@@ -106,22 +106,6 @@ def test_half_precision_reduces_in_float32(cityscapes, function, dtype):
     assert gradient.dtype == dtype
     accuracy = torch.finfo(dtype).eps
     torch.testing.assert_close(gradient.float(), expected[1], rtol=2 * accuracy, atol=1e-6)
-
-
-def test_float16_gradients_survive_the_number_of_pixels(cityscapes, function):
-    """1 / pixels underflows in float16; scaled by a gradient scaler it must still be exact."""
-    count, scale = 2.0e7, 65536.0
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(1, 26, 4, 4, generator=generator).half()
-    labels = torch.randint(0, 19, (1, 4, 4), generator=generator)
-
-    def scaled(z):
-        return function(z, labels, cityscapes, valid_count=count) * scale
-
-    value, gradient = value_and_gradient(scaled, logits)
-    expected = value_and_gradient(scaled, logits.float())
-    torch.testing.assert_close(value, expected[0])
-    torch.testing.assert_close(gradient.float(), expected[1], rtol=2e-3, atol=1.2e-7)
 
 
 @pytest.mark.parametrize("weights", ["none", "node_weights", "level_weights"])
@@ -329,15 +313,11 @@ def test_one_node_and_ragged_top(function):
         hierarchy = Hierarchy.from_dict(tree)
         logits = torch.randn(1, hierarchy.num_nodes, 2, hierarchy.num_nodes)
         labels = torch.arange(hierarchy.num_nodes).expand(1, 2, -1)
-        value, gradient = value_and_gradient(function, logits, labels, hierarchy)
-        assert torch.isfinite(value)
-        assert torch.isfinite(gradient).all()
+        found = value_and_gradient(function, logits, labels, hierarchy)
+        assert all(x.isfinite().all() for x in found)
 
 
 @pytest.mark.parametrize("size", [(0, 4, 5), (2, 0, 9), (2, 9, 0)])
 def test_empty_batch_is_zero(cityscapes, function, size):
-    batch, *area = size
-    logits = torch.zeros(batch, 26, *area, requires_grad=True)
-    value = function(logits, torch.zeros(size, dtype=torch.long), cityscapes)
-    value.backward()
-    assert value == 0
+    logits, labels = torch.zeros(size[0], 26, *size[1:]), torch.zeros(size, dtype=torch.long)
+    assert value_and_gradient(function, logits, labels, cityscapes)[0] == 0

@@ -131,7 +131,9 @@ class QueryLoss(nn.Module):
             # Not clamped at 1: the mean over many processes may be smaller
             num_masks, num_weighted = normalizers.where(normalizers > 0, 1.0)
 
-            class_logits = [x.to(loss_dtype(x)) for x in class_logits]
+            # Images that are entirely void are ignored
+            known = [image for image, present in enumerate(segments) if len(present) > 0]
+            class_logits = [x[known].to(loss_dtype(x)) for x in class_logits]
             targets = [
                 torch.full(x.shape[:2], NO_OBJECT, device=x.device, dtype=torch.long)
                 for x in class_logits
@@ -139,25 +141,18 @@ class QueryLoss(nn.Module):
             # Sums of empty slices are zeros with a gradient path
             mask = torch.stack([x[:, :0].to(loss_dtype(x)).sum() for x in mask_logits])
             dice = mask.clone()
-            for image, present in enumerate(segments):
-                if len(present) == 0:
-                    continue
-                logits = [x[image] for x in mask_logits]
-                area = labels[image]
+            for row, image in enumerate(known):
+                logits, area = [x[image] for x in mask_logits], labels[image]
                 queries, matched = self._match(
-                    [x[image] for x in class_logits], logits, area, present, generator
+                    [x[row] for x in class_logits], logits, area, segments[image], generator
                 )
-                for layer, (rows, found) in enumerate(zip(queries, matched, strict=True)):
-                    targets[layer][image, rows] = found
+                for target, rows, found in zip(targets, queries, matched, strict=True):
+                    target[row, rows] = found
                 image_mask, image_dice = self._mask_losses(
                     logits, area, queries, matched, generator
                 )
                 mask = mask + image_mask
                 dice = dice + image_dice
-            if not all(map(len, segments)):
-                known = [image for image, present in enumerate(segments) if len(present) > 0]
-                class_logits = [x[known] for x in class_logits]
-                targets = [x[known] for x in targets]
             classes = torch.stack(
                 [
                     self.classes.loss(x.flatten(0, 1), y.flatten(), self.no_object_weight)
