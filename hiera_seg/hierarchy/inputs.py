@@ -9,6 +9,7 @@ import graphlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, NoReturn
 
 from hiera_seg.errors import HierarchyError
@@ -222,9 +223,8 @@ def flat_from_rows(
     """
     flat = FlatTree(origin)
     index_of: dict[tuple[int, str], int] = {}
-    listed: dict[int, int] = {}
-    for number, row in enumerate(rows):
-        line = lines[number] if lines else None
+    listed: dict[int, int | None] = {}
+    for row, line in zip(rows, lines or repeat(None), strict=False):
         node = -1
         for name in row:
             child = index_of.get((node, name))
@@ -235,10 +235,9 @@ def flat_from_rows(
                 child = index_of[node, name] = flat.add(name, node, line)
             node = child
         if node in listed:
-            first = listed[node]
-            also = f"first on line {lines[first]}" if lines else f"entries {first} and {number}"
-            flat.fail(f"duplicate path {flat.path(node)!r} ({also})", line)
-        listed[node] = number
+            also = first_seen(listed[node])
+            flat.fail(f"duplicate path {flat.path(node)!r}{also}", line)
+        listed[node] = line
     return flat
 
 
@@ -251,8 +250,7 @@ def flat_from_parents(
     flat = FlatTree(origin)
     wanted: list[Any] = []
     index_of: dict[str, int] = {}
-    for number, (key, parent) in enumerate(items):
-        line = lines[number] if lines else None
+    for (key, parent), line in zip(items, lines or repeat(None), strict=False):
         name = checked_name(flat, Scalar(key, None, line), -1).value
         if name in index_of:
             first = index_of[name]

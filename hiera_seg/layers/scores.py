@@ -158,11 +158,11 @@ def mean_scores(scores: Sequence[NodeScores]) -> NodeScores:
         return scores[0]
     mean = copy.copy(scores[0])
     vars(mean).pop("_nodes", None)
-    maps = [torch.stack(same) for same in zip(*(one._maps for one in scores), strict=True)]
-    if mean._variant == "path_product":
-        mean._maps = [logs.logsumexp(0) - math.log(len(scores)) for logs in maps]
-    else:
-        mean._maps = [values.mean(0) for values in maps]
+    is_log = mean._variant == "path_product"
+    mean._maps = [
+        same.logsumexp(0) - math.log(len(scores)) if is_log else same.mean(0)
+        for same in map(torch.stack, zip(*(one._maps for one in scores), strict=True))
+    ]
     return mean
 
 

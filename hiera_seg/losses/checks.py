@@ -62,8 +62,6 @@ def check_logits(logits: Tensor, labels: Tensor, hierarchy: Hierarchy) -> None:
 def check_embeddings(embeddings: Tensor, labels: Tensor) -> None:
     """Raise ValueError unless embeddings are (B, D, h, w) and labels (B, H, W), of any size."""
     _check_maps(embeddings, "embeddings", "(B, D, h, w)")
-    if embeddings.shape[1] == 0:
-        raise ValueError(f"embeddings have no channel: {describe(embeddings)}")
     check_labels(labels)
     if labels.shape[0] != embeddings.shape[0]:
         raise ValueError(
@@ -102,10 +100,7 @@ def as_node_weights(
         ValueError: not one weight per node, or a weight that is not finite and 0 or more (on CUDA
             a device assertion; see `checks_on_host`).
     """
-    try:
-        weights = torch.as_tensor(weights, dtype=like.dtype, device=like.device).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"node_weights must be numbers, one per node: {error}") from error
+    weights = torch.as_tensor(weights, dtype=like.dtype, device=like.device).detach()
     if weights.shape != (hierarchy.num_nodes,):
         raise ValueError(
             f"node_weights have shape {tuple(weights.shape)}; {tree_text(hierarchy)} needs "

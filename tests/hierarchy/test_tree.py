@@ -81,16 +81,6 @@ def test_equality_is_paths_numbering_and_level_names(street):
     assert one.node_names == other.node_names and one != other
 
 
-def test_lists_may_mix_leaves_and_groups():
-    h = Hierarchy.from_dict(["a", {"b": ["c", {"d": None, "e": ("f",)}]}, "g"])
-    assert h.paths[:5] == ("a", "b/c", "b/d", "b/e/f", "g")
-
-
-def test_a_group_may_have_a_path_of_its_own():
-    h = Hierarchy.from_paths(["human", "human/rider", "human/person"])
-    assert h.leaf_names == ("rider", "person") and h.id("human") == 2
-
-
 def test_a_single_node():
     h = Hierarchy.from_dict(["only"])
     assert (h.num_nodes, h.num_leaves, h.num_levels) == (1, 1, 1)

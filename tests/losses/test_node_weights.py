@@ -131,15 +131,6 @@ def test_cross_entropies_weigh_each_pixel_by_its_node_at_the_level(tree, functio
     torch.testing.assert_close(doubled, 2 * function(logits, labels, tree))
 
 
-def test_weighted_gradients(tree):
-    logits, labels, weights = _case(tree)
-    for function in (level_ce_loss, marginal_ce_loss):
-        assert torch.autograd.gradcheck(
-            lambda z, f=function: f(z, labels, tree, node_weights=weights),
-            logits.clone().requires_grad_(),
-        )
-
-
 @pytest.mark.parametrize("name", ["tree_min", "focal_tree_min", "bce", "level_ce", "marginal_ce"])
 def test_modules_keep_weights_out_of_their_state(tree, name):
     logits, labels, weights = _case(tree)

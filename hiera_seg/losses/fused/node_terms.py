@@ -77,7 +77,6 @@ class NodeTerms:
     ):
         """
         Args:
-            batch: logits and labels.
             weight, scale: as from `node_factors`.
             gamma: the focal exponent.
             consistent: whether scores are taken from ancestors and descendants (tree_min) or are
