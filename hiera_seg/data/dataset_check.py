@@ -192,7 +192,7 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
         files = [record.get("sem_seg_file_name") for record in DatasetCatalog.get(name)]
     except DatasetError:  # the dataset has no tree, or its evaluation will raise the error
         return
-    unscored = resolve_unscored(meta.get("unscored_classes") or (), own.hierarchy)
+    unscored = resolve_unscored(meta.get("unscored_classes"), own.hierarchy)
     unscored = {own.hierarchy.paths[leaf] for leaf in unscored}
     pixels = np.array([path in unscored for path in hierarchy.paths], dtype=np.int64)
     read = default_void = 0
