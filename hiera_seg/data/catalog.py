@@ -157,18 +157,24 @@ def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Map
     )
 
 
-def register_builtin_dataset(name: str, *args: Any, **kwargs: Any) -> None:
+def register_builtin_dataset(
+    name: str, *args: Any, label_map: Mapping | None = None, **kwargs: Any
+) -> None:
     """Register a dataset of the package, unless a user has registered one of the same name.
 
+    Its ignore label is known to be void, so a label map need not name it.
+
     Args:
-        name, args, kwargs: see :func:`register_hierarchical_dataset`.
+        name, args, label_map, kwargs: see :func:`register_hierarchical_dataset`.
     """
     if name in DatasetCatalog:
         logger.info(
             f"Dataset {name} was registered before hiera_seg was imported; keeping that one"
         )
         return
-    register_hierarchical_dataset(name, *args, **kwargs)
+    if label_map is not None:
+        label_map = {default_void(as_hierarchy(kwargs["hierarchy"])): None, **label_map}
+    register_hierarchical_dataset(name, *args, label_map=label_map, **kwargs)
 
 
 def require_registered(names: Iterable[str], where: str) -> None:
