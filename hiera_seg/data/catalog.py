@@ -154,14 +154,23 @@ def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Map
         )
 
 
-def register_builtin_dataset(name: str, *args: Any, **kwargs: Any) -> None:
-    """Register a dataset of the package, unless a user has registered one of the same name."""
+def register_builtin_dataset(
+    name: str, *args: Any, hierarchy: Hierarchy, label_map: Mapping | None = None, **kwargs: Any
+) -> None:
+    """Register a dataset of the package, unless a user has registered one of the same name.
+
+    The arguments are those of :func:`register_hierarchical_dataset`, except that a label map need
+    not name the ignore label, and that None means that label files hold leaf ids.
+    """
     if name in DatasetCatalog:
         logger.info(
             f"Dataset {name} was registered before hiera_seg was imported; keeping that one"
         )
         return
-    register_hierarchical_dataset(name, *args, **kwargs)
+    if label_map is None:
+        label_map = {leaf: leaf for leaf in range(hierarchy.num_leaves)}
+    label_map = {default_void(hierarchy): None, **label_map}
+    register_hierarchical_dataset(name, *args, hierarchy=hierarchy, label_map=label_map, **kwargs)
 
 
 def require_registered(names: Iterable[str], where: str) -> None:
