@@ -155,7 +155,7 @@ def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Map
 
 
 def register_builtin_dataset(
-    name: str, *args: Any, hierarchy: Hierarchy, label_map: Mapping | None = None, **kwargs: Any
+    name: str, *args: Any, hierarchy: Any, label_map: Mapping | None = None, **kwargs: Any
 ) -> None:
     """Register a dataset of the package, unless a user has registered one of the same name.
 
@@ -167,10 +167,11 @@ def register_builtin_dataset(
             f"Dataset {name} was registered before hiera_seg was imported; keeping that one"
         )
         return
+    tree = as_hierarchy(hierarchy)
     if label_map is None:
-        label_map = {leaf: leaf for leaf in range(hierarchy.num_leaves)}
-    label_map = {default_void(hierarchy): None, **label_map}
-    register_hierarchical_dataset(name, *args, hierarchy=hierarchy, label_map=label_map, **kwargs)
+        label_map = {leaf: leaf for leaf in range(tree.num_leaves)}
+    label_map = {default_void(tree): None, **label_map}
+    register_hierarchical_dataset(name, *args, hierarchy=tree, label_map=label_map, **kwargs)
 
 
 def require_registered(names: Iterable[str], where: str) -> None:
