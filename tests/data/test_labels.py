@@ -1,4 +1,5 @@
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
@@ -139,13 +140,19 @@ def test_damaged_and_missing_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "ftp", "detectron2"])
-@pytest.mark.parametrize("read", [read_label_file, read_image_file])
-def test_readers_download_nothing(monkeypatch, tmp_path, scheme, read):
-    address = f"{scheme}://x.invalid/{read.__name__}.png"  # iopath remembers what it has fetched
+@pytest.mark.parametrize(
+    "read, suffix",
+    [
+        (read_label_file, "png"), (read_label_file, "npy"), (read_label_file, "mat"),
+        (read_image_file, "jpg"), (partial(read_image_file, image_format="BANDS"), "tif"),
+    ],
+)  # fmt: skip
+def test_readers_download_nothing(monkeypatch, tmp_path, scheme, read, suffix):
+    address = f"{scheme}://x.invalid/{suffix}.{suffix}"  # iopath remembers what it has fetched
     asked = []
     monkeypatch.setattr("iopath.common.file_io.download", lambda url, *_, **__: asked.append(url))
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    with pytest.raises(DatasetError, match=address):
+    with pytest.raises(DatasetError, match=f"{address}: images and labels are not downloaded"):
         read(address)
     assert asked == []
 
@@ -270,7 +277,7 @@ def test_a_long_list_of_ids_is_counted(tree):
         (
             {"tar": 0},
             ["tar", "tar"],
-            "key 'tar', which is neither a raw id nor the name of exactly one",
+            "key 'tar', which is neither a raw id nor the name of exactly",
         ),
         ({-1: None}, None, "raw id -1 (key -1)"),
         ({"70000": 0}, None, "raw id 70000 (key '70000')"),
