@@ -149,8 +149,9 @@ def _read_coco(path: str) -> dict:
     if not missing:
         if any("segments_info" in annotation for annotation in content["annotations"][:1]):
             raise DatasetError(
-                f"{path} is a COCO panoptic file, whose regions are in PNG files; "
-                "datasets/prepare_coco_panoptic.py writes label files from them"
+                f"{path} is a COCO panoptic file, whose regions are in PNG files; convert it with "
+                "panoptic2detection_coco_format.py of panopticapi, or the files of COCO 2017 with "
+                "datasets/prepare_coco_panoptic.py"
             )
         return content
     if isinstance(content, list):

@@ -43,7 +43,10 @@ def color_table(label_map: Mapping) -> tuple[np.ndarray, dict[int, Any]] | None:
     if len(plain) == len(colors):
         return None
     if plain:
-        raise DatasetError(f"label_map has colours and the key {plain[0]!r}; specify colours only")
+        raise DatasetError(
+            f"label_map has colours and the key {plain[0]!r}; specify colours only, each as "
+            "'#rrggbb' or [red, green, blue]"
+        )
     ordered = sorted(set(colors.values()))
     if len(ordered) < len(colors):
         raise DatasetError("label_map has a colour twice, in two notations")

@@ -248,10 +248,10 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         # A user's own training script sets up Detectron2's logger only.
         shown = logger if logger.hasHandlers() else logging.getLogger("detectron2.evaluation")
         shown.info(
-            "%s on %s, tree %s, %d images:\n%s%s",
+            "%s on %s%s, %d images:\n%s%s",
             self.task,
             self.dataset_name,
-            scores.hierarchy.name,
+            scores.hierarchy.name and f", tree {scores.hierarchy.name}",
             self._counts.num_images,
             report(scores),
             "\n\n" * bool(more)

@@ -207,7 +207,7 @@ def one(**changes):
         (one(category_id=9), "annotation 1.*category_id 9"),
         (one(image_id=9), "annotation 1.*image_id 9"),
         (one(segmentation=[], bbox=[1, 1, 4, 4]), "1 of 1 annotations"),
-        ({"annotations": [{"id": 4, "segments_info": []}]}, "panoptic"),
+        ({"annotations": [{"id": 4, "segments_info": []}]}, "panoptic2detection_coco_format"),
         ({"categories": None}, "categories"),
         ({"categories": [{"id": 1}]}, "'name'"),
         ({"categories": [*CATEGORIES, {"id": 1, "name": "x"}]}, "id 1"),

@@ -55,6 +55,7 @@ def test_other_colors_are_listed_with_counts(colored, tree):
     "label_map, named",
     [
         ({"#ff0000": "road", 3: "head"}, "key 3"),
+        ({"#ff0000": "road", "#0f0": "head"}, "key '#0f0'.*#rrggbb"),
         ({(300, 0, 0): "road"}, r"\(300, 0, 0\)"),
         ({"#ff0000": "road", (255, 0, 0): "head"}, "twice"),
         ({"#ff0000": "rod"}, "'rod'"),
