@@ -16,7 +16,7 @@ from hiera_seg.losses import (
     tree_min_loss,
     write_node_counts,
 )
-from hiera_seg.modeling import HieraPixelHead, build_pixel_decoder
+from hiera_seg.modeling import HieraPixelHead
 from hiera_seg.modeling.heads.pixel import PixelOutput
 
 LOSSES = "MODEL.HIERA_SEG.LOSSES"
@@ -255,19 +255,6 @@ def test_trees_of_more_than_255_nodes_move_the_void_value(make_cfg, tmp_path):
     assert head.ignore_value == 65535
 
 
-def test_built_in_trees_are_taken_by_name(make_cfg):
-    cfg = make_cfg("MODEL.HIERA_SEG.HIERARCHY", "camvid")
-    assert build_model(cfg).sem_seg_head.predictor.out_channels == 48
-
-
-def test_the_decoder_is_chosen_by_the_config(make_cfg, make_model):
-    model = make_model("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn")
-    expected = build_pixel_decoder(
-        make_cfg("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn"), model.backbone.output_shape()
-    )
-    assert type(model.sem_seg_head.pixel_decoder) is type(expected)
-
-
 ADJUSTMENT = "MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT"
 
 
@@ -311,11 +298,11 @@ def test_a_sibling_adjustment_needs_a_softmax_and_counts(make_cfg, node_counts):
     with pytest.raises(ConfigError, match=r"TAU is 0\.5, but .*DECODE is 'path_sum'.*marginal"):
         build_model(make_cfg(LOSSES, [["tree_min", 1.0]], *tau, key, file))
     softmax = (LOSSES, [["marginal_ce", 1.0]])
-    with pytest.raises(ConfigError, match=r"FILE is empty.*count_nodes"):
+    with pytest.raises(ConfigError, match=r"FILE is '': .*count_nodes"):
         build_model(make_cfg(*softmax, *tau))
-    with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT: .*none\.json cannot be read"):
+    with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT.*none\.json cannot be read"):
         build_model(make_cfg(*softmax, *tau, key, "none.json"))
-    with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT: tau is -1\.0"):
+    with pytest.raises(ConfigError, match=r"SIBLING_ADJUSTMENT.*tau is -1\.0"):
         build_model(make_cfg(*softmax, f"{ADJUSTMENT}.TAU", -1.0, key, file))
     with pytest.raises(ConfigError, match=r"DECODE is 'path_sum'"):
         head = ("MODEL.SEM_SEG_HEAD.NAME", "HieraMaskFormerHead", LOSSES, [])

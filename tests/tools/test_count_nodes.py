@@ -96,11 +96,11 @@ def test_a_config_hands_them_to_the_losses_that_take_them(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "losses", "message"),
     [
-        ({"METHOD": "log", "FILE": "c.json"}, None, "METHOD is 'log'"),
-        ({"METHOD": "median", "FILE": "c.json", "MAX": 0.0}, None, "MAX is 0.0"),
-        ({"METHOD": "median"}, None, "FILE is empty"),
-        ({"FILE": "c.json"}, None, "FILE is 'c.json', but METHOD is empty"),
-        ({"METHOD": "median", "FILE": "gone.json"}, None, "FILE: gone.json cannot be read"),
+        ({"METHOD": "log", "FILE": "c.json"}, None, "METHOD 'log'"),
+        ({"METHOD": "median", "FILE": "c.json", "MAX": 0.0}, None, "maximum is 0.0"),
+        ({"METHOD": "median"}, None, "FILE ''"),
+        ({"FILE": "c.json"}, None, "METHOD '' and FILE 'c.json'"),
+        ({"METHOD": "median", "FILE": "gone.json"}, None, "gone.json cannot be read"),
         (
             {"METHOD": "median", "FILE": "c.json"},
             [["rmi", 1.0]],
