@@ -95,9 +95,7 @@ def test_scores_are_sums_over_queries_at_the_size_of_the_input(make_model, hiera
         torch.randn(2, 11, head.loss.classes.num_logits, generator=generator),
         3 * torch.randn(2, 11, 4, 6, generator=generator),
     )
-    masks = F.interpolate(
-        prediction.mask_logits, size=(16, 24), mode="bilinear", align_corners=False
-    ).sigmoid()
+    masks = F.interpolate(prediction.mask_logits, (16, 24), mode="bilinear").sigmoid()
     nodes = head.loss.classes.node_scores(prediction.class_logits)
     assert nodes.shape == (2, 11, hierarchy.num_nodes)
     expected = sum(nodes[:, q, :, None, None] * masks[:, q, None] for q in range(11))
@@ -148,10 +146,7 @@ def test_the_loss_weight_scales_everything(make_model, make_inputs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ["MODEL.HIERA_SEG.LOSSES", [["bce", 1.0]]],
-            r"LOSSES is .*bce.*MASK_FORMER.*set it to \[\]",
-        ),
+        (["MODEL.HIERA_SEG.LOSSES", [["bce", 1.0]]], r"LOSSES is .*bce.*set it to \[\]"),
         ([f"{QUERY}OPTION", "softmax"], r"OPTION is 'softmax'; choose one of .*leaf_softmax"),
         (["MODEL.HIERA_SEG.TEST.DECODE", "joint_softmax"], "DECODE is 'joint_softmax': .*path_sum"),
         ([f"{QUERY}NUM_QUERIES", 0], "NUM_QUERIES is 0"),

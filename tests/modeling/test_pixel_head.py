@@ -25,14 +25,6 @@ TRIPLET = "MODEL.HIERA_SEG.TREE_TRIPLET."
 VOID = 255
 
 
-def test_eval_gives_node_logits_at_the_decoders_stride(make_model, make_inputs, hierarchy):
-    head = make_model().eval().sem_seg_head
-    features = {"res2": torch.randn(2, 16, 12, 24), "res5": torch.randn(2, 32, 2, 3)}
-    output = head.node_output(features)
-    assert output.kind == "logits"
-    assert output.values.shape == (2, hierarchy.num_nodes, 12, 24)
-
-
 def test_losses_are_those_of_the_upsampled_logits(make_model, make_inputs, hierarchy):
     model = make_model(LOSSES, [["tree_min", 0.7]], "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", 3.0)
     head = model.train().sem_seg_head
@@ -59,13 +51,8 @@ def test_padding_does_not_change_the_losses(make_model, make_inputs):
     labels = make_inputs((64, 96))[0]["sem_seg"][None]
     with_void = labels.clone()
     with_void[:, :, 64:] = VOID
-    expected = head.losses(
-        output._replace(
-            logits=output.logits[..., :16],
-            auxiliary=output.auxiliary[..., :4],
-        ),
-        labels[:, :, :64],
-    )
+    cropped = output._replace(logits=output.logits[..., :16], auxiliary=output.auxiliary[..., :4])
+    expected = head.losses(cropped, labels[:, :, :64])
     found = head.losses(output, with_void)
     for name, loss in found.items():  # only the columns at the seam are interpolated otherwise
         torch.testing.assert_close(loss, expected[name], rtol=0.03, atol=0)
@@ -78,15 +65,11 @@ def test_the_embedding_exists_only_where_a_loss_reads_it(make_model):
     assert with_embedding.embedding_head.hidden.out_channels == 32  # as many as res5 has
 
 
-def test_a_head_without_the_embedding_its_loss_needs_is_refused(make_model, make_cfg):
+def test_a_head_without_the_embedding_its_loss_needs_is_refused(make_model):
     head = make_model().sem_seg_head
+    parts = {name: getattr(head, name) for name in ("hierarchy", "pixel_decoder", "loss")}
     with pytest.raises(ValueError, match="focal_tree_min, tree_triplet need embeddings"):
-        HieraPixelHead(
-            hierarchy=head.hierarchy,
-            pixel_decoder=head.pixel_decoder,
-            loss=head.loss,
-            ignore_value=VOID,
-        )
+        HieraPixelHead(**parts, ignore_value=VOID)
 
 
 def test_the_auxiliary_head_learns_leaves_only(make_model, make_inputs, hierarchy):

@@ -126,12 +126,8 @@ class OCRDecoder(PixelDecoder):
 def region_vectors(pixels: Tensor, logits: Tensor) -> Tensor:
     """Return the weighted mean of pixels in each soft region (Yuan et al., equation 2).
 
-    Args:
-        pixels: (B, C, H, W) float.
-        logits: (B, K, H, W) float; their softmax over the pixels of an image gives the weights.
-
-    Returns:
-        (B, C, K).
+    The softmax of logits (B, K, H, W) over the pixels (B, C, H, W) of an image gives the weights of
+    the result (B, C, K).
     """
     weights = _softmax(logits.flatten(2)).to(pixels.dtype)
     return torch.einsum("bkp,bcp->bck", weights, pixels.flatten(2))
