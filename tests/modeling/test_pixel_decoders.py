@@ -158,6 +158,7 @@ def test_fpn_decodes_finer_than_its_features(make_cfg):
         ),
         ([f"{HEAD}IN_FEATURES", []], r"IN_FEATURES names no feature"),
         ([f"{HEAD}PROJECT_CHANNELS", [16, 16]], r"PROJECT_CHANNELS is \[16, 16\]; set 1 numbers"),
+        ([f"{HEAD}ASPP_DILATIONS", [1, 2]], r"'deeplab_v3_plus', .* 3 dilations, got 2"),
         ([f"{HEAD}COMMON_STRIDE", 8], r"COMMON_STRIDE is 8; .* which is 4$"),
         ([f"{HEAD}COMMON_STRIDE", 2], r"COMMON_STRIDE is 2; .* which is 4$"),
         ([f"{HEAD}NORM", "GN"], r"'deeplab_v3_plus', .*MODEL\.SEM_SEG_HEAD: .*num_groups.* BN"),
