@@ -145,19 +145,6 @@ def test_safe_depth_equals_a_walk_of_every_pixel(tree, variant):
         torch.testing.assert_close(out["sem_seg"], full.leaves()[0], rtol=1e-10, atol=1e-10)
 
 
-def test_output_says_what_is_made():
-    sizes = SIZES["up"]
-    given = make_values(RAGGED, sizes[0])
-    both = decode(given, RAGGED, sizes)
-    scores = decode(given, RAGGED, sizes, output="scores")
-    labels = decode(given, RAGGED, sizes, output="labels", direct=False)
-    assert list(scores) == ["sem_seg"] and torch.equal(scores["sem_seg"], both["sem_seg"])
-    assert list(labels) == ["hiera_labels"]
-    for ours, theirs in zip(labels["hiera_labels"], both["hiera_labels"], strict=True):
-        assert torch.equal(ours.long(), theirs)
-    assert both["hiera_labels"][0].dtype == torch.int64
-
-
 def test_labels_alone_never_hold_leaf_scores_at_full_size():
     hierarchy = Hierarchy.from_dict({f"group{i}": [f"a{i}", f"b{i}"] for i in range(20)})
     size = (400, 500)
