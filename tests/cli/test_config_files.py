@@ -84,12 +84,16 @@ def test_a_disk_that_can_not_be_written_is_one_line(number, capsys):
     assert capsys.readouterr().err == f"error: metrics.json: {os.strerror(number)}\n"
 
 
-def test_other_errors_of_the_system_keep_their_traceback():
-    def read():
-        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(errno.ENOENT, "No such file", "x"), RuntimeError("shapes do not match")],
+)
+def test_other_errors_are_bugs_and_keep_their_traceback(error):
+    def fail():
+        raise error
 
-    with pytest.raises(FileNotFoundError):
-        exit_on_error(read)
+    with pytest.raises(type(error)):
+        exit_on_error(fail)
 
 
 @pytest.fixture

@@ -72,12 +72,6 @@ def test_a_disk_that_is_really_full(tmp_path):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    checkpointer = HieraCheckpointer(nn.Linear(1, 1), str(tmp_path / "gone"))
-    with pytest.raises(CheckpointError, match=r"gone/model\.pth: .* No such file or dir"):
-        checkpointer.save("model")
-
-
 def test_an_error_of_another_kind_is_passed_on_and_leaves_no_file(tmp_path):
     def interrupted(file):
         file.write(b"half")

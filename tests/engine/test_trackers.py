@@ -15,6 +15,8 @@ from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.trackers import TRACKERS
 from hiera_seg.errors import ConfigError
 
+from .processes import train as train_once
+
 # Clients that write every call, as a line of json, to calls.jsonl beside them.
 RECORD = """
 import json, pathlib
@@ -89,10 +91,7 @@ def train(cfg):
         cfg.SOLVER.MAX_ITER = iterations
         cfg.TEST.EVAL_PERIOD = 2
         cfg.VIS_PERIOD = 2
-        trainer = HieraTrainer(cfg.clone())
-        trainer.resume_or_load(resume=resume)
-        trainer.train()
-        return trainer
+        return train_once(cfg.clone(), resume=resume)
 
     return run
 
@@ -187,16 +186,11 @@ def test_images_of_floats_become_bytes(cfg, tmp_path):
     assert seen[0].dtype == np.uint8 and seen[0].shape == (4, 5, 3) and (seen[0] == 51).all()
 
 
-@pytest.mark.parametrize(
-    "loggers, parts",
-    [(["wanbd"], ["LOGGERS", "wanbd", "wandb"]), (["mlflow"], ["LOGGERS", "pip install mlflow"])],
-)
-def test_unknown_and_missing_loggers_are_an_error_before_training(cfg, monkeypatch, loggers, parts):
+def test_a_missing_client_is_an_error_before_training(cfg, monkeypatch):
     monkeypatch.setattr("hiera_seg.config.checks.is_installed", lambda name: False)
-    cfg.LOGGERS = loggers
-    with pytest.raises(ConfigError) as error:
+    cfg.LOGGERS = ["mlflow"]
+    with pytest.raises(ConfigError, match="LOGGERS.*pip install mlflow"):
         HieraTrainer(cfg)
-    assert all(part in str(error.value) for part in parts)
 
 
 def test_a_tracker_that_refuses_to_start_names_the_file_of_its_run(calls, train, cfg, monkeypatch):
