@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from detectron2.config import CfgNode
 
 from hiera_seg.cli import argument_parser
 from hiera_seg.cli import arguments as options
+from hiera_seg.config.checks import items_of
 from tests.helpers import REPOSITORY, new_config
 
 PAGES = sorted(
@@ -78,14 +78,9 @@ def config_keys() -> frozenset[str]:
     HIERA_SEG.TEST.DECODE is one; TEST.DECODE would be looked for under TEST.
     """
 
-    def walk(node: CfgNode, prefix: str = "") -> Iterator[str]:
-        for name, value in node.items():
-            yield prefix + name
-            if isinstance(value, CfgNode):
-                yield from walk(value, f"{prefix}{name}.")
-
     cfg = new_config()
-    keys = frozenset(walk(cfg))
+    parts = [key.split(".") for key, _ in items_of(cfg)]
+    keys = frozenset(".".join(names[:n]) for names in parts for n in range(1, len(names) + 1))
     ends = (key.split(".", n)[n] for key in keys for n in range(1, key.count(".") + 1))
     return keys | {end for end in ends if end.split(".")[0] not in cfg}
 

@@ -13,12 +13,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.report.data import curve_data, level_data, relations
 from hiera_seg.report.images import ReportImage, encode_runs, image_data
 from hiera_seg.report.page import require_plotly, write_report
-
-SCRIPT = re.compile(r'<script type="application/json" id="report-data">(.*?)</script>', re.S)
-
-
-def data_of(path):
-    return json.loads(SCRIPT.search(path.read_text(encoding="utf-8"))[1])
+from tests.helpers import report_data
 
 
 def test_relatives_are_told_by_their_lowest_common_ancestor(street):
@@ -163,7 +158,7 @@ def test_the_file_holds_everything_and_names_stay_text(street, evaluation, sampl
     assert "default-src 'none'" in page and "<i>street" not in page
     # our scripts, plotly's and the data: no name has opened another one
     assert page.count("</script>") == 8 and "window.broken" in page
-    data = data_of(path)
+    data = report_data(path)
     assert data["tree"]["display"][street["<b>bold"]] == "<b>bold"
     assert data["images"][0]["name"] == samples[0].name and data["images"][1]["scores"] is None
 
@@ -184,7 +179,7 @@ def test_many_nodes_fit(tmp_path):
     summary = {"dataset": "big", "images": 1, "metrics": {}}
     path = write_report(tmp_path / "r.html", big, summary, matrices, images=[noise] * 8)
     assert path.stat().st_size < 15e6
-    levels = data_of(path)["levels"]
+    levels = report_data(path)["levels"]
     assert len(levels[2]["cells"]) == 20_000 and levels[2]["cells_left_out"] > 900_000
 
 
