@@ -144,6 +144,7 @@ def _join_group(
     world_size: int = -1,
 ) -> None:
     """Create the process groups; -1 and env:// use the environment variables of torchrun."""
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
     try:
         # Some processes take long to start, so `timeout` applies only to what follows
         store = agent_store(DEFAULT_TIMEOUT) if init_method == "env://" else None
@@ -152,7 +153,6 @@ def _join_group(
             store, rank, world_size = next(found)
         else:
             rank, world_size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(
             backend, timeout=timeout, store=store, rank=rank, world_size=world_size
         )

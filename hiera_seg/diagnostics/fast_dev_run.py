@@ -99,19 +99,6 @@ def fast_dev_run(cfg: CfgNode, *, iterations: int = 1) -> FastDevRun:
     )
 
 
-def repository_configs(folder: Path) -> list[Path]:
-    """Return the config files of a checkout that can be trained, which excludes base files.
-
-    Args:
-        folder: the checkout.
-
-    Returns:
-        Paths in ``configs`` and ``projects``, sorted.
-    """
-    found = [*folder.glob("configs/**/*.yaml"), *folder.glob("projects/*/configs/**/*.yaml")]
-    return sorted(path for path in found if not path.name.startswith("Base"))
-
-
 class _Trainer(HieraTrainer):
     """Write neither checkpoints, which would take most of the time, nor metrics."""
 

@@ -45,10 +45,7 @@ class Tracker(EventWriter):
         self._is_open = self._has_failed = False
 
     def open(self, resume: bool) -> None:
-        """Start a run of the tracker.
-
-        Args:
-            resume: whether to continue the run whose id is in the output folder, if there is one.
+        """Start a run of the tracker, or continue the one whose id is in the output folder.
 
         Raises:
             ConfigError: the tracker refuses, for example because nobody is logged in.

@@ -54,20 +54,7 @@ def write_report(
 
     Raises:
         ConfigError: plotly is not installed, or the file cannot be written.
-        ValueError: a matrix does not fit the tree.
     """
-    if len(matrices) != hierarchy.num_levels:
-        raise ValueError(
-            f"{len(matrices)} confusion matrices for the {hierarchy.num_levels} levels of tree "
-            f"{hierarchy.name!r}"
-        )
-    for level, matrix in enumerate(matrices):
-        size = len(hierarchy.level_nodes(level))
-        if matrix.shape != (size + 1, size):
-            raise ValueError(
-                f"the confusion matrix of level {hierarchy.level_names[level]!r} is "
-                f"{matrix.shape}; tree {hierarchy.name!r} needs {(size + 1, size)}"
-            )
     data = {
         "dataset": str(summary.get("dataset", "")),
         "numImages": summary.get("images"),
@@ -81,8 +68,7 @@ def write_report(
         "images": _images_that_fit(images, hierarchy),
         "notes": list(notes),
     }
-    page = _page(finite(data))
-    path = Path(path)
+    page, path = _page(finite(data)), Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, page)

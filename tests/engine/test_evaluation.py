@@ -230,7 +230,6 @@ def test_a_record_is_cut_where_a_run_goes_on(tmp_path):
     again.open(4)
     assert again.values("m") == [(2, 0.2), (4, 0.4)]
     assert math.isnan(again.values("n")[0][1])
-    assert again.has(4) and not again.has(6)
     again.add(4, {"m": 0.5})
     assert again.values("m") == [(2, 0.2), (4, 0.5)]
     again.open(0)
