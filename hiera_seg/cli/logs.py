@@ -20,10 +20,8 @@ def start_log(folder: str) -> None:
 
     Only the main process logs to the console, without the messages of Detectron2 and fvcore that
     are longer than a line, such as configs and models, and with colors only on a terminal. The file
-    has all messages, without colors; every other process writes ``log.txt.rank<rank>``.
-
-    Args:
-        folder: folder of ``log.txt``; created if it does not exist.
+    has all messages, without colors; every other process writes ``log.txt.rank<rank>``. The folder
+    is created if it does not exist.
 
     Raises:
         OSError: the file cannot be written.

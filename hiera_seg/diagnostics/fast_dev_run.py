@@ -35,13 +35,8 @@ BATCH = 2  # the minimum for batch norm after global pooling
 class FastDevRun:
     """The result of a fast development run.
 
-    Attributes:
-        iterations: number of training iterations.
-        total_loss: total loss of the last iteration.
-        metrics: metrics of the evaluation by name.
-        parameters: number of parameters of the model.
-        seconds: total wall-clock time.
-        cpu_seconds: total CPU time of this process.
+    The loss is that of the last iteration, the metrics are those of the evaluation; wall-clock
+    seconds and the CPU seconds of this process are those of the whole run.
     """
 
     iterations: int

@@ -263,11 +263,7 @@ def check_metrics(cfg: CfgNode, evaluators: dict[str, DatasetEvaluator]) -> None
     """Raise ConfigError if no evaluation computes the metric of BEST_CHECKPOINT or EARLY_STOPPING.
 
     The metrics of an evaluator without the attribute ``metric_names`` are known only after the
-    first evaluation, and checked then.
-
-    Args:
-        cfg: the config of the run.
-        evaluators: evaluator of each test set by name.
+    first evaluation, and checked then. Evaluators are given by the name of their test set.
     """
     known: list[str] = []
     for name, evaluator in evaluators.items():

@@ -51,7 +51,10 @@ def describe_failure(
         "losses": losses[bad],
         "part": bad,
         "random_state": states[bad],
-        "batch": [_plain(sample) for sample in parts[bad]],
+        "batch": [  # what torch.load reads with weights_only
+            {k: v for k, v in sample.items() if isinstance(v, torch.Tensor | str | int | float)}
+            for sample in parts[bad]
+        ],
         "model": model.state_dict(),
     }
     try:
@@ -64,8 +67,3 @@ def describe_failure(
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _plain(sample: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a sample that torch.load reads with weights_only."""
-    return {k: v for k, v in sample.items() if isinstance(v, torch.Tensor | str | int | float)}

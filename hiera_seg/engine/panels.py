@@ -49,9 +49,6 @@ class BatchPanels(HookBase):
     """Show the first sample of every VIS_PERIOD-th batch in LOGGERS, after augmentation.
 
     Labels are predicted in eval mode before the step, without changing the training.
-
-    Args:
-        cfg: with VIS_PERIOD of 1 or more.
     """
 
     def __init__(self, cfg: CfgNode):

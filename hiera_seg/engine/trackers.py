@@ -31,9 +31,6 @@ class Tracker(EventWriter):
     The id of the tracker's run is kept in the file ``<name>_run_id`` of the output folder, so that
     a resumed training continues it. A tracker that fails during the training is reported once and
     does not end it.
-
-    Args:
-        cfg: config of the run.
     """
 
     name: str

@@ -110,11 +110,8 @@ def build_writers(
 ) -> list[EventWriter]:
     """Build the writers of a run: console, ``metrics.json``, trackers and tensorboard.
 
-    Args:
-        folder: folder of the run.
-        max_iter: maximum iteration of the run, for the estimated time on the console.
-        trackers: writers that also take images; tensorboard's clears them.
-        tensorboard: whether to write tensorboard's events, if it is installed.
+    The console estimates the time to `max_iter`. Trackers take images, which the last writer
+    clears. Tensorboard gets events if it is installed.
     """
     os.makedirs(folder, exist_ok=True)
     metrics = MetricsFile(os.path.join(folder, "metrics.json"))

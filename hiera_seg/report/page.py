@@ -97,14 +97,9 @@ def _images_that_fit(images: Sequence[ReportImage], hierarchy: Hierarchy) -> lis
     """Encode the images at the largest size at which all together fit."""
     for side in (640, 480, 360, 240, 160):
         encoded = [image_data(image, hierarchy, side) for image in images]
-        if sum(_size(image) for image in encoded) <= MAX_IMAGE_BYTES:
+        if len(json.dumps(encoded)) <= MAX_IMAGE_BYTES:
             break
     return encoded
-
-
-def _size(image: dict) -> int:
-    scores = image["scores"]["bytes"] if image["scores"] else ""
-    return len(image["jpeg"]) + len(image["labels"]) + len(image["truth"] or "") + len(scores)
 
 
 def _page(data: dict[str, Any]) -> str:

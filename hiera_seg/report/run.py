@@ -177,11 +177,7 @@ def report_folder(
 
 
 def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:
-    """Read the ``hiera_metrics.json`` of an evaluation.
-
-    Args:
-        folder: folder of the evaluation.
-        dataset_name: the expected dataset; "" accepts any.
+    """Read the ``hiera_metrics.json`` of an evaluation of a dataset; "" accepts any dataset.
 
     Raises:
         ConfigError: there is no such file, or it is of another dataset.

@@ -131,10 +131,6 @@ def test_the_console_is_short_and_the_log_whole_and_both_without_colours(train, 
     assert "\x1b" not in log + done.stdout + done.stderr
 
 
-def test_train_net_is_thin():
-    assert len(TRAIN_NET.read_text().splitlines()) < 70
-
-
 def test_no_gpu_means_cpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert load_config("", ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE == "cpu"

@@ -32,17 +32,6 @@ def test_relatives_are_told_by_their_lowest_common_ancestor(street):
                 assert kinds[i, j] == expected, (street.paths[u], street.paths[v])
 
 
-def test_a_walk_meets_parents_first_and_keeps_families_together(street):
-    order = street.depth_first
-    assert sorted(order) == list(range(street.num_nodes))
-    seen = [-1]
-    for node in order:
-        assert street.parent[node] in seen
-        seen.append(node)
-    leaves = [street.node_names[v] for v in order if v < street.num_leaves]
-    assert leaves[:5] == ["road", "<b>bold", "car", "truck", "bicyclist"]
-
-
 def test_scores_and_kinds_of_a_level(street, evaluation):
     level = level_data(evaluation[1][2], street, 2)
     car = level["nodes"].index(street["car"])

@@ -202,12 +202,9 @@ class TestInstalled:
 
     @pytest.fixture(autouse=True)
     def ours(self, script):
-        try:
-            version = importlib.metadata.version("detectron2")
-        except importlib.metadata.PackageNotFoundError:
-            version = "none"
-        if version != script.VERSION:
-            pytest.skip(f"Detectron2 here is {version}, not the one of the script")
+        found = {d.version for d in importlib.metadata.distributions(name="detectron2")}
+        if script.VERSION not in found:
+            pytest.skip(f"Detectron2 here is {found}, not the one of the script")
 
     def test_compiled_functions_fail_with_a_clear_message_when_called(self):
         import torch
@@ -223,11 +220,6 @@ class TestInstalled:
         ):
             with pytest.raises(NotImplementedError, match=rf"_C\.{name} is compiled code"):
                 call()
-
-    def test_environment_report_at_the_start_of_a_training_works(self):
-        from detectron2.utils.collect_env import collect_env_info
-
-        assert "none (pure-Python build)" in collect_env_info()
 
     def test_parts_that_the_fixes_are_for_can_be_imported(self):
         for name in ("export", "utils.analysis", "projects.deeplab", "projects.point_rend"):
