@@ -59,24 +59,14 @@ def test_a_file_that_cannot_grow_ends_the_run(command, limit, file):
     check_one_line(run_script(*command, prepare=prepare), file)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
-def test_to_resume_on_a_disk_that_is_still_full(command, tmp_path):
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no file system of 200 kB here: {mounted.stderr.decode().strip()}")
-    try:
-        resume = [*command, "--resume", "OUTPUT_DIR", str(folder)]
-        check_one_line(run_script(*resume), rf"{folder}/\S+.* No space left on device")
-        with open(folder / "other", "wb") as file, pytest.raises(OSError):
-            while True:
-                os.write(file.fileno(), bytes(1024))
-        check_one_line(run_script(*resume), rf"{folder}/\S+.* No space left on device")
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+def test_to_resume_on_a_disk_that_is_still_full(command, small_disk):
+    folder = small_disk(200)
+    resume = [*command, "--resume", "OUTPUT_DIR", str(folder)]
+    check_one_line(run_script(*resume), rf"{folder}/\S+.* No space left on device")
+    with open(folder / "other", "wb") as file, pytest.raises(OSError):
+        while True:
+            os.write(file.fileno(), bytes(1024))
+    check_one_line(run_script(*resume), rf"{folder}/\S+.* No space left on device")
 
 
 def evaluate(folder: Path, street: Hierarchy) -> None:

@@ -148,10 +148,15 @@ def test_a_training_that_fails_is_a_failed_run(calls, train, monkeypatch, name):
     assert calls(name)[-1] == ["finish", 1]
 
 
-def test_a_tracker_that_does_not_answer_is_logged_once_and_ends_nothing(cfg, tmp_path, caplog):
+def test_a_tracker_gets_bytes_and_one_that_does_not_answer_ends_nothing(cfg, tmp_path, caplog):
+    seen = []
+
     class Offline(TRACKERS["wandb"]):
         def _start(self, run_id):
             return "id"
+
+        def _log_image(self, name, image, iteration):
+            seen.append(image)
 
         def _log_metrics(self, metrics, iteration):
             raise ConnectionError("no route to host")
@@ -160,30 +165,13 @@ def test_a_tracker_that_does_not_answer_is_logged_once_and_ends_nothing(cfg, tmp
     tracker = Offline(cfg)
     tracker.open(resume=False)
     with EventStorage(0) as storage:
-        for iteration in range(2):
-            storage.iter = iteration
-            storage.put_scalar("loss", 1.0)
-            tracker.write()
-    assert caplog.text.count("no route to host") == 1
-
-
-def test_images_of_floats_become_bytes(cfg, tmp_path):
-    seen = []
-
-    class Kept(TRACKERS["mlflow"]):
-        def _start(self, run_id):
-            return "id"
-
-        def _log_image(self, name, image, iteration):
-            seen.append(image)
-
-    cfg.OUTPUT_DIR = str(tmp_path)
-    tracker = Kept(cfg)
-    tracker.open(resume=False)
-    with EventStorage(0) as storage:
         storage.put_image("x", torch.full((3, 4, 5), 0.2))
         tracker.write()
+        for storage.iter in range(2):
+            storage.put_scalar("loss", 1.0)
+            tracker.write()
     assert seen[0].dtype == np.uint8 and seen[0].shape == (4, 5, 3) and (seen[0] == 51).all()
+    assert caplog.text.count("no route to host") == 1
 
 
 def test_a_missing_client_is_an_error_before_training(cfg, monkeypatch):
@@ -201,9 +189,8 @@ def test_a_tracker_that_refuses_to_start_names_the_file_of_its_run(calls, train,
         raise RuntimeError(f"run {run_id} was deleted")
 
     monkeypatch.setattr(mlflow, "start_run", refuse)
-    with pytest.raises(
-        ConfigError, match=rf"LOGGERS.*run-1 was deleted.*{cfg.OUTPUT_DIR}/mlflow_r"
-    ):
+    named = rf"LOGGERS.*run-1 was deleted.*{cfg.OUTPUT_DIR}/mlflow_r"
+    with pytest.raises(ConfigError, match=named):
         train(2, "mlflow", resume=True)
 
 
