@@ -147,22 +147,6 @@ def runs(process: int) -> bool:
         return False
 
 
-def test_started_processes_hear_that_the_one_that_started_them_died(monkeypatch):
-    heard = []
-
-    def look(*_: object) -> None:
-        heard.append(signal.getsignal(signal.SIGINT))
-
-    monkeypatch.setattr(processes, "_join_and_run", look)
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        processes._worker(0, look, None)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert heard == [signal.default_int_handler]
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 def test_a_job_in_the_background_that_is_ended_leaves_no_process_behind(tmp_path):
     script = write_script(tmp_path, "wait")

@@ -45,12 +45,6 @@ def test_every_key_of_the_package_says_what_it_is(rows):
     assert silent == [], "give each a comment in hiera_seg/config/defaults.py"
 
 
-def test_comments_belong_to_their_key(rows):
-    assert "Class tree" in rows["MODEL.HIERA_SEG.HIERARCHY"][1]
-    assert rows["MODEL.HIERA_SEG.OCR.WEIGHT"][1].startswith("weight of the regions' loss")
-    assert rows["MODEL.HIERA_SEG.TEST.DECODE"][1].endswith("[docs/decoding.md](../decoding.md).")
-
-
 def test_a_comment_stands_above_or_beside(hook):
     def add_keys(cfg):
         # Two lines

@@ -1,6 +1,5 @@
 """Reports and pictures that training makes by itself, and that it does not notice them."""
 
-import importlib.util
 import json
 import logging
 import sys
@@ -66,17 +65,6 @@ def test_training_writes_reports_and_pictures_and_does_not_notice(run, tmp_path,
     strips = [event for tag in tags if tag.startswith(name) for event in events.Images(tag)]
     assert {strip.step for strip in strips} == {1, 4}  # at both evaluations
     assert all(700 < strip.width < 1600 and strip.height > 200 for strip in strips)
-
-
-def test_without_tensorboard_no_pictures_pile_up(run, monkeypatch):
-    find_spec = importlib.util.find_spec
-
-    def find_others(name, *rest):
-        return None if name == "tensorboard" else find_spec(name, *rest)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find_others)
-    trainer = run("plain", "VIS_PERIOD", 1)
-    assert trainer.storage._vis_data == []
 
 
 def test_a_report_that_can_not_be_made_does_not_end_the_training(run, monkeypatch, caplog):
