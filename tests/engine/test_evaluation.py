@@ -87,19 +87,7 @@ def test_killed_runs_that_go_on_end_as_an_uninterrupted_one_in_all_they_keep(cfg
         check_same(contents(folder), whole, kill)
 
 
-def test_validation_leaves_no_trace_in_the_training(cfg, tmp_path):
-    cfg.SOLVER.MAX_ITER = 3
-    cfg.TEST.EVAL_PERIOD = 1
-    weights = []
-    for validates in (False, True):
-        cfg.TEST.VALIDATION_LOSS = validates
-        cfg.OUTPUT_DIR = str(tmp_path / str(validates))
-        assert train_in_a_process(cfg) == 0
-        weights.append(torch.load(tmp_path / str(validates) / "model_final.pth")["model"])
-    check_same(*weights)
-
-
-def test_validation_loss_is_the_mean_over_images_of_the_training_loss(cfg):
+def test_validation_loss_is_the_mean_of_the_training_loss_and_leaves_no_trace(cfg):
     cfg.MODEL.HIERA_SEG.AUXILIARY.WEIGHT = 0.4  # its dropout of a training would show
     trainer = HieraTrainer(cfg)
     model = trainer.model
