@@ -1,16 +1,17 @@
 """Read images of any number of bands, and show three of them."""
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 from detectron2.data.detection_utils import convert_image_to_rgb
-from detectron2.utils.file_io import PathManager
 
 from hiera_seg.config.image_format import chosen_bands
+from hiera_seg.data.open_file import open_file
 from hiera_seg.errors import DatasetError
 
 _TYPES = (".npy", ".tif", ".tiff")
-_ORIENTATION = 274  # tag of TIFF
+ORIENTATION = 0x0112  # tag of EXIF and TIFF
 _DARKEST, _BRIGHTEST = 2, 98  # percentiles of a band that are shown as 0 and 255
 
 
@@ -35,29 +36,14 @@ def read_all_bands(path: str, num_bands: int | None = None) -> tuple[np.ndarray,
             not installed.
     """
     orientation, axes = 1, ""
-    try:
-        with PathManager.open(path, "rb") as file:
-            if path.lower().endswith(".npy"):
-                values = np.load(file, allow_pickle=False)
-            else:
-                import tifffile
-
-                with tifffile.TiffFile(file) as tiff:
-                    values, axes = tiff.series[0].asarray(), tiff.series[0].axes
-                    tag = tiff.pages[0].tags.get(_ORIENTATION)
-                    orientation = 1 if tag is None else int(tag.value)
-    except FileNotFoundError as error:
-        raise DatasetError(f"image file not found: {path}") from error
-    except ModuleNotFoundError as error:
-        raise DatasetError(
-            f"image file {path} cannot be read by Pillow; TIFF files of many bands need tifffile: "
-            "pip install tifffile"
-        ) from error
-    except Exception as error:  # both readers raise errors of many types
-        text = " ".join(str(error).split())
-        raise DatasetError(
-            f"cannot read image file {path}: {type(error).__name__}: {text}"
-        ) from error
+    with open_file(path, "image") as file:
+        if path.lower().endswith(".npy"):
+            values = np.load(file, allow_pickle=False)
+        else:
+            with _tifffile(path).TiffFile(file) as tiff:
+                values, axes = tiff.series[0].asarray(), tiff.series[0].axes
+                tag = tiff.pages[0].tags.get(ORIENTATION)
+                orientation = 1 if tag is None else int(tag.value)
     if values.ndim == 2:
         values, axes = values[:, :, None], ""
     if values.ndim != 3 or values.dtype.kind not in "iuf" or not values.size:
@@ -128,6 +114,17 @@ def as_rgb(image: np.ndarray, image_format: str, display_bands: Sequence[int] = 
     low, high = np.percentile(shown, (_DARKEST, _BRIGHTEST), axis=(0, 1))
     width = np.where(high > low, high - low, 1)
     return ((shown - low) * (255 / width)).clip(0, 255).round().astype(np.uint8)
+
+
+def _tifffile(path: str) -> ModuleType:
+    try:
+        import tifffile
+    except ModuleNotFoundError as error:
+        raise DatasetError(
+            f"image file {path} cannot be read by Pillow; TIFF files of many bands need tifffile: "
+            "pip install tifffile"
+        ) from error
+    return tifffile
 
 
 def _band_axis(shape: tuple[int, ...], axes: str, num_bands: int | None) -> int:

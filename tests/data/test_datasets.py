@@ -144,3 +144,16 @@ def test_a_missing_dataset_says_where_it_should_be(tmp_path, monkeypatch, name, 
     assert str(error.value).startswith(
         f"dataset {name!r}: image folder not found: {tmp_path}/{folder} (DETECTRON2_DATASETS is "
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n in DatasetCatalog.list()
+        if n.startswith("hiera_") and MetadataCatalog.get(n).label_map
+    ],
+)
+def test_void_of_a_builtin_dataset_is_no_finding(name):
+    """Its ignore label is void on purpose, whichever leaves a split lacks."""
+    assert LabelReader.from_metadata(MetadataCatalog.get(name)).default_void is None
