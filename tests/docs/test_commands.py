@@ -28,8 +28,9 @@ SCRIPT = re.compile(r"(?:\.\./hiera_seg/)?((?:tools|datasets|docs/hooks)/\w+\.py
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
 CONFIG = re.compile(r"(?<![\w/.])((?:configs|projects)/[\w/.-]+\.(?:ya?ml|py))")
 KEY = re.compile(r"(?<![\w.])([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)+)(?![\w.])")
-OTHERS = {  # files of the repositories of Detectron2 and Mask2Former
+OTHERS = {  # files of the repositories of Detectron2, MaskDINO and Mask2Former
     "configs/common/train.py",
+    "configs/ade20k/semantic-segmentation/maskdino_R50_bs16_160k_steplr.yaml",
     "configs/ade20k/semantic-segmentation/maskformer2_R50_bs16_160k.yaml",
 }
 # By examples of losses of one's own
