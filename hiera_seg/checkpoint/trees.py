@@ -31,9 +31,11 @@ def tree_of(model: nn.Module) -> Hierarchy | None:
 
 
 def class_layers(model: nn.Module) -> dict[str, str]:
-    """Return the kind of rows of each tensor in a model's ``state_dict`` that has rows of its tree.
+    """Return the tensors of a model that have rows of its tree.
 
-    The kinds are "nodes", "leaves" and "leaves_and_none" (with a last row for no object).
+    Returns:
+        For each name in the ``state_dict``: "nodes", "leaves" or "leaves_and_none" (with a last
+        row for no object).
     """
     layers = {}
     names = model.state_dict().keys()

@@ -46,14 +46,14 @@ def read_array_file(path: str, variable: str | None = None) -> np.ndarray:
     if is_mat and not maps:  # MATLAB stores numbers as floats unless they are converted
         maps = [array for array in candidates if _is_label_map(array, "f")]
     if len(maps) != 1:
-        found = ", ".join(f"{key}: {a.dtype} {a.shape}" for key, a in arrays.items())
-        expected = "one array of integers (H, W)"
-        if named:
-            expected = f"an array of integers (H, W) named {variable!r}"
-        advice = "; name it by label_variable" if len(candidates) > 1 else ""
-        raise DatasetError(
-            f"label file {path}: expected {expected}, found {found or 'none'}{advice}"
+        found = ", ".join(f"{key}: {a.dtype} {a.shape}" for key, a in arrays.items()) or "none"
+        which = (
+            f"an array of integers (H, W) named {variable!r}"
+            if named
+            else "one array of integers (H, W)"
         )
+        advice = "; name it by label_variable" if len(candidates) > 1 else ""
+        raise DatasetError(f"label file {path}: expected {which}, found {found}{advice}")
     values = maps[0].astype(np.int64)
     low, high = values.min(), values.max()
     if low == -1:

@@ -175,15 +175,7 @@ def register_builtin_dataset(
 
 
 def require_registered(names: Iterable[str], where: str) -> None:
-    """Check that datasets are registered.
-
-    Args:
-        names: the datasets.
-        where: the config key or argument that names them, for the message.
-
-    Raises:
-        ConfigError: a dataset is not registered; the message lists the nearest names.
-    """
+    """Raise ConfigError if a dataset that `where` names is not registered, naming near ones."""
     for name in names:
         if name not in DatasetCatalog:
             near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
@@ -197,13 +189,8 @@ def require_registered(names: Iterable[str], where: str) -> None:
 def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = None) -> None:
     """Import modules that register datasets, from the current folder or as installed.
 
-    Args:
-        modules: names of modules.
-        tool: path of the script, if it is one of the repository's tools. The projects beside it
-            that register datasets are imported as well.
-
-    Raises:
-        ConfigError: a module is not found.
+    If `tool` is the path of one of the repository's scripts, the projects beside it that register
+    datasets are imported as well. ConfigError: a module is not found.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

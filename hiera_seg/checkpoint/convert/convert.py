@@ -131,7 +131,12 @@ def convert_checkpoint(
 
 
 def save_checkpoint(state: State, path: str | Path, hierarchy: Hierarchy) -> None:
-    """Write tensors by name, and the tree of their network, as a checkpoint for MODEL.WEIGHTS.
+    """Write tensors as a checkpoint for MODEL.WEIGHTS.
+
+    Args:
+        state: tensors by name.
+        path: the file.
+        hierarchy: the tree of the network, which is stored in the checkpoint.
 
     Raises:
         CheckpointError: the file cannot be written.
