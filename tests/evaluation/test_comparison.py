@@ -1,5 +1,6 @@
 """Runs compared from the counts of their images."""
 
+import dataclasses
 import json
 import shutil
 
@@ -130,6 +131,8 @@ def test_what_cannot_be_compared_is_named():
     other, _ = counted(predict(maps, 1, BASE)[:20], maps[:20])
     with pytest.raises(DatasetError, match="on 30 images of 'toy', .* on 20 images of 'toy'"):
         compare_runs([first], [other])
+    with pytest.raises(DatasetError, match="ground truth differs"):
+        compare_runs([first], [dataclasses.replace(first, unscored=(SKY,))])
     maps[7, 0, 0] = (maps[7, 0, 0] + 1) % 5
     other, _ = counted(predict(maps, 1, BASE), maps)
     with pytest.raises(DatasetError, match="ground truth of 07.png"):
