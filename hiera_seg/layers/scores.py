@@ -27,7 +27,7 @@ of its own at each of them.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -49,6 +49,8 @@ DECODE_VARIANTS = (
 # Scores of query heads may exceed 1 and are not logits. Neither their softmax nor their product is
 # meaningful.
 SCORE_VARIANTS = ("path_sum", "leaf")
+# Variants that do not use the outputs of inner nodes
+LEAF_VARIANTS = ("marginal", "marginal_path_sum")
 _KINDS = {"logits": DECODE_VARIANTS, "scores": SCORE_VARIANTS}
 
 
@@ -142,46 +144,55 @@ class NodeScores:
         values = self._nodes if self._log_nodes is None else self._log_nodes
         return path_sum(values, self._hierarchy, dim=1)
 
+    def _update(self, operation: Callable[[Tensor, Tensor], Tensor], other: "NodeScores") -> None:
+        """Replace the scores by the result of an operation on them and those of another."""
+        if self._levels is not None:
+            pairs = zip(self._levels, other._levels, strict=True)
+            self._levels = [operation(mine, its) for mine, its in pairs]
+        elif self._leaves is not None:
+            self._leaves, self._nodes = operation(self._leaves, other._leaves), None
+        elif self._log_nodes is not None:
+            self._log_nodes, self._nodes = operation(self._log_nodes, other._log_nodes), None
+        else:
+            self._nodes = operation(self._nodes, other._nodes)
+
     def leaves(self) -> Tensor:
         """Return the scores (B, L, H, W) of the leaves; the best leaf determines the path."""
         ranking = self.leaf_ranking()
         return ranking if self._log_nodes is None else ranking.exp()
 
 
-def mean_scores(scores: Sequence[NodeScores]) -> NodeScores:
+def mean_scores(scores: Iterable[NodeScores]) -> NodeScores:
     """Average several outputs for the same pixels: their probabilities, not their logits.
 
     Args:
-        scores: scores of the same tree, variant and size; they are not changed.
+        scores: at least one, of the same tree, variant and size; they are not changed, and two are
+            in memory at a time if they are computed on demand.
 
     Returns:
         `NodeScores` in which every node has the mean of its scores. The score of a leaf is
         computed from these means as the variant computes it from scores.
     """
-    first = scores[0]
-    if len(scores) == 1:
+    scores = iter(scores)
+    first = next(scores)
+    total, count = copy.copy(first), 1
+    for count, member in enumerate(scores, 2):
+        total._update(torch.add if first._log_nodes is None else torch.logaddexp, member)
+    if count == 1:
         return first
-    mean = copy.copy(first)
-    if first._levels is not None:
-        levels = zip(*(member._levels for member in scores), strict=True)
-        mean._levels = [torch.stack(level).mean(0) for level in levels]
-    elif first._leaves is not None:
-        mean._leaves = torch.stack([member._leaves for member in scores]).mean(0)
-        mean._nodes = None
-    elif first._log_nodes is not None:
-        logs = torch.stack([member._log_nodes for member in scores])
-        mean._log_nodes = logs.logsumexp(0) - math.log(len(scores))
-        mean._nodes = None
+    if first._log_nodes is None:
+        total._update(lambda values, _: values / count, total)
     else:
-        mean._nodes = torch.stack([member._nodes for member in scores]).mean(0)
-    return mean
+        total._update(lambda values, _: values - math.log(count), total)
+    return total
 
 
 def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeScores:
     """Compute the scores of all nodes and leaves from the output of a head.
 
     Args:
-        output: values (B, N, H, W); half precision is computed in float32, float64 in float64.
+        output: values (B, N, H, W), or of the leaves alone for `LEAF_VARIANTS`; half precision is
+            computed in float32, float64 in float64.
         hierarchy: the tree whose numbering the channels follow.
         variant: one of `DECODE_VARIANTS`, see the docstring of this module.
 
@@ -194,7 +205,10 @@ def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeS
     """
     check_variant(variant, output.kind)
     values = output.values
-    if values.dim() != 4 or values.shape[1] != hierarchy.num_nodes:
+    channels = {hierarchy.num_nodes}
+    if variant in LEAF_VARIANTS:
+        channels.add(hierarchy.num_leaves)
+    if values.dim() != 4 or values.shape[1] not in channels:
         raise ValueError(
             f"node values have shape {tuple(values.shape)}; tree {hierarchy.name!r} needs "
             f"(B, {hierarchy.num_nodes}, H, W), one channel per node"

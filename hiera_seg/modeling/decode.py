@@ -21,6 +21,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import (
     DECODE_VARIANTS,
+    LEAF_VARIANTS,
     SCORE_VARIANTS,
     NodeOutput,
     NodeScores,
@@ -38,7 +39,14 @@ from hiera_seg.modeling.paths import (
     label_scores,
     path_labels,
 )
-from hiera_seg.modeling.resize import Resize, resize_columns, resize_rows, row_resizes
+from hiera_seg.modeling.resize import (
+    Resize,
+    resize_columns,
+    resize_row_range,
+    resize_rows,
+    row_resizes,
+    rows_needed,
+)
 
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
 
@@ -177,6 +185,7 @@ def decode(
         _check_sizes(view.padded_size, view.image_size, output_size)
     sources = [_node_rows(view.output, hierarchy) for view in views]
     height, width = output_size
+    variant = options.variant
     device = sources[0].like.device
     label_type = label_dtype(hierarchy) if options.output == "labels" else torch.int64
     rows_of = [
@@ -184,9 +193,10 @@ def decode(
         for source, view in zip(sources, views, strict=True)
     ]
     budget = _BAND_VALUES_CPU if device.type == "cpu" else _BAND_VALUES_GPU
-    rows = max(1, budget // (hierarchy.num_nodes * width * len(views)))
+    channels = hierarchy.num_leaves if variant in LEAF_VARIANTS else hierarchy.num_nodes
+    rows = max(1, budget // (channels * width))
     result: dict[str, Any] = {}
-    view, source, variant = views[0], sources[0], options.variant
+    view, source = views[0], sources[0]
     labels_alone = options == options.labels_only() and options.min_confidence is None
     if labels_alone and len(views) == 1 and not view.mirrored and type(source) is NodeRows:
         if decodes_by_family(source.like, variant, hierarchy):
@@ -203,13 +213,10 @@ def decode(
             )
             return result
     for top in range(0, height, rows):
-        band = slice(top, min(top + rows, height))
-        index = torch.arange(band.start, band.stop, device=device)
+        band = range(top, min(top + rows, height))
         scores = mean_scores(
-            [
-                node_scores(_band(source, view, steps, index, width), hierarchy, options.variant)
-                for source, view, steps in zip(sources, views, rows_of, strict=True)
-            ]
+            node_scores(_band(source, view, steps, band, width, channels), hierarchy, variant)
+            for source, view, steps in zip(sources, views, rows_of, strict=True)
         )
         part = _decode_scores(scores, hierarchy, options)
         _write_band(result, part, band, height, label_type)
@@ -258,7 +265,7 @@ def _decode_scores(
 def _write_band(
     result: dict[str, Any],
     part: dict[str, Any],
-    band: slice,
+    band: range,
     height: int,
     label_type: torch.dtype,
 ) -> None:
@@ -276,7 +283,7 @@ def _write_band(
             result[key] = whole if isinstance(values, list) else whole[0]
         whole = result[key] if isinstance(values, list) else [result[key]]
         for out, x in zip(whole, maps, strict=True):
-            out[..., band, :] = x
+            out[..., band.start : band.stop, :] = x
 
 
 def label_dtype(hierarchy: Hierarchy) -> torch.dtype:
@@ -288,15 +295,21 @@ def label_dtype(hierarchy: Hierarchy) -> torch.dtype:
 
 
 def _band(
-    source: NodeRows, view: NodeView, row_steps: list[Resize], index: Tensor, width: int
+    source: NodeRows, view: NodeView, steps: list[Resize], rows: range, width: int, channels: int
 ) -> NodeOutput:
-    """Return rows `index` of a view at its final size, with mirroring undone."""
-    narrow = resize_rows(source, row_steps, index)
-    wide = resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
+    """Return rows of the first channels of a view at its final size, with mirroring undone."""
+    widths = view.padded_size[1], view.image_size[1], width
+    needed = rows_needed(steps, rows) if source.like.device.type == "cpu" else None
+    if needed and len(needed) <= len(rows):  # columns first, since they are fewer
+        values = source.take(torch.arange(needed.start, needed.stop))[:channels]
+        wide = resize_row_range(resize_columns(values, *widths), steps, rows, needed.start)
+    else:
+        index = torch.arange(rows.start, rows.stop, device=source.like.device)
+        wide = resize_columns(resize_rows(source, steps, index)[:channels], *widths)
     if view.mirrored:
         wide = wide.flip(-1)
         if view.swap is not None:
-            wide = wide[view.swap]
+            wide = wide[view.swap[:channels]]
     return NodeOutput(wide[None], view.output.kind)
 
 
