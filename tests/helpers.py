@@ -17,8 +17,8 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-import hiera_seg.data  # noqa: F401  (registers the datasets of the package)
-from hiera_seg import add_hiera_seg_config
+from hiera_seg import Hierarchy, add_hiera_seg_config
+from hiera_seg.data import HieraDatasetMapper  # also registers the datasets of the package
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOOLS = REPOSITORY / "tools"
@@ -150,6 +150,19 @@ def new_config(*options: object) -> CfgNode:
     return cfg
 
 
+def value_and_gradient(
+    function: Callable[..., torch.Tensor],
+    values: torch.Tensor,
+    *arguments: object,
+    **options: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the value of a loss and its gradient with respect to logits or embeddings."""
+    values = values.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    value = function(values, *arguments, **options)
+    value.backward()
+    return value.detach(), values.grad
+
+
 def write_dataset(
     folder: Path,
     labels: Mapping[str, np.ndarray] | Sequence[np.ndarray],
@@ -172,3 +185,11 @@ def write_dataset(
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
     return {"image_root": str(roots[0]), "sem_seg_root": str(roots[1])}
+
+
+def plain_mapper(
+    hierarchy: Hierarchy, augmentations: Sequence = (), **options: object
+) -> HieraDatasetMapper:
+    """Return a mapper to RGB images and node ids of a tree, for training without augmentations."""
+    options = {"ignore_label": 255, "image_format": "RGB", **options}
+    return HieraDatasetMapper(True, hierarchy=hierarchy, augmentations=augmentations, **options)

@@ -90,7 +90,13 @@ class HieraCheckpointer(DetectionCheckpointer):
         names = self.checkpointables if checkpointables is None else checkpointables
         check_values(self.model, checkpoint["model"], path)
         self._check_tree(checkpoint, path, resumes=any(name in checkpoint for name in names))
-        self._match_names(checkpoint, path)
+        if checkpoint.pop("matching_heuristics", False):
+            checkpoint["model"] = align_and_update_state_dicts(
+                self.model.state_dict(),
+                checkpoint["model"],
+                c2_conversion=checkpoint.get("__author__") == "Caffe2",
+            )
+            check_values(self.model, checkpoint["model"], path)
         incompatible = self._load_model(checkpoint)
         self._check_loaded(incompatible, path)
         self._log_incompatible_keys(incompatible)
@@ -99,16 +105,6 @@ class HieraCheckpointer(DetectionCheckpointer):
                 self.logger.info(f"Loading {name} from {path} ...")
                 self._load_state(name, checkpoint.pop(name), path)
         return checkpoint
-
-    def _match_names(self, checkpoint: dict[str, Any], path: str) -> None:
-        """Rename tensors by Detectron2's heuristics if the checkpoint asks for it."""
-        if checkpoint.pop("matching_heuristics", False):
-            checkpoint["model"] = align_and_update_state_dicts(
-                self.model.state_dict(),
-                checkpoint["model"],
-                c2_conversion=checkpoint.get("__author__") == "Caffe2",
-            )
-            check_values(self.model, checkpoint["model"], path)
 
     def _check_loaded(self, incompatible: Any, path: str) -> None:
         """Raise if nothing of a file fits the model, or no weights of the head if required."""
@@ -162,19 +158,21 @@ class HieraCheckpointer(DetectionCheckpointer):
                 "save model.state_dict()"
             )
         content = dict(content)
-        if "model_state" in content and "model" not in content:  # of pycls
-            content = {"model": content["model_state"], "matching_heuristics": True}
-            content["model"] = _without(content["model"], "num_batches_tracked")
-        elif "blobs" in content or (filename.endswith(".pkl") and "model" not in content):
+        if "model" in content:
+            pass
+        elif "model_state" in content:  # of pycls
+            state = _without(content["model_state"], "num_batches_tracked")
+            content = {"model": state, "matching_heuristics": True}
+        elif "blobs" in content or filename.endswith(".pkl"):
             self.logger.info(f"Reading {filename} as a file of Detectron 1, with Caffe2's names")
             state = _without(content.get("blobs", content), "_momentum")
             content = {"model": state, "__author__": "Caffe2", "matching_heuristics": True}
-        elif "model" not in content:
-            if isinstance(content.get("state_dict"), Mapping):
-                raise CheckpointError(
-                    f'{filename}: its weights are under "state_dict", as in other projects; '
-                    "convert it by tools/convert_checkpoint.py"
-                )
+        elif isinstance(content.get("state_dict"), Mapping):
+            raise CheckpointError(
+                f'{filename}: its weights are under "state_dict", as in other projects; convert it '
+                "by tools/convert_checkpoint.py"
+            )
+        else:
             content = {"model": content}
         content["model"] = _state(content["model"], filename)
         return content
@@ -294,11 +292,7 @@ class HieraCheckpointer(DetectionCheckpointer):
 
 
 def write_checkpoint(path: str | Path, data: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically.
-
-    Args:
-        path: the file; it replaces an existing one when all of it is on the disk.
-        data: what torch.save can write.
+    """Write what torch.save can write atomically.
 
     Raises:
         CheckpointError: it cannot be written; a previous file is unchanged.
@@ -316,16 +310,10 @@ def _replace(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def check_values(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    """Raise if the tensors of a model cannot hold the values of given tensors.
+    """Raise CheckpointError if the tensors of a model cannot hold the values of given tensors.
 
-    Args:
-        model: the model that they are loaded into.
-        state: tensors by name; those whose names the model does not have are ignored.
-        path: the file, for messages.
-
-    Raises:
-        CheckpointError: a tensor of integers or complex numbers for a parameter of floats, or one
-            of NaN only; the message names the file and the tensor.
+    That is a tensor of integers or complex numbers for a parameter of floats, or one of NaN only.
+    Names that the model lacks are ignored; the message names the file `path` and the tensor.
     """
     own = model.state_dict()
     for name, value in state.items():
@@ -346,9 +334,8 @@ def split_query(path: str) -> tuple[str, bool]:
 
 
 def _without(state: Any, ending: str) -> Any:
-    if not isinstance(state, Mapping):
-        return state
-    return {name: value for name, value in state.items() if not str(name).endswith(ending)}
+    named = isinstance(state, Mapping)
+    return {k: v for k, v in state.items() if not str(k).endswith(ending)} if named else state
 
 
 def _state(state: Any, path: str) -> dict[str, Any]:

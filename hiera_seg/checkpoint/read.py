@@ -27,11 +27,7 @@ EXPECTED = "a file of torch.save, a pickle of numpy arrays, or a safetensors fil
 SAFETENSORS_HEADER = 100_000_000  # bytes; the longest that the format allows
 BEGINNINGS = {  # of files that are mistaken for weights
     b"\x1f\x8b": "a gzip archive: unpack it",
-    b"7z\xbc\xaf": "a 7z archive: unpack it",
     b"version https://git-lfs": "the pointer of a file that git-lfs has not fetched",
-    b"\x89PNG": "an image",
-    b"\xff\xd8\xff": "an image",
-    b"\x89HDF": "an HDF5 file, of Keras or MATLAB",
 }
 
 

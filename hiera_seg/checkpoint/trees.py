@@ -5,7 +5,7 @@ A module whose tensors have one row per node or leaf lists them in ``class_rows`
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,12 +56,9 @@ def difference(theirs: Hierarchy, ours: Hierarchy) -> str:
     known, wanted = set(theirs.paths), set(ours.paths)
     missing = [path for path in ours.paths if path not in known]
     gone = [path for path in theirs.paths if path not in wanted]
-    parts = []
-    if missing:
-        parts.append(f"it lacks {_listed(missing)}")
-    if gone:
-        parts.append(f"{'and' if missing else 'it'} has {_listed(gone)}, which this tree lacks")
-    return " ".join(parts) or "its nodes have another order"
+    parts = [f"lacks {_listed(missing)}"] if missing else []
+    parts += [f"has {_listed(gone)}, which this tree lacks"] if gone else []
+    return f"it {' and '.join(parts)}" if parts else "its nodes have another order"
 
 
 def match_nodes(theirs: Hierarchy, ours: Hierarchy) -> dict[int, int]:
@@ -137,7 +134,6 @@ def _unique_names(h: Hierarchy) -> dict[tuple[bool, str], int]:
     return {key: v for v, key in enumerate(keys) if counts[key] == 1}
 
 
-def _listed(paths: Iterable[str], shown: int = 3) -> str:
-    paths = list(paths)
+def _listed(paths: Sequence[str], shown: int = 3) -> str:
     more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
     return ", ".join(repr(path) for path in paths[:shown]) + more

@@ -23,18 +23,12 @@ from hiera_seg.hierarchy.messages import suggestion
 Rule = Callable[[Any, CN], str]
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")  # of the key LOGGERS, and the packages they need
-ON_ERROR = ("raise", "skip")  # values of DATALOADER.ON_ERROR
 WEIGHTS_SCHEMES = ("detectron2", "catalog", "https")  # addresses that MODEL.WEIGHTS may name
 
 
 def at_least(minimum: float) -> Rule:
     """Require a number that is `minimum` or more."""
     return lambda value, _: "" if value >= minimum else f"choose {minimum} or more"
-
-
-def between(low: float, high: float) -> Rule:
-    """Require a number in [low, high)."""
-    return lambda value, _: "" if low <= value < high else f"choose a number in [{low}, {high})"
 
 
 def one_of(*allowed: str) -> Rule:
@@ -126,6 +120,10 @@ def _are_loggers(names: list[str], _: CN) -> str:
     return f"run `pip install {' '.join(missing)}`" if missing else ""
 
 
+_POSITIVE = (  # below MODEL.HIERA_SEG.MASK_FORMER
+    "NUM_QUERIES", "HIDDEN_DIM", "NUM_HEADS", "DIM_FEEDFORWARD", "DECODER_LAYERS", "NUM_POINTS",
+    "ENCODER_LAYERS", "ENCODER_DIM_FEEDFORWARD", "OVERSAMPLE_RATIO",
+)  # fmt: skip
 RULES: dict[str, Rule] = {
     # The model
     "MODEL.META_ARCHITECTURE": registered(META_ARCH_REGISTRY),
@@ -139,29 +137,21 @@ RULES: dict[str, Rule] = {
     "MODEL.HIERA_SEG.AUXILIARY.CHANNELS": at_least(1),
     "MODEL.HIERA_SEG.OCR.WEIGHT": at_least(0),
     "MODEL.HIERA_SEG.OCR.KEY_CHANNELS": at_least(1),
-    "MODEL.HIERA_SEG.MASK_FORMER.NUM_QUERIES": at_least(1),
-    "MODEL.HIERA_SEG.MASK_FORMER.HIDDEN_DIM": at_least(1),
-    "MODEL.HIERA_SEG.MASK_FORMER.NUM_HEADS": at_least(1),
-    "MODEL.HIERA_SEG.MASK_FORMER.DIM_FEEDFORWARD": at_least(1),
-    "MODEL.HIERA_SEG.MASK_FORMER.DECODER_LAYERS": at_least(1),
-    "MODEL.HIERA_SEG.MASK_FORMER.ENCODER_LAYERS": at_least(1),
-    "MODEL.HIERA_SEG.MASK_FORMER.ENCODER_DIM_FEEDFORWARD": at_least(1),
-    "MODEL.HIERA_SEG.MASK_FORMER.CLASS_WEIGHT": at_least(0),
-    "MODEL.HIERA_SEG.MASK_FORMER.MASK_WEIGHT": at_least(0),
-    "MODEL.HIERA_SEG.MASK_FORMER.DICE_WEIGHT": at_least(0),
-    "MODEL.HIERA_SEG.MASK_FORMER.NO_OBJECT_WEIGHT": at_least(0),
-    "MODEL.HIERA_SEG.MASK_FORMER.NUM_POINTS": at_least(1),
-    "MODEL.HIERA_SEG.MASK_FORMER.OVERSAMPLE_RATIO": at_least(1),
+    **{f"MODEL.HIERA_SEG.MASK_FORMER.{key}": at_least(1) for key in _POSITIVE},
+    **{
+        f"MODEL.HIERA_SEG.MASK_FORMER.{key}_WEIGHT": at_least(0)
+        for key in ("CLASS", "MASK", "DICE", "NO_OBJECT")
+    },
     # The training
     "SOLVER.ACCUMULATION_STEPS": at_least(1),
     "SOLVER.IMS_PER_BATCH": _splits_into_parts,
-    "SOLVER.EMA.DECAY": between(0, 1),
+    "SOLVER.EMA.DECAY": lambda decay, _: "" if 0 <= decay < 1 else "choose a number in [0, 1)",
     "SOLVER.EMA.ENABLED": _without_precise_bn,
     "INPUT.CROP.SIZE": _is_in_pixels,
     "INPUT.DISPLAY_BANDS": _are_channels,
     "LOGGERS": _are_loggers,
     "NUM_THREADS": at_least(0),
-    "DATALOADER.ON_ERROR": one_of(*ON_ERROR),
+    "DATALOADER.ON_ERROR": one_of("raise", "skip"),
     # The evaluations during training
     "TEST.VALIDATION_LOSS": _has_test_set,
     "TEST.BEST_CHECKPOINT.MODE": one_of("max", "min"),

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from detectron2.utils.file_io import PathManager
 from scipy.io import loadmat
 
+from hiera_seg.data.open_file import open_file
 from hiera_seg.errors import DatasetError
 
 ARRAY_TYPES = (".npy", ".mat")
@@ -34,32 +34,26 @@ def read_array_file(path: str, variable: str | None = None) -> np.ndarray:
         DatasetError: the file is missing or damaged, does not hold one array of integers (H, W), or
             has no such variable; the message lists the variables.
     """
-    try:
-        with PathManager.open(path, "rb") as file:
-            if path.lower().endswith(".npy"):
-                arrays = {"the file": np.load(file, allow_pickle=False)}
-            else:
-                arrays = _fields(loadmat(file))
-    except FileNotFoundError as error:
-        raise DatasetError(f"label file not found: {path}") from error
-    except Exception as error:  # both readers raise errors of many types
-        text = " ".join(str(error).split())
-        raise DatasetError(f"cannot read {path}: {type(error).__name__}: {text}") from error
     is_mat = path.lower().endswith(".mat")
+    with open_file(path, "label") as file:
+        if is_mat:
+            arrays = _fields(loadmat(file))
+        else:
+            arrays = {"the file": np.load(file, allow_pickle=False)}
     named = is_mat and variable is not None
     candidates = [array for key, array in arrays.items() if not named or key == variable]
     maps = [array for array in candidates if _is_label_map(array, "biu")]
     if is_mat and not maps:  # MATLAB stores numbers as floats unless they are converted
         maps = [array for array in candidates if _is_label_map(array, "f")]
     if len(maps) != 1:
-        found = ", ".join(f"{key}: {a.dtype} {a.shape}" for key, a in arrays.items())
-        expected = "one array of integers (H, W)"
-        if named:
-            expected = f"an array of integers (H, W) named {variable!r}"
-        advice = "; name it by label_variable" if len(candidates) > 1 else ""
-        raise DatasetError(
-            f"label file {path}: expected {expected}, found {found or 'none'}{advice}"
+        found = ", ".join(f"{key}: {a.dtype} {a.shape}" for key, a in arrays.items()) or "none"
+        which = (
+            f"an array of integers (H, W) named {variable!r}"
+            if named
+            else "one array of integers (H, W)"
         )
+        advice = "; name it by label_variable" if len(candidates) > 1 else ""
+        raise DatasetError(f"label file {path}: expected {which}, found {found}{advice}")
     values = maps[0].astype(np.int64)
     low, high = values.min(), values.max()
     if low == -1:

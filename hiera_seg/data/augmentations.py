@@ -16,7 +16,6 @@ from fvcore.transforms.transform import (
 from hiera_seg.config import STOCK_IGNORE_VALUE
 from hiera_seg.config.image_format import chosen_bands
 from hiera_seg.data.flips import mirrors
-from hiera_seg.data.labels import default_void
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 
@@ -71,31 +70,17 @@ class RandomCropByCategory(T.Augmentation):
     """
 
     def __init__(
-        self,
-        crop_type: str,
-        crop_size: tuple[float, float],
-        max_area: float,
-        hierarchy: Hierarchy,
-        level: int | str = -1,
+        self, crop_type: str, crop_size: tuple[float, float], max_area: float, hierarchy: Hierarchy
     ):
         """
         Args:
             crop_type, crop_size: as in Detectron2's RandomCrop.
             max_area: the largest share of one category, in (0, 1]; 1 allows anything.
-            hierarchy: the tree of the labels.
-            level: the level whose nodes are the categories, index or name; an inner node above it
-                is a category of its own.
+            hierarchy: the tree of the labels, whose nodes are the categories.
         """
         super().__init__()
         self.crop = T.RandomCrop(crop_type, crop_size)
-        nodes = np.arange(hierarchy.num_nodes)
-        at_level = hierarchy.level_ancestor[hierarchy.level_index(level)]
-        category = np.full(default_void(hierarchy) + 1, hierarchy.num_nodes, dtype=np.intp)
-        category[nodes] = np.where(at_level >= 0, at_level, nodes)
-        self._category = category
-        self._init(
-            {"crop_type": crop_type, "crop_size": crop_size, "max_area": max_area, "level": level}
-        )
+        self._init({"crop_type": crop_type, "crop_size": crop_size, "max_area": max_area})
         self.num_categories = hierarchy.num_nodes
 
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> Transform:
@@ -106,8 +91,9 @@ class RandomCropByCategory(T.Augmentation):
             x = np.random.randint(width - crop_w + 1)
             if sem_seg is None or self.max_area >= 1:
                 break
-            category = self._category.take(sem_seg[y : y + crop_h, x : x + crop_w])
-            counts = np.bincount(category.ravel(), minlength=self.num_categories + 1)[:-1]
+            labels = sem_seg[y : y + crop_h, x : x + crop_w]
+            labels = labels[labels < self.num_categories]  # without void
+            counts = np.bincount(labels, minlength=self.num_categories)
             if counts.max() < self.max_area * counts.sum():
                 break
         return CropTransform(x, y, crop_w, crop_h, orig_w=width, orig_h=height)
@@ -115,7 +101,7 @@ class RandomCropByCategory(T.Augmentation):
     def __repr__(self) -> str:
         return (
             f"RandomCropByCategory({self.crop_type!r}, {tuple(self.crop_size)}, "
-            f"max_area={self.max_area}, level={self.level!r})"
+            f"max_area={self.max_area})"
         )
 
     __str__ = __repr__
@@ -142,11 +128,8 @@ def build_augmentations(
     options = cfg.INPUT
     if not is_train:
         return [T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")]
-    augmentations: list[T.Augmentation | Transform] = [
-        T.ResizeShortestEdge(
-            options.MIN_SIZE_TRAIN, options.MAX_SIZE_TRAIN, options.MIN_SIZE_TRAIN_SAMPLING
-        )
-    ]
+    size = options.MIN_SIZE_TRAIN, options.MAX_SIZE_TRAIN, options.MIN_SIZE_TRAIN_SAMPLING
+    augmentations: list[T.Augmentation | Transform] = [T.ResizeShortestEdge(*size)]
     if options.CROP.ENABLED:
         max_area = options.CROP.SINGLE_CATEGORY_MAX_AREA
         augmentations.append(

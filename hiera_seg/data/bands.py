@@ -1,16 +1,17 @@
 """Read images of any number of bands, and show three of them."""
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 from detectron2.data.detection_utils import convert_image_to_rgb
-from detectron2.utils.file_io import PathManager
 
 from hiera_seg.config.image_format import chosen_bands
+from hiera_seg.data.open_file import open_file
 from hiera_seg.errors import DatasetError
 
 _TYPES = (".npy", ".tif", ".tiff")
-_ORIENTATION = 274  # tag of TIFF
+ORIENTATION = 0x0112  # tag of EXIF and TIFF
 _DARKEST, _BRIGHTEST = 2, 98  # percentiles of a band that are shown as 0 and 255
 
 
@@ -20,44 +21,23 @@ def is_band_file(path: str) -> bool:
 
 
 def read_all_bands(path: str, num_bands: int | None = None) -> tuple[np.ndarray, int]:
-    """Read all values of a .npy or TIFF file.
+    """Read all values of a .npy or TIFF file, (H, W, C) and not turned, and its EXIF orientation.
 
-    Args:
-        path: the file.
-        num_bands: the expected number of bands, which tells (C, H, W) from (H, W, C). None: the
-            first axis is that of the bands if it is shorter than the last one.
-
-    Returns:
-        (H, W, C) of the file's type, not turned, and the EXIF orientation.
+    `num_bands` tells (C, H, W) from (H, W, C). If it is None, the first axis is that of the bands
+    if it is shorter than the last one.
 
     Raises:
-        DatasetError: the file is missing or damaged, or does not hold one image; or tifffile is
-            not installed.
+        DatasetError: the file cannot be read or does not hold one image, or tifffile is missing.
     """
     orientation, axes = 1, ""
-    try:
-        with PathManager.open(path, "rb") as file:
-            if path.lower().endswith(".npy"):
-                values = np.load(file, allow_pickle=False)
-            else:
-                import tifffile
-
-                with tifffile.TiffFile(file) as tiff:
-                    values, axes = tiff.series[0].asarray(), tiff.series[0].axes
-                    tag = tiff.pages[0].tags.get(_ORIENTATION)
-                    orientation = 1 if tag is None else int(tag.value)
-    except FileNotFoundError as error:
-        raise DatasetError(f"image file not found: {path}") from error
-    except ModuleNotFoundError as error:
-        raise DatasetError(
-            f"image file {path} cannot be read by Pillow; TIFF files of many bands need tifffile: "
-            "pip install tifffile"
-        ) from error
-    except Exception as error:  # both readers raise errors of many types
-        text = " ".join(str(error).split())
-        raise DatasetError(
-            f"cannot read image file {path}: {type(error).__name__}: {text}"
-        ) from error
+    with open_file(path, "image") as file:
+        if path.lower().endswith(".npy"):
+            values = np.load(file, allow_pickle=False)
+        else:
+            with _tifffile(path).TiffFile(file) as tiff:
+                values, axes = tiff.series[0].asarray(), tiff.series[0].axes
+                tag = tiff.pages[0].tags.get(ORIENTATION)
+                orientation = 1 if tag is None else int(tag.value)
     if values.ndim == 2:
         values, axes = values[:, :, None], ""
     if values.ndim != 3 or values.dtype.kind not in "iuf" or not values.size:
@@ -75,18 +55,14 @@ def select_bands(
     num_channels: int | None = None,
     value_range: Sequence[float] = (),
 ) -> np.ndarray:
-    """Return the bands that a model sees.
+    """Return the bands that a model sees, (H, W, C) float32; NaN and infinities become 0.
 
     Args:
         path: the file, for messages.
         values: (H, W, C), all bands of the file.
         image_format: INPUT.FORMAT, "BANDS" or "BANDS:0,3,2".
         num_channels: number of channels of the model; None if it is not known.
-        value_range: the values that become 0 and 255; values beyond are clipped. If empty, values
-            stay as they are stored.
-
-    Returns:
-        (H, W, C) float32. NaN and infinities, which mark missing values, become 0.
+        value_range: see :class:`~hiera_seg.data.images.ImageReader`.
 
     Raises:
         DatasetError: the file lacks a band, or has another number of bands than the model.
@@ -111,16 +87,11 @@ def select_bands(
 
 
 def as_rgb(image: np.ndarray, image_format: str, display_bands: Sequence[int] = ()) -> np.ndarray:
-    """Convert what a model sees to colours.
+    """Convert what a model sees, (H, W, C) in `image_format`, to RGB, (H, W, 3) uint8.
 
-    Args:
-        image: (H, W, C) in `image_format`.
-        image_format: INPUT.FORMAT.
-        display_bands: INPUT.DISPLAY_BANDS, the channels that are shown as red, green and blue;
-            empty: the first three, or the first as grey if there are less than three.
-
-    Returns:
-        (H, W, 3) uint8, RGB. Bands are stretched between their 2nd and 98th percentiles.
+    `display_bands` are the channels that are shown as red, green and blue; if it is empty, the
+    first three, or the first as grey if there are less than three. Bands are stretched between
+    their 2nd and 98th percentiles.
     """
     if chosen_bands(image_format) is None:
         return convert_image_to_rgb(image, image_format).astype(np.uint8)
@@ -128,6 +99,17 @@ def as_rgb(image: np.ndarray, image_format: str, display_bands: Sequence[int] = 
     low, high = np.percentile(shown, (_DARKEST, _BRIGHTEST), axis=(0, 1))
     width = np.where(high > low, high - low, 1)
     return ((shown - low) * (255 / width)).clip(0, 255).round().astype(np.uint8)
+
+
+def _tifffile(path: str) -> ModuleType:
+    try:
+        import tifffile
+    except ModuleNotFoundError as error:
+        raise DatasetError(
+            f"image file {path} cannot be read by Pillow; TIFF files of many bands need tifffile: "
+            "pip install tifffile"
+        ) from error
+    return tifffile
 
 
 def _band_axis(shape: tuple[int, ...], axes: str, num_bands: int | None) -> int:

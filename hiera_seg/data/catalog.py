@@ -20,8 +20,6 @@ from hiera_seg.hierarchy import Hierarchy, as_hierarchy, tree_colors
 
 logger = logging.getLogger(__name__)
 
-_FIXED_KEYS = ("stuff_classes", "name")  # metadata that follows from the tree
-
 
 def register_hierarchical_dataset(
     name: str,
@@ -82,9 +80,10 @@ def register_hierarchical_dataset(
             f"dataset {name!r} is already registered; choose another name, or remove it first "
             f"with DatasetCatalog.remove({name!r}) and MetadataCatalog.remove({name!r})"
         )
-    for key in _FIXED_KEYS:
-        if key in metadata:
-            raise DatasetError(f"dataset {name!r}: metadata {key!r} is set from the tree; omit it")
+    if "stuff_classes" in metadata:
+        raise DatasetError(
+            f"dataset {name!r}: metadata 'stuff_classes' is set from the tree; omit it"
+        )
     reading = {"resize_labels": resize_labels, "label_variable": label_variable}
     tree = as_hierarchy(hierarchy)
     ignore_label = default_void(tree) if ignore_label is None else ignore_label
@@ -94,8 +93,7 @@ def register_hierarchical_dataset(
             resize=resize_labels, variable=label_variable,
         )  # fmt: skip
         resolve_flip_pairs(metadata.get("flip_pairs") or (), tree)
-        resolve_unscored(metadata.get("unscored_classes") or (), tree)
-        _check_void_classes(metadata.get("void_classes") or ())
+        resolve_unscored(metadata.get("unscored_classes"), tree)
         check_metric_names(tree, metadata)
     except DatasetError as error:
         raise DatasetError(f"dataset {name!r}: {error}") from error
@@ -108,7 +106,9 @@ def register_hierarchical_dataset(
         "image_glob": image_glob,
         "split_file": split_file,
     }
-    source = _check_source(name, source, roots, pairing)
+    _check_source(name, source, roots, pairing)
+    if isinstance(source, list | tuple):
+        source = list(source)  # a copy
     entries = {
         "evaluator_type": "hiera_sem_seg",
         "stuff_classes": list(tree.display_names[: tree.num_leaves]),
@@ -132,8 +132,8 @@ def register_hierarchical_dataset(
     DatasetCatalog.register(name, DatasetSource(name, source, **roots, **pairing))
 
 
-def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Mapping) -> Any:
-    """Return the source, a list as a copy; raise DatasetError if it cannot list files."""
+def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Mapping) -> None:
+    """Raise DatasetError if a source cannot list files, or its keywords do not fit it."""
     if source is None and "image_root" not in roots:
         raise DatasetError(
             f"dataset {name!r}: specify image_root (and sem_seg_root), or a source: a callable, a "
@@ -147,46 +147,35 @@ def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Map
                 f"dataset {name!r}: {key} is {value!r}, but the files are listed by the source; "
                 "omit one of them"
             )
-    if isinstance(source, list | tuple):
-        return list(source)
-    if source is None or callable(source) or isinstance(source, str | os.PathLike):
-        return source
-    raise DatasetError(
-        f"dataset {name!r}: source is of type {type(source).__name__}; specify a callable, a list "
-        "of dicts, the path of a json file, or None"
-    )
+    if not callable(source) and not isinstance(source, list | tuple | str | os.PathLike | None):
+        raise DatasetError(
+            f"dataset {name!r}: source is of type {type(source).__name__}; specify a callable, a "
+            "list of dicts, the path of a json file, or None"
+        )
 
 
 def register_builtin_dataset(
-    name: str, *args: Any, label_map: Mapping | None = None, **kwargs: Any
+    name: str, *args: Any, hierarchy: Any, label_map: Mapping | None = None, **kwargs: Any
 ) -> None:
     """Register a dataset of the package, unless a user has registered one of the same name.
 
-    Its ignore label is known to be void, so a label map need not name it.
-
-    Args:
-        name, args, label_map, kwargs: see :func:`register_hierarchical_dataset`.
+    The arguments are those of :func:`register_hierarchical_dataset`, except that a label map need
+    not name the ignore label, and that None means that label files hold leaf ids.
     """
     if name in DatasetCatalog:
         logger.info(
             f"Dataset {name} was registered before hiera_seg was imported; keeping that one"
         )
         return
-    if label_map is not None:
-        label_map = {default_void(as_hierarchy(kwargs["hierarchy"])): None, **label_map}
-    register_hierarchical_dataset(name, *args, label_map=label_map, **kwargs)
+    tree = as_hierarchy(hierarchy)
+    if label_map is None:
+        label_map = {leaf: leaf for leaf in range(tree.num_leaves)}
+    label_map = {default_void(tree): None, **label_map}
+    register_hierarchical_dataset(name, *args, hierarchy=tree, label_map=label_map, **kwargs)
 
 
 def require_registered(names: Iterable[str], where: str) -> None:
-    """Check that datasets are registered.
-
-    Args:
-        names: the datasets.
-        where: the config key or argument that names them, for the message.
-
-    Raises:
-        ConfigError: a dataset is not registered; the message lists the nearest names.
-    """
+    """Raise ConfigError if a dataset that `where` names is not registered, naming near ones."""
     for name in names:
         if name not in DatasetCatalog:
             near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
@@ -200,13 +189,8 @@ def require_registered(names: Iterable[str], where: str) -> None:
 def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = None) -> None:
     """Import modules that register datasets, from the current folder or as installed.
 
-    Args:
-        modules: names of modules.
-        tool: path of the script, if it is one of the repository's tools. The projects beside it
-            that register datasets are imported as well.
-
-    Raises:
-        ConfigError: a module is not found.
+    If `tool` is the path of one of the repository's scripts, the projects beside it that register
+    datasets are imported as well. ConfigError: a module is not found.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -233,42 +217,42 @@ def _projects_beside(tool: str | os.PathLike) -> list[str]:
     return []
 
 
-def resolve_unscored(leaves: Iterable[str | int], hierarchy: Hierarchy) -> list[int]:
-    """Return the node ids of the leaves that a dataset excludes from its means.
+def find_leaf(hierarchy: Hierarchy, name: str | int, where: str) -> int:
+    """Return the node id of a leaf.
 
     Raises:
-        DatasetError: one is not a leaf of the tree.
+        DatasetError: `name` is not a leaf of the tree; the message begins with `where`.
     """
-    resolved = []
-    for leaf in leaves:
-        try:
-            node = int(hierarchy.id(leaf))
-        except HierarchyError as error:
-            raise DatasetError(f"unscored_classes: {error}") from error
-        if node >= hierarchy.num_leaves:
-            raise DatasetError(
-                f"unscored_classes holds {leaf!r}, the inner node {hierarchy.paths[node]!r}; "
-                "specify leaves"
-            )
-        resolved.append(node)
-    return resolved
+    try:
+        node = int(hierarchy.id(name))
+    except HierarchyError as error:
+        raise DatasetError(f"{where}: {error}") from error
+    if node >= hierarchy.num_leaves:
+        raise DatasetError(
+            f"{where}: {name!r} is the inner node {hierarchy.paths[node]!r}; specify a leaf"
+        )
+    return node
 
 
-def _check_void_classes(names: Any) -> None:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise DatasetError(f"void_classes is {names!r}; specify a list of names")
+def resolve_unscored(leaves: Iterable[str | int] | None, hierarchy: Hierarchy) -> list[int]:
+    """Return the node ids of the leaves that ``unscored_classes`` of a dataset names."""
+    return [find_leaf(hierarchy, leaf, "unscored_classes") for leaf in leaves or ()]
 
 
 def check_metric_names(tree: Hierarchy, metadata: Mapping[str, Any]) -> None:
-    """Check that all scores of an evaluation have different names.
+    """Check that all scores of an evaluation have different names, and their classes are names.
 
     Args:
         tree: the tree of the evaluation.
         metadata: the metadata of the dataset.
 
     Raises:
-        DatasetError: two scores would have the same name; the message says what to rename.
+        DatasetError: two scores would have the same name (the message says what to rename), or
+            ``void_classes`` is not a list of names.
     """
+    void_classes = metadata.get("void_classes") or ()
+    if isinstance(void_classes, str) or not all(isinstance(name, str) for name in void_classes):
+        raise DatasetError(f"void_classes is {void_classes!r}; specify a list of names")
     if "all" in tree.level_names and any(map(metadata.get, ("unscored_classes", "void_classes"))):
         raise DatasetError(
             "the level 'all' and the mean over all published classes would share the metric key "

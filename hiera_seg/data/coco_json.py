@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from hiera_seg.data.catalog import register_hierarchical_dataset
+from hiera_seg.data.catalog import find_leaf, register_hierarchical_dataset
 from hiera_seg.data.json_files import is_labelme, read_json_file
 from hiera_seg.data.labels import default_void
 from hiera_seg.data.listing import expand_root
@@ -62,7 +62,9 @@ def register_coco_hierarchical(
         tree = as_hierarchy(hierarchy)
     nodes = _find_nodes(tree, paths, path)
     ignore_label = default_void(tree)
-    fill = ignore_label if background is None else _background_leaf(tree, background, path)
+    fill = ignore_label
+    if background is not None:
+        fill = find_leaf(tree, background, f"{path}: background {background!r}")
     register_hierarchical_dataset(
         name,
         CocoSource(os.fspath(json_file), os.fspath(image_root), nodes, fill, ignore_label > 255),
@@ -78,12 +80,8 @@ def register_coco_hierarchical(
 class CocoSource:
     """List the images of a COCO json file with their label maps when called; can be pickled.
 
-    Args:
-        json_file: the COCO file.
-        image_root: folder of the images.
-        nodes: {category id: node id}.
-        fill: node id of the background, or the ignore label.
-        wide: whether label maps have 16 bits per pixel.
+    `nodes` maps category ids to node ids, and `fill` is the node id of the background, or the
+    ignore label; `wide` label maps have 16 bits per pixel.
     """
 
     def __init__(
@@ -107,21 +105,17 @@ class CocoSource:
             raise DatasetError(f"image folder not found: {root}")
         content = _read_coco(path)
         images = {_value(image, "id", path): image for image in content["images"]}
+        known = {"image_id": images, "category_id": self.nodes}
         regions: dict[Any, list] = {image_id: [] for image_id in images}
         no_mask = 0
         for annotation in content["annotations"]:
             what = f"annotation {annotation.get('id')}"
-            image_id = _value(annotation, "image_id", path)
-            category = _value(annotation, "category_id", path)
-            for key, value, known in (
-                ("image_id", image_id, images),
-                ("category_id", category, self.nodes),
-            ):
-                if value not in known:
-                    raise DatasetError(f"{path}: {what} has the unknown {key} {value!r}")
-            segmentation = annotation.get("segmentation")
-            if segmentation:
-                regions[image_id].append((what, self.nodes[category], segmentation))
+            for key in known:
+                if _value(annotation, key, path) not in known[key]:
+                    raise DatasetError(f"{path}: {what} has the unknown {key} {annotation[key]!r}")
+            if segmentation := annotation.get("segmentation"):
+                node = self.nodes[annotation["category_id"]]
+                regions[annotation["image_id"]].append((what, node, segmentation))
             else:
                 no_mask += 1
         if no_mask:
@@ -159,15 +153,16 @@ def _read_coco(path: str) -> dict:
                 "datasets/prepare_coco_panoptic.py writes label files from them"
             )
         return content
-    hint = "expected a COCO file, with lists of images, annotations and categories"
     if isinstance(content, list):
-        hint += "; a list of dicts in Detectron2's format is a source of "
+        hint = "; a list of dicts in Detectron2's format is a source of "
         hint += "register_hierarchical_dataset"
     elif is_labelme(content):
-        hint += "; convert labelme files to label files with tools/convert_annotations.py"
-    if isinstance(content, dict) and len(missing) < 3:
-        raise DatasetError(f"{path} is a COCO file without a list of {', '.join(missing)}")
-    raise DatasetError(f"{path} holds a {type(content).__name__}; {hint}")
+        hint = "; convert labelme files to label files with tools/convert_annotations.py"
+    else:
+        hint = f"; it lacks a list of {', '.join(missing)}"
+    raise DatasetError(
+        f"{path}: expected a COCO file, with lists of images, annotations and categories{hint}"
+    )
 
 
 def _is_list(content: Any, key: str) -> bool:
@@ -177,6 +172,8 @@ def _is_list(content: Any, key: str) -> bool:
 
 def _read_categories(content: dict, path: str) -> dict[Any, tuple[str, str]]:
     """Return {category id: (supercategory or "", name)} in the order of the file."""
+    if not content["categories"]:
+        raise DatasetError(f"{path} is a COCO file without categories")
     categories: dict[Any, tuple[str, str]] = {}
     for category in content["categories"]:
         number = _value(category, "id", path)
@@ -188,8 +185,6 @@ def _read_categories(content: dict, path: str) -> dict[Any, tuple[str, str]]:
             raise DatasetError(
                 f"{path} has two categories of id {number!r}: {categories[number]} and {entry}"
             )
-    if not categories:
-        raise DatasetError(f"{path} is a COCO file without categories")
     return categories
 
 
@@ -242,19 +237,6 @@ def _find_nodes(tree: Hierarchy, paths: Mapping[Any, tuple], path: str) -> dict[
             f"{shown}; add them to the tree, or rename them"
         )
     return nodes
-
-
-def _background_leaf(tree: Hierarchy, background: str, path: str) -> int:
-    try:
-        node = int(tree.id(background))
-    except HierarchyError as error:
-        raise DatasetError(f"{path}: background {background!r}: {error}") from error
-    if node >= tree.num_leaves:
-        raise DatasetError(
-            f"{path}: background {background!r} is the inner node {tree.paths[node]!r}; specify a "
-            "leaf"
-        )
-    return node
 
 
 def _image_path(image: Mapping, path: str) -> PurePosixPath:

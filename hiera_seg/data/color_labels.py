@@ -16,11 +16,8 @@ _SHOWN = 10  # maximum number of unknown colours that an error lists
 def parse_color(key: Any) -> int | None:
     """Return a key of a label map as red << 16 | green << 8 | blue; None if it is not a colour.
 
-    Args:
-        key: "#ff0000", (255, 0, 0), or the text of such a list.
-
-    Raises:
-        DatasetError: a number is outside 0..255.
+    Colours are "#ff0000", (255, 0, 0), or the text of such a list. DatasetError: a number in it is
+    outside 0..255.
     """
     if isinstance(key, str):
         if match := _HEX.fullmatch(key.strip()):
@@ -36,14 +33,10 @@ def parse_color(key: Any) -> int | None:
 
 
 def color_table(label_map: Mapping) -> tuple[np.ndarray, dict[int, Any]] | None:
-    """Number the colours of a label map.
+    """Return the colours of a label map, int64 (K,) ascending, and {index of the colour: node}.
 
-    Returns:
-        The colours, int64 (K,) ascending, and {index of the colour: node}; None for a label map
-        without colours.
-
-    Raises:
-        DatasetError: some keys are colours and some are not, or a colour occurs twice.
+    None for a label map without colours. DatasetError: some keys are colours and some are not, or a
+    colour occurs twice.
     """
     colors = {key: parse_color(key) for key in label_map}
     plain = [key for key, color in colors.items() if color is None]
@@ -59,18 +52,10 @@ def color_table(label_map: Mapping) -> tuple[np.ndarray, dict[int, Any]] | None:
 
 
 def index_colors(rgb: np.ndarray, colors: np.ndarray, source: str) -> np.ndarray:
-    """Return the index of each pixel's colour.
+    """Return the index of the colour of each pixel of uint8 (H, W, 3) as (H, W) uint16.
 
-    Args:
-        rgb: uint8 (H, W, 3).
-        colors: int64 (K,) ascending, as `color_table` returns them.
-        source: the file, for messages.
-
-    Returns:
-        (H, W) uint16.
-
-    Raises:
-        DatasetError: other colours occur; the message lists the most frequent ones with counts.
+    `colors` is as `color_table` returns it. DatasetError: other colours occur in the file `source`;
+    the message lists the most frequent ones with counts.
     """
     packed = rgb.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     index = np.minimum(np.searchsorted(colors, packed), len(colors) - 1)

@@ -165,9 +165,7 @@ def check_dataset(
 def leaves_without_label(hierarchy: Hierarchy, node_pixels: np.ndarray) -> list[str]:
     """Return the names of the leaves that occur in no label, neither directly nor by an ancestor.
 
-    Args:
-        hierarchy: the tree with N nodes.
-        node_pixels: (N,), pixels labelled with the node itself.
+    `node_pixels` (N,) has the number of pixels that are labelled with the node itself.
     """
     known = hierarchy.ancestor_matrix[: hierarchy.num_leaves] @ (np.asarray(node_pixels) > 0)
     return [hierarchy.display_names[leaf] for leaf in np.flatnonzero(~known)]
@@ -192,7 +190,7 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
         files = [record.get("sem_seg_file_name") for record in DatasetCatalog.get(name)]
     except DatasetError:  # the dataset has no tree, or its evaluation will raise the error
         return
-    unscored = resolve_unscored(meta.get("unscored_classes") or (), own.hierarchy)
+    unscored = resolve_unscored(meta.get("unscored_classes"), own.hierarchy)
     unscored = {own.hierarchy.paths[leaf] for leaf in unscored}
     pixels = np.array([path in unscored for path in hierarchy.paths], dtype=np.int64)
     read = default_void = 0
@@ -227,8 +225,6 @@ def format_reports(reports: Sequence[DatasetReport]) -> str:
 
 @dataclass
 class _Sample:
-    """Hold the counts of one image and its label file."""
-
     path: str
     pixels: np.ndarray  # int64 (N,), by node
     void: int
@@ -242,19 +238,20 @@ def _read_sample(record: dict, reader: LabelReader, quick: bool) -> _Sample:
     image_path, label_path = record["file_name"], record.get("sem_seg_file_name")
     if label_path is None:
         raise DatasetError(f"image {image_path} has no label file")
+    values = ()
     if quick:
         size, orientation = read_size(image_path, reader.exif)
-        kind, limits = "", (0, 0)
     else:
         stored = read_stored(image_path, reader.exif)
         size, orientation = stored.size, stored.orientation
-        kind, limits = stored.kind, stored.limits()
+        values = stored.kind, stored.limits()
     check_listed_size(image_path, size, record)
     raw, label_orientation = reader.read_raw(label_path, size)
     check_same_size(image_path, size, label_path, raw.shape)
     reader.check(raw, label_path)
-    orientations = (orientation, label_orientation)
-    return _Sample(image_path, *_count_nodes(raw, reader), orientations, kind, limits)
+    return _Sample(
+        image_path, *_count_nodes(raw, reader), (orientation, label_orientation), *values
+    )
 
 
 def _count_nodes(raw: np.ndarray, reader: LabelReader) -> tuple[np.ndarray, int, int]:

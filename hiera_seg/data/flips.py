@@ -49,15 +49,9 @@ def resolve_flip_pairs(
 
 
 def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
-    """Return the node of the model's tree that each node becomes in a mirrored image.
+    """Return the node of the model's tree that each node becomes in a mirrored image, int64 (N,).
 
-    Args:
-        pairs: ``flip_pairs`` of a dataset.
-        own: the tree of the dataset.
-        model: the tree of the model.
-
-    Returns:
-        int64 (N,), its own inverse.
+    The table is its own inverse. `pairs` are ``flip_pairs`` of a dataset with the tree `own`.
     """
     swap = np.arange(model.num_nodes)
     target = {path: node for node, path in enumerate(model.paths)}
@@ -71,12 +65,7 @@ def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
 def with_inner_nodes(swap: np.ndarray, model: Hierarchy) -> np.ndarray:
     """Also swap two inner nodes if all their children swap, for images with coarse labels.
 
-    Args:
-        swap: int64 (N,), its own inverse; changed in place.
-        model: the tree.
-
-    Returns:
-        `swap`.
+    `swap` is int64 (N,), its own inverse; it is changed in place and returned.
     """
     inner = np.arange(model.num_leaves, model.num_nodes)
     for depth in sorted(set(model.depth[inner].tolist()), reverse=True):

@@ -5,57 +5,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as tiff
 
-from hiera_seg.config.checks import remote_scheme
-from hiera_seg.data.bands import is_band_file, read_all_bands
+from hiera_seg.data.bands import ORIENTATION, is_band_file, read_all_bands
+from hiera_seg.data.open_file import open_file
 from hiera_seg.errors import DatasetError
 
-# Schemes that Detectron2's file reader downloads; others are registered by a user's own code.
-_DOWNLOADED = ("http", "https", "ftp", "detectron2", "catalog")
-_ORIENTATION = 0x0112  # tag of EXIF and TIFF
 _TILE_BYTE_COUNTS = 325  # tag of TIFF (Adobe's TIFF 6.0)
 
 
 @contextmanager
 def open_image(path: str, what: str) -> Iterator[tuple[Image.Image, bytes]]:
-    """Open an image file; errors inside the context are re-raised with the name of the file.
+    """Open an image file as Pillow does, not decoded yet, and yield it with the file's bytes.
 
-    Args:
-        path: the file.
-        what: "image" or "label", for the message.
-
-    Yields:
-        The image as Pillow opens it, not decoded yet, and the bytes of the file.
-
-    Raises:
-        DatasetError: the file is missing or cannot be read.
+    Errors inside the context are re-raised as those of :func:`~hiera_seg.data.open_file.open_file`.
     """
-    refuse_download(path)
-    try:
-        with PathManager.open(path, "rb") as file:
-            content = file.read()
+    with open_file(path, what) as file:
+        content = file.read()
         with Image.open(io.BytesIO(content)) as image:
             yield image, content
-    except DatasetError:
-        raise
-    except FileNotFoundError as error:
-        raise DatasetError(f"{what} file not found: {path}") from error
-    except Exception as error:  # Pillow's decoders raise errors of many types
-        reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'unreadable'}"
-        if isinstance(error, UnidentifiedImageError):  # its text is the address of a file object
-            reason = "it is damaged or not an image"
-        raise DatasetError(f"cannot read {what} file {path}: {reason}") from error
 
 
 def load_pixels(image: Image.Image, content: bytes, exif: str) -> int:
     """Decode an opened image, and check that the file holds all of its pixels.
 
     Args:
-        image: the image, from :func:`open_image`.
-        content: the bytes of the file.
+        image, content: from :func:`open_image`.
         exif: "apply" or "ignore".
 
     Returns:
@@ -79,7 +55,7 @@ def load_pixels(image: Image.Image, content: bytes, exif: str) -> int:
 
 def exif_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened image, 1 (upright, also if it has none) to 8."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
+    orientation = image.getexif().get(ORIENTATION, 1)
     return orientation if orientation in range(1, 9) else 1
 
 
@@ -97,17 +73,9 @@ def turn(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def read_size(path: str, exif: str) -> tuple[tuple[int, int], int]:
-    """Read the size of an image without decoding it.
+    """Return (height, width) of an image file after turning, and its EXIF orientation.
 
-    Args:
-        path: the file.
-        exif: "apply" or "ignore".
-
-    Returns:
-        (height, width) after turning, and the EXIF orientation of the file.
-
-    Raises:
-        DatasetError: the file is missing or cannot be read.
+    The image is not decoded. `exif` is "apply" or "ignore"; errors are those of `open_image`.
     """
     try:
         with open_image(path, "image") as (image, _):
@@ -124,29 +92,8 @@ def read_size(path: str, exif: str) -> tuple[tuple[int, int], int]:
     return ((width, height) if turned else (height, width)), orientation
 
 
-def refuse_download(path: object, where: str = "") -> None:
-    """Check that reading a file would not start a download.
-
-    Args:
-        path: the image or label file.
-        where: prefix of the message, which says where the path comes from.
-
-    Raises:
-        DatasetError: Detectron2 would download the file.
-    """
-    if remote_scheme(path) in _DOWNLOADED:
-        raise DatasetError(
-            f"{where}{path}: images and labels are not downloaded; download the file and name "
-            "the local copy"
-        )
-
-
 def check_listed_size(path: str, size: tuple[int, int], record: dict) -> None:
-    """Check that an image has the size that its dataset dict gives, if it gives one.
-
-    Raises:
-        DatasetError: the sizes, (height, width), differ.
-    """
+    """Raise DatasetError if a dataset dict gives an image another size than (height, width)."""
     listed = (record.get("height", size[0]), record.get("width", size[1]))
     if listed != size:
         raise DatasetError(
@@ -158,11 +105,7 @@ def check_listed_size(path: str, size: tuple[int, int], record: dict) -> None:
 def check_same_size(
     image_path: str, image_size: tuple[int, int], label_path: str, label_size: tuple[int, int]
 ) -> None:
-    """Check that an image and its label file have the same (height, width).
-
-    Raises:
-        DatasetError: the sizes differ; the message names both files.
-    """
+    """Raise DatasetError if the (height, width) of an image and of its label file differ."""
     if tuple(image_size) == tuple(label_size):
         return
     hint = '; if the label shows the whole image, register the dataset with resize_labels="nearest"'
@@ -199,10 +142,7 @@ def _check_png_rows(image: Image.Image, content: bytes) -> None:
 
 
 def _check_tiff_strips(image: Image.Image) -> None:
-    """Raise EOFError if strips of an uncompressed TIFF are missing, which Pillow does not notice.
-
-    Libtiff, which decodes compressed files, raises an error itself.
-    """
+    """Raise EOFError if strips of an uncompressed TIFF are missing, which only libtiff notices."""
     tags = image.tag_v2
     sizes = tags.get(tiff.STRIPBYTECOUNTS) or tags.get(_TILE_BYTE_COUNTS)
     if tags.get(tiff.COMPRESSION, 1) != 1 or not sizes:

@@ -49,13 +49,12 @@ class ImageReader:
 
     def __post_init__(self) -> None:
         values = tuple(self.value_range or ())
-        if values:
-            numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
-            if not numbers or len(values) != 2 or not values[0] < values[1]:
-                raise ConfigError(
-                    f"{_KEY} is {list(values)}; specify two numbers, the lowest value first, such "
-                    "as [0, 4095], or [] for none"
-                )
+        numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
+        if values and not (numbers and len(values) == 2 and values[0] < values[1]):
+            raise ConfigError(
+                f"{_KEY} is {list(values)}; specify two numbers, the lowest value first, such as "
+                "[0, 4095], or [] for none"
+            )
         check_exif(self.exif)
         chosen_bands(self.image_format)
         object.__setattr__(self, "value_range", values)
@@ -231,8 +230,7 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
             upper 8.
 
     Raises:
-        DatasetError: the file is missing, unreadable or cut short, or OpenCV is needed and not
-            installed.
+        DatasetError: the file cannot be read, or OpenCV is needed and not installed.
     """
     try:
         with open_image(path, "image") as (image, content):
@@ -286,9 +284,8 @@ def _grey_values(image: Image.Image, packed: str, highest: int) -> np.ndarray:
     if image.format == "PPM":  # Pillow scales these up to 65535
         return ((values.astype(np.int64) * highest + 32767) // 65535).astype(np.uint16)
     # Older versions of Pillow give PNG files of 16 bits as 32-bit integers.
-    if image.mode.startswith("I;16") or packed in ("I;16", "I;16B", "I;16N"):
-        return values.astype(np.uint16)
-    return values
+    is_16_bit = image.mode.startswith("I;16") or packed in ("I;16", "I;16B", "I;16N")
+    return values.astype(np.uint16) if is_16_bit else values
 
 
 def _read_other_tiff(path: str) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Map the values of label files to node ids of a tree."""
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
 
 _UNMAPPED = np.iinfo(np.int64).min
-_AMBIGUOUS = -1  # raw id of a name that several raw classes share
 _SHOWN = 20  # maximum number of ids that an error lists
 
 
@@ -70,17 +70,15 @@ class LabelReader:
         if isinstance(label_map, Mapping) and (colored := color_table(label_map)):
             self.colors, label_map = colored
 
-        num_nodes = hierarchy.num_nodes
         if label_map is None:
-            raw_ids = {node: node for node in range(min(num_nodes, MAX_RAW_ID + 1))}
+            raw_ids = {node: node for node in range(min(hierarchy.num_nodes, MAX_RAW_ID + 1))}
         else:
             raw_ids = self._resolve(label_map, raw_classes)
-        is_raw_id = 0 <= ignore_label <= MAX_RAW_ID
-        self.default_void = ignore_label if is_raw_id and ignore_label not in raw_ids else None
-        if self.colors is not None:
-            self.default_void = None
-        if is_raw_id:
-            raw_ids.setdefault(ignore_label, ignore_label)
+        self.default_void = None
+        if 0 <= ignore_label <= MAX_RAW_ID and ignore_label not in raw_ids:
+            raw_ids[ignore_label] = ignore_label
+            if self.colors is None:
+                self.default_void = ignore_label
         table = np.full(MAX_RAW_ID + 1, _UNMAPPED, dtype=np.int64)
         table[list(raw_ids)] = list(raw_ids.values())
         self.table, self.known = _read_only(table)
@@ -190,11 +188,11 @@ class LabelReader:
 
     def _resolve(self, label_map: Mapping, raw_classes: Any) -> dict[int, int]:
         """Return the label map as {raw id: node id or ignore label}."""
-        raw_ids = _raw_class_ids(raw_classes)
         if not isinstance(label_map, Mapping):
             raise DatasetError(
                 f"label_map is {label_map!r}; specify a dict {{raw id or name: node}}"
             )
+        raw_ids = _raw_class_ids(raw_classes)
         resolved: dict[int, int] = {}
         for key, value in label_map.items():
             raw_id = _resolve_key(key, raw_ids)
@@ -207,7 +205,6 @@ class LabelReader:
         return resolved
 
     def _resolve_value(self, key: Any, value: Any) -> int:
-        num_nodes = self.hierarchy.num_nodes
         if value is None:
             return self.ignore_label
         if isinstance(value, str):
@@ -215,6 +212,7 @@ class LabelReader:
                 return int(self.hierarchy.id(value))
             except HierarchyError as error:
                 raise DatasetError(f"label_map[{key!r}]: {error}") from error
+        num_nodes = self.hierarchy.num_nodes
         if _is_int(value) and (0 <= value < num_nodes or value == self.ignore_label):
             return int(value)
         raise DatasetError(
@@ -230,10 +228,7 @@ class _TranslatedReader(LabelReader):
     """
 
     def __init__(self, own: LabelReader, hierarchy: Hierarchy, ignore_label: int) -> None:
-        self.own, self.name, self.exif = own, own.name, own.exif
-        self.resize, self.variable = own.resize, own.variable
-        self.default_void, self.colors = own.default_void, own.colors
-        self.hierarchy = hierarchy
+        vars(self).update(vars(own), own=own, hierarchy=hierarchy)
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)
         target = {path: node for node, path in enumerate(hierarchy.paths)}
         is_node = own.known & (own.table != own.ignore_label)
@@ -284,49 +279,34 @@ def _check_ignore_label(value: Any, hierarchy: Hierarchy) -> int:
     return int(value)
 
 
-def _raw_class_ids(raw_classes: Any) -> dict[str, int] | None:
-    if raw_classes is None:
-        return None
-    if not isinstance(raw_classes, Sequence | Mapping) or isinstance(raw_classes, str):
+def _raw_class_ids(raw_classes: Any) -> dict[str, int | None]:
+    """Return {name: raw id}, with None for a name that several raw ids have."""
+    if isinstance(raw_classes, list | tuple):
+        pairs = [(name, raw_id) for raw_id, name in enumerate(raw_classes)]
+    elif isinstance(raw_classes, Mapping | None):
+        pairs = list((raw_classes or {}).items())
+    else:
+        pairs = [(None, raw_classes)]
+    if not all(isinstance(name, str) and _is_int(raw_id) for name, raw_id in pairs):
         raise DatasetError(
             f"raw_classes is {raw_classes!r}; specify a list of names in the order of their raw "
             "ids, or a dict {name: raw id}"
         )
-    wrong = [name for name in raw_classes if not isinstance(name, str)]
-    if isinstance(raw_classes, Mapping):
-        wrong += [raw_id for raw_id in raw_classes.values() if not _is_int(raw_id)]
-    if wrong:
-        raise DatasetError(f"raw_classes holds {wrong[0]!r}; specify names and raw ids")
-    if isinstance(raw_classes, Mapping):
-        return {name: int(raw_id) for name, raw_id in raw_classes.items()}
-    ids: dict[str, int] = {}
-    for raw_id, name in enumerate(raw_classes):
-        ids[name] = _AMBIGUOUS if name in ids else raw_id
-    return ids
+    counts = Counter(name for name, _ in pairs)
+    return {name: int(raw_id) if counts[name] == 1 else None for name, raw_id in pairs}
 
 
-def _resolve_key(key: Any, raw_ids: dict[str, int] | None) -> int:
-    if isinstance(key, str) and raw_ids and key in raw_ids:
+def _resolve_key(key: Any, raw_ids: Mapping[str, int | None]) -> int:
+    raw_id = None
+    if isinstance(key, str) and key in raw_ids:
         raw_id = raw_ids[key]
-        if raw_id == _AMBIGUOUS:
-            raise DatasetError(
-                f"label_map has the key {key!r}, which raw_classes names more than once; use the "
-                "raw id as key"
-            )
-    elif isinstance(key, str) and key.strip().lstrip("-").isdecimal():
+    elif _is_int(key) or (isinstance(key, str) and key.strip().lstrip("-").isdecimal()):
         raw_id = int(key)
-    elif _is_int(key):
-        raw_id = int(key)
-    elif isinstance(key, str) and raw_ids is None:
+    if raw_id is None:
+        near = difflib.get_close_matches(str(key), raw_ids, n=3)
         raise DatasetError(
-            f"label_map has the key {key!r}, a name, but raw_classes is not given; it maps names "
-            "to raw ids"
-        )
-    else:
-        near = difflib.get_close_matches(str(key), raw_ids or (), n=3)
-        raise DatasetError(
-            f"label_map has the key {key!r}, which is neither a raw id nor one of raw_classes"
-            + (f" (nearest: {', '.join(near)})" if near else "")
+            f"label_map has the key {key!r}, which is neither a raw id nor the name of exactly one "
+            "in raw_classes" + (f" (nearest: {', '.join(near)})" if near else "")
         )
     if not 0 <= raw_id <= MAX_RAW_ID:
         raise DatasetError(

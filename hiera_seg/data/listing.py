@@ -23,15 +23,11 @@ class UnpairedFilesError(DatasetError):
 
     Attributes:
         records: the dicts of the files that were paired.
-        unpaired: the paths that were not, or the lines of a split file that name no image.
     """
 
-    def __init__(
-        self, message: str, records: Sequence[dict] = (), unpaired: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, message: str, records: Sequence[dict] = ()) -> None:
         super().__init__(message)
         self.records = list(records)
-        self.unpaired = list(unpaired)
 
 
 def expand_root(root: str | os.PathLike) -> str:
@@ -106,21 +102,18 @@ def pair_files(
     labels = {}
     if label_dir:
         labels = _list_files("label", sem_seg_root, label_suffix, is_label, image_dir)
-    for what, root, found, pattern in (
-        ("image", image_root, images, image_glob or f"*{image_suffix}"),
-        ("label", sem_seg_root, labels, f"*{label_suffix}"),
-    ):
-        if root is not None and not found:
-            hint = root_hint(root)
-            if one_folder:
-                hint += _suffix_question(labels.values(), labels.values()) or (
-                    "; if it holds images and labels, specify image_glob, image_suffix or "
-                    "label_suffix"
-                )
-            raise DatasetError(
-                f"no {what} files ({pattern} of type {' '.join(IMAGE_TYPES)}) below "
-                f"{expand_root(root)}{hint}"
+    if not images or (label_dir and not labels):
+        what, root = ("label", sem_seg_root) if images else ("image", image_root)
+        pattern = f"*{label_suffix}" if images else image_glob or f"*{image_suffix}"
+        hint = root_hint(root)
+        if one_folder:
+            hint += _suffix_question(labels.values(), labels.values()) or (
+                "; if it holds images and labels, specify image_glob, image_suffix or label_suffix"
             )
+        raise DatasetError(
+            f"no {what} files ({pattern} of type {' '.join(IMAGE_TYPES)}) below "
+            f"{expand_root(root)}{hint}"
+        )
 
     chosen, missing = sorted(images), []
     if split_file is not None:
@@ -135,9 +128,9 @@ def pair_files(
             if key in pairs
         ]
         no_label = [images[key] for key in chosen if key not in pairs]
-        no_image = sorted(labels[key] for key in labels.keys() - set(pairs.values()))
-        no_image = [] if split_file is not None else no_image
-    parts = [
+        unused = () if split_file is not None else labels.keys() - set(pairs.values())
+        no_image = sorted(labels[key] for key in unused)
+    problems = [
         f"{len(paths)} {what}{'s' * (len(paths) > 1)} {rest}: {', '.join(paths[:_SHOWN])}"
         + ", ..." * (len(paths) > _SHOWN)
         for paths, what, rest in (
@@ -147,15 +140,12 @@ def pair_files(
         )
         if paths
     ]
-    if parts:
+    if problems:
         where = f"images below {image_dir}"
         if label_dir:
             where += f", labels below {label_dir}, paired by name without file type"
-        raise UnpairedFilesError(
-            f"{'; '.join(parts)} ({where}){_suffix_question(no_label, labels.values())}",
-            records,
-            missing + no_label + no_image,
-        )
+        question = _suffix_question(no_label, labels.values())
+        raise UnpairedFilesError(f"{'; '.join(problems)} ({where}){question}", records)
     return records
 
 
@@ -173,42 +163,30 @@ def pair_listed(
 
 
 def read_list(list_file: str | os.PathLike) -> list[str]:
-    """Read the first word of every line of a text file that lists files.
+    """Return the different first words of the lines of a text file that lists files.
 
     Raises:
-        DatasetError: the file is missing, not text or empty, or has a word twice.
+        DatasetError: the file is missing, not text or empty.
     """
     path = expand_root(list_file)
     try:
         with PathManager.open(path, "r") as file:
-            lines = [line.split() for line in file]
+            words = [line.split()[0] for line in file if line.strip()]
     except FileNotFoundError as error:
         raise DatasetError(f"list of files not found: {path}{root_hint(list_file)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read the list of files {path}: {error}") from error
-    first_line: dict[str, int] = {}
-    for number, words in enumerate(lines, 1):
-        if words and first_line.setdefault(words[0], number) != number:
-            raise DatasetError(
-                f"{path}, line {number}: {words[0]!r} is also in line {first_line[words[0]]}"
-            )
-    if not first_line:
+    if not words:
         raise DatasetError(f"the list of files {path} is empty")
-    return list(first_line)
+    return list(dict.fromkeys(words))
 
 
 def walk_folders(root: str, skip: str | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Iterate over a folder and those below it, each once even if there are links to it.
+    """Yield the path of a folder, and of each one below it, with the names of its files.
 
-    Folders come before links; a folder is therefore found under its own path. Hidden folders and
-    links to a folder that contains the root are skipped.
-
-    Args:
-        root: the folder to start from.
-        skip: the real path of a folder to skip.
-
-    Yields:
-        The path of a folder and the names of its files.
+    A folder is visited once even if there are links to it: folders come before links, so it is
+    found under its own path. Hidden folders, links to a folder that contains the root, and the
+    folder with the real path `skip` are left out.
     """
     visited = {skip, *map(str, Path(os.path.realpath(root)).parents)}
     waiting = [root]
@@ -270,13 +248,12 @@ def _match(images: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
     """Return {key of an image: key of its label}, by equal keys, then by stems that are unique."""
     labels = set(labels)
     pairs = {key: key for key in images if key in labels}
-    image_stems = Counter(_name(key) for key in images if key not in pairs)
-    label_stems = Counter(_name(key) for key in labels if key not in pairs)
-    by_stem = {_name(key): key for key in labels if key not in pairs}
-    for key in images:
-        stem = _name(key)
-        if key not in pairs and image_stems[stem] == label_stems[stem] == 1:
-            pairs[key] = by_stem[stem]
+    rest = [key for key in images if key not in pairs], labels - pairs.keys()
+    image_stems, label_stems = (Counter(map(_name, keys)) for keys in rest)
+    by_stem = {_name(key): key for key in rest[1]}
+    for key in rest[0]:
+        if image_stems[_name(key)] == label_stems[_name(key)] == 1:
+            pairs[key] = by_stem[_name(key)]
     return pairs
 
 

@@ -5,6 +5,7 @@ import itertools
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hiera_seg.config.checks import ON_ERROR
 from hiera_seg.data.catalog import require_registered
 from hiera_seg.data.mapper import HieraDatasetMapper
 from hiera_seg.data.records import SerializedRecords, iterate_records
@@ -57,14 +57,10 @@ class PositionSampler(Sampler):
             shuffle: False runs through the dataset in its own order.
 
         Raises:
-            ValueError: the dataset is empty, or the position or the seed is negative.
+            ValueError: the dataset is empty.
         """
         if size < 1:
             raise ValueError(f"size is {size}: the dataset is empty")
-        if start_position < 0 or seed < 0:
-            raise ValueError(
-                f"seed is {seed} and start_position {start_position}; both must be at least 0"
-            )
         self.size = size
         self.seed = seed
         self.start_position = start_position
@@ -100,13 +96,11 @@ def _loader_from_config(
             'each image once per epoch; use "TrainingSampler", and register a list of images to '
             "train on some of them only or more often"
         )
-    if mapper is None:
-        mapper = HieraDatasetMapper(cfg, True)
     if start_position is None:
         start_position = start_iter * cfg.SOLVER.IMS_PER_BATCH
     return {
         "dataset": iterate_records(names),
-        "mapper": mapper,
+        "mapper": mapper or HieraDatasetMapper(cfg, True),
         "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
         "num_workers": cfg.DATALOADER.NUM_WORKERS,
         "seed": cfg.SEED,
@@ -147,10 +141,8 @@ def build_hiera_train_loader(
             file is logged once, and the replacement has the error under the key "skipped".
 
     Raises:
-        ConfigError: the batch cannot be divided among the processes, or `on_error` is invalid.
+        ConfigError: the batch cannot be divided among the processes.
     """
-    if on_error not in ON_ERROR:
-        raise ConfigError(f'DATALOADER.ON_ERROR is {on_error!r}; choose "raise" or "skip"')
     world_size = comm.get_world_size()
     if total_batch_size < 1 or total_batch_size % world_size:
         raise ConfigError(
@@ -241,11 +233,11 @@ def seeded(seed: int, number: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
+@dataclass
 class _Failure:
     """Returned by a worker in place of a sample; torch would wrap an exception in a traceback."""
 
-    def __init__(self, message: str):
-        self.message = message
+    message: str
 
 
 class _MappedDataset(Dataset):
@@ -312,9 +304,6 @@ class ResumableLoader:
     """The training stream of a config, built when its first batch is requested.
 
     Its start is known only after the checkpoint has been read.
-
-    Args:
-        cfg: the config of the run.
 
     Attributes:
         seed: determines the order of the data and all augmentations.

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 
-from hiera_seg.config import WIDE_IGNORE_VALUE, resolve_hierarchy, resolve_ignore_label
+from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data.augmentations import NodeAugInput, build_augmentations
 from hiera_seg.data.flips import swap_table
 from hiera_seg.data.image_files import check_listed_size, check_same_size
@@ -89,11 +89,6 @@ class HieraDatasetMapper:
                 has another number of classes than the tree has leaves.
             DatasetError: one of `dataset_names` does not fit the model's tree.
         """
-        if hierarchy.num_nodes > WIDE_IGNORE_VALUE:
-            raise DatasetError(
-                f"tree {hierarchy.name!r} has {hierarchy.num_nodes} nodes, but labels of 16 bits "
-                f"hold at most {WIDE_IGNORE_VALUE}; remove nodes"
-            )
         if output not in OUTPUTS:
             raise ConfigError(f"output is {output!r}; choose one of {', '.join(OUTPUTS)}")
         self.is_train = is_train
@@ -103,7 +98,8 @@ class HieraDatasetMapper:
         self.ignore_label = ignore_label
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
-        self._read_image_file = ImageReader(image_format, image_range, exif, num_channels)
+        self.exif = exif
+        self._read_image = ImageReader(image_format, image_range, exif, num_channels)
         self.pad_size = None if pad_size is None else (int(pad_size[0]), int(pad_size[1]))
         self.pad_value = tuple(pad_value)
         self.with_sem_seg = is_train if with_sem_seg is None else with_sem_seg
@@ -158,18 +154,20 @@ class HieraDatasetMapper:
                 ids that are not mapped; the message names the files.
         """
         sample = {key: value for key, value in dataset_dict.items() if key != "annotations"}
-        image = self._read_image(sample)
+        image = self._read_image(sample["file_name"])
+        check_listed_size(sample["file_name"], image.shape[:2], sample)
+        sample["height"], sample["width"] = image.shape[:2]
         labels = tables = None
         if self.with_sem_seg:
             tables = self._tables_of(sample.get("dataset_name"))
-            labels = self._read_labels(sample, image, tables)
+            labels = self._read_labels(sample, image.shape[:2], tables)
 
         augmented = NodeAugInput(image, labels)
         transforms = self.augmentations(augmented)
         sample["image"] = self._pad_image(augmented.image)
         if labels is not None:
             table = tables.mirrored if augmented.mirrored else tables.straight
-            sample["sem_seg"] = self._pad_labels(augmented.sem_seg, table)
+            sample["sem_seg"] = self._pad(table.take(augmented.sem_seg), self.ignore_label)
             if self.output == "instances":
                 sample["instances"] = class_masks(sample["sem_seg"], self.ignore_label)
         if self.is_train and self.output == "panoptic":
@@ -178,34 +176,24 @@ class HieraDatasetMapper:
             sample["instances"] = annotated_objects(annotations, transforms, size, self.mask_format)
         return sample
 
-    def _read_image(self, sample: dict[str, Any]) -> np.ndarray:
-        path = sample["file_name"]
-        image = self._read_image_file(path)
-        check_listed_size(path, image.shape[:2], sample)
-        sample["height"], sample["width"] = image.shape[:2]
-        return image
-
     def _read_labels(
-        self, sample: dict[str, Any], image: np.ndarray, tables: "_LabelTables"
+        self, sample: dict[str, Any], size: tuple[int, int], tables: "_LabelTables"
     ) -> np.ndarray:
         path = sample.get("sem_seg_file_name")
         if path is None:
             raise DatasetError(
                 f"image {sample['file_name']} has no label file; its dict needs 'sem_seg_file_name'"
             )
-        raw, _ = tables.reader.read_raw(path, image.shape[:2])
-        check_same_size(sample["file_name"], image.shape[:2], path, raw.shape)
+        raw, _ = tables.reader.read_raw(path, size)
+        check_same_size(sample["file_name"], size, path, raw.shape)
         tables.reader.check(raw, path)
         return tables.compact.take(raw)
 
     def _tables_of(self, dataset_name: str | None) -> "_LabelTables":
         if dataset_name not in self._tables:
+            only_leaves = self.output in ("leaves", "instances")
             self._tables[dataset_name] = _LabelTables.build(
-                dataset_name,
-                self.hierarchy,
-                self.ignore_label,
-                self._read_image_file.exif,
-                only_leaves=self.output in ("leaves", "instances"),
+                dataset_name, self.hierarchy, self.ignore_label, self.exif, only_leaves
             )
         return self._tables[dataset_name]
 
@@ -214,22 +202,19 @@ class HieraDatasetMapper:
         value = np.resize(np.asarray(self.pad_value), len(channels))
         if np.issubdtype(image.dtype, np.integer):
             value = value.round()
-        return torch.from_numpy(self._pad(channels, value.astype(image.dtype)[:, None, None]))
+        return self._pad(channels, value.astype(image.dtype)[:, None, None])
 
-    def _pad_labels(self, labels: np.ndarray, table: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self._pad(table.take(labels), self.ignore_label))
-
-    def _pad(self, array: np.ndarray, value: Any) -> np.ndarray:
+    def _pad(self, array: np.ndarray, value: Any) -> torch.Tensor:
         """Pad the last two axes of an array at their ends, up to `pad_size`."""
         height, width = array.shape[-2:]
         least = self.pad_size or (0, 0)
         shape = (*array.shape[:-2], max(height, least[0]), max(width, least[1]))
         if shape == array.shape:
-            return np.ascontiguousarray(array)
+            return torch.from_numpy(np.ascontiguousarray(array))
         padded = np.empty(shape, array.dtype)
         padded[...] = value
         padded[..., :height, :width] = array
-        return padded
+        return torch.from_numpy(padded)
 
 
 class _LabelTables(NamedTuple):
@@ -249,13 +234,7 @@ class _LabelTables(NamedTuple):
 
     @classmethod
     def build(
-        cls,
-        name: str | None,
-        hierarchy: Hierarchy,
-        ignore_label: int,
-        exif: str,
-        *,
-        only_leaves: bool,
+        cls, name: str | None, hierarchy: Hierarchy, ignore_label: int, exif: str, only_leaves: bool
     ) -> "_LabelTables":
         meta = MetadataCatalog.get(name) if name and name in MetadataCatalog else None
         swap = np.arange(hierarchy.num_nodes)

@@ -7,16 +7,10 @@ from hiera_seg.errors import DatasetError
 
 
 def quiet_opencv(purpose: str) -> ModuleType:
-    """Import OpenCV without its messages on stderr, which repeat its return values.
-
-    Args:
-        purpose: the operation that needs OpenCV, for the message.
-
-    Returns:
-        The module ``cv2``.
+    """Import ``cv2`` without its messages on stderr, which repeat its return values.
 
     Raises:
-        DatasetError: OpenCV is not installed.
+        DatasetError: OpenCV is not installed; the message names the `purpose` that needs it.
     """
     # The log level of FFmpeg, read when the first video is opened; a user's setting is kept.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

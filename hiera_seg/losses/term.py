@@ -57,8 +57,6 @@ class LossTerm(nn.Module):
     ):
         super().__init_subclass__()
         if function is None:
-            if without or defaults:
-                raise TypeError(f"{cls.__name__}: {[*without, *defaults]} need a `function`")
             return
         options = {
             name: parameter

@@ -28,10 +28,10 @@ def test_what_lies_outside_of_the_image_is_void(augmentation, void):
 # -- crops by category -----------------------------------------------------------------------
 
 
-def crop_of(tree, label, size, area, level=-1, seed=0):
+def crop_of(tree, label, size, area, seed=0):
     np.random.seed(seed)
     data = NodeAugInput(np.zeros((*label.shape, 3), np.uint8), label)
-    RandomCropByCategory("absolute", size, area, tree, level)(data)
+    RandomCropByCategory("absolute", size, area, tree)(data)
     return data.sem_seg
 
 
@@ -48,8 +48,8 @@ def test_void_is_no_category_and_no_area(tree):
     assert count_tries(tree, np.full((10, 10), 255, np.uint8), 0.6) == 10
 
 
-def count_tries(tree, label, area, level=-1):
-    crop = RandomCropByCategory("absolute", (10, 10), area, tree, level)
+def count_tries(tree, label, area):
+    crop = RandomCropByCategory("absolute", (10, 10), area, tree)
     tries = []
     size_of = crop.crop.get_crop_size
     crop.crop.get_crop_size = lambda size: tries.append(1) or size_of(size)
@@ -57,17 +57,12 @@ def count_tries(tree, label, area, level=-1):
     return len(tries)
 
 
-def test_categories_are_those_of_the_chosen_level(tree):
-    label = np.zeros((10, 10), np.uint8)
-    label[5:] = 1  # half road, half grass: two leaves, one group
-    assert count_tries(tree, label, 0.75) == 1
-    assert count_tries(tree, label, 0.75, level="group") == 10
-    label[5:] = tree.id("left")
-    assert count_tries(tree, label, 0.75, level="group") == 1
-    # A label above the level is a category of its own.
-    label[:] = tree.id("body")
+def test_inner_nodes_are_categories(tree):
+    label = np.full((10, 10), tree.id("body"), np.uint8)
     label[5:] = tree.id("ground")
-    assert count_tries(tree, label, 0.75, level="part") == 1
+    assert count_tries(tree, label, 0.75) == 1
+    label[8] = tree.id("body")
+    assert count_tries(tree, label, 0.55) == 10
 
 
 def test_crops_keep_the_limit_where_one_can(tree):

@@ -2,12 +2,13 @@ import csv
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.data.dataset_check import check_dataset, format_reports
+from hiera_seg.data.dataset_check import check_dataset, format_reports, warn_of_absent_leaves
 from hiera_seg.errors import DatasetError
+from hiera_seg.hierarchy import Hierarchy
 
 
 @pytest.fixture
@@ -23,12 +24,8 @@ LABEL_MAP = {0: "road", 1: "left-arm", 2: "body", 9: "road", 30: None}
 
 
 @pytest.fixture
-def toy(tree, folders, labels):
-    roots = folders(labels)
-    register_hierarchical_dataset(
-        "toy", hierarchy=tree, image_root=roots[0], sem_seg_root=roots[1], label_map=LABEL_MAP
-    )
-    return roots
+def toy(register, labels):
+    return register("toy", labels, label_map=LABEL_MAP)
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -129,3 +126,96 @@ def test_camvid_has_the_published_shares(shared_datasets, monkeypatch):
                 assert report.node_images[node] == int(row["val_imgs"])
             share = 100 * pixels / report.num_pixels
             assert share == pytest.approx(float(row["val_px%"]), abs=5.1e-5)
+
+
+# -- values of images, orientations and absent leaves ----------------------------------------
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 8])
+def test_an_orientation_that_the_label_lacks_is_a_warning(photo, orientation, quick):
+    _, record = photo(orientation)
+    report = check_dataset("photos", quick=quick)
+    assert report.problems == []
+    (warning,) = report.warnings
+    words = ("1 image(s)", "EXIF", record["file_name"], f"orientation {orientation}", "INPUT.EXIF")
+    assert all(word in warning for word in words)
+
+
+def test_the_same_orientation_is_none_to_warn_of(photo):
+    photo(3, label_orientation=3)
+    assert check_dataset("photos").warnings == []
+
+
+def test_a_size_that_an_orientation_swaps_names_the_key(photo):
+    photo(6, size=(8, 9))
+    (problem,) = check_dataset("photos").problems
+    assert "size differs" in problem and "INPUT.EXIF" in problem
+    assert check_dataset("photos", exif="ignore").problems == []
+
+
+def test_the_check_tells_the_values_that_it_saw(register):
+    image_root, _ = register("deep", {name: np.zeros((4, 6), np.uint8) for name in "abc"})
+    ramp = (np.arange(24).reshape(4, 6) * 2500).astype(np.uint16)
+    Image.fromarray(ramp // 32 + 100).save(image_root / "a.png")
+    (image_root / "b.png").unlink()
+    floats = np.linspace(0, 0.5, 24, dtype=np.float32).reshape(4, 6)
+    Image.fromarray(floats).save(image_root / "b.tif")
+    report = check_dataset("deep")
+    assert report.problems == []
+    assert report.image_values == {
+        "16-bit": (100, 57500 // 32 + 100, 1), "float": (0, 0.5, 1), "8-bit": (0, 0, 1)
+    }  # fmt: skip
+    deep, single = report.warnings
+    assert "16-bit" in deep and "100 to 1896 keep 8 of 256" in deep and "INPUT.IMAGE_RANGE" in deep
+    assert "float" in single and "0 to 0.5" in single and "INPUT.IMAGE_RANGE" in single
+    assert check_dataset("deep", quick=True).image_values == {}
+    # 16 bits that are used are no reason to warn
+    for name in ("a.png", "b.tif"):
+        Image.fromarray(ramp).save(image_root / name)
+    assert check_dataset("deep").warnings == []
+
+
+@pytest.fixture
+def mask(register):
+    """A function that registers masks of 0 and 255 under a tree of two leaves."""
+
+    def make(name, label_map=None, values=(0, 255)):
+        labels = {"a": np.resize(np.array(values, np.uint8), (6, 6))}
+        register(name, labels, hierarchy=["background", "vessel"], label_map=label_map)
+        return check_dataset(name)
+
+    return make
+
+
+def test_a_mask_of_0_and_255_without_a_label_map_is_a_problem(mask):
+    (problem,) = mask("masks").problems
+    assert "never occur: vessel" in problem and "255 (18 pixels" in problem
+    assert mask("mapped", {0: "background", 255: "vessel"}).problems == []
+    assert mask("decided", {0: "background", 1: "vessel", 255: None}).problems == []
+    assert mask("whole", values=(0, 1, 255)).problems == []
+    assert mask("no_void", values=(0,)).problems == []
+
+
+def test_leaves_known_by_an_inner_node_are_no_problem(tree, register):
+    register("coarse", {"a": np.resize(np.array([0, 1, tree["body"], 255], np.uint8), (6, 6))})
+    assert check_dataset("coarse").problems == []
+
+
+def test_leaves_without_ground_truth_are_warned_of(mask, caplog):
+    def warned(name, tree=("background", "vessel")):
+        caplog.clear()
+        warn_of_absent_leaves(name, Hierarchy.from_dict(list(tree)))
+        return " ".join(record.getMessage() for record in caplog.records)
+
+    mask("masks")
+    for words in ("vessel", "masks", "1 of the 1 label files", "raw id 255 is void"):
+        assert words in warned("masks")
+    mask("rare", values=(0,))
+    assert "vessel" in warned("rare") and "raw id" not in warned("rare")
+    mask("mapped", {0: "background", 255: "vessel"})
+    assert warned("mapped") == ""
+    assert "other" in warned("mapped", ("background", "vessel", "other"))
+    mask("left_out", values=(0, 255))
+    MetadataCatalog.get("left_out").unscored_classes = ["vessel"]
+    assert warned("left_out") == ""

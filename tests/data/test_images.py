@@ -4,22 +4,17 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from detectron2.data import MetadataCatalog
 from PIL import Image, ImageOps
 
-from hiera_seg.data import (
-    HieraDatasetMapper,
-    LabelReader,
-    read_image_file,
-    read_label_file,
-    register_hierarchical_dataset,
-)
-from hiera_seg.data.dataset_check import check_dataset, warn_of_absent_leaves
+from hiera_seg.data import LabelReader, read_image_file, read_label_file
 from hiera_seg.data.images import ImageReader
 from hiera_seg.data.label_writer import convert_labels
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.hierarchy import Hierarchy
+from tests.helpers import plain_mapper
 
 RAMP = (np.arange(24).reshape(4, 6) * 2500).astype(np.uint16)
 
@@ -43,32 +38,18 @@ def deep_png(values, color):
     return png(width, height, 16, color, rows)
 
 
-def deep_tiff(values, tags=()):
-    """An uncompressed TIFF of whole or float numbers, with further tags."""
-    height, width = values.shape[:2]
-    channels = 1 if values.ndim == 2 else values.shape[2]
-    data = values.astype(values.dtype.newbyteorder("<")).tobytes()
-    bits, kind = 8 * values.itemsize, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
-    entries = {256: width, 257: height, 259: 1, 262: 1 if channels == 1 else 2, 277: channels}
-    entries |= {278: height, 279: len(data), 284: 1} | dict(tags)
-    start = 8 + 2 + 12 * (len(entries) + 3) + 4
-    entries |= {273: start + 4 * channels, 258: None, 339: None}
-    listed = b""
-    for tag, value in sorted(entries.items(), key=lambda entry: entry[0]):
-        if value is not None:
-            listed += struct.pack("<HHII", tag, 4, 1, value)
-        elif channels == 1:
-            listed += struct.pack("<HHIHH", tag, 3, 1, bits if tag == 258 else kind, 0)
-        else:
-            listed += struct.pack("<HHII", tag, 3, channels, start if tag == 258 else 0)
-    if channels > 1:  # three kinds do not fit the entry: behind the bits
-        listed = listed.replace(
-            struct.pack("<HHII", 339, 3, channels, 0),
-            struct.pack("<HHII", 339, 3, channels, start + 2 * channels),
-        )
-    extra = struct.pack(f"<{2 * channels}H", *[bits] * channels, *[kind] * channels)
-    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
-    return head + listed + bytes(4) + extra + data
+def tiff(values):
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, photometric="rgb" if values.ndim == 3 else "minisblack")
+    return file.getvalue()
+
+
+def with_tag(content, tag, value):
+    """A TIFF file of one image with another value of a tag."""
+    start = struct.unpack_from("<I", content, 4)[0] + 2
+    while struct.unpack_from("<H", content, start)[0] != tag:
+        start += 12
+    return content[:start] + struct.pack("<HHII", tag, 4, 1, value) + content[start + 12 :]
 
 
 @pytest.fixture
@@ -107,7 +88,7 @@ def test_16_bit_colours_keep_their_upper_byte_and_a_range_their_contrast(write, 
     dark = np.stack([RAMP, RAMP // 2, RAMP // 3, RAMP], -1) // 16  # as of a camera of 12 bits
     color = {"rgb.png": 2, "rgba.png": 6, "grey_alpha.png": 4, "rgb.tif": None}[form]
     values = dark[..., {2: [0, 1, 2], 6: [0, 1, 2, 3], 4: [0, 3], None: [0, 1, 2]}[color]]
-    path = write(form, deep_tiff(values) if color is None else deep_png(values, color))
+    path = write(form, tiff(values) if color is None else deep_png(values, color))
     channels = values[..., :3] if color != 4 else np.repeat(values[..., :1], 3, -1)
     assert np.array_equal(read_image_file(path, "RGB"), channels >> 8)
     found = read_image_file(path, "BGR", value_range=(0, 4095))
@@ -128,7 +109,7 @@ def test_pgm_files_say_their_highest_value(write):
 
 @pytest.mark.parametrize("white_is_0", [False, True])
 def test_a_tiff_may_store_white_as_0(write, white_is_0):
-    path = write("a.tif", deep_tiff(RAMP, {262: int(not white_is_0)}))
+    path = write("a.tif", with_tag(tiff(RAMP), 262, int(not white_is_0)))
     upper = RAMP >> 8
     assert np.array_equal(read_image_file(path)[..., 0], 255 - upper if white_is_0 else upper)
 
@@ -147,7 +128,7 @@ def test_a_tiff_may_store_white_as_0(write, white_is_0):
 def test_values_without_a_brightness_need_a_range(write, values):
     if values.ndim == 3:
         pytest.importorskip("cv2")
-    path = write("a.tif", deep_tiff(values))
+    path = write("a.tif", tiff(values))
     with pytest.raises(DatasetError) as error:
         read_image_file(path)
     low, high = values.min(), values.max()
@@ -161,7 +142,7 @@ def test_values_without_a_brightness_need_a_range(write, values):
 
 def test_missing_values_are_0(write):
     values = np.array([[np.nan, 1, 2], [np.inf, -np.inf, 3]], np.float32)
-    path = write("a.tif", deep_tiff(values))
+    path = write("a.tif", tiff(values))
     assert read_image_file(path, value_range=(1, 3))[..., 0].tolist() == [
         [0, 0, 128],
         [255, 0, 255],
@@ -223,60 +204,10 @@ def test_images_and_labels_are_turned_or_not_together(write, orientation, suffix
         assert read_image_file(deep, "RGB", exif=how)[..., 1].tolist() == expected.tolist()
 
 
-@pytest.fixture
-def photo(tree, folders, tmp_path):
-    """A dataset of one upright image and one with an orientation, square or not."""
-
-    def make(orientation, size=(8, 8), label_orientation=1):
-        rng = np.random.default_rng(1)
-        labels = {name: rng.integers(0, 5, size).astype(np.uint8) for name in "ab"}
-        image_root, label_root = folders(labels)
-        for root, value in ((image_root, orientation), (label_root, label_orientation)):
-            exif = Image.Exif()
-            exif[0x0112] = value
-            Image.open(root / "b.png").save(root / "b.png", exif=exif)
-        register_hierarchical_dataset(
-            "photos", hierarchy=tree, image_root=image_root, sem_seg_root=label_root
-        )
-        return labels["b"], {
-            "file_name": f"{image_root}/b.png",
-            "sem_seg_file_name": f"{label_root}/b.png",
-            "dataset_name": "photos",
-        }
-
-    return make
-
-
-@pytest.mark.parametrize("quick", [False, True])
-@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 8])
-def test_an_orientation_that_the_label_lacks_is_a_warning(photo, orientation, quick):
-    _, record = photo(orientation)
-    report = check_dataset("photos", quick=quick)
-    assert report.problems == []
-    (warning,) = report.warnings
-    for word in ("1 image(s)", "EXIF", record["file_name"], f"orientation {orientation}"):
-        assert word in warning
-    assert "INPUT.EXIF" in warning
-
-
-def test_the_same_orientation_is_none_to_warn_of(photo):
-    photo(3, label_orientation=3)
-    assert check_dataset("photos").warnings == []
-
-
-def test_a_size_that_an_orientation_swaps_names_the_key(photo):
-    photo(6, size=(8, 9))
-    (problem,) = check_dataset("photos").problems
-    assert "size differs" in problem and "INPUT.EXIF" in problem
-    assert check_dataset("photos", exif="ignore").problems == []
-
-
 @pytest.mark.parametrize("exif", ["apply", "ignore"])
 def test_the_mapper_and_the_evaluators_labels_follow_the_key(photo, tree, tmp_path, exif):
     labels, record = photo(6)
-    mapper = HieraDatasetMapper(
-        True, hierarchy=tree, ignore_label=255, augmentations=[], image_format="RGB", exif=exif
-    )
+    mapper = plain_mapper(tree, exif=exif)
     sample = mapper(record)
     expected = np.rot90(labels, -1) if exif == "apply" else labels
     assert sample["image"][0].tolist() == expected.tolist()  # red is the label
@@ -312,17 +243,14 @@ def short_files():
         yield f"interlaced {bits}", png(8, 8, bits, 0, b"".join(rows), interlaced=1)
     yield "no rows", png(8, 8, 8, 0, b"")
     full = np.ones((8, 8), np.uint8)
-    yield "tiff", deep_tiff(full)[:-32]
+    yield "tiff", tiff(full)[:-32]
     # Half of the rows, followed by other bytes: nothing tells Pillow that these are no pixels.
-    yield "tiff strip", deep_tiff(full, {279: 32})
+    yield "tiff strip", with_tag(tiff(full), 279, 32)
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
         file = io.BytesIO()
         Image.fromarray(full[:4]).save(file, "TIFF", compression=compression)
-        tags = Image.open(file).tag_v2
-        start, size = tags[273][0], tags[279][0]
-        strip, kind = file.getvalue()[start : start + size], tags[259]
-        content = deep_tiff(full, {259: kind, 279: len(strip)})
-        yield compression, content[: -full.size] + strip
+        # Eight rows, of which the file holds four
+        yield compression, with_tag(with_tag(file.getvalue(), 257, 8), 278, 8)
 
 
 SHORT = dict(short_files())
@@ -366,84 +294,3 @@ def test_whole_files_of_zeros_are_read(write, size, interlaced):
     path = write("zeros.png", png(width, height, 1, 0, rows, int(interlaced)))
     assert read_label_file(path).tolist() == np.zeros(size).tolist()
     assert read_image_file(path).shape == (*size, 3)
-
-
-# -- the dataset check -----------------------------------------------------------------------
-
-
-def test_the_check_tells_the_values_that_it_saw(tree, folders, tmp_path):
-    labels = {name: np.zeros((4, 6), np.uint8) for name in "abc"}
-    image_root, label_root = folders(labels)
-    Image.fromarray(RAMP // 32 + 100).save(image_root / "a.png")
-    (image_root / "b.png").unlink()
-    floats = np.linspace(0, 0.5, 24, dtype=np.float32).reshape(4, 6)
-    Image.fromarray(floats).save(image_root / "b.tif")
-    register_hierarchical_dataset(
-        "deep", hierarchy=tree, image_root=image_root, sem_seg_root=label_root
-    )
-    report = check_dataset("deep")
-    assert report.problems == []
-    assert report.image_values == {
-        "16-bit": (100, 57500 // 32 + 100, 1), "float": (0, 0.5, 1), "8-bit": (0, 0, 1)
-    }  # fmt: skip
-    deep, single = report.warnings
-    assert "16-bit" in deep and "100 to 1896 keep 8 of 256" in deep and "INPUT.IMAGE_RANGE" in deep
-    assert "float" in single and "0 to 0.5" in single and "INPUT.IMAGE_RANGE" in single
-    assert check_dataset("deep", quick=True).image_values == {}
-    # 16 bits that are used are no reason to warn
-    for name in ("a.png", "b.tif"):
-        Image.fromarray(RAMP).save(image_root / name)
-    assert check_dataset("deep").warnings == []
-
-
-@pytest.fixture
-def mask(folders):
-    """Registers a dataset of masks of 0 and 255 under a tree of two leaves."""
-
-    def make(name, label_map=None, values=(0, 255), tree=("background", "vessel")):
-        labels = {"a": np.resize(np.array(values, np.uint8), (6, 6))}
-        roots = folders(labels)
-        register_hierarchical_dataset(
-            name, hierarchy=list(tree), image_root=roots[0], sem_seg_root=roots[1],
-            label_map=label_map,
-        )  # fmt: skip
-        return check_dataset(name)
-
-    return make
-
-
-def test_a_mask_of_0_and_255_without_a_label_map_is_a_problem(mask):
-    (problem,) = mask("masks").problems
-    assert "never occur: vessel" in problem and "255 (18 pixels" in problem
-    assert mask("mapped", {0: "background", 255: "vessel"}).problems == []
-    assert mask("decided", {0: "background", 1: "vessel", 255: None}).problems == []
-    assert mask("whole", values=(0, 1, 255)).problems == []
-    assert mask("no_void", values=(0,)).problems == []
-
-
-def test_leaves_known_by_an_inner_node_are_no_problem(tree, folders):
-    labels = {"a": np.resize(np.array([0, 1, tree["body"], 255], np.uint8), (6, 6))}
-    roots = folders(labels)
-    register_hierarchical_dataset(
-        "coarse", hierarchy=tree, image_root=roots[0], sem_seg_root=roots[1]
-    )
-    assert check_dataset("coarse").problems == []
-
-
-def test_leaves_without_ground_truth_are_warned_of(mask, caplog):
-    def warned(name, tree=("background", "vessel")):
-        caplog.clear()
-        warn_of_absent_leaves(name, Hierarchy.from_dict(list(tree)))
-        return " ".join(record.getMessage() for record in caplog.records)
-
-    mask("masks")
-    for words in ("vessel", "masks", "1 of the 1 label files", "raw id 255 is void"):
-        assert words in warned("masks")
-    mask("rare", values=(0,))
-    assert "vessel" in warned("rare") and "raw id" not in warned("rare")
-    mask("mapped", {0: "background", 255: "vessel"})
-    assert warned("mapped") == ""
-    assert "other" in warned("mapped", ("background", "vessel", "other"))
-    mask("left_out", values=(0, 255))
-    MetadataCatalog.get("left_out").unscored_classes = ["vessel"]
-    assert warned("left_out") == ""

@@ -1,4 +1,5 @@
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
@@ -139,13 +140,19 @@ def test_damaged_and_missing_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "ftp", "detectron2"])
-@pytest.mark.parametrize("read", [read_label_file, read_image_file])
-def test_readers_download_nothing(monkeypatch, tmp_path, scheme, read):
-    address = f"{scheme}://x.invalid/{read.__name__}.png"  # iopath remembers what it has fetched
+@pytest.mark.parametrize(
+    "read, suffix",
+    [
+        (read_label_file, "png"), (read_label_file, "npy"), (read_label_file, "mat"),
+        (read_image_file, "jpg"), (partial(read_image_file, image_format="BANDS"), "tif"),
+    ],
+)  # fmt: skip
+def test_readers_download_nothing(monkeypatch, tmp_path, scheme, read, suffix):
+    address = f"{scheme}://x.invalid/{suffix}.{suffix}"  # iopath remembers what it has fetched
     asked = []
     monkeypatch.setattr("iopath.common.file_io.download", lambda url, *_, **__: asked.append(url))
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    with pytest.raises(DatasetError, match=address):
+    with pytest.raises(DatasetError, match=f"{address}: images and labels are not downloaded"):
         read(address)
     assert asked == []
 
@@ -265,9 +272,13 @@ def test_a_long_list_of_ids_is_counted(tree):
         ({3: 99}, None, "label_map[3] is 99"),
         ({3: 1.5}, None, "label_map[3] is 1.5"),
         ({3: True}, None, "label_map[3] is True"),
-        ({"tar": 0}, None, "key 'tar', a name, but raw_classes"),
-        ({"tra": 0}, ["tar"], "neither a raw id nor one of raw_classes (nearest: tar)"),
-        ({"tar": 0}, ["tar", "tar"], "'tar', which raw_classes names more than once"),
+        ({"tar": 0}, None, "key 'tar', which is neither a raw id nor"),
+        ({"tra": 0}, ["tar"], "in raw_classes (nearest: tar)"),
+        (
+            {"tar": 0},
+            ["tar", "tar"],
+            "key 'tar', which is neither a raw id nor the name of exactly",
+        ),
         ({-1: None}, None, "raw id -1 (key -1)"),
         ({"70000": 0}, None, "raw id 70000 (key '70000')"),
         ({None: 0}, None, "key None, which is neither"),

@@ -103,8 +103,6 @@ def test_without_shuffling_the_datasets_own_order():
 def test_bad_arguments_of_the_sampler():
     with pytest.raises(ValueError, match="size is 0"):
         PositionSampler(0, seed=1)
-    with pytest.raises(ValueError, match="seed is -1 and start_position 0"):
-        PositionSampler(3, seed=-1)
 
 
 # -- the loader ------------------------------------------------------------------------------
@@ -313,8 +311,3 @@ def test_a_dataset_of_bad_files_ends_the_run_in_any_case():
     )
     with pytest.raises(DatasetError, match=r"21 training samples in a row .* file [25]\.jpg"):
         next(iter(loader))
-
-
-def test_another_way_to_treat_errors_is_refused():
-    with pytest.raises(ConfigError, match="DATALOADER.ON_ERROR is 'ignore'"):
-        loader_of(on_error="ignore")

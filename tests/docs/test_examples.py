@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,7 +13,12 @@ import pytest
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import DefaultTrainer
 from PIL import Image
 
@@ -86,7 +92,11 @@ def test_a_train_net_with_three_changes_trains_and_evaluates(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     labels = np.random.default_rng(0).integers(0, 4, (2, 40, 48), dtype=np.uint8)
     name = "docs_train_net"
-    register_hierarchical_dataset(name, hierarchy=STREET, **write_dataset(tmp_path, labels))
+    roots = write_dataset(tmp_path, labels)
+    for index, file in enumerate(sorted(Path(roots["sem_seg_root"]).glob("*.png"))):
+        np.save(file.with_suffix(".npy"), labels[index])  # not readable by Detectron2's mapper
+        file.unlink()
+    register_hierarchical_dataset(name, hierarchy=STREET, **roots)
     config = code_blocks("docs/existing_train_net.md", "yaml")[0]
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     (code,) = code_blocks("docs/existing_train_net.md", "python", "train_net.py")
@@ -134,6 +144,7 @@ def test_the_readmes_examples_run(tmp_path, monkeypatch):
         "get_cfg": get_cfg,
         "DefaultTrainer": DefaultTrainer,
         "build_detection_train_loader": build_detection_train_loader,
+        "build_detection_test_loader": build_detection_test_loader,
     }
     run_code("README.md", train_net, names=names)
     assert "HIERA_SEG" in names["cfg"].MODEL

@@ -1,5 +1,6 @@
 """The recipes of docs/existing_train_net.md run against small models of the same interfaces."""
 
+import re
 import sys
 from types import ModuleType
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
-from detectron2.engine import DefaultTrainer, default_argument_parser
+from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.projects.point_rend import add_pointrend_config
 from detectron2.structures import ImageList
@@ -66,8 +67,20 @@ def add_maskformer2_config(cfg):
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
 
 
-def other_setup(args):
-    raise AssertionError("the recipe replaces it")
+def add_one_former_config(cfg):
+    cfg.DATASETS.TEST_SEMANTIC = ("",)
+    cfg.MODEL.ONE_FORMER = CfgNode({"NUM_OBJECT_QUERIES": 8})
+    cfg.MODEL.TEXT_ENCODER = CfgNode({"N_CTX": 2})
+
+
+class TextReader(MaskClassifier):
+    """Reads a task and texts as OneFormer does."""
+
+    def forward(self, batched_inputs):
+        assert all(x["task"] == "The task is semantic" for x in batched_inputs)
+        if self.training:
+            assert all(len(x["text"]) == 6 for x in batched_inputs)
+        return super().forward(batched_inputs)
 
 
 class OtherTrainer(DefaultTrainer):
@@ -75,44 +88,62 @@ class OtherTrainer(DefaultTrainer):
     def build_train_loader(cls, cfg):
         raise AssertionError("the recipe replaces it")
 
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        raise AssertionError("the recipe replaces it")
+
 
 @pytest.fixture
-def other_repository(tiny_dataset, monkeypatch):
-    """Modules with the names and functions that the recipes import."""
-    train_net = ModuleType("train_net")
-    train_net.Trainer, train_net.setup = OtherTrainer, other_setup
+def run_recipe(tiny_dataset, monkeypatch, tmp_path):
+    """Run the page's script beside a train_net of another repository; return the results."""
 
-    def main(args):
-        cfg = train_net.setup(args)
-        trainer = train_net.Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        return trainer.train()
+    def run(add_config, model, mapper=""):
+        train_net = ModuleType("train_net")
+        train_net.Trainer, train_net.get_cfg = OtherTrainer, get_cfg
 
-    train_net.main = main
-    mask2former = ModuleType("mask2former")
-    mask2former.add_maskformer2_config = add_maskformer2_config
-    for module in (train_net, mask2former, ModuleType("my_datasets")):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(META_ARCH_REGISTRY._obj_map, "MaskClassifier", MaskClassifier)
-    return train_net
+        def main(args):
+            cfg = train_net.get_cfg()
+            add_config(cfg)
+            cfg.merge_from_file(args.config_file)
+            cfg.merge_from_list(args.opts)
+            default_setup(cfg, args)
+            trainer = train_net.Trainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+            return trainer.train()
+
+        for module in (train_net, ModuleType("my_datasets")):
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(META_ARCH_REGISTRY._obj_map, model.__name__, model)
+        (script,) = code_blocks(PAGE, "python", "train_on_tree.py")
+        if mapper:  # "use this mapper in both loaders"
+            (block,) = code_blocks(PAGE, "python", mapper)
+            script = re.sub(r"HieraDatasetMapper\((cfg, \w+).*\)", r"OneFormerMapper(\1)", script)
+            script = block + script
+        exec(compile(script, PAGE, "exec"), {"__name__": "train_on_tree"})
+        (tmp_path / "config.yaml").write_text(f"MODEL: {{META_ARCHITECTURE: {model.__name__}}}\n")
+        options = [
+            "--config-file", str(tmp_path / "config.yaml"), "MODEL.DEVICE", "cpu",
+            "MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4", "SOLVER.MAX_ITER", "2",
+            "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0",
+            "DATASETS.TRAIN", f"('{tiny_dataset}',)", "DATASETS.TEST", f"('{tiny_dataset}',)",
+            "TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 50.0, 51.0]]",  # returns the results
+            "OUTPUT_DIR", str(tmp_path / "out"), "INPUT.MIN_SIZE_TRAIN", "(40,)",
+        ]  # fmt: skip
+        return main(default_argument_parser().parse_args(options))
+
+    return run
 
 
-def test_mask2former_is_trained_by_its_own_script(other_repository, tiny_dataset, tmp_path):
-    (script,) = code_blocks(PAGE, "python", "train_on_tree.py")
-    exec(compile(script, PAGE, "exec"), {"__name__": "train_on_tree"})
-    (tmp_path / "config.yaml").write_text("MODEL: {META_ARCHITECTURE: MaskClassifier}\n")
-    options = [
-        "--config-file", str(tmp_path / "config.yaml"), "MODEL.DEVICE", "cpu",
-        "MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4", "SOLVER.MAX_ITER", "2",
-        "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0",
-        "DATASETS.TRAIN", f"('{tiny_dataset}',)", "DATASETS.TEST", f"('{tiny_dataset}',)",
-        "TEST.EXPECTED_RESULTS", "[['sem_seg', 'mIoU', 50.0, 51.0]]",  # returns the results
-        "OUTPUT_DIR", str(tmp_path / "out"), "INPUT.MIN_SIZE_TRAIN", "(40,)",
-    ]  # fmt: skip
-    results = other_repository.main(default_argument_parser().parse_args(options))
+def test_mask2former_is_trained_by_its_own_script(run_recipe, tmp_path):
+    results = run_recipe(add_maskformer2_config, MaskClassifier)
     assert {"mIoU", "mIoU_group", "mIoU_class"} <= set(results["sem_seg"])
     config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert config["SOLVER"]["OPTIMIZER"] == "ADAMW"  # the other project's default
+
+
+def test_one_former_reads_a_task_and_texts(run_recipe):
+    results = run_recipe(add_one_former_config, TextReader, "one_former_mapper.py")
+    assert {"mIoU", "mIoU_group", "mIoU_class"} <= set(results["sem_seg"])
 
 
 def test_one_former_gets_a_text_per_class(tiny_dataset):
@@ -121,16 +152,16 @@ def test_one_former_gets_a_text_per_class(tiny_dataset):
     exec(compile(block, PAGE, "exec"), names)
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
+    add_one_former_config(cfg)
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
-    cfg.DATASETS.TRAIN = (tiny_dataset,)
-    cfg.MODEL.ONE_FORMER = type(cfg)({"NUM_OBJECT_QUERIES": 8})
-    cfg.MODEL.TEXT_ENCODER = type(cfg)({"N_CTX": 2})
-    sample = names["OneFormerMapper"](cfg)(DatasetCatalog.get(tiny_dataset)[0])
-    assert sample["task"] == "The task is semantic" and len(sample["text"]) == 6
-    assert sample["text"][:4] == [
-        f"a photo with a {x}" for x in ("road", "pavement", "car", "truck")
-    ]
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (tiny_dataset,)
+    record = DatasetCatalog.get(tiny_dataset)[0]
+    sample = names["OneFormerMapper"](cfg, True)(record)
+    texts = [f"a photo with a {x}" for x in ("road", "pavement", "car", "truck")]
+    assert sample["text"] == [*texts, "a semantic photo", "a semantic photo"]
     assert np.array_equal(sample["instances"].gt_masks.any((1, 2)), [True] * 4)
+    sample = names["OneFormerMapper"](cfg, False)(record)
+    assert sample["task"] == "The task is semantic" and "text" not in sample
 
 
 def test_point_rends_keys_exist():

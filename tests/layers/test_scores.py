@@ -81,14 +81,6 @@ def test_scores_equal_a_loop_over_pixels(tree, variant):
             np.testing.assert_allclose(ours, wanted, rtol=1e-12, atol=1e-300)
 
 
-def test_a_deep_leaf_has_no_advantage_over_a_shallow_one():
-    hierarchy = Hierarchy.from_dict({"sky": None, "thing": {"vehicle": ["car"]}})
-    z = torch.full((1, hierarchy.num_nodes, 1, 1), 1.0)
-    z[0, hierarchy["sky"]] = 1.1
-    leaves = node_scores(NodeOutput(z, "logits"), hierarchy, "path_sum").leaves()
-    assert leaves[0, :, 0, 0].argmax() == hierarchy["sky"]
-
-
 def test_bfloat16_logits_are_scored_in_float32():
     hierarchy = Hierarchy.from_dict(RAGGED)
     z = torch.randn(1, hierarchy.num_nodes, 4, 4).bfloat16()

@@ -208,11 +208,7 @@ def _remap_classes(
 
 
 def read_class_names(source: str) -> list[str]:
-    """Return class names in the order of a checkpoint's rows.
-
-    Args:
-        source: a built-in tree or the file of a tree, whose leaves are the classes; or a .txt file
-            with one name per line.
+    """Return the leaves of a built-in tree or of a tree's file, or the lines of a .txt file.
 
     Raises:
         ConfigError: the file or tree cannot be read.
@@ -235,24 +231,20 @@ def _match_classes(names: Sequence[str], hierarchy: Hierarchy) -> dict[int, int]
     for row, name in enumerate(names):
         rows.setdefault(plain_name(name), row)
     found = {}
-    leaves = hierarchy.display_names[: hierarchy.num_leaves]
-    for leaf, spellings in enumerate(zip(leaves, hierarchy.paths, strict=False)):
-        matches = [rows[plain_name(x)] for x in spellings if plain_name(x) in rows]
-        if matches:
-            found[leaf] = matches[0]
+    for leaf, spellings in enumerate(zip(hierarchy.display_names, hierarchy.paths, strict=True)):
+        row = next((rows[key] for key in map(plain_name, spellings) if key in rows), None)
+        if leaf < hierarchy.num_leaves and row is not None:
+            found[leaf] = row
     return found
 
 
 def _remap_rows(source: Tensor, own: Tensor, rows: Mapping[int, int], *, softmax: bool) -> Tensor:
     """Move the rows of a softmax over classes and "no object" (last) to a network's class layer.
 
-    Args:
-        source: (S + 1, ...), the checkpoint's layer.
-        own: the network's layer, which provides the rows that the checkpoint lacks.
-        rows: {leaf: row of `source`}.
-        softmax: True: `own` (L + 1, ...) is a softmax over leaves and "no object". False: `own`
-            (N, ...) has one sigmoid per node; a leaf gets the difference to "no object", of which
-            the sigmoid equals the softmax over the two.
+    `source` (S + 1, ...) is the checkpoint's layer, `rows` maps a leaf to its row. `own` keeps the
+    rows that the checkpoint lacks: (L + 1, ...) for a softmax over leaves and "no object"; else
+    (N, ...) with one sigmoid per node, where a leaf gets the difference to "no object", of which
+    the sigmoid equals the softmax over the two.
     """
     result = own.clone()
     target, row = torch.tensor(list(rows.items()), dtype=torch.long).reshape(-1, 2).T

@@ -5,81 +5,76 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from hiera_seg.checkpoint.convert.rules import rename
+
 _DECODER = "sem_seg_head.transformer_decoder"
-_ENCODER = "sem_seg_head.pixel_decoder"
-# (pattern of a whole name, our name); the first match is used
+# Names below sem_seg_head.pixel_decoder; # is a number, * is weight or bias
+_OF_PIXEL_DECODER = {
+    "input_proj.#.#.*": r"input_projections.\1.\2.\3",
+    "transformer.level_embed": "level_embedding",
+    "transformer.encoder.layers.#.self_attn.sampling_offsets.*": r"layers.\1.attention.offsets.\2",
+    "transformer.encoder.layers.#.self_attn.attention_weights.*": r"layers.\1.attention.weights.\2",
+    "transformer.encoder.layers.#.self_attn.value_proj.*": r"layers.\1.attention.value.\2",
+    "transformer.encoder.layers.#.self_attn.output_proj.*": r"layers.\1.attention.out.\2",
+    "transformer.encoder.layers.#.norm1.*": r"layers.\1.attention_norm.\2",
+    "transformer.encoder.layers.#.linear1.*": r"layers.\1.expand.\2",
+    "transformer.encoder.layers.#.linear2.*": r"layers.\1.contract.\2",
+    "transformer.encoder.layers.#.norm2.*": r"layers.\1.feedforward_norm.\2",
+    "adapter_1.*": r"lateral.\1",
+    "adapter_1.norm.*": r"lateral.norm.\1",
+    "layer_1.*": r"smooth.\1",
+    "layer_1.norm.*": r"smooth.norm.\1",
+    "mask_features.*": r"mask_features.\1",
+}
+# Names below sem_seg_head.predictor
+_OF_TRANSFORMER_DECODER = {
+    "transformer_self_attention_layers.#.self_attn.out_proj.*": r"layers.\1.self_attention.out.\2",
+    "transformer_self_attention_layers.#.norm.*": r"layers.\1.self_attention.norm.\2",
+    "transformer_cross_attention_layers.#.multihead_attn.out_proj.*": (
+        r"layers.\1.cross_attention.out.\2"
+    ),
+    "transformer_cross_attention_layers.#.norm.*": r"layers.\1.cross_attention.norm.\2",
+    "transformer_ffn_layers.#.linear1.*": r"layers.\1.expand.\2",
+    "transformer_ffn_layers.#.linear2.*": r"layers.\1.contract.\2",
+    "transformer_ffn_layers.#.norm.*": r"layers.\1.norm.\2",
+    "decoder_norm.*": r"norm.\1",
+    "query_feat.weight": "query_features.weight",
+    "static_query.weight": "query_features.weight",  # in checkpoints of the first version
+    "query_embed.weight": "query_positions.weight",
+    "level_embed.weight": "level_embedding.weight",
+    "input_proj.#.*": r"input_projections.\1.\2",
+    "class_embed.*": r"class_predictor.\1",
+    "mask_embed.layers.0.*": r"mask_embedding.0.\1",
+    "mask_embed.layers.1.*": r"mask_embedding.2.\1",
+    "mask_embed.layers.2.*": r"mask_embedding.4.\1",
+}
 _RULES = [
-    (pattern.replace(".", r"\.").replace("#", r"(\d+)").replace("*", "(weight|bias)"), ours)
-    for pattern, ours in [
-        # Pixel decoder
-        ("sem_seg_head.pixel_decoder.input_proj.#.#.*", rf"{_ENCODER}.input_projections.\1.\2.\3"),
-        (
-            "sem_seg_head.pixel_decoder.transformer.level_embed",
-            f"{_ENCODER}.level_embedding",
-        ),
-        *(
-            (
-                f"sem_seg_head.pixel_decoder.transformer.encoder.layers.#.{theirs}.*",
-                rf"{_ENCODER}.layers.\1.{ours}.\2",
-            )
-            for theirs, ours in {
-                "self_attn.sampling_offsets": "attention.offsets",
-                "self_attn.attention_weights": "attention.weights",
-                "self_attn.value_proj": "attention.value",
-                "self_attn.output_proj": "attention.out",
-                "norm1": "attention_norm",
-                "linear1": "expand",
-                "linear2": "contract",
-                "norm2": "feedforward_norm",
-            }.items()
-        ),
-        ("sem_seg_head.pixel_decoder.adapter_1.*", rf"{_ENCODER}.lateral.\1"),
-        ("sem_seg_head.pixel_decoder.adapter_1.norm.*", rf"{_ENCODER}.lateral.norm.\1"),
-        ("sem_seg_head.pixel_decoder.layer_1.*", rf"{_ENCODER}.smooth.\1"),
-        ("sem_seg_head.pixel_decoder.layer_1.norm.*", rf"{_ENCODER}.smooth.norm.\1"),
-        ("sem_seg_head.pixel_decoder.mask_features.*", rf"{_ENCODER}.mask_features.\1"),
-        # Transformer decoder
-        *(
-            (
-                f"sem_seg_head.predictor.transformer_{theirs}_attention_layers.#.{inner}.*",
-                rf"{_DECODER}.layers.\1.{theirs}_attention.{ours}.\2",
-            )
-            for theirs, attention in (("self", "self_attn"), ("cross", "multihead_attn"))
-            for inner, ours in ((f"{attention}.out_proj", "out"), ("norm", "norm"))
-        ),
-        *(
-            (
-                f"sem_seg_head.predictor.transformer_ffn_layers.#.{theirs}.*",
-                rf"{_DECODER}.layers.\1.{ours}.\2",
-            )
-            for theirs, ours in {
-                "linear1": "expand",
-                "linear2": "contract",
-                "norm": "norm",
-            }.items()
-        ),
-        ("sem_seg_head.predictor.decoder_norm.*", rf"{_DECODER}.norm.\1"),
-        # Checkpoints of the first version call the queries static_query
-        ("sem_seg_head.predictor.query_feat.weight", f"{_DECODER}.query_features.weight"),
-        ("sem_seg_head.predictor.static_query.weight", f"{_DECODER}.query_features.weight"),
-        ("sem_seg_head.predictor.query_embed.weight", f"{_DECODER}.query_positions.weight"),
-        ("sem_seg_head.predictor.level_embed.weight", f"{_DECODER}.level_embedding.weight"),
-        ("sem_seg_head.predictor.input_proj.#.*", rf"{_DECODER}.input_projections.\1.\2"),
-        ("sem_seg_head.predictor.class_embed.*", rf"{_DECODER}.class_predictor.\1"),
-        ("sem_seg_head.predictor.mask_embed.layers.0.*", rf"{_DECODER}.mask_embedding.0.\1"),
-        ("sem_seg_head.predictor.mask_embed.layers.1.*", rf"{_DECODER}.mask_embedding.2.\1"),
-        ("sem_seg_head.predictor.mask_embed.layers.2.*", rf"{_DECODER}.mask_embedding.4.\1"),
-    ]
+    (
+        f"{theirs}.{name}".replace(".", r"\.").replace("#", r"(\d+)").replace("*", "(weight|bias)"),
+        f"{ours}.{new_name}",
+    )
+    for theirs, ours, names in (
+        ("sem_seg_head.pixel_decoder", "sem_seg_head.pixel_decoder", _OF_PIXEL_DECODER),
+        ("sem_seg_head.predictor", _DECODER, _OF_TRANSFORMER_DECODER),
+    )
+    for name, new_name in names.items()
 ]
-# One row per class, then one for "no object"
-CLASS_LAYERS = (f"{_DECODER}.class_predictor.weight", f"{_DECODER}.class_predictor.bias")
-# The release's own Swin, as TimmBackbone names timm's
-_BACKBONE = [
+# The release's own Swin, as TimmBackbone names timm's. Patch merging is the first layer of a stage
+# in timm, and the last one of the stage before in the release.
+_RULES += [
     (r"backbone\.patch_embed\.(.+)", r"backbone.body.patch_embed.\1"),
     (r"backbone\.layers\.(\d+)\.blocks\.(.+)", r"backbone.body.layers_\1.blocks.\2"),
 ]
-_SWIN_DOWNSAMPLE = re.compile(r"backbone\.layers\.(\d+)\.downsample\.(.+)")
-_SWIN_NORM = re.compile(r"backbone\.norm(\d)\.(weight|bias)")
+for _stage in range(4):
+    _RULES += [
+        (
+            rf"backbone\.layers\.{_stage}\.downsample\.(.+)",
+            rf"backbone.body.layers_{_stage + 1}.downsample.\1",
+        ),
+        (rf"backbone\.norm{_stage}\.(weight|bias)", rf"backbone.norms.res{_stage + 2}.\1"),
+    ]
+# One row per class, then one for "no object"
+CLASS_LAYERS = (f"{_DECODER}.class_predictor.weight", f"{_DECODER}.class_predictor.bias")
 # PyTorch's attention has the weights of query, key and value in one tensor
 _IN_PROJECTION = re.compile(
     r"sem_seg_head\.predictor\.transformer_(self|cross)_attention_layers\.(\d+)\."
@@ -108,21 +103,5 @@ def convert_mask2former(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for part, rows in zip(("query", "key", "value"), value.chunk(3), strict=True):
                 converted[f"{prefix}.{part}.{suffix}"] = rows
         else:
-            converted[_rename(name)] = value
+            converted[rename(name, _RULES)] = value
     return converted
-
-
-def _rename(name: str) -> str:
-    # Patch merging is the first layer of a stage in timm, and the last one of the stage before in
-    # the release
-    found = _SWIN_DOWNSAMPLE.fullmatch(name)
-    if found:
-        return f"backbone.body.layers_{int(found[1]) + 1}.downsample.{found[2]}"
-    found = _SWIN_NORM.fullmatch(name)
-    if found:
-        return f"backbone.norms.res{int(found[1]) + 2}.{found[2]}"
-    for pattern, ours in [*_RULES, *_BACKBONE]:
-        found = re.fullmatch(pattern, name)
-        if found:
-            return found.expand(ours)
-    return name

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from hiera_seg.checkpoint.convert.rules import rename
+
 _BODY = "backbone.body"
 _DECODER = "sem_seg_head.pixel_decoder"
 _EMBEDDING = "sem_seg_head.embedding_head"
@@ -42,7 +44,6 @@ for _theirs, _ours in {
         (rf"decode_head\.{_theirs}\.conv\.(?P<key>weight)", rf"{_DECODER}.{_ours}.\g<key>"),
         (rf"decode_head\.{_theirs}\.bn\.(?P<key>{_KEYS})", rf"{_DECODER}.{_ours}.norm.\g<key>"),
     ]
-_COMPILED = [(re.compile(pattern), ours) for pattern, ours in _RULES]
 
 # The bias before the projection head's norm has no effect: the norm subtracts it again
 _HIDDEN_BIAS = "decode_head.proj_head.proj.0.bias"
@@ -67,13 +68,7 @@ def convert_mmseg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # norm(x + bias) with mean m = norm(x) with mean m - bias
         given[_HIDDEN_MEAN] = given[_HIDDEN_MEAN] - given.pop(_HIDDEN_BIAS)
     return {
-        _rename(name): value for name, value in given.items() if not _NO_NETWORK.fullmatch(name)
+        rename(name, _RULES): value
+        for name, value in given.items()
+        if not _NO_NETWORK.fullmatch(name)
     }
-
-
-def _rename(name: str) -> str:
-    for pattern, ours in _COMPILED:
-        match = pattern.fullmatch(name)
-        if match:
-            return match.expand(ours)
-    return name

@@ -78,15 +78,15 @@ def files_and_labels(split: str) -> dict[str, Any]:
 
 def register() -> None:
     """Register hiera_camvid_{train,val,test} and hiera_camvid11_{train,val,test}."""
-    tree = Hierarchy.load("camvid11")
+    tree, tree_of_11 = Hierarchy.load("camvid"), Hierarchy.load("camvid11")
     merged = dict.fromkeys(name for name, _ in CLASSES)
     for node, names in CLASSES_OF_11.items():
-        merged.update(dict.fromkeys(names, int(tree.id(node))))
+        merged.update(dict.fromkeys(names, int(tree_of_11.id(node))))
     for split in SPLITS:
         options = files_and_labels(split)
-        register_builtin_dataset(f"hiera_camvid_{split}", hierarchy="camvid", **options)
+        register_builtin_dataset(f"hiera_camvid_{split}", hierarchy=tree, **options)
         options["label_map"] = merged
-        register_builtin_dataset(f"hiera_camvid11_{split}", hierarchy=tree, **options)
+        register_builtin_dataset(f"hiera_camvid11_{split}", hierarchy=tree_of_11, **options)
 
 
 register()

@@ -19,11 +19,10 @@ def register() -> None:
         register_builtin_dataset(
             f"hiera_cihp_{split}",
             hierarchy=tree,
-            label_map={leaf: leaf for leaf in range(tree.num_leaves)},
             raw_classes=list(tree.leaf_names),
             image_root=f"{ROOT}/{folder}/Images",
             sem_seg_root=f"{ROOT}/{folder}/Category_ids",
-            flip_pairs=[list(pair) for pair in FLIP_PAIRS],
+            flip_pairs=FLIP_PAIRS,
         )
 
 

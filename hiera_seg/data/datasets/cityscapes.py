@@ -11,51 +11,20 @@ from hiera_seg.hierarchy import Hierarchy
 # The official classes in the order of their ids, 0 to 33. The benchmark scores those that are
 # leaves of the tree; the others are void, as is "license plate" (id -1, stored as 255).
 CLASSES = (
-    "unlabeled",
-    "ego vehicle",
-    "rectification border",
-    "out of roi",
-    "static",
-    "dynamic",
-    "ground",
-    "road",
-    "sidewalk",
-    "parking",
-    "rail track",
-    "building",
-    "wall",
-    "fence",
-    "guard rail",
-    "bridge",
-    "tunnel",
-    "pole",
-    "polegroup",
-    "traffic light",
-    "traffic sign",
-    "vegetation",
-    "terrain",
-    "sky",
-    "person",
-    "rider",
-    "car",
-    "truck",
-    "bus",
-    "caravan",
-    "trailer",
-    "train",
-    "motorcycle",
-    "bicycle",
-)
+    "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic",
+    "ground", "road", "sidewalk", "parking", "rail track", "building", "wall", "fence",
+    "guard rail", "bridge", "tunnel", "pole", "polegroup", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "caravan", "trailer",
+    "train", "motorcycle", "bicycle",
+)  # fmt: skip
 ROOT = "$DETECTRON2_DATASETS/cityscapes"
 SPLITS = ("train", "val")
 
 
 def files(split: str, kind: str) -> dict[str, Any]:
-    """Return the arguments of register_builtin_dataset that list the files of a split.
+    """Return the arguments that list the files of a split ("train", "val") with labels of a kind.
 
-    Args:
-        split: "train" or "val".
-        kind: kind of the label files, "labelIds" or "labelTrainIds".
+    The kind of the label files is "labelIds" or "labelTrainIds".
     """
     return {
         "image_root": f"{ROOT}/leftImg8bit/{split}",
@@ -68,15 +37,11 @@ def files(split: str, kind: str) -> dict[str, Any]:
 def register() -> None:
     """Register hiera_cityscapes_{train,val} and hiera_cityscapes_trainids_{train,val}."""
     tree = Hierarchy.load("cityscapes")
-    scored = set(tree.leaf_names)
+    scored = {name: name if name in tree.leaf_names else None for name in CLASSES}
     kinds = {
-        "": ("labelIds", {name: name if name in scored else None for name in CLASSES}, CLASSES),
+        "": ("labelIds", scored, CLASSES),
         # Train ids are the leaves of the tree in order; no other ids occur.
-        "trainids_": (
-            "labelTrainIds",
-            {leaf: leaf for leaf in range(tree.num_leaves)},
-            tree.leaf_names,
-        ),
+        "trainids_": ("labelTrainIds", None, tree.leaf_names),
     }
     for prefix, (kind, label_map, raw_classes) in kinds.items():
         for split in SPLITS:

@@ -17,22 +17,21 @@ NUM_IDS = 182
 
 def register() -> None:
     """Register hiera_coco_panoptic_{train,val} and hiera_coco_stuff_{train,val}."""
-    panoptic, stuff = Hierarchy.load("coco_panoptic"), Hierarchy.load("coco_stuff")
     # A stored value is the id minus one; leaves are in the order of the ids.
     stored = [value for value in range(NUM_IDS) if value + 1 not in UNUSED_IDS]
     sets = {
-        "panoptic": (panoptic, {leaf: leaf for leaf in range(panoptic.num_leaves)}),
-        "stuff": (stuff, {value: leaf for leaf, value in enumerate(stored)}),
+        "panoptic": ("panoptic_semseg_{}2017", None),
+        "stuff": ("stuffthingmaps/{}2017", {value: leaf for leaf, value in enumerate(stored)}),
     }
-    folders = {"panoptic": "panoptic_semseg_{}2017", "stuff": "stuffthingmaps/{}2017"}
-    for kind, (tree, label_map) in sets.items():
+    for kind, (folder, label_map) in sets.items():
+        tree = Hierarchy.load(f"coco_{kind}")
         for split in SPLITS:
             register_builtin_dataset(
                 f"hiera_coco_{kind}_{split}",
                 hierarchy=tree,
                 label_map=label_map,
                 image_root=f"{ROOT}/{split}2017",
-                sem_seg_root=f"{ROOT}/{folders[kind].format(split)}",
+                sem_seg_root=f"{ROOT}/{folder.format(split)}",
             )
 
 

@@ -10,11 +10,7 @@ from hiera_seg.hierarchy import Hierarchy
 ROOT = "$DETECTRON2_DATASETS/lip"
 SPLITS = ("train", "val")
 # Left and right are those of the person, so they swap when the image is mirrored.
-FLIP_PAIRS = (
-    ("left-arm", "right-arm"),
-    ("left-leg", "right-leg"),
-    ("left-shoe", "right-shoe"),
-)
+FLIP_PAIRS = [[f"left-{part}", f"right-{part}"] for part in ("arm", "leg", "shoe")]
 
 
 def register() -> None:
@@ -24,11 +20,10 @@ def register() -> None:
         register_builtin_dataset(
             f"hiera_lip_{split}",
             hierarchy=tree,
-            label_map={leaf: leaf for leaf in range(tree.num_leaves)},
             raw_classes=list(tree.leaf_names),
             image_root=f"{ROOT}/{split}_images",
             sem_seg_root=f"{ROOT}/{split}_segmentations",
-            flip_pairs=[list(pair) for pair in FLIP_PAIRS],
+            flip_pairs=FLIP_PAIRS,
         )
 
 

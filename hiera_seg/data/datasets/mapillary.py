@@ -45,15 +45,13 @@ FLIP_PAIRS_V2 = (
 
 def register() -> None:
     """Register hiera_mapillary_vistas_{v2,v2_3level,v1}_{train,val}."""
-    nested, flat = (
-        Hierarchy.load("mapillary_vistas_v2"),
-        Hierarchy.load("mapillary_vistas_v2_3level"),
-    )
+    trees = {name: Hierarchy.load(f"mapillary_vistas_{name}") for name in ("v2", "v2_3level", "v1")}
     for split, folder in SPLITS.items():
         images = f"{ROOT}/{folder}/images"
-        for suffix, tree in (("", nested), ("_3level", flat)):
+        for version in ("v2", "v2_3level"):
+            tree = trees[version]
             register_builtin_dataset(
-                f"hiera_mapillary_vistas_v2{suffix}_{split}",
+                f"hiera_mapillary_vistas_{version}_{split}",
                 hierarchy=tree,
                 label_map=_label_map(tree, VOID_V2),
                 image_root=images,
@@ -62,12 +60,11 @@ def register() -> None:
                 unscored_classes=[_node(name, tree) for name in UNSCORED_V2],
                 void_classes=list(VOID_V2),
             )
-        tree = Hierarchy.load("mapillary_vistas_v1")
         register_builtin_dataset(
             f"hiera_mapillary_vistas_v1_{split}",
             partial(list_v1, folder),
-            hierarchy=tree,
-            label_map=_label_map(tree, VOID_V1),
+            hierarchy=trees["v1"],
+            label_map=_label_map(trees["v1"], VOID_V1),
             image_root=images,
             sem_seg_root=f"{ROOT}/{folder}/v1.2/labels",
         )

@@ -31,7 +31,6 @@ def register() -> None:
         register_builtin_dataset(
             f"hiera_pascal_person_part_{split}",
             hierarchy=tree,
-            label_map={leaf: leaf for leaf in range(tree.num_leaves)},
             raw_classes=list(tree.leaf_names),
             image_root=f"{ROOT}/images",
             sem_seg_root=f"{ROOT}/labels",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -60,7 +60,11 @@ def node_factors(
 
 
 class NodeTerms:
-    """The binary terms of all nodes of a batch."""
+    """The binary terms of all nodes of a batch.
+
+    A void pixel has the label N, which has no node on its path and all nodes below it (see
+    `TreeIndex`): all of its terms and slopes are 0.
+    """
 
     def __init__(
         self,
@@ -73,7 +77,6 @@ class NodeTerms:
     ):
         """
         Args:
-            batch: logits and labels.
             weight, scale: as from `node_factors`.
             gamma: the focal exponent.
             consistent: whether scores are taken from ancestors and descendants (tree_min) or are
@@ -97,12 +100,8 @@ class NodeTerms:
 
     def sum(self) -> Tensor:
         """Return the scaled sum of all terms, computed by the GPU kernel if it supports them."""
-        fused = self.fused if kernel.fits(self.logits, self.hierarchy) else None
+        fused = partial(kernel.launch, self) if kernel.fits(self.logits, self.hierarchy) else None
         return sum_over_pixels(self.logits, self.index, self.tile, scale=self.scale, fused=fused)
-
-    def fused(self, logits: Tensor, index: Tensor, gradient: Tensor | None) -> Tensor:
-        """Return the sum of all terms and write the gradient: see `kernel.launch`."""
-        return kernel.launch(self, logits, index, gradient)
 
     def tile(
         self, logits: Tensor, index: Tensor, factor: Tensor, out: Tensor | None, exact: bool
