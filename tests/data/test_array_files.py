@@ -88,5 +88,3 @@ def test_a_dataset_names_the_variable(tree, folders, tmp_path):
     mapper = plain_mapper(tree)
     assert np.array_equal(mapper(record)["sem_seg"], VALUES)
     assert check_dataset("toy").problems == []
-    with pytest.raises(DatasetError, match="label_variable is 3"):
-        register_hierarchical_dataset("b", image_root="x", hierarchy=tree, label_variable=3)

@@ -160,26 +160,6 @@ def test_every_form_of_key_and_value(tree):
     assert mapped.dtype == np.int64
 
 
-def test_a_table_equals_a_loop(tree):
-    rng = np.random.default_rng(3)
-    label_map = {
-        int(raw): int(rng.integers(tree.num_nodes)) for raw in rng.permutation(60000)[:900]
-    }
-    label_map[77] = None
-    reader = LabelReader(tree, label_map, ignore_label=65535)
-    raw = rng.choice([*label_map, 65535], (40, 30)).astype(np.uint16)
-    mapped = reader.lookup(raw)
-    for at, value in np.ndenumerate(raw):
-        node = label_map.get(int(value))
-        assert mapped[at] == (65535 if node is None else node)
-
-
-def test_the_raw_ignore_label_is_void_unless_mapped(tree):
-    raw = np.array([[255]], np.uint8)
-    assert LabelReader(tree, {}).lookup(raw).tolist() == [[255]]
-    assert LabelReader(tree, {255: "head"}).lookup(raw).tolist() == [[4]]
-
-
 def test_without_a_map_files_hold_node_ids(tree, wide_tree):
     ids = np.arange(tree.num_nodes, dtype=np.uint8)[None]
     assert LabelReader(tree).lookup(ids).tolist() == ids.tolist()
@@ -212,11 +192,6 @@ def test_unmapped_ids_are_listed_with_the_file(tree, tmp_path):
         LabelReader(tree)(path)
     for word in (path, "[40, 41]", "tree 'toy'", "(0..9, void 255)", "label_map"):
         assert word in str(error.value)
-
-
-def test_ids_beyond_16_bits_are_unmapped(tree):
-    with pytest.raises(DatasetError, match=r"ids \[-3, 70000\]"):
-        LabelReader(tree).lookup(np.array([[0, 70000, -3]], np.int32))
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint32, np.uint64])
