@@ -1,5 +1,6 @@
 """What tests of several rooms share: processes, code of pages, configs and small datasets."""
 
+import json
 import os
 import re
 import runpy
@@ -142,12 +143,33 @@ def run_code(page: str, *blocks: str, names: dict | None = None) -> dict:
     return names
 
 
+def report_data(page: Path) -> dict:
+    """Return the data in the html file of a report."""
+    start = '<script type="application/json" id="report-data">'
+    return json.loads(
+        page.read_text(encoding="utf-8").partition(start)[2].partition("</script>")[0]
+    )
+
+
 def new_config(*options: object) -> CfgNode:
     """Return the default config with keys and values set."""
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
     cfg.merge_from_list(list(options))
     return cfg
+
+
+def value_and_gradient(
+    function: Callable[..., torch.Tensor],
+    values: torch.Tensor,
+    *arguments: object,
+    **options: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the value of a loss and its gradient with respect to logits or embeddings."""
+    values = values.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    value = function(values, *arguments, **options)
+    value.backward()
+    return value.detach(), values.grad
 
 
 def write_dataset(

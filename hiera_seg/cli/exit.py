@@ -64,12 +64,8 @@ def exit_on_error(main: Callable, *args: object) -> None:
 def prepare_file(path: str | os.PathLike, option: str) -> None:
     """Create the folder of an output file, and check that it is writable, before the work starts.
 
-    Args:
-        path: the file.
-        option: the command-line option of the file, for the message.
-
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: it cannot be written; the message names the command-line option of the file.
     """
     if os.path.isdir(path):
         raise ConfigError(f"{option} {path} is a folder; name a file in it")

@@ -35,13 +35,8 @@ BATCH = 2  # the minimum for batch norm after global pooling
 class FastDevRun:
     """The result of a fast development run.
 
-    Attributes:
-        iterations: number of training iterations.
-        total_loss: total loss of the last iteration.
-        metrics: metrics of the evaluation by name.
-        parameters: number of parameters of the model.
-        seconds: total wall-clock time.
-        cpu_seconds: total CPU time of this process.
+    The loss is that of the last iteration, the metrics are those of the evaluation; wall-clock
+    seconds and the CPU seconds of this process are those of the whole run.
     """
 
     iterations: int
@@ -97,19 +92,6 @@ def fast_dev_run(cfg: CfgNode, *, iterations: int = 1) -> FastDevRun:
         seconds=time.perf_counter() - start,
         cpu_seconds=time.process_time() - cpu_start,
     )
-
-
-def repository_configs(folder: Path) -> list[Path]:
-    """Return the config files of a checkout that can be trained, which excludes base files.
-
-    Args:
-        folder: the checkout.
-
-    Returns:
-        Paths in ``configs`` and ``projects``, sorted.
-    """
-    found = [*folder.glob("configs/**/*.yaml"), *folder.glob("projects/*/configs/**/*.yaml")]
-    return sorted(path for path in found if not path.name.startswith("Base"))
 
 
 class _Trainer(HieraTrainer):

@@ -41,6 +41,7 @@ from hiera_seg.metrics import (
     level_cells,
     score_names,
 )
+from hiera_seg.metrics.checks import size_text
 from hiera_seg.modeling.paths import best_channel
 
 logger = logging.getLogger(__name__)
@@ -190,8 +191,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             truth = self._read_truth(truth_file, size)
             if size is not None and truth.shape != size:
                 raise DatasetError(
-                    f"ground truth {truth_file} has {_size(truth.shape)} pixels, "
-                    f"its image {file_name} {_size(size)}"
+                    f"ground truth {truth_file} has {size_text(truth.shape)} pixels, "
+                    f"its image {file_name} {size_text(size)}"
                 )
             try:
                 labels, direct = self._read_output(output)
@@ -354,7 +355,3 @@ def _exists(path: str | os.PathLike) -> bool:
     if isinstance(path, RegionLabels):
         return True
     return "://" in os.fspath(path) or os.path.isfile(path)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -6,6 +6,7 @@ B. Ottosson, "A perceptual color space for image processing", 2020.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -118,26 +119,13 @@ def _linear_rgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> n
 
 def _all_different(colors: np.ndarray, inner: list[int]) -> np.ndarray:
     """Replace repeated colours by the nearest free ones, those of inner nodes first."""
+    offsets = sorted(
+        product(range(-6, 7), repeat=3), key=lambda by: (max(map(abs, by)), sum(map(abs, by)), by)
+    )
     taken: set[tuple[int, ...]] = set()
     for node in (*range(len(colors) - len(inner)), *inner):
-        wanted = tuple(int(channel) for channel in colors[node])
-        free = wanted if wanted not in taken else _nearest_free(wanted, taken)
-        taken.add(free)
-        colors[node] = free
+        near = (tuple(map(int.__add__, colors[node].tolist(), by)) for by in offsets)
+        free = (color for color in near if color not in taken)
+        colors[node] = next(color for color in free if min(color) >= 0 and max(color) <= 255)
+        taken.add(tuple(colors[node].tolist()))
     return colors
-
-
-def _nearest_free(wanted: tuple[int, ...], taken: set[tuple[int, ...]]) -> tuple[int, ...]:
-    for radius in range(1, 256):
-        steps = range(-radius, radius + 1)
-        shell = [
-            (abs(r) + abs(g) + abs(b), (wanted[0] + r, wanted[1] + g, wanted[2] + b))
-            for r in steps
-            for g in steps
-            for b in steps
-            if max(abs(r), abs(g), abs(b)) == radius
-        ]
-        for _, color in sorted(shell):
-            if min(color) >= 0 and max(color) <= 255 and color not in taken:
-                return color
-    raise AssertionError("the tree has more nodes than there are 8-bit colours")

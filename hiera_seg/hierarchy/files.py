@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,8 @@ LIBRARY = Path(__file__).with_name("library")
 SUFFIXES = (".yaml", ".yml", ".json", ".csv")
 
 
-@dataclass(frozen=True)
-class FileContent:
-    """The content of a hierarchy file; None for a missing key."""
-
-    flat: FlatTree
-    stem: str
-    name: str | None = None
-    levels: Any = None
-    leaf_order: Any = None
+# The nodes, the name of the tree, its levels and its leaf order; None for a missing key.
+FileContent = tuple[FlatTree, str, Any, Any]
 
 
 def builtin_names() -> tuple[str, ...]:
@@ -46,9 +38,7 @@ def builtin_names() -> tuple[str, ...]:
 
 def read(source: str | os.PathLike[str]) -> FileContent:
     """Read a built-in tree by name, or a file by path."""
-    text = os.fspath(source) if isinstance(source, os.PathLike) else source
-    if not isinstance(text, str):
-        fail(f"expected the name or path of a hierarchy, not {source!r}")
+    text = os.fspath(source)
     if text in builtin_names():
         path = LIBRARY / f"{text}.yaml"
     else:
@@ -66,8 +56,6 @@ def read(source: str | os.PathLike[str]) -> FileContent:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         fail("the file is not UTF-8 text", origin, line)
-    except ValueError as error:  # a zero byte in its name
-        fail(f"cannot read the hierarchy file: {error}", repr(origin))
     if path.suffix.lower() == ".csv":
         return _read_csv(content, origin, path.stem)
     read_text = read_json if path.suffix.lower() == ".json" else read_yaml
@@ -83,31 +71,23 @@ def _read_document(document: Any, origin: str, stem: str) -> FileContent:
         if not isinstance(key, Scalar):
             fail("a key is a list or a mapping; write it as text", origin, key.line)
         if key.value not in FILE_KEYS:
-            near = suggestion(key.text, FILE_KEYS)
-            fail(f"unknown key {key.text!r}{near}", origin, key.line)
+            fail(f"unknown key {key.text!r}{suggestion(key.text, FILE_KEYS)}", origin, key.line)
         if key.value in values:
             fail(f"key {key.value!r} is repeated{first_seen(lines[key.value])}", origin, key.line)
-        values[key.value] = value
-        lines[key.value] = key.line
+        values[key.value], lines[key.value] = value, key.line
     if "tree" not in values:
         fail("the key 'tree' is missing", origin, document.line)
-    name = values.get("name")
-    if name is not None:
-        if not isinstance(name, Scalar):
-            fail("name is a list or a mapping; write it as text", origin, lines["name"])
-        if name.value is not None and not isinstance(name.value, str):
-            fail(f"name: {not_a_string(name)}", origin, name.line)
-    optional = {
-        key: None if isinstance(value, Scalar) and value.value is None else value
-        for key, value in values.items()
-    }
-    return FileContent(
-        flat_from_tree(values["tree"], origin),
-        stem,
-        name.value if name is not None else None,
-        optional.get("levels"),
-        optional.get("leaf_order"),
-    )
+    name = values.pop("name", Scalar(None))
+    if not isinstance(name, Scalar):
+        fail("name is a list or a mapping; write it as text", origin, lines["name"])
+    if not isinstance(name.value, str | None):
+        fail(f"name: {not_a_string(name)}", origin, name.line)
+    flat = flat_from_tree(values.pop("tree"), origin)
+    for key, value in values.items():
+        if isinstance(value, Scalar) and value.value is None:
+            values[key] = None
+    title = stem if name.value is None else name.value
+    return flat, title, values.get("levels"), values.get("leaf_order")
 
 
 def _read_csv(content: str, origin: str, stem: str) -> FileContent:
@@ -129,17 +109,15 @@ def _read_csv(content: str, origin: str, stem: str) -> FileContent:
             fail(f"{len(cells)} cells for {len(header)} columns", origin, line)
         cells[len(header) :] = []
         cells.extend([""] * (len(header) - len(cells)))
-    if not rows:
-        fail("the tree is empty; add a line below the header", origin, header_line)
     lines = [line for line, _ in rows]
     folded = [column.casefold() for column in header]
     if sorted(folded) == ["node", "parent"]:
         node, parent = folded.index("node"), folded.index("parent")
         pairs = [(cells[node], cells[parent] or None) for _, cells in rows]
-        return FileContent(flat_from_parents(pairs, origin, lines), stem)
+        return flat_from_parents(pairs, origin, lines), stem, None, None
     if folded == ["path"]:
         names = [cells[0].split(SEPARATOR) for _, cells in rows]
-        return FileContent(flat_from_rows(names, origin, lines), stem)
+        return flat_from_rows(names, origin, lines), stem, None, None
     if {"path", "parent"} & set(folded):
         fail(
             f"columns {listing(header)} are not a hierarchy; write one column 'path', or the"
@@ -157,4 +135,4 @@ def _read_csv(content: str, origin: str, stem: str) -> FileContent:
             fail(f"empty cell before {cells[-1]!r}; a row is a path without gaps", origin, line)
         names.append(cells)
     levels = ListNode([Scalar(name, name, header_line) for name in header], header_line)
-    return FileContent(flat_from_rows(names, origin, lines), stem, None, levels)
+    return flat_from_rows(names, origin, lines), stem, levels, None

@@ -5,9 +5,11 @@ No function here is recursive, so trees may be thousands of levels deep.
 
 from __future__ import annotations
 
+import graphlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, NoReturn
 
 from hiera_seg.errors import HierarchyError
@@ -83,20 +85,18 @@ def view(value: Any) -> Scalar | MapNode | ListNode:
     return Scalar(value)
 
 
-def view_list(value: Any, complaint: str, origin: str) -> tuple[list[Scalar], int | None]:
-    """Return the scalars of a list and its line; raise `complaint` for anything else."""
-    if not isinstance(value, (str, Mapping, Scalar, MapNode, ListNode)) and isinstance(
-        value, Iterable
-    ):
+def view_list(value: Any, key: str, origin: str) -> tuple[list[Scalar], int | None]:
+    """Return the strings of a list, the value of `key`, and its line."""
+    if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
         value = list(value)
     node = view(value)
-    if not isinstance(node, ListNode):
-        fail(complaint, origin, node.line)
-    scalars = [view(item) for item in node.items]
-    for scalar in scalars:
-        if not isinstance(scalar, Scalar):
-            fail(complaint, origin, scalar.line)
-    return scalars, node.line
+    items = list(map(view, node.items)) if isinstance(node, ListNode) else [node]
+    for item in items:
+        if not isinstance(item, Scalar) or not isinstance(node, ListNode):
+            fail(f"{key} must be a list of names", origin, item.line)
+        if not isinstance(item.value, str):
+            fail(f"{key}: {not_a_string(item)}", origin, item.line)
+    return items, node.line
 
 
 def not_a_string(scalar: Scalar) -> str:
@@ -152,32 +152,24 @@ def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
     flat = FlatTree(origin)
     top = view(tree)
     if isinstance(top, Scalar):
-        if top.value is None:
-            flat.fail("the tree is empty; it needs at least one node", top.line)
-        flat.fail(f"the tree is {top.value!r}; expected a mapping or a list", top.line)
-    if not top.items:
-        flat.fail("the tree is empty; it needs at least one node", top.line)
-
+        if top.value is not None:
+            flat.fail(f"the tree is {top.value!r}; expected a mapping or a list", top.line)
+        return flat
     seen: dict[tuple[int, str], int] = {}
-    open_ids = {id(tree)}  # open containers: plain data can contain itself
-    stack: list[tuple[Iterator[tuple[Any, Any]], int, int]] = [
-        (_entries(flat, top, -1), -1, id(tree))
-    ]
+    stack = [(_entries(flat, top, -1), -1)]
     while stack:
-        entries, parent, container = stack[-1]
+        entries, parent = stack[-1]
         entry = next(entries, None)
         if entry is None:
-            open_ids.discard(container)
             stack.pop()
             continue
         key, value = entry
         name = checked_name(flat, key, parent)
-        first = seen.get((parent, name.value))
         index = flat.add(name.value, parent, name.line)
-        if first is not None:
+        first = seen.setdefault((parent, name.value), index)
+        if first != index:
             also = first_seen(flat.lines[first])
             flat.fail(f"duplicate path {flat.path(index)!r}{also}", name.line)
-        seen[parent, name.value] = index
         node = view(value)
         if isinstance(node, Scalar):
             if node.value is not None:
@@ -193,10 +185,7 @@ def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
                 f"group {flat.path(index)!r} is empty; give it children, or no value for a leaf",
                 name.line,
             )
-        if id(value) in open_ids:
-            flat.fail(f"cycle: {flat.path(index)!r} contains itself", name.line)
-        open_ids.add(id(value))
-        stack.append((_entries(flat, node, index), index, id(value)))
+        stack.append((_entries(flat, node, index), index))
     return flat
 
 
@@ -220,16 +209,9 @@ def _entries(flat: FlatTree, node: MapNode | ListNode, parent: int) -> Iterator[
 
 def flat_from_paths(paths: Iterable[Any], sep: str = SEPARATOR) -> FlatTree:
     """Read paths of names with separators between them."""
-    if isinstance(paths, str) or not isinstance(paths, Iterable):
+    if isinstance(paths, str):
         raise HierarchyError(f"expected a list of paths, not {paths!r}")
-    if not isinstance(sep, str) or not sep:
-        raise HierarchyError(f"expected a separator of one character or more, not {sep!r}")
-    rows = []
-    for number, path in enumerate(paths):
-        if not isinstance(path, str):
-            raise HierarchyError(f"path number {number}: {not_a_string(Scalar(path))}")
-        rows.append(path.split(sep))
-    return flat_from_rows(rows)
+    return flat_from_rows([path.split(sep) for path in paths])
 
 
 def flat_from_rows(
@@ -241,9 +223,8 @@ def flat_from_rows(
     """
     flat = FlatTree(origin)
     index_of: dict[tuple[int, str], int] = {}
-    listed: dict[int, int] = {}
-    for number, row in enumerate(rows):
-        line = lines[number] if lines else None
+    listed: dict[int, int | None] = {}
+    for row, line in zip(rows, lines or repeat(None), strict=False):
         node = -1
         for name in row:
             child = index_of.get((node, name))
@@ -254,12 +235,9 @@ def flat_from_rows(
                 child = index_of[node, name] = flat.add(name, node, line)
             node = child
         if node in listed:
-            first = listed[node]
-            also = f"first on line {lines[first]}" if lines else f"entries {first} and {number}"
-            flat.fail(f"duplicate path {flat.path(node)!r} ({also})", line)
-        listed[node] = number
-    if not flat.names:
-        flat.fail("the tree is empty; it needs at least one node")
+            also = first_seen(listed[node])
+            flat.fail(f"duplicate path {flat.path(node)!r}{also}", line)
+        listed[node] = line
     return flat
 
 
@@ -272,8 +250,7 @@ def flat_from_parents(
     flat = FlatTree(origin)
     wanted: list[Any] = []
     index_of: dict[str, int] = {}
-    for number, (key, parent) in enumerate(items):
-        line = lines[number] if lines else None
+    for (key, parent), line in zip(items, lines or repeat(None), strict=False):
         name = checked_name(flat, Scalar(key, None, line), -1).value
         if name in index_of:
             first = index_of[name]
@@ -285,38 +262,21 @@ def flat_from_parents(
             )
         index_of[name] = flat.add(name, -1, line)
         wanted.append(parent)
-    if not flat.names:
-        flat.fail("the tree is empty; it needs at least one node")
     for index, parent in enumerate(wanted):
         if parent is None:
             continue
-        line = flat.lines[index]
-        if not isinstance(parent, str):
-            flat.fail(f"parent of {flat.names[index]!r}: {not_a_string(Scalar(parent))}", line)
         if parent not in index_of:
             flat.fail(
                 f"parent {parent!r} of node {flat.names[index]!r} is not listed as a node; add it,"
-                f" without a parent if it is at the top{suggestion(parent, index_of)}",
-                line,
+                f" without a parent if it is at the top{suggestion(str(parent), index_of)}",
+                flat.lines[index],
             )
         flat.parents[index] = index_of[parent]
-    _check_cycles(flat)
+    try:
+        graphlib.TopologicalSorter({i: [above] for i, above in enumerate(flat.parents)}).prepare()
+    except graphlib.CycleError as error:
+        ring = error.args[1][:0:-1]  # each before its parent
+        start = ring.index(min(ring))
+        ring = [flat.names[index] for index in (*ring[start:], *ring[: start + 1])]
+        flat.fail(f"cycle: {' -> '.join(ring)} (child -> parent)", flat.lines[min(error.args[1])])
     return flat
-
-
-def _check_cycles(flat: FlatTree) -> None:
-    done = [False] * len(flat.names)
-    for start in range(len(flat.names)):
-        trail: dict[int, None] = {}
-        index = start
-        while index >= 0 and not done[index]:
-            if index in trail:
-                way = list(trail)
-                ring = [flat.names[i] for i in way[way.index(index) :] + [index]]
-                if len(ring) > 12:
-                    ring = [*ring[:6], "...", *ring[-5:]]
-                flat.fail(f"cycle: {' -> '.join(ring)} (child -> parent)", flat.lines[index])
-            trail[index] = None
-            index = flat.parents[index]
-        for index in trail:
-            done[index] = True

@@ -29,9 +29,8 @@ class _Builder:
     def __init__(self, origin: str) -> None:
         self.root: Any = None
         self._origin = origin
-        # container; in a mapping, the key whose value comes next; whether it counts as a bracket
-        self._open: list[tuple[Any, list[Any], bool]] = []
-        self._brackets = 0
+        # container; in a mapping, the key whose value comes next; number of brackets down to here
+        self._open: list[tuple[Any, list[Any], int]] = []
 
     def value(self, node: Any) -> None:
         if not self._open:
@@ -46,23 +45,20 @@ class _Builder:
             pending.append(node)
 
     def start(self, node: Any) -> None:
-        outer, pending, _ = self._open[-1] if self._open else (None, [], False)
+        outer, pending, brackets = self._open[-1] if self._open else (None, [], 0)
         is_name = isinstance(outer, MapNode) and not pending
-        is_bracket = is_name or isinstance(node, ListNode)
-        self._brackets += is_bracket
-        if self._brackets > MAX_BRACKETS:
+        brackets += is_name or isinstance(node, ListNode)
+        if brackets > MAX_BRACKETS:
             fail(
                 f"brackets are nested more than {MAX_BRACKETS} deep; write groups by their names, "
                 "such as {vehicle: {two_wheeled: [bicycle]}}",
                 self._origin,
                 node.line,
             )
-        self._open.append((node, [], is_bracket))
+        self._open.append((node, [], brackets))
 
     def end(self) -> None:
-        node, _, is_bracket = self._open.pop()
-        self._brackets -= is_bracket
-        self.value(node)
+        self.value(self._open.pop()[0])
 
 
 def read_yaml(text: str, origin: str) -> Any:
@@ -121,8 +117,6 @@ def _yaml_scalar(loader: yaml.SafeLoader, event: yaml.ScalarEvent, line: int) ->
 
 def read_json(text: str, origin: str) -> Any:
     """Parse one JSON document."""
-    if not text.strip():
-        fail("the file is empty; it needs the key 'tree'", origin)
     try:
         json.loads(text)
     except ValueError as error:  # includes Python's limit on the digits of a number

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy.inputs import SEPARATOR
@@ -28,128 +27,83 @@ def as_full_path(path: str) -> str:
     return path if SEPARATOR in path else SEPARATOR + path
 
 
-def level_index(hierarchy: Hierarchy, level: int | str) -> int:
-    """Return the index of a level given by name or by (negative) index."""
-    total, names = hierarchy.num_levels, hierarchy.level_names
-    if isinstance(level, str):
-        if level in names:
-            return names.index(level)
-        raise HierarchyError(f"unknown level {level!r} of {hierarchy!r}; levels: {listing(names)}")
-    try:
-        index = operator.index(level)
-    except TypeError:
-        raise HierarchyError(f"expected the name or index of a level, not {level!r}") from None
-    if not -total <= index < total:
-        raise HierarchyError(f"level {index} is outside {-total} .. {total - 1} of {hierarchy!r}")
-    return index % total
-
-
 class NameIndex:
-    """Find the nodes of a tree by name.
-
-    Attributes:
-        leaves: name -> ids of the leaves with this name.
-        inner: name -> ids of the inner nodes with this name.
-    """
+    """Find the nodes of a tree by name."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
-        self.leaves: dict[str, list[int]] = {}
-        self.inner: dict[str, list[int]] = {}
+        self._by_name: dict[str, list[int]] = {}  # ids ascending, so that leaves are first
         self._by_parent: dict[tuple[int, str], int] = {}
         parents = hierarchy.parent.tolist()
         for node, name in enumerate(hierarchy.node_names):
-            half = self.leaves if node < hierarchy.num_leaves else self.inner
-            half.setdefault(name, []).append(node)
+            self._by_name.setdefault(name, []).append(node)
             self._by_parent[parents[node], name] = node
 
-    def find(self, node: int | str) -> int:
-        """Return the id of a node given by full path, bare name (leaves first) or id."""
-        if not isinstance(node, str):
-            return self._checked_id(node)
-        if SEPARATOR in node:
-            found = walk(self._by_parent, node)
-            return self._unknown(node) if found is None else found
-        leaves, inner = self.leaves.get(node, []), self.inner.get(node, [])
-        for same in (leaves, inner):
-            if len(same) == 1:
-                return same[0]
-        if not leaves and not inner:
-            self._unknown(node)
-        self._ambiguous(node, [*leaves, *inner], "")
+    def find(self, node: int | str, level: int | None = None) -> int:
+        """Return the id of a node given by full path, bare name (leaves first) or id.
 
-    def find_at(self, node: int | str, level: int) -> int:
-        """Return the id of a node of a level, given as in :meth:`find`."""
-        h = self.hierarchy
-        standing = h.level_nodes(level)
-        at = f"at level {h.level_names[level]!r} "
-        if isinstance(node, str) and SEPARATOR not in node:
-            same = [*self.leaves.get(node, []), *self.inner.get(node, [])]
-            if not same:
-                self._unknown(node)
-            same = [candidate for candidate in same if candidate in standing]
-            if len(same) > 1:
-                self._ambiguous(node, same, at)
-            if same:
-                return same[0]
+        Args:
+            node: as in ``Hierarchy.id``.
+            level: restrict the search to the nodes of this level.
+        """
+        h, at = self.hierarchy, ""
+        if not isinstance(node, str):
+            same = [self._checked_id(node)]
+        elif SEPARATOR in node:
+            found = walk(self._by_parent, node)
+            same = [] if found is None else [found]
         else:
-            found = self.find(node)
-            if found in standing:
-                return found
-        there = listing(h.paths[other] for other in standing.tolist())
-        raise HierarchyError(f"{node!r} is not {at}of {h!r}; the level has: {there}")
+            same = self._by_name.get(node, [])
+        if not same:
+            raise HierarchyError(f"unknown name {node!r} in {h!r}{self._suggestion(node)}")
+        if level is None:
+            leaves = [candidate for candidate in same if candidate < h.num_leaves]
+            inner = same[len(leaves) :]
+            same = next((half for half in (leaves, inner) if len(half) == 1), same)
+        else:
+            at, standing = f"at level {h.level_names[level]!r} ", h.level_nodes(level).tolist()
+            same = [candidate for candidate in same if candidate in standing]
+            if not same:
+                there = listing(h.paths[other] for other in standing)
+                raise HierarchyError(f"{node!r} is not {at}of {h!r}; the level has: {there}")
+        if len(same) > 1:
+            paths = listing(as_full_path(h.paths[other]) for other in same)
+            raise HierarchyError(
+                f"name {node!r} is ambiguous {at}in {h!r}; write one of the paths {paths}"
+            )
+        return same[0]
 
     def _checked_id(self, node: Any) -> int:
         total = self.hierarchy.num_nodes
-        try:
-            index = operator.index(node)
-        except TypeError:
-            index = None
-        if index is None or isinstance(node, bool):
+        if isinstance(node, bool) or not hasattr(node, "__index__"):
             raise HierarchyError(f"expected the name or id of a node, not {node!r}")
-        if not 0 <= index < total:
+        if not 0 <= node < total:
             raise HierarchyError(
-                f"node id {index} is outside 0 .. {total - 1} of {self.hierarchy!r}"
+                f"node id {node} is outside 0 .. {total - 1} of {self.hierarchy!r}"
             )
-        return index
+        return int(node)
 
-    def _unknown(self, node: str) -> NoReturn:
+    def _suggestion(self, node: str) -> str:
         h = self.hierarchy
-        if SEPARATOR in node:
-            last = node.split(SEPARATOR)[-1]
-            namesakes = [*self.leaves.get(last, []), *self.inner.get(last, [])]
-            hint = suggestion(node, h.paths, [h.paths[other] for other in namesakes])
-        else:
-            hint = suggestion(node, h.node_names)
-        raise HierarchyError(f"unknown name {node!r} in {h!r}{hint}")
-
-    def _ambiguous(self, node: str, same: list[int], at: str) -> NoReturn:
-        paths = listing(as_full_path(self.hierarchy.paths[other]) for other in same)
-        raise HierarchyError(
-            f"name {node!r} is ambiguous {at}in {self.hierarchy!r}; write one of the paths {paths}"
-        )
+        if SEPARATOR not in node:
+            return suggestion(node, h.node_names)
+        namesakes = self._by_name.get(node.split(SEPARATOR)[-1], [])
+        return suggestion(node, h.paths, [h.paths[other] for other in namesakes])
 
 
-def display_names(hierarchy: Hierarchy, index: NameIndex) -> tuple[str, ...]:
+def display_names(hierarchy: Hierarchy) -> tuple[str, ...]:
     """Return the shortest path suffix of each node that is unique among the nodes of its level.
 
     If no suffix is unique (leaves ``b`` and ``a/b``), the full path is returned.
     """
     names = list(hierarchy.node_names)
-    for same in index.leaves.values():
-        names_of = _distinct_suffixes(hierarchy, same)
-        for node, suffix in names_of.items():
-            names[node] = suffix
-    for name, inner in index.inner.items():
-        at_level: dict[int, list[int]] = {}
-        for node in inner:
-            at_level.setdefault(int(hierarchy.depth[node]), []).append(node)
-        leaves = index.leaves.get(name, [])
-        for level, same in at_level.items():
-            beside = [leaf for leaf in leaves if hierarchy.depth[leaf] <= level]
-            names_of = _distinct_suffixes(hierarchy, same + beside)
-            for node in same:
-                names[node] = names_of[node]
+    for level in range(hierarchy.num_levels):  # the last level of a leaf decides
+        namesakes: dict[str, list[int]] = {}
+        for node in hierarchy.level_nodes(level).tolist():
+            namesakes.setdefault(hierarchy.node_names[node], []).append(node)
+        for same in namesakes.values():
+            for node, suffix in _distinct_suffixes(hierarchy, same).items():
+                names[node] = suffix
     return tuple(names)
 
 

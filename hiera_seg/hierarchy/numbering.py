@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hiera_seg.hierarchy import tables
-from hiera_seg.hierarchy.inputs import SEPARATOR, FlatTree, Scalar, not_a_string, view_list
+from hiera_seg.hierarchy.inputs import SEPARATOR, FlatTree, Scalar, view_list
 from hiera_seg.hierarchy.messages import fail, listing, suggestion
 from hiera_seg.hierarchy.naming import as_full_path, walk
 
@@ -21,32 +20,62 @@ def number_nodes(
 ) -> tuple[tuple[str, ...], np.ndarray, int]:
     """Number the nodes: leaves first, then inner nodes from the finest level to the coarsest.
 
-    Args:
-        flat: the nodes in order of appearance.
-        leaf_order: leaf names (full paths where a bare name is not unique) in the order of their
-            ids; None means the order of appearance.
-
     Returns:
         Names of the nodes by id, int64 array (N,) of parent ids (-1 at the top), and the number
         of levels.
 
     Raises:
-        HierarchyError: the leaf order is not a permutation of the leaves.
+        HierarchyError: the leaf order is not a permutation of the leaves, or there is no node.
     """
+    if not flat.names:
+        flat.fail("the tree is empty; it needs at least one node")
     parent = np.asarray(flat.parents, dtype=np.int64)
-    depth = tables.depths(parent)
+    depth = depths(parent)
     is_leaf = ~np.isin(np.arange(len(parent)), parent)
     leaves = np.flatnonzero(is_leaf).tolist()
     if leaf_order is not None:
         leaves = _ordered_leaves(flat, leaves, leaf_order)
     inner = np.flatnonzero(~is_leaf)
-    first_leaf = tables.first_leaves(parent, depth, leaves)[inner]
+    first_leaf = first_leaves(parent, depth, leaves)[inner]
     by_id = [*leaves, *inner[np.lexsort((first_leaf, -depth[inner]))].tolist()]
 
     id_of = np.empty(len(parent) + 1, dtype=np.int64)
     id_of[[*by_id, -1]] = [*range(len(parent)), -1]  # the virtual root keeps -1
     names = tuple(flat.names[index] for index in by_id)
     return names, id_of[parent[by_id]], int(depth.max()) + 1
+
+
+def frozen(values: Any, dtype: Any = np.int64) -> np.ndarray:
+    """Return the values as a read-only array, without a copy if they are an array of `dtype`."""
+    array = np.ascontiguousarray(values, dtype=dtype)
+    array.setflags(write=False)
+    return array
+
+
+def depths(parent: np.ndarray) -> np.ndarray:
+    """Return the depth of every node, by pointer jumping: each round doubles the distance."""
+    total = len(parent)  # index of the virtual root, its own parent
+    jump = np.append(np.where(parent >= 0, parent, total), total)
+    depth = np.append((parent >= 0).astype(np.int64), 0)
+    while (jump != total).any():
+        depth = depth + depth[jump]
+        jump = jump[jump]
+    return depth[:-1]
+
+
+def nodes_by_depth(depth: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the ids at each depth, from the top down."""
+    order = np.argsort(depth, kind="stable")
+    return tuple(np.split(order, np.cumsum(np.bincount(depth))[:-1]))
+
+
+def first_leaves(parent: np.ndarray, depth: np.ndarray, leaves: Any) -> np.ndarray:
+    """Return (N,): for each node the smallest position in `leaves` of a leaf below it."""
+    first = np.full(len(parent) + 1, len(parent))  # the last entry is the virtual root's
+    first[leaves] = np.arange(len(leaves))
+    for nodes in reversed(nodes_by_depth(depth)):
+        np.minimum.at(first, parent[nodes], first[nodes])
+    return first[:-1]
 
 
 def _ordered_leaves(flat: FlatTree, leaves: list[int], leaf_order: Any) -> list[int]:
@@ -62,47 +91,34 @@ def _ordered_leaves(flat: FlatTree, leaves: list[int], leaf_order: Any) -> list[
         return name if len(by_name[name]) == 1 else as_full_path(flat.path(leaf))
 
     found: dict[int, None] = {}
-    groups: list[Scalar] = []
-    unknown: list[Scalar] = []
-    twice: list[Scalar] = []
-    listed, list_line = view_list(
-        leaf_order, "leaf_order must be a list of leaf names", flat.origin
-    )
+    wrong: dict[str, list[Scalar]] = {"not a leaf": [], "repeated": [], "unknown": []}
+    listed, line = view_list(leaf_order, "leaf_order", flat.origin)
     for scalar in listed:
-        if not isinstance(scalar.value, str):
-            fail(f"leaf_order: {not_a_string(scalar)}", flat.origin, scalar.line)
         name = scalar.value
         same = by_name.get(name, [])
         if len(same) > 1:
-            fail(
+            flat.fail(
                 f"leaf_order: {len(same)} leaves have the name {name!r}; write one of the paths"
                 f" {listing(label(leaf) for leaf in same)}",
-                flat.origin,
                 scalar.line,
             )
         index = walk(by_parent, name) if SEPARATOR in name else same[0] if same else None
         if index in found:
-            twice.append(scalar)
+            wrong["repeated"].append(scalar)
         elif index in is_leaf:
             found[index] = None
         else:
             is_group = index is not None or name in flat.names
-            (groups if is_group else unknown).append(scalar)
+            wrong["not a leaf" if is_group else "unknown"].append(scalar)
 
-    missing = [label(leaf) for leaf in leaves if leaf not in found]
-    problems = [
-        f"{what}: {listing(scalar.value for scalar in wrong)}"
-        for what, wrong in (("not a leaf", groups), ("unknown", unknown), ("repeated", twice))
-        if wrong
-    ]
-    if unknown:
-        problems[-1 - bool(twice)] += suggestion(unknown[0].value, map(label, leaves))
-    if missing:
+    problems = [f"{what}: {listing(s.value for s in some)}" for what, some in wrong.items() if some]
+    if wrong["unknown"]:
+        problems[-1] += suggestion(wrong["unknown"][0].value, map(label, leaves))
+    if missing := [label(leaf) for leaf in leaves if leaf not in found]:
         problems.append(f"missing: {listing(missing)}")
     if problems:
-        line = next((s.line for s in (*groups, *unknown, *twice)), list_line)
-        what = "leaf_order must hold every leaf exactly once; "
-        fail(what + "; ".join(problems), flat.origin, line)
+        line = next((scalar.line for some in wrong.values() for scalar in some), line)
+        flat.fail(f"leaf_order must hold every leaf exactly once; {'; '.join(problems)}", line)
     return list(found)
 
 
@@ -116,10 +132,8 @@ def check_levels(levels: Any, num_levels: int, origin: str = "") -> tuple[str, .
     if levels is None:
         return tuple(f"level_{level}" for level in range(num_levels))
     names: dict[str, int | None] = {}
-    listed, line = view_list(levels, "levels must be a list of names, coarse to fine", origin)
+    listed, line = view_list(levels, "levels", origin)
     for scalar in listed:
-        if not isinstance(scalar.value, str):
-            fail(f"levels: {not_a_string(scalar)}", origin, scalar.line)
         if not _LEVEL_NAME.fullmatch(scalar.value):
             fail(
                 f"level name {scalar.value!r} cannot be part of a metric key; use A-Z, a-z, 0-9"
@@ -137,12 +151,4 @@ def check_levels(levels: Any, num_levels: int, origin: str = "") -> tuple[str, .
             origin,
             line,
         )
-    for name in names:
-        if f"direct_{name}" in names:
-            fail(
-                f"level names {name!r} and 'direct_{name}' have the same metric key"
-                f" 'mIoU_direct_{name}'; rename one",
-                origin,
-                names[f"direct_{name}"],
-            )
     return tuple(str.__str__(name) for name in names)  # plain strings, also from numpy

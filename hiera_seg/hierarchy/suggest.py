@@ -186,12 +186,9 @@ def _coherent_clusters(
 ) -> list[np.ndarray]:
     """Return the clusters of a cut, split until the members of each are similar enough.
 
-    Args:
-        merges: (C - 1, 4), from SciPy's ``linkage``.
-        wanted: (C,), the number of the cluster of each leaf in the cut.
-        similarity: (L, L).
-        leaves: (C,), ids of the leaves that were merged.
-        min_similarity: minimum of the mean similarity between the two parts of a cluster.
+    `merges` is SciPy's ``linkage`` of the C leaves whose ids are `leaves`, and `wanted` (C,) the
+    number of each one's cluster. The two parts of a cluster have a mean similarity of
+    `min_similarity` or more.
     """
     parts = merges[:, :2].astype(int)
     members = [np.array([i]) for i in range(len(leaves))]

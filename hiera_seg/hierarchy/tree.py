@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +14,7 @@ import numpy as np
 
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import HierarchyError
-from hiera_seg.hierarchy import files, tables
-from hiera_seg.hierarchy.drawing import draw
+from hiera_seg.hierarchy import files, numbering
 from hiera_seg.hierarchy.inputs import (
     SEPARATOR,
     FlatTree,
@@ -20,11 +22,12 @@ from hiera_seg.hierarchy.inputs import (
     flat_from_paths,
     flat_from_tree,
 )
-from hiera_seg.hierarchy.naming import NameIndex, as_full_path, display_names, level_index
-from hiera_seg.hierarchy.numbering import check_levels, number_nodes
-from hiera_seg.hierarchy.writing import nested, yaml_text
+from hiera_seg.hierarchy.messages import listing
+from hiera_seg.hierarchy.naming import NameIndex, as_full_path, display_names
+from hiera_seg.hierarchy.writing import draw, nested, yaml_text
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Hierarchy:
     """An immutable tree of classes, made by ``load`` or one of the ``from_...`` methods.
 
@@ -37,49 +40,26 @@ class Hierarchy:
     Attributes:
         name: name of the tree, which is ignored in comparisons.
         node_names: bare names of the nodes (N,), by id.
-        level_names: names of the levels, coarse to fine.
-        num_leaves: L, the number of leaves.
         parent: int64 array (N,), -1 at the top.
-        depth: int64 array (N,), 0 at the top.
+        level_names: names of the levels, coarse to fine.
     """
 
     name: str
-    num_leaves: int
     node_names: tuple[str, ...]
-    level_names: tuple[str, ...]
     parent: np.ndarray
-    depth: np.ndarray
+    level_names: tuple[str, ...]
 
     # -- construction ------------------------------------------------------------------------
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError("use Hierarchy.load, .from_dict, .from_paths or .from_parents")
-
-    @classmethod
-    def _make(
-        cls, name: str, node_names: tuple[str, ...], parent: np.ndarray, levels: tuple[str, ...]
-    ) -> Hierarchy:
-        self = object.__new__(cls)
-        parent = tables.frozen(parent)
-        num_leaves = len(parent) - len(np.unique(parent[parent >= 0]))
-        self.__dict__.update(
-            name=name,
-            node_names=tuple(node_names),
-            level_names=tuple(levels),
-            parent=parent,
-            depth=tables.frozen(tables.depths(parent)),
-            num_leaves=num_leaves,
-            _level_nodes={},
-            _leaf_to_level={},
-        )
-        return self
+    def __post_init__(self) -> None:
+        self.parent.setflags(write=False)
 
     @classmethod
     def _from_flat(cls, flat: FlatTree, name: Any, levels: Any, leaf_order: Any) -> Hierarchy:
-        if not isinstance(name, str):
-            raise HierarchyError(f"expected a string as name of a hierarchy, not {name!r}")
-        node_names, parent, num_levels = number_nodes(flat, leaf_order)
-        return cls._make(name, node_names, parent, check_levels(levels, num_levels, flat.origin))
+        node_names, parent, num_levels = numbering.number_nodes(flat, leaf_order)
+        return cls(
+            name, node_names, parent, numbering.check_levels(levels, num_levels, flat.origin)
+        )
 
     @classmethod
     def from_dict(
@@ -141,8 +121,6 @@ class Hierarchy:
         Leaves are numbered in the order of the mapping. The other arguments are those of
         ``from_dict``.
         """
-        if not isinstance(parents, Mapping):
-            raise HierarchyError(f"expected a mapping of parents, not a {type(parents).__name__}")
         return cls._from_flat(flat_from_parents(parents.items()), name, levels, leaf_order)
 
     @classmethod
@@ -152,9 +130,7 @@ class Hierarchy:
         Raises:
             HierarchyError: the file is invalid, with file and line, or the name is unknown.
         """
-        data = files.read(source)
-        name = data.name if data.name is not None else data.stem
-        return cls._from_flat(data.flat, name, data.levels, data.leaf_order)
+        return cls._from_flat(*files.read(source))
 
     def with_leaf_order(self, names: Iterable[str]) -> Hierarchy:
         """Return the same tree with its leaves numbered in the order of `names`."""
@@ -167,6 +143,11 @@ class Hierarchy:
     def num_nodes(self) -> int:
         """N, the number of nodes without the virtual root."""
         return len(self.node_names)
+
+    @cached_property
+    def num_leaves(self) -> int:
+        """L, the number of leaves."""
+        return self.num_nodes - len(np.unique(self.parent[self.parent >= 0]))
 
     @property
     def num_levels(self) -> int:
@@ -199,13 +180,25 @@ class Hierarchy:
         A node's bare name if it is unique among the nodes of its ``node_level``, otherwise the
         shortest path suffix that is.
         """
-        return display_names(self, self._names)
+        return display_names(self)
 
     # -- levels ------------------------------------------------------------------------------
 
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """int64 (N,): the depth of each node, 0 at the top."""
+        return numbering.frozen(numbering.depths(self.parent))
+
     def level_index(self, level: int | str) -> int:
         """Return the index of a level given by name or by (negative) index."""
-        return level_index(self, level)
+        total, names = self.num_levels, self.level_names
+        if isinstance(level, str):
+            if level in names:
+                return names.index(level)
+            raise HierarchyError(f"unknown level {level!r} of {self!r}; levels: {listing(names)}")
+        if not -total <= operator.index(level) < total:
+            raise HierarchyError(f"level {level} is outside {-total} .. {total - 1} of {self!r}")
+        return operator.index(level) % total
 
     def level_nodes(self, level: int | str) -> np.ndarray:
         """Return the ids of the nodes of a level, ascending; together they cover all leaves.
@@ -213,32 +206,35 @@ class Hierarchy:
         Args:
             level: index, negative index or name. A leaf above the level represents itself.
         """
-        level = self.level_index(level)
-        if level not in self._level_nodes:
-            shallow = (self.depth < level) & (np.arange(self.num_nodes) < self.num_leaves)
-            nodes = np.flatnonzero((self.depth == level) | shallow)
-            self._level_nodes[level] = tables.frozen(nodes)
-        return self._level_nodes[level]
+        return self._level_nodes[self.level_index(level)]
 
     def leaf_to_level(self, level: int | str) -> np.ndarray:
         """Return an int64 array (L,): for each leaf the index of its node in ``level_nodes``."""
-        level = self.level_index(level)
-        if level not in self._leaf_to_level:
-            node = tables.leaf_ancestors(self.parent, self.depth, self.num_leaves, level)
-            place = np.searchsorted(self.level_nodes(level), node)
-            self._leaf_to_level[level] = tables.frozen(place)
-        return self._leaf_to_level[level]
+        return self._leaf_to_level[self.level_index(level)]
+
+    @cached_property
+    def _level_nodes(self) -> tuple[np.ndarray, ...]:
+        levels = np.arange(self.num_levels)[:, None]
+        counts = (self.depth <= levels) & (levels <= self.node_level)
+        return tuple(map(numbering.frozen, map(np.flatnonzero, counts)))
+
+    @cached_property
+    def _leaf_to_level(self) -> tuple[np.ndarray, ...]:
+        ancestors = self.level_ancestor[:, : self.num_leaves]
+        return tuple(map(numbering.frozen, map(np.searchsorted, self._level_nodes, ancestors)))
 
     @cached_property
     def node_level(self) -> np.ndarray:
         """int64 (N,): the level of each node: the last level for a leaf, otherwise its depth."""
         is_leaf = np.arange(self.num_nodes) < self.num_leaves
-        return tables.frozen(np.where(is_leaf, self.num_levels - 1, self.depth))
+        return numbering.frozen(np.where(is_leaf, self.num_levels - 1, self.depth))
 
     @cached_property
     def level_slices(self) -> tuple[tuple[int, int], ...]:
         """(start, stop) of the ids of each ``node_level``; the last is (0, L)."""
-        return tables.level_slices(self.depth, self.num_leaves, self.num_levels)
+        sizes = np.bincount(self.node_level)
+        stops = np.cumsum(sizes[::-1])[::-1]  # ids of the finest level come first
+        return tuple(zip((stops - sizes).tolist(), stops.tolist(), strict=True))
 
     @cached_property
     def level_ancestor(self) -> np.ndarray:
@@ -247,9 +243,13 @@ class Hierarchy:
         The ancestor of v at depth l; v itself if v is a leaf above l; -1 if v is an inner node
         above l, because a label of v is coarser than the level.
         """
-        return tables.frozen(
-            tables.level_ancestors(self.parent, self.depth, self.num_leaves, self.num_levels)
-        )
+        table = np.empty((self.num_levels, self.num_nodes), dtype=np.int64)
+        node = np.arange(self.num_nodes)
+        is_leaf = node < self.num_leaves
+        for level in reversed(range(self.num_levels)):
+            node = np.where(self.depth[node] > level, self.parent[node], node)
+            table[level] = np.where(is_leaf | (self.depth >= level), node, -1)
+        return numbering.frozen(table)
 
     # -- relations ---------------------------------------------------------------------------
 
@@ -282,34 +282,46 @@ class Hierarchy:
     @cached_property
     def depth_first(self) -> np.ndarray:
         """int64 (N,): all nodes, each followed by its descendants, in the order of ``children``."""
-        return tables.frozen(tables.depth_first(self._children))
+        order: list[int] = []
+        waiting = list(self._children[-1][::-1])
+        while waiting:
+            order.append(waiting.pop())
+            waiting.extend(self._children[order[-1]][::-1])
+        return numbering.frozen(order)
 
     def lca(self, u: int | str, v: int | str) -> int:
         """Return the lowest common ancestor; -1 if it is the virtual root."""
-        u, v = self.id(u), self.id(v)
-        while u != v:
-            if u < 0 or v < 0:
-                return -1
-            if self.depth[u] >= self.depth[v]:
-                u = int(self.parent[u])
-            else:
-                v = int(self.parent[v])
-        return u
+        above_u = set(self.ancestors(u))
+        return next((node for node in self.ancestors(v) if node in above_u), -1)
 
     @cached_property
     def _children(self) -> tuple[tuple[int, ...], ...]:
-        return tables.children_lists(self.parent, self.depth, self.num_leaves)
+        """The children of each node; the last entry, -1, has the top-level nodes."""
+        children: list[list[int]] = [[] for _ in range(self.num_nodes + 1)]
+        first_leaf = numbering.first_leaves(self.parent, self.depth, np.arange(self.num_leaves))
+        for node in np.argsort(first_leaf, kind="stable").tolist():
+            children[self.parent[node]].append(node)
+        return tuple(map(tuple, children))
 
     @cached_property
     def ancestor_matrix(self) -> np.ndarray:
         """bool (N, N): [v, u] is True where u is v or an ancestor of v."""
-        return tables.frozen(tables.ancestor_matrix(self.parent, self.depth), bool)
+        matrix = np.eye(self.num_nodes, dtype=bool)
+        for nodes in numbering.nodes_by_depth(self.depth)[1:]:
+            matrix[nodes] |= matrix[self.parent[nodes]]
+        return numbering.frozen(matrix, bool)
 
     @cached_property
     def distance_matrix(self) -> np.ndarray:
         """int16 (N, N): edges between two nodes, if necessary through the virtual root."""
-        matrix = tables.distance_matrix(self.parent, self.depth, self.ancestor_matrix)
-        return tables.frozen(matrix, matrix.dtype)
+        below = self.ancestor_matrix.T  # [v, u]: u is in the subtree of v
+        matrix = np.empty(below.shape, np.int16)
+        for depth, nodes in enumerate(numbering.nodes_by_depth(self.depth)):
+            # A child is one edge nearer to the nodes of its own subtree than its parent is, and
+            # one edge farther from all others.
+            above = matrix[self.parent[nodes]] if depth else (self.depth + 1).astype(np.int16)
+            matrix[nodes] = above + np.int16(1) - np.int16(2) * below[nodes]
+        return numbering.frozen(matrix, np.int16)
 
     # -- finding nodes -----------------------------------------------------------------------
 
@@ -325,9 +337,7 @@ class Hierarchy:
         Raises:
             HierarchyError: the name is unknown or ambiguous, or the id is outside the tree.
         """
-        if level is None:
-            return self._names.find(node)
-        return self._names.find_at(node, self.level_index(level))
+        return self._names.find(node, None if level is None else self.level_index(level))
 
     def __getitem__(self, node: int | str) -> int:
         return self.id(node)
@@ -343,12 +353,13 @@ class Hierarchy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the four arguments of ``from_dict`` as plain data."""
+        number_of = Counter(self.leaf_names)
         return {
             "tree": nested(self),
             "name": self.name,
             "levels": list(self.level_names),
             "leaf_order": [
-                name if len(self._names.leaves[name]) == 1 else as_full_path(self.paths[leaf])
+                name if number_of[name] == 1 else as_full_path(self.paths[leaf])
                 for leaf, name in enumerate(self.leaf_names)
             ],
         }
@@ -368,12 +379,6 @@ class Hierarchy:
 
     # -- identity ----------------------------------------------------------------------------
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a Hierarchy is immutable; {name!r} cannot be set")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a Hierarchy is immutable; {name!r} cannot be deleted")
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Hierarchy):
             return NotImplemented
@@ -390,11 +395,5 @@ class Hierarchy:
     def __hash__(self) -> int:
         return self._hash
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self._make, (self.name, self.node_names, self.parent.tolist(), self.level_names)
-
-    def __copy__(self) -> Hierarchy:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Hierarchy:
-        return self
+    def __reduce__(self) -> tuple[Any, ...]:  # without the tables
+        return Hierarchy, (self.name, self.node_names, self.parent, self.level_names)

@@ -1,4 +1,4 @@
-"""Write a class tree as plain data, and as YAML text in a readable layout."""
+"""Write a class tree as plain data, as YAML text in a readable layout, and as a drawing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ if TYPE_CHECKING:
 
 _WIDTH = 100
 _DEEPEST_BLOCK = 30  # deeper trees are one line of braces: indentation would be most of the file
+
+
+def draw(hierarchy: Hierarchy) -> str:
+    """Return a heading and one line per node, with branches, name and node id."""
+    h = hierarchy
+    title = f"{h.name or 'hierarchy'}: {h.num_nodes} nodes, {h.num_leaves} leaves"
+    lines = [f"{title}, levels {' > '.join(h.level_names)}"]
+    indents = [""] * (h.num_levels + 1)  # by depth, of the current path
+    for node in h.depth_first.tolist():
+        depth, is_last = h.depth[node], node == h.children(int(h.parent[node]))[-1]
+        indents[depth + 1] = indents[depth] + ("    " if is_last else "│   ")
+        branch = "└── " if is_last else "├── "
+        lines.append(f"{indents[depth]}{branch}{h.node_names[node]} [{node}]")
+    return "\n".join(lines)
 
 
 def nested(hierarchy: Hierarchy) -> dict[str, Any] | list[str]:

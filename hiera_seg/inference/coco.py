@@ -89,17 +89,11 @@ class CocoResultWriter(AbstractContextManager):
         labels = as_numpy(result["hiera_labels"][level])
         scores = result.get("hiera_confidence")
         means = {} if scores is None else _means(labels, as_numpy(scores[level]))
-        return [
-            json.dumps(
-                {
-                    "image_id": image_id,
-                    "category_id": node,
-                    "segmentation": rle,
-                    "score": means.get(node, 1.0),
-                }
-            )
-            for node, rle in encode_labels(labels).items()
-        ]
+        found = []
+        for node, rle in encode_labels(labels).items():
+            region = {"image_id": image_id, "category_id": node, "segmentation": rle}
+            found.append(json.dumps({**region, "score": means.get(node, 1.0)}))
+        return found
 
     def close(self) -> list[Path]:
         """Complete the files and return their paths; call it after an error too.

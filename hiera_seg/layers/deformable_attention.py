@@ -36,12 +36,7 @@ def multi_scale_deformable_attention(
 
     Returns:
         (B, Q, M * D) of the dtype of ``values``. Half precision is interpolated in float32.
-
-    Raises:
-        ValueError: the shapes do not fit together.
     """
-    if not torch.jit.is_tracing():  # tracing would record the comparison of this batch's sizes
-        _check_shapes(values, sizes, locations, weights)
     batch, _, heads, channels = values.shape
     queries = locations.shape[1]
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
@@ -133,21 +128,3 @@ class MultiScaleDeformableAttention(nn.Module):
         weights = self.weights(queries).view(*grouped[:3], -1).softmax(-1).view(grouped)
         heads = self.value(values).unflatten(-1, (self.num_heads, -1))
         return self.out(multi_scale_deformable_attention(heads, sizes, locations, weights))
-
-
-def _check_shapes(
-    values: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor
-) -> None:
-    positions = sum(height * width for height, width in sizes)
-    fits = values.dim() == 4 and locations.dim() == 6 and locations.shape == (*weights.shape, 2)
-    if not fits or (values.shape[0], positions, values.shape[2], len(sizes)) != (
-        locations.shape[0],
-        values.shape[1],
-        *locations.shape[2:4],
-    ):
-        raise ValueError(
-            f"values {tuple(values.shape)}, sizes {list(sizes)} of {positions} positions, "
-            f"locations {tuple(locations.shape)} and weights {tuple(weights.shape)} do not match; "
-            "expected values (B, S, M, D), L sizes of S positions, locations (B, Q, M, L, P, 2) "
-            "and weights (B, Q, M, L, P)"
-        )

@@ -38,14 +38,9 @@ def draw_points(
 
     Returns:
         Points of that shape.
-
-    Raises:
-        ValueError: no pixel is valid.
     """
     height, width = valid.shape
     pixels = valid.flatten().nonzero()[:, 0]
-    if len(pixels) == 0:
-        raise ValueError("no valid pixel to draw points from")
     options = {"device": valid.device, "generator": generator}
     pixel = pixels[torch.randint(len(pixels), shape, **options)]
     xy = torch.rand((*shape, 2), **options)
@@ -99,11 +94,6 @@ def draw_uncertain_points(
     Returns:
         Points (K, P): the important ones first.
     """
-    if oversample_ratio < 1 or not 0 <= importance_ratio <= 1:
-        raise ValueError(
-            f"oversample_ratio is {oversample_ratio} and importance_ratio {importance_ratio}; "
-            "expected 1 or more, and 0 to 1"
-        )
     masks = len(mask_logits)
     important = int(importance_ratio * num_points)
     candidates = draw_points(

@@ -27,7 +27,8 @@ of its own at each of them.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,8 @@ DECODE_VARIANTS = (
 # Scores of query heads may exceed 1 and are not logits. Neither their softmax nor their product is
 # meaningful.
 SCORE_VARIANTS = ("path_sum", "leaf")
+# Variants that do not use the outputs of inner nodes
+LEAF_VARIANTS = ("marginal", "marginal_path_sum")
 _KINDS = {"logits": DECODE_VARIANTS, "scores": SCORE_VARIANTS}
 
 
@@ -85,26 +88,29 @@ class NodeScores:
     """The scores of nodes at their levels and of leaves; made by `node_scores`."""
 
     def __init__(self, values: Tensor, hierarchy: Hierarchy, variant: str):
-        self._hierarchy = hierarchy
+        self._hierarchy, self._variant = hierarchy, variant
         self._tables = TreeIndex.of(hierarchy, values.device).levels
-        self._variant = variant
-        self._nodes: Tensor | None = None  # (B, N, H, W); None for level_softmax
-        self._levels: list[Tensor] | None = None  # for level_softmax only
-        self._log_nodes: Tensor | None = None  # for path_product only
-        self._leaves: Tensor | None = None  # for marginal only
+        leaves = values[:, : hierarchy.num_leaves]
+        # What `mean_scores` averages: one map per level for level_softmax, otherwise one map
         if variant == "level_softmax":
-            self._levels = [take_nodes(values, t.nodes, 1).softmax(1) for t in self._tables]
+            self._maps = [take_nodes(values, t.nodes, 1).softmax(1) for t in self._tables]
         elif variant == "joint_softmax":
-            self._nodes = values.softmax(1)
+            self._maps = [values.softmax(1)]
         elif variant == "marginal":
-            self._leaves = values[:, : hierarchy.num_leaves].softmax(1)
+            self._maps = [leaves.softmax(1)]
         elif variant == "marginal_path_sum":
-            leaves = values[:, : hierarchy.num_leaves].softmax(1)
-            self._nodes = sum_over_leaves(leaves, hierarchy, dim=1)
+            self._maps = [sum_over_leaves(leaves.softmax(1), hierarchy, dim=1)]
         elif variant == "path_product":
-            self._log_nodes = torch.nn.functional.logsigmoid(values)
+            self._maps = [torch.nn.functional.logsigmoid(values)]
         else:
-            self._nodes = values
+            self._maps = [values]
+
+    @cached_property
+    def _nodes(self) -> Tensor:
+        """Scores (B, N, H, W), for all variants but level_softmax."""
+        if self._variant == "marginal":
+            return sum_over_leaves(self._maps[0], self._hierarchy, dim=1)
+        return self._maps[0].exp() if self._variant == "path_product" else self._maps[0]
 
     def at_level(self, level: int) -> Tensor:
         """Return the scores of the nodes of a level.
@@ -115,13 +121,8 @@ class NodeScores:
         Returns:
             (B, len(level_nodes(level)), H, W), in the order of ``hierarchy.level_nodes(level)``.
         """
-        if self._levels is not None:
-            return self._levels[level]
-        if self._nodes is None:  # computed only when needed
-            if self._leaves is not None:
-                self._nodes = sum_over_leaves(self._leaves, self._hierarchy, dim=1)
-            else:
-                self._nodes = self._log_nodes.exp()
+        if self._variant == "level_softmax":
+            return self._maps[level]
         return take_nodes(self._nodes, self._tables[level].nodes, 1)
 
     def leaf_ranking(self) -> Tensor:
@@ -130,50 +131,42 @@ class NodeScores:
         These are the scores themselves, except for path_product: their logarithms, which do not
         underflow where every node of every path is improbable.
         """
-        if self._levels is not None:
-            total = self._levels[-1].clone()  # the finest level holds the leaves in their order
-            for table, scores in zip(self._tables[:-1], self._levels[:-1], strict=True):
+        if self._variant == "level_softmax":
+            total = self._maps[-1].clone()  # the finest level holds the leaves in their order
+            for table, scores in zip(self._tables[:-1], self._maps[:-1], strict=True):
                 total += scores.index_select(1, table.leaf_position)
             return total
-        if self._leaves is not None:
-            return self._leaves
-        if self._variant == "leaf":
-            return self._nodes[:, : self._hierarchy.num_leaves]
-        values = self._nodes if self._log_nodes is None else self._log_nodes
-        return path_sum(values, self._hierarchy, dim=1)
+        if self._variant in ("leaf", "marginal"):
+            return self._maps[0][:, : self._hierarchy.num_leaves]
+        return path_sum(self._maps[0], self._hierarchy, dim=1)
 
     def leaves(self) -> Tensor:
         """Return the scores (B, L, H, W) of the leaves; the best leaf determines the path."""
         ranking = self.leaf_ranking()
-        return ranking if self._log_nodes is None else ranking.exp()
+        return ranking.exp() if self._variant == "path_product" else ranking
 
 
-def mean_scores(scores: Sequence[NodeScores]) -> NodeScores:
+def mean_scores(scores: Iterable[NodeScores]) -> NodeScores:
     """Average several outputs for the same pixels: their probabilities, not their logits.
 
     Args:
-        scores: scores of the same tree, variant and size; they are not changed.
+        scores: at least one, of the same tree, variant and size; they are not changed, and two are
+            in memory at a time if they are computed on demand.
 
     Returns:
         `NodeScores` in which every node has the mean of its scores. The score of a leaf is
         computed from these means as the variant computes it from scores.
     """
-    first = scores[0]
-    if len(scores) == 1:
-        return first
-    mean = copy.copy(first)
-    if first._levels is not None:
-        levels = zip(*(member._levels for member in scores), strict=True)
-        mean._levels = [torch.stack(level).mean(0) for level in levels]
-    elif first._leaves is not None:
-        mean._leaves = torch.stack([member._leaves for member in scores]).mean(0)
-        mean._nodes = None
-    elif first._log_nodes is not None:
-        logs = torch.stack([member._log_nodes for member in scores])
-        mean._log_nodes = logs.logsumexp(0) - math.log(len(scores))
-        mean._nodes = None
-    else:
-        mean._nodes = torch.stack([member._nodes for member in scores]).mean(0)
+    scores = iter(scores)
+    mean, count = copy.copy(next(scores)), 1
+    vars(mean).pop("_nodes", None)
+    is_log = mean._variant == "path_product"
+    for one in scores:
+        pairs = zip(mean._maps, one._maps, strict=True)
+        mean._maps = [torch.logaddexp(*pair) if is_log else torch.add(*pair) for pair in pairs]
+        count += 1
+    if count > 1:
+        mean._maps = [same - math.log(count) if is_log else same / count for same in mean._maps]
     return mean
 
 
@@ -181,7 +174,8 @@ def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeS
     """Compute the scores of all nodes and leaves from the output of a head.
 
     Args:
-        output: values (B, N, H, W); half precision is computed in float32, float64 in float64.
+        output: values (B, N, H, W), or of the leaves alone for `LEAF_VARIANTS`; half precision is
+            computed in float32, float64 in float64.
         hierarchy: the tree whose numbering the channels follow.
         variant: one of `DECODE_VARIANTS`, see the docstring of this module.
 
@@ -194,7 +188,8 @@ def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeS
     """
     check_variant(variant, output.kind)
     values = output.values
-    if values.dim() != 4 or values.shape[1] != hierarchy.num_nodes:
+    fewest = hierarchy.num_leaves if variant in LEAF_VARIANTS else hierarchy.num_nodes
+    if values.dim() != 4 or values.shape[1] not in (fewest, hierarchy.num_nodes):
         raise ValueError(
             f"node values have shape {tuple(values.shape)}; tree {hierarchy.name!r} needs "
             f"(B, {hierarchy.num_nodes}, H, W), one channel per node"

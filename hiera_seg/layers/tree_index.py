@@ -21,11 +21,9 @@ class InnerLevel(NamedTuple):
         nodes: their ids, one range.
         children: ids of all nodes one edge deeper that have a parent here, ascending.
         child_parent: int64 (number of children,), position of each child's parent in `nodes`.
-        leaves: the children that are leaves; None if there are none.
+        leaves: the children that are leaves, which are the first ones; None if there are none.
         leaf_parent: int64, position of each of these leaves' parents in `nodes`.
         inner_parent: int64, position of the parents of the children that are inner nodes.
-        rounds: pairs of index tensors that halve the groups of [nodes, inner children, leaf
-            children], one group per node, until each group has one item.
     """
 
     nodes: slice
@@ -34,7 +32,6 @@ class InnerLevel(NamedTuple):
     leaves: NodeIds | None
     leaf_parent: Tensor
     inner_parent: Tensor
-    rounds: tuple[tuple[Tensor, Tensor], ...]
 
 
 class Level(NamedTuple):
@@ -115,8 +112,10 @@ class TreeIndex:
     it, for example by torch.export: a table computed in the trace would hold the tracer's tensors.
 
     Tables with N + 1 columns are read by label: column v belongs to the label v, and **column N to
-    void**. `hiera_seg.losses.labels.label_index` maps the ignore label to N. A pixel then costs one
-    column instead of masks and targets with the size of the logits.
+    void**, to which `hiera_seg.losses.labels.label_index` maps the ignore label. A pixel then costs
+    one column instead of masks and targets with the size of the logits. Void reaches no level, has
+    no node on its path (`path` holds 0 as a placeholder), and all nodes are below it: each of its
+    terms is multiplied by 0.
 
     Attributes:
         hierarchy: the tree, with N nodes and L leaves.
@@ -196,19 +195,15 @@ class TreeIndex:
     def children_first(self) -> ChildrenFirst:
         """The depth-first order, which also determines which nodes are below which."""
         nodes, parent = self.hierarchy.num_nodes, self.hierarchy.parent
-        order: list[int] = []
-        waiting = list(self.hierarchy.children(-1))
-        while waiting:  # parents before their children, last children first: the reverse order
-            order.append(waiting.pop())
-            waiting.extend(self.hierarchy.children(order[-1]))
-        order.reverse()
-        last, size = np.full(nodes + 1, nodes), np.ones(nodes + 1, int)
-        last[order] = np.arange(nodes)
-        for node in order:
+        before = self.hierarchy.depth_first
+        size = np.ones(nodes + 1, int)
+        for node in before[::-1]:
             size[parent[node]] += size[node]  # the last entry, -1, counts all nodes
+        # A node comes after its subtree instead of before it, and no longer after its ancestors.
+        last = np.append(np.argsort(before) + size[:-1] - 1 - self.hierarchy.depth, nodes)
         first = last - size + 1
         is_inner = np.arange(nodes) >= self.hierarchy.num_leaves
-        tables = (order, self.hierarchy.depth, is_inner, first, last)
+        tables = (np.argsort(last[:-1]), self.hierarchy.depth, is_inner, first, last)
         return ChildrenFirst(*(self._tensor(values, torch.int32) for values in tables))
 
     @_table
@@ -292,10 +287,6 @@ class TreeIndex:
         children = np.flatnonzero(tree.depth == depth + 1)
         is_leaf = children < tree.num_leaves
         child_parent = tree.parent[children] - start
-        # In the order in which `descendant_max` concatenates the items
-        owner = np.concatenate(
-            [np.arange(stop - start), child_parent[~is_leaf], child_parent[is_leaf]]
-        )
         return InnerLevel(
             nodes=slice(start, stop),
             children=self._ids(children),
@@ -303,10 +294,6 @@ class TreeIndex:
             leaves=self._ids(children[is_leaf]) if is_leaf.any() else None,
             leaf_parent=self._tensor(child_parent[is_leaf]),
             inner_parent=self._tensor(child_parent[~is_leaf]),
-            rounds=tuple(
-                (self._tensor(first), self._tensor(second))
-                for first, second in _halving_rounds(owner, stop - start)
-            ),
         )
 
 
@@ -321,28 +308,3 @@ def _with_void(table: np.ndarray, value: object) -> np.ndarray:
     """Add a column for void, filled with one value."""
     column = np.full((len(table), 1), value, table.dtype)
     return np.ascontiguousarray(np.concatenate([table, column], axis=1))
-
-
-def _halving_rounds(owner: np.ndarray, num_groups: int) -> list[tuple[list[int], list[int]]]:
-    """Return pairs of positions whose maxima halve every group, until each has one item.
-
-    A loop over the items of the widest group would need one round per item. This needs the
-    logarithm of that, and no scatter operation (which are in beta, or not deterministic on CUDA).
-    """
-    order = np.argsort(owner, kind="stable")
-    cuts = np.cumsum(np.bincount(owner, minlength=num_groups))[:-1]
-    groups = [group.tolist() for group in np.split(order, cuts)]
-    rounds = []
-    while any(len(group) > 1 for group in groups):
-        first: list[int] = []
-        second: list[int] = []
-        halved = []
-        for group in groups:
-            half = (len(group) + 1) // 2
-            left, right = group[:half], group[half:]
-            halved.append(list(range(len(first), len(first) + half)))
-            first += left
-            second += right + left[len(right) :]  # an odd item is paired with itself
-        rounds.append((first, second))
-        groups = halved
-    return rounds

@@ -40,17 +40,11 @@ def descendant_max(x: Tensor, hierarchy: Hierarchy, dim: int = 1) -> Tensor:
     index = TreeIndex.of(hierarchy, x.device)
     maxima: list[Tensor] = []  # finest level first, as the nodes are numbered
     for level in reversed(index.inner_levels):
-        items = [take_nodes(x, level.nodes, dim)]
-        if maxima:
-            items.append(maxima[-1])
-        if level.leaves is not None:
-            items.append(take_nodes(x, level.leaves, dim))
-        current = torch.cat(items, dim)
-        for first, second in level.rounds:
-            current = torch.maximum(
-                current.index_select(dim, first), current.index_select(dim, second)
-            )
-        maxima.append(current)
+        items = [] if level.leaves is None else [take_nodes(x, level.leaves, dim)]
+        children = torch.cat([*items, *maxima[-1:]], dim)
+        parent = level.child_parent.view([-1 if d == dim else 1 for d in range(x.dim())])
+        own = take_nodes(x, level.nodes, dim)
+        maxima.append(own.scatter_reduce(dim, parent.expand_as(children), children, "amax"))
     return torch.cat([x.narrow(dim, 0, hierarchy.num_leaves), *maxima], dim)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.pixel_embeddings import PixelEmbeddings
-from hiera_seg.losses.checks import describe
+from hiera_seg.losses.checks import check_number
 from hiera_seg.losses.registry import HIERA_LOSSES
 from hiera_seg.losses.term import LossTerm
 
@@ -53,7 +52,8 @@ class HierarchicalLoss(nn.Module):
             if name in names:
                 raise ValueError(f"{_LOSSES_KEY} names {name!r} twice; list it once")
             names.append(name)
-            self.weights.append(_check_weight(name, weight))
+            check_number(f"{_LOSSES_KEY}: the weight of {name!r}", weight, minimum=0)
+            self.weights.append(float(weight))
             modules.append(_build(name, hierarchy, ignore_label, options))
         if not names:
             raise ValueError(f"{_LOSSES_KEY} is empty; known losses: {HIERA_LOSSES.names()}")
@@ -86,12 +86,6 @@ class HierarchicalLoss(nn.Module):
         Returns:
             {"loss_<name>": scalar}, with weights and schedules applied.
         """
-        shape = (1 + self.hierarchy.num_levels,)
-        if valid_count is not None and getattr(valid_count, "shape", None) != shape:
-            raise ValueError(
-                f"valid_count is {describe(valid_count)}; it must be a tensor of shape {shape}, as "
-                "from valid_pixels"
-            )
         values = {"logits": logits, "embeddings": embeddings}
         result = {}
         for name, weight, loss in zip(self.names, self.weights, self.losses, strict=True):
@@ -118,19 +112,6 @@ def _normalizer_of(loss: nn.Module, valid_count: Tensor | None) -> Tensor | None
     if valid_count is None or normalizer is None:
         return None
     return valid_count[0] if normalizer == "pixels" else valid_count[1:]
-
-
-def _check_weight(name: str, weight: float) -> float:
-    try:
-        weight = float(weight)
-    except (TypeError, ValueError):
-        weight = math.nan
-    if not 0 <= weight < math.inf:
-        raise ValueError(
-            f"{_LOSSES_KEY}: the weight of {name!r} must be a finite number, 0 or more, as in "
-            f'[["{name}", 1.0]]'
-        )
-    return weight
 
 
 def _build(

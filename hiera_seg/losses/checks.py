@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 
-NORMALIZATIONS = ("level_mean", "node_mean", "sum")
 # If this is set to 1, values on CUDA are checked on the host, which has to wait for the device.
 CHECK_VARIABLE = "HIERA_SEG_CHECK"
 
@@ -27,12 +26,6 @@ def describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
-
-
-def check_normalize(normalize: str) -> None:
-    """Raise ValueError for a `normalize` that is not one of `NORMALIZATIONS`."""
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"unknown normalize {normalize!r}; it must be one of {NORMALIZATIONS}")
 
 
 def check_number(name: str, value: float, *, minimum: float = -math.inf) -> None:
@@ -57,21 +50,17 @@ def check_logits(logits: Tensor, labels: Tensor, hierarchy: Hierarchy) -> None:
             f"labels have shape {tuple(labels.shape)}, but logits {tuple(logits.shape)} need "
             f"labels {size}; resize the logits to the labels first"
         )
-    _check_device(labels, logits, "logits")
 
 
 def check_embeddings(embeddings: Tensor, labels: Tensor) -> None:
     """Raise ValueError unless embeddings are (B, D, h, w) and labels (B, H, W), of any size."""
     _check_maps(embeddings, "embeddings", "(B, D, h, w)")
-    if embeddings.shape[1] == 0:
-        raise ValueError(f"embeddings have no channel: {describe(embeddings)}")
     check_labels(labels)
     if labels.shape[0] != embeddings.shape[0]:
         raise ValueError(
             f"labels hold {labels.shape[0]} images, embeddings {embeddings.shape[0]}; both need "
             "the same batch"
         )
-    _check_device(labels, embeddings, "embeddings")
 
 
 def check_labels(labels: Tensor) -> None:
@@ -104,10 +93,7 @@ def as_node_weights(
         ValueError: not one weight per node, or a weight that is not finite and 0 or more (on CUDA
             a device assertion; see `checks_on_host`).
     """
-    try:
-        weights = torch.as_tensor(weights, dtype=like.dtype, device=like.device).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"node_weights must be numbers, one per node: {error}") from error
+    weights = torch.as_tensor(weights, dtype=like.dtype, device=like.device).detach()
     if weights.shape != (hierarchy.num_nodes,):
         raise ValueError(
             f"node_weights have shape {tuple(weights.shape)}; {tree_text(hierarchy)} needs "
@@ -137,10 +123,3 @@ def assert_on_device(condition: Tensor, message: str) -> None:
 def _check_maps(values: Tensor, name: str, shape: str) -> None:
     if not isinstance(values, Tensor) or not values.is_floating_point() or values.dim() != 4:
         raise ValueError(f"{name} must be a floating-point tensor {shape}, not {describe(values)}")
-
-
-def _check_device(labels: Tensor, values: Tensor, name: str) -> None:
-    if labels.device != values.device:
-        raise ValueError(
-            f"labels are on {labels.device}, {name} on {values.device}; move them to one device"
-        )

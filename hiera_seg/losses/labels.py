@@ -66,7 +66,9 @@ def label_index(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tens
             f"a label is neither a node id of {tree_text(hierarchy)} nor the ignore label "
             f"{ignore_label}; set {CHECK_VARIABLE}=1 to see the value",
         )
-    elif known.numel() and not _within(known, num_nodes):
+        return known.masked_fill_(void, num_nodes)
+    lowest, highest = known.aminmax() if known.numel() else (0, 0)
+    if lowest < 0 or highest >= num_nodes:
         values = known[(known < 0) | (known >= num_nodes)].unique()
         shown = ", ".join(str(value) for value in values[:8].tolist())
         more = f" and {len(values) - 8} more" if len(values) > 8 else ""
@@ -82,8 +84,3 @@ def pixels_per_label(index: Tensor, hierarchy: Hierarchy) -> Tensor | None:
     if index.device.type != "cpu":
         return None
     return torch.bincount(index.flatten(), minlength=hierarchy.num_nodes + 1)
-
-
-def _within(values: Tensor, stop: int) -> bool:
-    lowest, highest = values.aminmax()
-    return bool(lowest >= 0) and bool(highest < stop)

@@ -35,14 +35,9 @@ def valid_pixels(labels: Tensor, hierarchy: Hierarchy, ignore_label: int = 255) 
 
 
 def pixel_normalizer(valid_count: float | Tensor | None, batch: LabelledLogits) -> Tensor:
-    """Return the normalizer of a loss that averages over all pixels that are not void.
+    """Return the normalizer, a float32 scalar, of a loss that averages over all pixels but void.
 
-    Args:
-        valid_count: one number; None to count the pixels of the batch.
-        batch: logits and labels.
-
-    Returns:
-        float32 scalar.
+    It is `valid_count`, one number; None to count the pixels of the batch.
     """
     if valid_count is None:
         if batch.pixels is not None:
@@ -58,15 +53,10 @@ def pixel_normalizer(valid_count: float | Tensor | None, batch: LabelledLogits) 
 
 
 def level_normalizers(valid_count: float | Tensor | None, batch: LabelledLogits) -> Tensor:
-    """Return the normalizers of a loss that averages per level over the pixels that reach it.
+    """Return the normalizers, float32 (num_levels,), of a loss that averages per level.
 
-    Args:
-        valid_count: one number for all levels, or one per level; None to count the pixels of the
-            batch.
-        batch: logits and labels.
-
-    Returns:
-        float32 (num_levels,).
+    They are `valid_count`, one number for all levels or one per level; None to count the pixels of
+    the batch whose label reaches the level.
     """
     if valid_count is None:
         return _count_pixels(batch.index, batch.pixels, batch.hierarchy)[1:]

@@ -71,7 +71,9 @@ def rmi_loss(
             is neither a node id nor `ignore_label` (on CUDA a device assertion; see
             `label_index`).
     """
-    _check_ridge(ridge)
+    check_number("ridge", ridge, minimum=0)
+    if ridge == 0:
+        raise ValueError("ridge must be above 0, not 0: an absent node has a covariance of 0")
     batch = LabelledLogits(logits, labels, hierarchy, ignore_label)
     if valid_count is not None:
         pixel_normalizer(valid_count, batch)  # checks it
@@ -87,12 +89,6 @@ def rmi_loss(
     value = half_logdet.mean(0).sum() / _WINDOW**2
     any_valid = (batch.index < hierarchy.num_nodes).any()
     return (value * any_valid).to(loss_dtype(logits))
-
-
-def _check_ridge(ridge: float) -> None:
-    check_number("ridge", ridge, minimum=0)
-    if ridge == 0:
-        raise ValueError("ridge must be above 0, not 0: an absent node has a covariance of 0")
 
 
 @torch.no_grad()

@@ -55,10 +55,8 @@ class LossTerm(nn.Module):
         without: tuple[str, ...] = (),
         **defaults: Any,
     ):
-        super().__init_subclass__()
+        super().__init_subclass__(**({} if function else defaults))  # takes none: an error
         if function is None:
-            if without or defaults:
-                raise TypeError(f"{cls.__name__}: {[*without, *defaults]} need a `function`")
             return
         options = {
             name: parameter

@@ -73,7 +73,6 @@ def sample_triplets(
         `Triplets`, min(L x max(K, 2), B x h x w) of them, L being the leaves of the tree, or those
         that are present.
     """
-    _check_samples_per_class(samples_per_class)
     device = labels.device
     label, table = _classes(label_index(labels, hierarchy, ignore_label).flatten(), hierarchy)
     leaves = len(table.leaf)
@@ -157,13 +156,6 @@ def _classes(label: Tensor, hierarchy: Hierarchy) -> tuple[Tensor, NearestLeaves
     return position[label], tree.nearest_leaves(present)
 
 
-def _check_samples_per_class(samples_per_class: int) -> None:
-    if not isinstance(samples_per_class, numbers.Integral) or samples_per_class < 1:
-        raise ValueError(
-            f"samples_per_class must be a whole number, 1 or more, not {samples_per_class!r}"
-        )
-
-
 def _place_of(number: Tensor, cumulative: Tensor, row: Tensor) -> Tensor:
     """Return the first column of `cumulative` above each number, in the row of that number.
 
@@ -226,7 +218,10 @@ def tree_triplet_loss(
     check_number("margin_eps", margin_eps)
     if margin is not None:
         check_number("margin", margin)
-    _check_samples_per_class(samples_per_class)
+    if not isinstance(samples_per_class, numbers.Integral) or samples_per_class < 1:
+        raise ValueError(
+            f"samples_per_class must be a whole number, 1 or more, not {samples_per_class!r}"
+        )
     maps = embeddings.features if isinstance(embeddings, PixelEmbeddings) else embeddings
     check_embeddings(maps, labels)
     if maps.numel() == 0 or labels.numel() == 0:

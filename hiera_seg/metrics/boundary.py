@@ -144,13 +144,9 @@ def window(values: np.ndarray, width: int, reduce: np.ufunc) -> np.ndarray:
 def _count_level(
     counts: np.ndarray, index: np.ndarray, labels: np.ndarray, truth: np.ndarray, width: int
 ) -> None:
-    """Count one level.
+    """Add the pixels near boundaries to the counts (3, K) of one level.
 
-    Args:
-        counts: int64 (3, K), to be added to.
-        index: int64 (N + 1,), as returned by `index_at_level`.
-        labels, truth: integers (H, W), nodes 0 .. N - 1, or N.
-        width: in pixels.
+    `index` is that of `index_at_level`; labels and truth (H, W) are nodes 0 .. N - 1, or N.
     """
     none = counts.shape[1]
     void, far = none + 1, none + 2

@@ -28,8 +28,6 @@ class CalibrationCounts:
     """
 
     def __init__(self, hierarchy: Hierarchy, num_bins: int = NUM_BINS) -> None:
-        if num_bins < 1:
-            raise ValueError(f"num_bins is {num_bins}; it must be 1 or more")
         self.hierarchy = hierarchy
         self.num_bins = num_bins
         self._shape = (hierarchy.num_levels, 3, num_bins)

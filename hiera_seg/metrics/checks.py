@@ -1,17 +1,26 @@
 """Validate the maps that metrics are computed from."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
 
 
-def check_shapes(maps: Iterable[np.ndarray], truth: np.ndarray, what: str) -> None:
+def check_shapes(maps: Iterable[Any], truth: Any, what: str) -> None:
     """Raise ValueError if a map, named by `what`, has another shape than the ground truth."""
     for values in maps:
         if values.shape != truth.shape:
-            raise ValueError(f"{what} has shape {values.shape}, but the ground truth {truth.shape}")
+            raise ValueError(
+                f"{what} has size {size_text(values.shape)}, but the ground truth "
+                f"{size_text(truth.shape)}"
+            )
+
+
+def size_text(shape: Iterable[int]) -> str:
+    """Return the size of a map for an error message, such as "12 x 17"."""
+    return " x ".join(map(str, shape))
 
 
 def check_ids(ids: np.ndarray, stop: int, hierarchy: Hierarchy, what: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics.cells import Cells
+from hiera_seg.metrics.checks import check_shapes
 
 # Label maps are counted together if their joint histogram has at most this many cells. A larger
 # histogram does not fit the cache and costs more than counting the maps separately.
@@ -152,14 +153,10 @@ def count_image(
     for level, values in zip(hierarchy.level_names, direct or (), strict=False):
         name = f"direct labels of level {level!r}"
         maps.append(_LabelMap(name, values, hierarchy.level_nodes(level)))
-    sizes = {label_map.name: label_map.shape for label_map in maps}
+    for label_map in maps:
+        check_shapes([label_map], truth_map, f"the {label_map.name}")
     if unpredicted is not None:
-        sizes["map of unpredicted pixels"] = unpredicted.shape
-    for name, shape in sizes.items():
-        if shape != truth_map.shape:
-            raise ValueError(
-                f"the {name} has size {_size(shape)}, but the ground truth {_size(truth_map.shape)}"
-            )
+        check_shapes([unpredicted], truth_map, "the map of unpredicted pixels")
     if unpredicted is not None and unpredicted.any():
         labels = np.where(unpredicted, num_nodes, np.asarray(labels).astype(np.int64))
         maps[0] = _LabelMap("prediction", labels, np.arange(num_nodes + 1))
@@ -377,10 +374,6 @@ def _with_void_at_top(truth: np.ndarray, ignore_label: int) -> tuple[np.ndarray,
 
 def _slices(size: int, step: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, size, step))
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _check_ignore_label(hierarchy: Hierarchy, ignore_label: int) -> None:

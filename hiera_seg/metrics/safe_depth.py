@@ -40,8 +40,6 @@ class SafeDepthCounts:
     def __init__(self, hierarchy: Hierarchy, thresholds: Sequence[float] = THRESHOLDS) -> None:
         # float32 like the scores, because a score equal to a threshold has to pass it.
         self.thresholds = np.asarray(thresholds, np.float32)
-        if len(self.thresholds) == 0 or (np.diff(self.thresholds) <= 0).any():
-            raise ValueError(f"thresholds are {list(thresholds)}; they must be in ascending order")
         self.hierarchy = hierarchy
         self._shape = (hierarchy.num_nodes, 3, len(self.thresholds) + 1)
         self.vector = np.zeros(int(np.prod(self._shape)) + 1, np.int64)

@@ -29,6 +29,9 @@ WRONG = [
     ([], f"{HIERA}EMBEDDING.DIM", 0),
     ([], f"{HIERA}AUXILIARY.WEIGHT", -0.4),
     ([], f"{HIERA}AUXILIARY.CHANNELS", 0),
+    ([], f"{HIERA}TIMM.NORM", "GN"),
+    ([], f"{HIERA}TIMM.OUT_NORM", "BN"),
+    ([], f"{HIERA}OCR.REGIONS", "level"),
     ([], f"{HIERA}OCR.WEIGHT", float("nan")),
     ([], f"{HIERA}OCR.KEY_CHANNELS", 0),
     *(([], f"{HIERA}MASK_FORMER.{key}", 0) for key in (

@@ -98,16 +98,6 @@ def test_groups_of_little_similarity_are_split():
         suggest_hierarchy(names, similarity, groups=[2], min_similarity=0.9)
 
 
-def test_the_tree_is_read_back(tmp_path):
-    found = suggest_hierarchy(
-        TREE.leaf_names, confusion_similarity(planted_confusion(TREE)), name="tree"
-    )
-    found.hierarchy.to_yaml(tmp_path / "tree.yaml")
-    read = Hierarchy.load(str(tmp_path / "tree.yaml"))
-    assert read == found.hierarchy and read.leaf_names == TREE.leaf_names
-    assert len(set(read.node_names)) == read.num_nodes
-
-
 def test_numbers_of_groups_grow_geometrically():
     assert group_sizes(1000, 3) == [10, 100]
     assert group_sizes(8, 2) == [3]

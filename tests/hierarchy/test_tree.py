@@ -38,60 +38,6 @@ def test_numbers_and_names(street):
     assert street.display_names == street.node_names
 
 
-def test_level_tables(street):
-    assert street.level_nodes("group").tolist() == [9, 10, 11]
-    assert street.level_nodes(1).tolist() == [0, 6, 7, 8]
-    assert street.level_nodes(-1).tolist() == [0, 1, 2, 3, 4, 5]
-    assert street.leaf_to_level("group").tolist() == [0, 1, 2, 1, 0, 0]
-    assert street.leaf_to_level("kind").tolist() == [0, 1, 2, 1, 3, 3]
-    assert street.leaf_to_level("class").tolist() == [0, 1, 2, 3, 4, 5]
-    assert street.level_slices == ((9, 12), (6, 9), (0, 6))
-    assert street.level_ancestor[1].tolist() == [0, 6, 7, 6, 8, 8, 6, 7, 8, -1, -1, -1]
-
-
-def test_relations(street):
-    car, vehicle = street["car"], street["vehicle"]
-    assert street.path("car") == (vehicle, street["four_wheeled"], car)
-    assert street.ancestors(car) == street.path(car)[::-1]
-    assert street.descendants(vehicle) == (0, 4, 5, 8, 9)
-    assert street.children("vehicle") == (0, 8) and street.children(car) == ()
-    assert street.children(-1) == (9, 10, 11)
-    assert street.lca("car", "bicyclist") == vehicle
-    assert street.lca("car", "vehicle") == vehicle
-    assert street.lca("car", "sky") == -1
-    assert street.distance_matrix[car, street["truck"]] == 2
-    assert street.distance_matrix[car, street["bicyclist"]] == 3
-    assert street.distance_matrix[car, street["sky"]] == 6
-    assert street.distance_matrix[vehicle, street["flat"]] == 2
-
-
-def test_one_name_for_leaf_and_groups(street):
-    assert street.id("sky") == 2
-    assert street.id("sky", level="group") == street.id("/sky") == 11
-    assert street.id("sky", level="kind") == street.id("sky/sky") == 7
-    assert street.id("sky/sky/sky") == street.id("sky", level="class") == 2
-    assert street.id("vehicle/bicyclist", level="class") == 0  # stands for itself there
-
-
-def test_display_names_of_names_that_repeat():
-    h = Hierarchy.from_paths(["a/other", "b/other", "b/x", "x", "c/x/y", "c/d/y/z"])
-    shown = dict(zip(h.paths, h.display_names, strict=True))
-    assert shown == {
-        "a/other": "a/other",
-        "b/other": "b/other",
-        "b/x": "b/x",  # the two leaves x: one shows its parent, for the other there is none
-        "x": "x",
-        "c/x/y": "y",
-        "c/d/y/z": "z",
-        "c/d/y": "d/y",  # stands beside the leaf c/x/y, which shows y among the leaves
-        "c/d": "d",
-        "c/x": "c/x",  # stands beside the leaves b/x and x
-        "a": "a",
-        "b": "b",
-        "c": "c",
-    }
-
-
 def test_arrays_cannot_be_written(street):
     arrays = [
         street.parent,
@@ -111,10 +57,8 @@ def test_arrays_cannot_be_written(street):
 
 def test_attributes_cannot_be_set(street):
     for name in ("name", "parent", "colour"):
-        with pytest.raises(AttributeError, match="immutable"):
+        with pytest.raises(AttributeError, match=name):
             setattr(street, name, 1)
-    with pytest.raises(AttributeError, match="immutable"):
-        del street.name
 
 
 def test_tables_are_made_once(street):
@@ -135,48 +79,6 @@ def test_equality_is_paths_numbering_and_level_names(street):
     one = Hierarchy.from_paths(["a/x", "a/y", "b/z"])
     other = Hierarchy.from_paths(["a/x", "b/y", "b/z"])
     assert one.node_names == other.node_names and one != other
-
-
-def test_plain_data(street):
-    assert street.to_dict() == {
-        "tree": {
-            "vehicle": {"bicyclist": None, "four_wheeled": ["car", "truck"]},
-            "flat": {"ground": ["road", "pavement"]},
-            "sky": {"sky": ["sky"]},
-        },
-        "name": "street",
-        "levels": ["group", "kind", "class"],
-        "leaf_order": ["bicyclist", "road", "sky", "pavement", "car", "truck"],
-    }
-
-
-def test_drawing(street):
-    assert str(street) == (
-        "street: 12 nodes, 6 leaves, levels group > kind > class\n"
-        "├── vehicle [9]\n"
-        "│   ├── bicyclist [0]\n"
-        "│   └── four_wheeled [8]\n"
-        "│       ├── car [4]\n"
-        "│       └── truck [5]\n"
-        "├── flat [10]\n"
-        "│   └── ground [6]\n"
-        "│       ├── road [1]\n"
-        "│       └── pavement [3]\n"
-        "└── sky [11]\n"
-        "    └── sky [7]\n"
-        "        └── sky [2]"
-    )
-    assert repr(street) == "Hierarchy('street', 12 nodes, 6 leaves, 3 levels)"
-
-
-def test_lists_may_mix_leaves_and_groups():
-    h = Hierarchy.from_dict(["a", {"b": ["c", {"d": None, "e": ("f",)}]}, "g"])
-    assert h.paths[:5] == ("a", "b/c", "b/d", "b/e/f", "g")
-
-
-def test_a_group_may_have_a_path_of_its_own():
-    h = Hierarchy.from_paths(["human", "human/rider", "human/person"])
-    assert h.leaf_names == ("rider", "person") and h.id("human") == 2
 
 
 def test_a_single_node():
@@ -216,3 +118,7 @@ def test_depth_first_puts_descendants_behind_their_ancestors():
             assert set(order[place : place + len(below)]) == set(below)
         roots = [node for node in order if tree.parent[node] < 0]
         assert roots == list(tree.children(-1))
+
+
+def test_repr(street):
+    assert repr(street) == "Hierarchy('street', 12 nodes, 6 leaves, 3 levels)"

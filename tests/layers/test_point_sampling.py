@@ -34,11 +34,6 @@ def test_points_are_uniform_over_the_valid_area():
     assert (inside.mean(0) - 0.5).abs().max() < 0.01
 
 
-def test_an_image_without_valid_pixels_is_refused():
-    with pytest.raises(ValueError, match="no valid pixel"):
-        draw_points(torch.zeros(2, 3, dtype=torch.bool), (4,))
-
-
 def test_maps_are_read_bilinearly_between_pixel_centres():
     maps = torch.arange(6.0).view(1, 1, 2, 3)  # rows 0 1 2 and 3 4 5
     xy = torch.tensor([[[0.5 / 3, 0.25], [1.0 / 3, 0.5], [2.5 / 3, 0.75]]])
@@ -89,9 +84,3 @@ def test_the_generator_decides_alone():
     assert torch.equal(first.xy, second.xy)
     third = draw_uncertain_points(logits, valid, 50, generator=generator(2))
     assert not torch.equal(first.xy, third.xy)
-
-
-@pytest.mark.parametrize("options", [{"oversample_ratio": 0.5}, {"importance_ratio": 1.5}])
-def test_ratios_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match="oversample_ratio is .* importance_ratio"):
-        draw_uncertain_points(torch.zeros(1, 2, 2), partly_valid(), 4, **options)

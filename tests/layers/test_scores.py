@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hiera_seg import Hierarchy
-from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
+from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, mean_scores, node_scores
 from tests.random_trees import random_tree
 
 RAGGED = {"sky": None, "flat": ["road", "path"], "vehicle": {"van": None, "car": ["bus", "taxi"]}}
@@ -81,12 +81,15 @@ def test_scores_equal_a_loop_over_pixels(tree, variant):
             np.testing.assert_allclose(ours, wanted, rtol=1e-12, atol=1e-300)
 
 
-def test_a_deep_leaf_has_no_advantage_over_a_shallow_one():
-    hierarchy = Hierarchy.from_dict({"sky": None, "thing": {"vehicle": ["car"]}})
-    z = torch.full((1, hierarchy.num_nodes, 1, 1), 1.0)
-    z[0, hierarchy["sky"]] = 1.1
-    leaves = node_scores(NodeOutput(z, "logits"), hierarchy, "path_sum").leaves()
-    assert leaves[0, :, 0, 0].argmax() == hierarchy["sky"]
+@pytest.mark.parametrize("variant", DECODE_VARIANTS)
+def test_mean_scores_are_those_of_the_nodes(variant):
+    hierarchy = Hierarchy.from_dict(RAGGED)
+    outputs = torch.randn(2, 1, hierarchy.num_nodes, 2, 3, dtype=torch.float64)
+    views = [node_scores(NodeOutput(z, "logits"), hierarchy, variant) for z in outputs]
+    expected = [sum(view.at_level(level) for view in views) / 2 for level in range(3)]
+    mean = mean_scores(views)
+    for level, wanted in enumerate(expected):
+        torch.testing.assert_close(mean.at_level(level), wanted)
 
 
 def test_bfloat16_logits_are_scored_in_float32():

@@ -2,13 +2,11 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers import (
-    TreeIndex,
     ancestor_min,
     descendant_max,
     path_sum,
@@ -115,32 +113,3 @@ def test_infinite_logits_stay_at_their_nodes():
     x[0, tree["c"]] = math.inf
     highest = descendant_max(x, tree)[0, :, 0]
     assert {tree.node_names[v] for v in torch.nonzero(highest > 0).flatten()} == {"a", "b", "c"}
-
-
-def test_tables_made_in_inference_mode_serve_training():
-    tree = Hierarchy.from_dict({"x": ["p", "q"], "y": None}, name="inference first")
-    with torch.inference_mode():
-        descendant_max(torch.randn(1, tree.num_nodes, 2), tree)
-    x = torch.randn(1, tree.num_nodes, 2, requires_grad=True)
-    descendant_max(x, tree).sum().backward()
-    assert x.grad.sum().item() == pytest.approx(2 * tree.num_nodes)
-
-
-def test_equal_trees_share_tables():
-    first, second = (Hierarchy.from_dict(TREES["ragged"]) for _ in range(2))
-    device = torch.device("cpu")
-    assert TreeIndex.of(first, device) is TreeIndex.of(second, device)
-
-
-def test_a_thousand_nodes_on_many_levels():
-    rng = np.random.default_rng(0)
-    parents = {
-        f"n{i}": (f"n{rng.integers(max(0, i - 30), i)}" if i > 5 else None) for i in range(1000)
-    }
-    tree = Hierarchy.from_parents(parents)
-    assert tree.num_levels > 20
-    x = _values(tree, 2)
-    expected = torch.stack(
-        [x[:, list(tree.descendants(v))].amax(1) for v in range(tree.num_nodes)], 1
-    )
-    assert torch.equal(descendant_max(x, tree), expected)

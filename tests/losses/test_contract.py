@@ -14,6 +14,7 @@ from hiera_seg.losses import (
     valid_pixels,
 )
 from hiera_seg.losses.fused import node_terms, tiles
+from tests.helpers import value_and_gradient
 
 
 def focal_tree_min_loss(*arguments, **options):
@@ -24,13 +25,6 @@ def focal_tree_min_loss(*arguments, **options):
 REGISTERED = {loss.function for _, loss in HIERA_LOSSES if loss.normalizer is not None}
 LOSSES = [focal_tree_min_loss, *sorted(REGISTERED, key=lambda function: function.__name__)]
 pytestmark = pytest.mark.parametrize("function", LOSSES, ids=lambda f: f.__name__)
-
-
-def _value_and_gradient(function, logits, *arguments, **options):
-    logits = logits.clone(memory_format=torch.preserve_format).requires_grad_()
-    value = function(logits, *arguments, **options)
-    value.backward()
-    return value.detach(), logits.grad
 
 
 def test_gradcheck(oracle, function):
@@ -49,19 +43,11 @@ def test_differentiating_twice_is_an_error(oracle, function):
         torch.autograd.grad(value, logits, create_graph=True)
 
 
-def test_two_backward_passes_through_a_kept_graph_agree(oracle, function):
-    hierarchy, logits, labels = oracle.random_case(0)
-    logits.requires_grad_()
-    value = function(logits, labels, hierarchy)
-    first, second = (torch.autograd.grad(value, logits, retain_graph=True)[0] for _ in range(2))
-    assert torch.equal(first, second)
-
-
 def test_tiles_do_not_change_the_result(oracle, function, monkeypatch):
     hierarchy, logits, labels = oracle.random_case(2, height=7, width=9)
-    whole = _value_and_gradient(function, logits, labels, hierarchy)
+    whole = value_and_gradient(function, logits, labels, hierarchy)
     monkeypatch.setattr(tiles, "tile_pixels", lambda num_nodes: 5)
-    torch.testing.assert_close(_value_and_gradient(function, logits, labels, hierarchy), whole)
+    torch.testing.assert_close(value_and_gradient(function, logits, labels, hierarchy), whole)
 
 
 def test_tiles_on_a_gpu_compute_the_same(oracle, function, monkeypatch):
@@ -70,17 +56,17 @@ def test_tiles_on_a_gpu_compute_the_same(oracle, function, monkeypatch):
         hierarchy, logits, labels = oracle.random_case(seed, height=7, width=9)
         for scale in (1.0, 60.0):
             monkeypatch.undo()
-            expected = _value_and_gradient(function, scale * logits, labels, hierarchy)
+            expected = value_and_gradient(function, scale * logits, labels, hierarchy)
             for module in (tiles, node_terms):
                 monkeypatch.setattr(module, "is_on_cpu", lambda tensor: False)
-            found = _value_and_gradient(function, scale * logits, labels, hierarchy)
+            found = value_and_gradient(function, scale * logits, labels, hierarchy)
             torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "cropped", "transposed", "expanded"])
 def test_any_memory_layout(oracle, function, layout):
     hierarchy, logits, labels = oracle.random_case(6, height=6, width=6)
-    expected = _value_and_gradient(function, logits, labels, hierarchy)
+    expected = value_and_gradient(function, logits, labels, hierarchy)
     if layout == "channels_last":
         logits = logits.contiguous(memory_format=torch.channels_last)
         labels = labels.transpose(1, 2).contiguous().transpose(1, 2)
@@ -90,8 +76,8 @@ def test_any_memory_layout(oracle, function, layout):
         logits = logits.transpose(2, 3).contiguous().transpose(2, 3)
     else:
         logits, labels = logits[:1].expand(2, -1, -1, -1), labels[:1].expand(2, -1, -1)
-        expected = _value_and_gradient(function, logits[:1], labels[:1], hierarchy)
-    leaf = logits.detach().requires_grad_()
+        expected = value_and_gradient(function, logits[:1], labels[:1], hierarchy)
+    leaf = logits.detach().requires_grad_()  # not cloned, which would change its layout
     value = function(leaf, labels, hierarchy)
     value.backward()
     torch.testing.assert_close(value.detach(), expected[0])
@@ -113,8 +99,8 @@ def test_half_precision_reduces_in_float32(cityscapes, function, dtype):
     logits = (4 * torch.randn(2, 26, 8, 9, generator=generator)).to(dtype)
     labels = torch.randint(0, 26, (2, 8, 9), generator=generator)
     labels[0, :2] = 255
-    value, gradient = _value_and_gradient(function, logits, labels, cityscapes)
-    expected = _value_and_gradient(function, logits.float(), labels, cityscapes)
+    value, gradient = value_and_gradient(function, logits, labels, cityscapes)
+    expected = value_and_gradient(function, logits.float(), labels, cityscapes)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, expected[0])
     assert gradient.dtype == dtype
@@ -132,8 +118,8 @@ def test_float16_gradients_survive_the_number_of_pixels(cityscapes, function):
     def scaled(z):
         return function(z, labels, cityscapes, valid_count=count) * scale
 
-    value, gradient = _value_and_gradient(scaled, logits)
-    expected = _value_and_gradient(scaled, logits.float())
+    value, gradient = value_and_gradient(scaled, logits)
+    expected = value_and_gradient(scaled, logits.float())
     torch.testing.assert_close(value, expected[0])
     torch.testing.assert_close(gradient.float(), expected[1], rtol=2e-3, atol=1.2e-7)
 
@@ -153,8 +139,8 @@ def test_float16_gradients_are_finite_however_much_a_pixel_weighs(function, weig
     labels = torch.full((1, 400, 400), hierarchy["a"])
     labels[0, :1, : 1 if weights == "none" else 400] = hierarchy["b"]
     logits = torch.zeros(1, 4, 400, 400, dtype=torch.float16)
-    value, gradient = _value_and_gradient(function, logits, labels, hierarchy, **options)
-    expected = _value_and_gradient(function, logits.float(), labels, hierarchy, **options)
+    value, gradient = value_and_gradient(function, logits, labels, hierarchy, **options)
+    expected = value_and_gradient(function, logits.float(), labels, hierarchy, **options)
     torch.testing.assert_close(value, expected[0])
     torch.testing.assert_close(gradient.half(), expected[1].half(), rtol=2e-3, atol=1.2e-7)
 
@@ -162,9 +148,9 @@ def test_float16_gradients_are_finite_however_much_a_pixel_weighs(function, weig
 def test_under_autocast(cityscapes, function):
     logits = torch.randn(1, 26, 4, 5)
     labels = torch.randint(0, 19, (1, 4, 5))
-    expected = _value_and_gradient(function, logits, labels, cityscapes)
+    expected = value_and_gradient(function, logits, labels, cityscapes)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = _value_and_gradient(function, logits, labels, cityscapes)
+        found = value_and_gradient(function, logits, labels, cityscapes)
         half = function(logits.bfloat16(), labels, cityscapes)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert half.dtype == torch.float32
@@ -175,32 +161,20 @@ def test_finite_far_out(cityscapes, function, dtype):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randint(0, 2, (2, 26, 5, 5), generator=generator).mul(200).sub(100).to(dtype)
     labels = torch.randint(0, 26, (2, 5, 5), generator=generator)
-    value, gradient = _value_and_gradient(function, logits, labels, cityscapes)
+    value, gradient = value_and_gradient(function, logits, labels, cityscapes)
     assert torch.isfinite(value) and value > 0
     assert torch.isfinite(gradient).all()
-    double = _value_and_gradient(function, logits.double(), labels, cityscapes)
+    double = value_and_gradient(function, logits.double(), labels, cityscapes)
     torch.testing.assert_close(value, double[0].float(), rtol=1e-5, atol=0)
     torch.testing.assert_close(gradient.double(), double[1], rtol=0.01, atol=1e-6)
 
 
-@pytest.mark.parametrize("valid_count", [None, 0.0, torch.tensor(0.0)], ids=str)
+@pytest.mark.parametrize("valid_count", [None, 0.0, torch.tensor(0.0), 6.5], ids=str)
 def test_all_void_is_zero_with_a_gradient_path(cityscapes, function, valid_count):
     logits = torch.randn(2, 26, 3, 4)
     labels = torch.full((2, 3, 4), 255)
-    value, gradient = _value_and_gradient(
+    value, gradient = value_and_gradient(
         function, logits, labels, cityscapes, valid_count=valid_count
-    )
-    assert value == 0
-    assert gradient.eq(0).all()
-
-
-def test_all_void_here_but_not_elsewhere(cityscapes, function):
-    value, gradient = _value_and_gradient(
-        function,
-        torch.randn(1, 26, 3, 4),
-        torch.full((1, 3, 4), 255),
-        cityscapes,
-        valid_count=6.5,
     )
     assert value == 0
     assert gradient.eq(0).all()
@@ -209,7 +183,7 @@ def test_all_void_here_but_not_elsewhere(cityscapes, function):
 def test_void_pixels_change_nothing(oracle, function):
     hierarchy, logits, labels = oracle.random_case(7, void=0.4)
     other = torch.where((labels == oracle.VOID)[:, None], 50.0, logits)
-    value, gradient = _value_and_gradient(function, logits, labels, hierarchy)
+    value, gradient = value_and_gradient(function, logits, labels, hierarchy)
     assert value == function(other, labels, hierarchy)
     assert gradient.permute(0, 2, 3, 1)[labels == oracle.VOID].eq(0).all()
 
@@ -228,11 +202,11 @@ def test_any_ignore_label(cityscapes, function, ignore_label):
 def test_halves_with_the_shared_count_average_to_the_whole(oracle, function):
     hierarchy, logits, labels = oracle.random_case(8, batch=2, void=0.5)
     labels[0, 0] = oracle.VOID  # so that the halves count differently
-    value, gradient = _value_and_gradient(function, logits, labels, hierarchy)
+    value, gradient = value_and_gradient(function, logits, labels, hierarchy)
     shared = valid_pixels(labels, hierarchy, oracle.VOID) / 2
     part = shared[1:] if function in (level_ce_loss, marginal_ce_loss) else shared[0]
     halves = [
-        _value_and_gradient(
+        value_and_gradient(
             function, logits[i : i + 1], labels[i : i + 1], hierarchy, valid_count=part
         )
         for i in range(2)
@@ -315,8 +289,6 @@ def test_a_node_weight_that_is_no_weight_is_named(cityscapes, function, wrong):
     for given in (weights, weights.tolist()):
         with pytest.raises(ValueError, match=f"node_weights must be .*{wrong}$"):
             function(*arguments, node_weights=given)
-    with pytest.raises(ValueError, match="node_weights must be numbers"):
-        function(*arguments, node_weights=["heavy"] * 26)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -333,11 +305,11 @@ def test_logits_of_void_that_are_not_finite_change_nothing(
             monkeypatch.setattr(module, "is_on_cpu", lambda tensor: False)
     options = {"node_weights": torch.rand(hierarchy.num_nodes) + 0.5} if weighted else {}
     void = labels == oracle.VOID
-    expected = _value_and_gradient(function, logits, labels, hierarchy, **options)
+    expected = value_and_gradient(function, logits, labels, hierarchy, **options)
     for node in range(hierarchy.num_nodes):
         other = logits.clone()
         other[:, node][void] = bad
-        value, gradient = _value_and_gradient(function, other, labels, hierarchy, **options)
+        value, gradient = value_and_gradient(function, other, labels, hierarchy, **options)
         assert torch.equal(value, expected[0])
         assert torch.equal(gradient, expected[1])
         assert gradient.permute(0, 2, 3, 1)[void].eq(0).all()
@@ -355,15 +327,11 @@ def test_one_node_and_ragged_top(function):
         hierarchy = Hierarchy.from_dict(tree)
         logits = torch.randn(1, hierarchy.num_nodes, 2, hierarchy.num_nodes)
         labels = torch.arange(hierarchy.num_nodes).expand(1, 2, -1)
-        value, gradient = _value_and_gradient(function, logits, labels, hierarchy)
-        assert torch.isfinite(value)
-        assert torch.isfinite(gradient).all()
+        found = value_and_gradient(function, logits, labels, hierarchy)
+        assert all(x.isfinite().all() for x in found)
 
 
 @pytest.mark.parametrize("size", [(0, 4, 5), (2, 0, 9), (2, 9, 0)])
 def test_empty_batch_is_zero(cityscapes, function, size):
-    batch, *area = size
-    logits = torch.zeros(batch, 26, *area, requires_grad=True)
-    value = function(logits, torch.zeros(size, dtype=torch.long), cityscapes)
-    value.backward()
-    assert value == 0
+    logits, labels = torch.zeros(size[0], 26, *size[1:]), torch.zeros(size, dtype=torch.long)
+    assert value_and_gradient(function, logits, labels, cityscapes)[0] == 0

@@ -91,8 +91,6 @@ def test_counts_survive_a_file_and_are_found_by_path(tree, tmp_path):
         ('{"pixels": {"flat/road": "many"}}', "is not a file of tools/count_nodes.py"),
         ('{"pixels": {"flat/road": Infinity}}', "is not a file of tools/count_nodes.py"),
         ('{"pixels": {"flat/roads": 3}}', "counts 'flat/roads', which is not in tree"),
-        ('{"pixels": {"sky": 1, "flat/road": -3}}', "counts -3 pixels of 'flat/road'; .* 0 to"),
-        ('{"pixels": {"flat/road": 9223372036854775808}}', "counts 92.*08 pixels of 'flat/road'"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tree, tmp_path, content, message):
@@ -131,15 +129,6 @@ def test_cross_entropies_weigh_each_pixel_by_its_node_at_the_level(tree, functio
     torch.testing.assert_close(found, expected)
     doubled = function(logits, labels, tree, node_weights=2 * torch.ones(tree.num_nodes))
     torch.testing.assert_close(doubled, 2 * function(logits, labels, tree))
-
-
-def test_weighted_gradients(tree):
-    logits, labels, weights = _case(tree)
-    for function in (level_ce_loss, marginal_ce_loss):
-        assert torch.autograd.gradcheck(
-            lambda z, f=function: f(z, labels, tree, node_weights=weights),
-            logits.clone().requires_grad_(),
-        )
 
 
 @pytest.mark.parametrize("name", ["tree_min", "focal_tree_min", "bce", "level_ce", "marginal_ce"])

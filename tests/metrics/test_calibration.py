@@ -114,9 +114,7 @@ def test_what_can_not_be_counted():
     counts = CalibrationCounts(TREE)
     with pytest.raises(ValueError, match="2 maps of scores for the 3 levels"):
         counts.add(labels, scores[:2], truth)
-    with pytest.raises(ValueError, match=r"labels or scores .*\(14, 8\).*\(14, 9\)"):
+    with pytest.raises(ValueError, match="labels or scores .*14 x 8.*14 x 9"):
         counts.add(labels, [s[:, 1:] for s in scores], truth)
     with pytest.raises(ValueError, match=r"labels holds .*200 to 200; .* 0 to 8"):
         counts.add(np.full_like(labels, 200), scores, truth)
-    with pytest.raises(ValueError, match="num_bins is 0"):
-        CalibrationCounts(TREE, 0)

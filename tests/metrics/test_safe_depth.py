@@ -100,15 +100,6 @@ def test_every_threshold_equals_a_loop_over_pixels(h):
     assert 0.5 < curve.area < 1
 
 
-def test_a_walk_that_is_right_has_area_one():
-    leaf, limits, _ = random_walks(RAGGED, 1)
-    counts = SafeDepthCounts(RAGGED)
-    counts.add(leaf, limits, leaf)
-    curve = safe_depth_curve(counts)
-    assert (curve.accuracy == 1).all() and curve.area == pytest.approx(1)
-    assert curve.specificity == pytest.approx(curve.information_gain)
-
-
 def test_images_and_processes_add_up_exactly():
     together, parts = SafeDepthCounts(RAGGED), [SafeDepthCounts(RAGGED) for _ in range(2)]
     for seed in range(4):
@@ -155,9 +146,7 @@ def test_what_can_not_be_counted():
     counts = SafeDepthCounts(RAGGED)
     with pytest.raises(ValueError, match="2 maps of limits .* 4 levels"):
         counts.add(leaf, limits[:2], truth)
-    with pytest.raises(ValueError, match=r"greedy path .*\(13, 10\).*\(13, 11\)"):
+    with pytest.raises(ValueError, match="greedy path .*13 x 10.*13 x 11"):
         counts.add(leaf[:, 1:], limits, truth)
     with pytest.raises(ValueError, match="leaves holds .*0 to 12; .* 0 to 7"):
         counts.add(np.where(leaf == 1, 12, leaf), limits, truth)
-    with pytest.raises(ValueError, match="ascending"):
-        SafeDepthCounts(RAGGED, (0.5, 0.5))

@@ -23,11 +23,7 @@ class LevelTerms:
     """The terms of all levels of a batch; subclasses define `tile`."""
 
     def __init__(self, batch: LabelledLogits, pixel_weights: list[Tensor | None], scale: Tensor):
-        """
-        Args:
-            batch: logits and labels.
-            pixel_weights, scale: as from `level_factors`.
-        """
+        """`pixel_weights` and `scale` are those of `level_factors`."""
         self.logits, self.index = batch.logits, batch.index
         self.hierarchy, self.tree = batch.hierarchy, batch.tree
         self.pixel_weights, self.scale = pixel_weights, scale
@@ -77,8 +73,6 @@ def level_factors(
 
 
 def _level_weights(level_weights: Sequence[float] | None, hierarchy: Hierarchy) -> list[float]:
-    if isinstance(level_weights, Tensor):
-        level_weights = level_weights.tolist()
     weights = [] if level_weights is None else [float(weight) for weight in level_weights]
     if not weights:
         return [1.0] * hierarchy.num_levels

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from hiera_seg.layers.tree_index import TreeIndex, take_nodes
 from hiera_seg.layers.tree_ops import descendant_max
-from hiera_seg.losses.checks import as_node_weights, check_normalize, check_number
+from hiera_seg.losses.checks import as_node_weights, check_number
 from hiera_seg.losses.fused import kernel
 from hiera_seg.losses.fused.tiles import (
     Buffers,
@@ -29,6 +29,8 @@ from hiera_seg.losses.fused.tiles import (
 )
 from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.normalizers import pixel_normalizer, reciprocal_or_zero
+
+NORMALIZATIONS = ("level_mean", "node_mean", "sum")
 
 
 def node_factors(
@@ -43,7 +45,8 @@ def node_factors(
         A tensor (N,) with the weight of each node's term, or None if all are 1; and a scalar by
         which the sum is multiplied.
     """
-    check_normalize(normalize)
+    if normalize not in NORMALIZATIONS:
+        raise ValueError(f"unknown normalize {normalize!r}; it must be one of {NORMALIZATIONS}")
     dtype = loss_dtype(batch.logits)
     scale = reciprocal_or_zero(pixel_normalizer(valid_count, batch).to(dtype))
     weight = None
@@ -60,7 +63,11 @@ def node_factors(
 
 
 class NodeTerms:
-    """The binary terms of all nodes of a batch."""
+    """The binary terms of all nodes of a batch.
+
+    A void pixel has the label N, which has no node on its path and all nodes below it (see
+    `TreeIndex`): all of its terms and slopes are 0.
+    """
 
     def __init__(
         self,
@@ -73,7 +80,6 @@ class NodeTerms:
     ):
         """
         Args:
-            batch: logits and labels.
             weight, scale: as from `node_factors`.
             gamma: the focal exponent.
             consistent: whether scores are taken from ancestors and descendants (tree_min) or are
@@ -97,12 +103,8 @@ class NodeTerms:
 
     def sum(self) -> Tensor:
         """Return the scaled sum of all terms, computed by the GPU kernel if it supports them."""
-        fused = self.fused if kernel.fits(self.logits, self.hierarchy) else None
+        fused = partial(kernel.launch, self) if kernel.fits(self.logits, self.hierarchy) else None
         return sum_over_pixels(self.logits, self.index, self.tile, scale=self.scale, fused=fused)
-
-    def fused(self, logits: Tensor, index: Tensor, gradient: Tensor | None) -> Tensor:
-        """Return the sum of all terms and write the gradient: see `kernel.launch`."""
-        return kernel.launch(self, logits, index, gradient)
 
     def tile(
         self, logits: Tensor, index: Tensor, factor: Tensor, out: Tensor | None, exact: bool

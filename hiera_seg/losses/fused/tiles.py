@@ -196,17 +196,13 @@ def _masked_tile(
     if on_cpu:
         value = tile(values, labels, factor, slopes, False)
     if not on_cpu or not math.isfinite(value):
-        values = _mask_void(values, labels)
+        values = values.masked_fill(labels == len(values), 0)
         value = tile(values, labels, factor, slopes, not on_cpu)
         if on_cpu and not math.isfinite(value):
             value = tile(values, labels, factor, slopes, True)
     if slopes is not target:
         target.copy_(slopes)
     return value
-
-
-def _mask_void(pixels: Tensor, labels: Tensor) -> Tensor:
-    return pixels.masked_fill(labels == len(pixels), 0)
 
 
 def is_on_cpu(tensor: Tensor) -> bool:

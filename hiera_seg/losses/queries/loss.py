@@ -131,7 +131,9 @@ class QueryLoss(nn.Module):
             # Not clamped at 1: the mean over many processes may be smaller
             num_masks, num_weighted = normalizers.where(normalizers > 0, 1.0)
 
-            class_logits = [x.to(loss_dtype(x)) for x in class_logits]
+            # Images that are entirely void are ignored
+            known = [image for image, present in enumerate(segments) if len(present) > 0]
+            class_logits = [x[known].to(loss_dtype(x)) for x in class_logits]
             targets = [
                 torch.full(x.shape[:2], NO_OBJECT, device=x.device, dtype=torch.long)
                 for x in class_logits
@@ -139,25 +141,18 @@ class QueryLoss(nn.Module):
             # Sums of empty slices are zeros with a gradient path
             mask = torch.stack([x[:, :0].to(loss_dtype(x)).sum() for x in mask_logits])
             dice = mask.clone()
-            for image, present in enumerate(segments):
-                if len(present) == 0:
-                    continue
-                logits = [x[image] for x in mask_logits]
-                area = _Area(labels[image], self.ignore_label)
+            for row, image in enumerate(known):
+                logits, area = [x[image] for x in mask_logits], labels[image]
                 queries, matched = self._match(
-                    [x[image] for x in class_logits], logits, area, present, generator
+                    [x[row] for x in class_logits], logits, area, segments[image], generator
                 )
-                for layer, (rows, found) in enumerate(zip(queries, matched, strict=True)):
-                    targets[layer][image, rows] = found
+                for target, rows, found in zip(targets, queries, matched, strict=True):
+                    target[row, rows] = found
                 image_mask, image_dice = self._mask_losses(
                     logits, area, queries, matched, generator
                 )
                 mask = mask + image_mask
                 dice = dice + image_dice
-            if not all(map(len, segments)):
-                known = [image for image, present in enumerate(segments) if len(present) > 0]
-                class_logits = [x[known] for x in class_logits]
-                targets = [x[known] for x in targets]
             classes = torch.stack(
                 [
                     self.classes.loss(x.flatten(0, 1), y.flatten(), self.no_object_weight)
@@ -175,15 +170,17 @@ class QueryLoss(nn.Module):
         self,
         class_logits: list[Tensor],
         mask_logits: list[Tensor],
-        area: _Area,
+        area: Tensor,
         present: Tensor,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """Return matched queries and the labels of their segments, int64 (A, K), for one image."""
-        points = draw_points(area.valid, (self.num_points,), generator=generator)
+        points = draw_points(area != self.ignore_label, (self.num_points,), generator=generator)
         # Layer by layer, because the masks of all layers would be the largest tensor of training
         at_points = torch.stack([sample_maps(x[None], points.xy[None])[0] for x in mask_logits])
-        targets = point_targets(present, area.labels[points.pixel], self.hierarchy, at_points.dtype)
+        targets = point_targets(
+            present, area.flatten()[points.pixel], self.hierarchy, at_points.dtype
+        )
         bce, dice = mask_costs(at_points, targets)
         scores = self.classes.label_scores(torch.stack(class_logits), present)
         costs = (
@@ -197,7 +194,7 @@ class QueryLoss(nn.Module):
     def _mask_losses(
         self,
         mask_logits: list[Tensor],
-        area: _Area,
+        area: Tensor,
         queries: Tensor,
         matched: Tensor,
         generator: torch.Generator | None,
@@ -206,26 +203,14 @@ class QueryLoss(nn.Module):
         layers, per_layer = queries.shape
         masks = torch.cat([x[rows] for x, rows in zip(mask_logits, queries, strict=True)])
         points = draw_uncertain_points(
-            masks, area.valid, self.num_points, generator=generator, **self.sampling
+            masks, area != self.ignore_label, self.num_points, generator=generator, **self.sampling
         )
         logits = sample_maps(masks[:, None], points.xy)[:, 0]
         targets = point_targets(
-            matched.flatten(), area.labels[points.pixel], self.hierarchy, logits.dtype
+            matched.flatten(), area.flatten()[points.pixel], self.hierarchy, logits.dtype
         )
         shape = (layers, per_layer)
         return (
             mask_bce(logits, targets).view(shape).sum(1),
             mask_dice(logits, targets).view(shape).sum(1),
         )
-
-    def extra_repr(self) -> str:
-        weights = ", ".join(f"{name}: {weight:g}" for name, weight in self.weights.items())
-        return f"{weights}, points: {self.num_points}"
-
-
-class _Area:
-    """The labels of one image, flattened, and the mask (H, W) of those that are not void."""
-
-    def __init__(self, labels: Tensor, ignore_label: int):
-        self.valid = labels != ignore_label
-        self.labels = labels.flatten()
