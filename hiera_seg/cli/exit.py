@@ -13,9 +13,10 @@ from hiera_seg.cli.threads import let_threads_sleep
 from hiera_seg.errors import ConfigError
 
 # If all ranks raise the same error, only rank 0 should print it. Other ranks wait this many seconds
-# before they print, during which the launcher kills them; a rank that lost contact waits longer.
-_PATIENCE = 4.0
-_PATIENCE_WITHOUT_PEERS = 10.0
+# before they print, during which the launcher kills them, also on a busy machine; a rank that lost
+# contact waits longer.
+_PATIENCE = 8.0
+_PATIENCE_WITHOUT_PEERS = 16.0
 _SIGPIPE = 128 + 13  # the exit code that a shell reports for SIGPIPE
 
 

@@ -14,9 +14,9 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import PeriodicCheckpointer, PeriodicWriter
 from PIL import Image
 
-from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, resolve_hierarchy
+from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.data.augmentations import is_wide
+from hiera_seg.data.labels import default_void
 from hiera_seg.engine.randomness import seed_everything
 from hiera_seg.engine.trainer import HieraTrainer
 from hiera_seg.errors import ConfigError
@@ -145,9 +145,8 @@ def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
 def _draw(folder: Path, hierarchy: Hierarchy) -> list[dict]:
     """Write images of random patches, labelled with leaves, inner nodes and void of the tree."""
     records = []
-    wide = is_wide(hierarchy)
-    void = WIDE_IGNORE_VALUE if wide else STOCK_IGNORE_VALUE
-    ids = np.append(np.arange(hierarchy.num_nodes), void).astype(np.uint16 if wide else np.uint8)
+    void = default_void(hierarchy)
+    ids = np.append(np.arange(hierarchy.num_nodes), void).astype(np.min_scalar_type(void))
     colours = np.append(tree_colors(hierarchy), [[0, 0, 0]], axis=0)
     for index in range(NUM_IMAGES):
         random = np.random.RandomState(index)

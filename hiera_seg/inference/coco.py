@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from hiera_seg.data.rle import encode_labels
+from hiera_seg.data.regions import encode_labels
 from hiera_seg.disk import discard_pending, naming, replace_text
 from hiera_seg.evaluation.selective import as_numpy
 from hiera_seg.hierarchy import Hierarchy

@@ -21,6 +21,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import (
     DECODE_VARIANTS,
+    LEAF_VARIANTS,
     NodeOutput,
     NodeScores,
     check_variant,
@@ -37,7 +38,14 @@ from hiera_seg.modeling.paths import (
     label_scores,
     path_labels,
 )
-from hiera_seg.modeling.resize import Resize, resize_columns, resize_rows, row_resizes
+from hiera_seg.modeling.resize import (
+    Resize,
+    resize_columns,
+    resize_row_range,
+    resize_rows,
+    row_resizes,
+    rows_needed,
+)
 
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
 
@@ -173,6 +181,7 @@ def decode(
             )
     sources = [_node_rows(view.output, hierarchy) for view in views]
     height, width = output_size
+    variant = options.variant
     device = sources[0].like.device
     label_type = label_dtype(hierarchy) if options.output == "labels" else torch.int64
     rows_of = [
@@ -180,8 +189,9 @@ def decode(
         for source, view in zip(sources, views, strict=True)
     ]
     budget = _BAND_VALUES_CPU if device.type == "cpu" else _BAND_VALUES_GPU
-    rows = max(1, budget // (hierarchy.num_nodes * width * len(views)))
-    view, source, variant = views[0], sources[0], options.variant
+    channels = hierarchy.num_leaves if variant in LEAF_VARIANTS else hierarchy.num_nodes
+    rows = max(1, budget // (channels * width))
+    view, source = views[0], sources[0]
     labels_alone = options == options.labels_only() and options.min_confidence is None
     if labels_alone and len(views) == 1 and not view.mirrored and type(source) is NodeRows:
         if decodes_by_family(source.like, variant, hierarchy):
@@ -199,13 +209,10 @@ def decode(
             return {"hiera_labels": labels}
     result: dict[str, Any] = {}
     for top in range(0, height, rows):
-        band = slice(top, min(top + rows, height))
-        index = torch.arange(band.start, band.stop, device=device)
+        band = range(top, min(top + rows, height))
         scores = mean_scores(
-            [
-                node_scores(_band(source, view, steps, index, width), hierarchy, options.variant)
-                for source, view, steps in zip(sources, views, rows_of, strict=True)
-            ]
+            node_scores(_band(source, view, steps, band, width, channels), hierarchy, variant)
+            for source, view, steps in zip(sources, views, rows_of, strict=True)
         )
         part = _decode_scores(scores, hierarchy, options)
         result = _write_band(result, part, band, height, label_type)
@@ -251,7 +258,7 @@ def _decode_scores(
     return part
 
 
-def _write_band(whole: Any, part: Any, band: slice, height: int, label_type: torch.dtype) -> Any:
+def _write_band(whole: Any, part: Any, band: range, height: int, label_type: torch.dtype) -> Any:
     """Copy rows of maps, in dicts and lists of tensors, into those of the image and return these.
 
     They are created for the first band, for which `whole` is None.
@@ -266,7 +273,7 @@ def _write_band(whole: Any, part: Any, band: slice, height: int, label_type: tor
     if whole is None:
         size = (*part.shape[:-2], height, part.shape[-1])
         whole = part.new_empty(size, dtype=None if part.is_floating_point() else label_type)
-    whole[..., band, :] = part
+    whole[..., band.start : band.stop, :] = part
     return whole
 
 
@@ -279,15 +286,21 @@ def label_dtype(hierarchy: Hierarchy) -> torch.dtype:
 
 
 def _band(
-    source: NodeRows, view: NodeView, row_steps: list[Resize], index: Tensor, width: int
+    source: NodeRows, view: NodeView, steps: list[Resize], rows: range, width: int, channels: int
 ) -> NodeOutput:
-    """Return rows `index` of a view at its final size, with mirroring undone."""
-    narrow = resize_rows(source, row_steps, index)
-    wide = resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
+    """Return rows of the first channels of a view at its final size, with mirroring undone."""
+    widths = view.padded_size[1], view.image_size[1], width
+    needed = rows_needed(steps, rows) if source.like.device.type == "cpu" else None
+    if needed and len(needed) <= len(rows):  # columns first, since they are fewer
+        values = source.take(torch.arange(needed.start, needed.stop))[:channels]
+        wide = resize_row_range(resize_columns(values, *widths), steps, rows, needed.start)
+    else:
+        index = torch.arange(rows.start, rows.stop, device=source.like.device)
+        wide = resize_columns(resize_rows(source, steps, index)[:channels], *widths)
     if view.mirrored:
         wide = wide.flip(-1)
         if view.swap is not None:
-            wide = wide[view.swap]
+            wide = wide[view.swap[:channels]]
     return NodeOutput(wide[None], view.output.kind)
 
 
