@@ -76,7 +76,7 @@ setup(
         "report": ["plotly>=5.20"],  # its plotly.js goes into the html file
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "publish": ["safetensors>=0.4"],  # one file of weights and config
-        "tiff": ["tifffile>=2023.7"],  # images of many bands, georeferencing of GeoTIFF images
+        "tiff": ["tifffile>=2023.7"],  # images of many bands
         "wandb": ["wandb>=0.17"],
         "mlflow": ["mlflow>=2.14"],
         "opencv": ["opencv-python"],

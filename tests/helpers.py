@@ -1,5 +1,6 @@
 """What tests of several rooms share: processes, code of pages, configs and small datasets."""
 
+import json
 import os
 import re
 import runpy
@@ -140,6 +141,14 @@ def run_code(page: str, *blocks: str, names: dict | None = None) -> dict:
     for block in blocks or code_blocks(page, "python"):
         exec(compile(block, page, "exec"), names)
     return names
+
+
+def report_data(page: Path) -> dict:
+    """Return the data in the html file of a report."""
+    start = '<script type="application/json" id="report-data">'
+    return json.loads(
+        page.read_text(encoding="utf-8").partition(start)[2].partition("</script>")[0]
+    )
 
 
 def new_config(*options: object) -> CfgNode:

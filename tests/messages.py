@@ -12,3 +12,11 @@ def names_in_order(message: str, named: Iterable[str]) -> bool:
             return False
         position += len(text)
     return "\n" not in message
+
+
+def check_one_error(result: tuple[int, str, str], code: int, *parts: str) -> None:
+    """Check the exit code of a tool, and that its only line of error contains all parts."""
+    found, _, error = result
+    assert found == code, error
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    assert all(part in error for part in parts), error

@@ -64,8 +64,9 @@ def test_imports_only_from_lower_floors(file):
             other = name.split(".")[1]
             lower = other == room or FLOORS.get(other, -1) < FLOORS[room]
             assert lower, f"imports {name}"
-        if name.split(".")[0] == "detectron2":
-            assert room not in WITHOUT_DETECTRON2, f"imports {name}"
+        top = name.split(".")[0]
+        assert top not in ("projects", "tests", "tools"), f"imports {name}"
+        assert top != "detectron2" or room not in WITHOUT_DETECTRON2, f"imports {name}"
 
 
 IMPORT_EACH = """

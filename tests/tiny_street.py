@@ -1,5 +1,6 @@
 """A dataset of three 40x48 images, and configs small enough to train on it in seconds."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -44,11 +45,16 @@ def tiny_folder(tmp_path_factory) -> Path:
     return folder
 
 
+def register(folder: Path | str, name: str = NAME, **options: object) -> str:
+    """Register the dataset in :func:`tiny_folder`."""
+    roots = {"image_root": f"{folder}/images", "sem_seg_root": f"{folder}/labels"}
+    register_hierarchical_dataset(name, hierarchy=STREET, **roots, **options)
+    return name
+
+
 @pytest.fixture
-def tiny_dataset(street, tiny_folder):
-    roots = {"image_root": tiny_folder / "images", "sem_seg_root": tiny_folder / "labels"}
-    register_hierarchical_dataset(NAME, hierarchy=street, **roots)
-    return NAME
+def tiny_dataset(tiny_folder) -> str:
+    return register(tiny_folder)
 
 
 SMALL_NETWORK = [
@@ -93,3 +99,35 @@ def cfg(tiny_dataset, tmp_path) -> CfgNode:
     cfg.OUTPUT_DIR = str(tmp_path / "run")
     (tmp_path / "run").mkdir()
     return cfg
+
+
+# A user's own script: it registers a dataset and calls launch, as tools/train_net.py does.
+SCRIPT = """
+from detectron2.engine import default_argument_parser
+from hiera_seg.cli import launch, setup
+from hiera_seg.engine import HieraTrainer
+from tests.tiny_street import register
+
+register({folder!r})
+
+def main(args):
+    trainer = HieraTrainer(setup(args))
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser().parse_args())
+"""
+
+
+@pytest.fixture
+def script(cfg, tiny_folder, tmp_path) -> Callable[..., list[str]]:
+    """A function that writes such a script and its config; it returns the command line."""
+
+    def write(*options: object, text: str = SCRIPT) -> list[str]:
+        (tmp_path / "train.py").write_text(text.format(folder=str(tiny_folder)))
+        cfg.merge_from_list(list(options))
+        (tmp_path / "config.yaml").write_text(cfg.dump())
+        return [str(tmp_path / "train.py"), "--config-file", str(tmp_path / "config.yaml")]
+
+    return write

@@ -59,11 +59,12 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from hiera_seg.cli import load_config
     from hiera_seg.data.catalog import import_modules
-    from hiera_seg.diagnostics.fast_dev_run import fast_dev_run, repository_configs
+    from hiera_seg.diagnostics import fast_dev_run
+    from hiera_seg.model_zoo import config_names, get_config_file
 
     import_modules([], tool=__file__)
-    found = {name_of(config): config for config in map(Path, args.configs)}
-    found = found or {name_of(config): config for config in repository_configs(REPOSITORY)}
+    zoo = [get_config_file(name) for name in config_names() if "Base" not in name]
+    found = {name_of(config): config for config in map(Path, args.configs or zoo)}
     rows: dict[str, list[str]] = {}
     if args.table:
         kept = args.table.read_text() if args.missing and args.table.is_file() else ""

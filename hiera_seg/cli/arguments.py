@@ -25,27 +25,20 @@ def argument_parser(epilog: str = "", *, trials: bool = True) -> argparse.Argume
         trials: whether to add --fast-dev-run and --dry-run.
     """
     parser = tool_parser("Train or evaluate the model of a config file.", epilog)
-    parser.add_argument("--config-file", default="", metavar="FILE", help="config of the model")
-    parser.add_argument(
-        "--resume", action="store_true", help="resume from the last checkpoint in OUTPUT_DIR"
-    )
-    parser.add_argument("--eval-only", action="store_true", help="evaluate, without training")
-    parser.add_argument(
-        "--num-gpus", type=int, default=1, metavar="N", help="processes per machine (1)"
-    )
-    parser.add_argument(
-        "--num-machines", type=int, default=1, metavar="N", help="machines of the job (1)"
-    )
-    parser.add_argument(
-        "--machine-rank", type=int, default=0, metavar="N", help="number of this machine (0)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--config-file", default="", metavar="FILE", help="config of the model")
+    add("--resume", action="store_true", help="resume from the last checkpoint in OUTPUT_DIR")
+    add("--eval-only", action="store_true", help="evaluate, without training")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes per machine (1)")
+    add("--num-machines", type=int, default=1, metavar="N", help="machines of the job (1)")
+    add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine (0)")
+    add(
         "--dist-url",
         default="auto",
         metavar="URL",
         help="URL of the rendezvous, such as tcp://node0:29500; auto: a free port (auto)",
     )
-    parser.add_argument(
+    add(
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
@@ -56,21 +49,19 @@ def argument_parser(epilog: str = "", *, trials: bool = True) -> argparse.Argume
     add_remote_config(parser)
     if not trials:
         return parser
-    parser.add_argument(
+    add(
         "--fast-dev-run",
         action="store_true",
         help="test the config in seconds: one iteration and an evaluation on synthetic images, on "
         "CPU, from random weights; needs no dataset, downloads nothing, keeps nothing",
     )
-    parser.add_argument(
+    add(
         "--dry-run",
         action="store_true",
         help="print the changed config keys, the class tree, the parameters and the labels of the "
         "first batch, and exit; trains and writes nothing",
     )
-    parser.add_argument(
-        "--iterations", type=int, default=1, metavar="N", help="iterations of --fast-dev-run (1)"
-    )
+    add("--iterations", type=int, default=1, metavar="N", help="iterations of --fast-dev-run (1)")
     return parser
 
 

@@ -13,9 +13,10 @@ from hiera_seg.cli.threads import let_threads_sleep
 from hiera_seg.errors import ConfigError
 
 # If all ranks raise the same error, only rank 0 should print it. Other ranks wait this many seconds
-# before they print, during which the launcher kills them; a rank that lost contact waits longer.
-_PATIENCE = 4.0
-_PATIENCE_WITHOUT_PEERS = 10.0
+# before they print, during which the launcher kills them, also on a busy machine; a rank that lost
+# contact waits longer.
+_PATIENCE = 8.0
+_PATIENCE_WITHOUT_PEERS = 16.0
 _SIGPIPE = 128 + 13  # the exit code that a shell reports for SIGPIPE
 
 
@@ -64,12 +65,8 @@ def exit_on_error(main: Callable, *args: object) -> None:
 def prepare_file(path: str | os.PathLike, option: str) -> None:
     """Create the folder of an output file, and check that it is writable, before the work starts.
 
-    Args:
-        path: the file.
-        option: the command-line option of the file, for the message.
-
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: it cannot be written; the message names the command-line option of the file.
     """
     if os.path.isdir(path):
         raise ConfigError(f"{option} {path} is a folder; name a file in it")

@@ -20,10 +20,8 @@ def start_log(folder: str) -> None:
 
     Only the main process logs to the console, without the messages of Detectron2 and fvcore that
     are longer than a line, such as configs and models, and with colors only on a terminal. The file
-    has all messages, without colors; every other process writes ``log.txt.rank<rank>``.
-
-    Args:
-        folder: folder of ``log.txt``; created if it does not exist.
+    has all messages, without colors; every other process writes ``log.txt.rank<rank>``. The folder
+    is created if it does not exist.
 
     Raises:
         OSError: the file cannot be written.
@@ -31,17 +29,15 @@ def start_log(folder: str) -> None:
     rank = comm.get_rank()
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "log.txt" + (f".rank{rank}" if rank else ""))
-    handlers: list[logging.Handler] = [_LogFile(path, encoding="utf-8")]
-    if rank == 0:
-        handlers.append(_Console(sys.stdout))
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(_PlainFormatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s"))
+    handlers = [file] if rank else [file, _Console(sys.stdout)]
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(logging.DEBUG)
         logger.propagate = False
-        for handler in _installed:
-            logger.removeHandler(handler)
-        for handler in handlers:
-            logger.addHandler(handler)
+        others = [handler for handler in logger.handlers if handler not in _installed]
+        logger.handlers[:] = [*others, *handlers]
     for handler in _installed:
         handler.close()
     _installed[:] = handlers
@@ -57,12 +53,6 @@ class _Console(logging.StreamHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):  # continue after `| head` has ended
             super().handleError(record)
-
-
-class _LogFile(logging.FileHandler):
-    def __init__(self, path: str, **options: str):
-        super().__init__(path, **options)
-        self.setFormatter(_PlainFormatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s"))
 
 
 class _PlainFormatter(logging.Formatter):

@@ -33,11 +33,7 @@ def claim_output_folder(folder: str, key: str = "OUTPUT_DIR") -> None:
 
     All processes must call it. The lock is that of ``fcntl.lockf``, which the system releases
     whenever its process ends. A file ``run.lock`` that a killed run left behind is not locked, and
-    the next run reuses it.
-
-    Args:
-        folder: the output folder.
-        key: its config key, for messages.
+    the next run reuses it. Messages name the folder's config key.
 
     Raises:
         ConfigError: on all processes, if the name is not UTF-8, the folder cannot be written, or

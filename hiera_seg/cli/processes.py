@@ -15,6 +15,7 @@ from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
+from hiera_seg.cli.arguments import check_at_least
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.cli.rendezvous import agent_store
 from hiera_seg.cli.start import read_config
@@ -44,17 +45,7 @@ def launch(main: Main, args: argparse.Namespace) -> None:
 
 
 def _start(main: Main, args: argparse.Namespace) -> None:
-    if args.num_machines < 1:
-        raise ConfigError(f"--num-machines is {args.num_machines}; it must be 1 or more")
-    if args.num_gpus < 0:
-        raise ConfigError(
-            f"--num-gpus is {args.num_gpus}; specify the number of processes per machine"
-        )
-    if args.num_gpus == 0 and args.num_machines > 1:
-        raise ConfigError(
-            f"--num-gpus is 0 and --num-machines is {args.num_machines}; every machine needs 1 or "
-            "more processes"
-        )
+    check_at_least(args, num_machines=1, num_gpus=int(args.num_machines > 1))
     if args.num_gpus * args.num_machines <= 1:
         main(args)
     else:
@@ -153,6 +144,7 @@ def _join_group(
     world_size: int = -1,
 ) -> None:
     """Create the process groups; -1 and env:// use the environment variables of torchrun."""
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
     try:
         # Some processes take long to start, so `timeout` applies only to what follows
         store = agent_store(DEFAULT_TIMEOUT) if init_method == "env://" else None
@@ -161,7 +153,6 @@ def _join_group(
             store, rank, world_size = next(found)
         else:
             rank, world_size = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(
             backend, timeout=timeout, store=store, rank=rank, world_size=world_size
         )

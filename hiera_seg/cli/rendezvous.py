@@ -42,15 +42,6 @@ def meet(store: Store, rank: int, world_size: int, timeout: timedelta) -> str:
     key, then sets a "go" key. An id left over from an earlier attempt was never acknowledged by
     all ranks, so no rank proceeds on it; ranks that acknowledged it see the new one later.
 
-    Args:
-        store: shared by all attempts of a job.
-        rank: of this process.
-        world_size: number of processes.
-        timeout: of the wait for all of them.
-
-    Returns:
-        The session id.
-
     Raises:
         DistStoreError: not all processes came in time.
     """

@@ -114,11 +114,11 @@ def read_run_config(args: argparse.Namespace, *, tool: str) -> CfgNode:
 def start_run(
     args: argparse.Namespace, folder: str, config: str, save: Callable[[str], object], key: str
 ) -> None:
-    """Claim the folder of a run, and log its environment, command line and config there.
+    """Claim the output folder of a run, and log its environment, command line and config there.
 
     Args:
         args: of the command line.
-        folder: the output folder.
+        folder: the folder.
         config: the whole config as text, for the log.
         save: writes the config to a path, ``config.yaml``. An evaluation keeps the file of the
             run that it evaluates.

@@ -13,7 +13,6 @@ from fvcore.transforms.transform import (
     VFlipTransform,
 )
 
-from hiera_seg.config import STOCK_IGNORE_VALUE
 from hiera_seg.config.image_format import chosen_bands
 from hiera_seg.data.flips import mirrors
 from hiera_seg.errors import ConfigError
@@ -107,20 +106,10 @@ class RandomCropByCategory(T.Augmentation):
     __str__ = __repr__
 
 
-def is_wide(hierarchy: Hierarchy) -> bool:
-    """Return whether node ids and void need more than 8 bits."""
-    return hierarchy.num_nodes > STOCK_IGNORE_VALUE
-
-
 def build_augmentations(
     cfg: CfgNode, is_train: bool, hierarchy: Hierarchy
 ) -> list[T.Augmentation | Transform]:
     """Build the augmentations of a config: resize, then in training crop, colour and flip.
-
-    Args:
-        cfg: the config; its INPUT node is read.
-        is_train: training or test.
-        hierarchy: the tree of the labels.
 
     Raises:
         ConfigError: COLOR_AUG_SSD with an image format that has neither colours nor bands.

@@ -140,18 +140,11 @@ def _check_source(name: str, source: Any, roots: Mapping[str, str], pairing: Map
             "list of dicts or a json file of dicts"
         )
     for key, value in pairing.items():
-        if not isinstance(value, str | os.PathLike | None if key == "split_file" else str):
-            raise DatasetError(f"dataset {name!r}: {key} is {value!r}; specify a string")
         if value and source is not None:
             raise DatasetError(
                 f"dataset {name!r}: {key} is {value!r}, but the files are listed by the source; "
                 "omit one of them"
             )
-    if not callable(source) and not isinstance(source, list | tuple | str | os.PathLike | None):
-        raise DatasetError(
-            f"dataset {name!r}: source is of type {type(source).__name__}; specify a callable, a "
-            "list of dicts, the path of a json file, or None"
-        )
 
 
 def register_builtin_dataset(

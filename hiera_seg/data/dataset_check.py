@@ -28,34 +28,22 @@ _SHOWN = 8  # maximum number of leaves that a message lists
 
 @dataclass
 class DatasetReport:
-    """Hold the counts and problems of a dataset.
-
-    Attributes:
-        name: name of the dataset.
-        hierarchy: its tree.
-        num_images: number of images that are listed with a label file.
-        node_images: int64 (N,), images that show a node or one of its descendants.
-        node_pixels: int64 (N,), pixels labelled with the node itself.
-        void_pixels: pixels labelled as void.
-        default_void: the raw id that is void without being in the label map; None if there is none.
-        default_void_pixels: pixels that have this id.
-        file_problems: problems of files, one line each.
-        image_values: for each kind of image ("8-bit", "float") the lowest value, the highest
-            value and the number of images; empty if images were not decoded.
-        turned: (path of the image, its EXIF orientation, that of its label) of the pairs whose
-            orientations differ.
-    """
+    """Hold the counts and problems of a dataset."""
 
     name: str
     hierarchy: Hierarchy
-    num_images: int = 0
-    node_images: np.ndarray = field(init=False)
-    node_pixels: np.ndarray = field(init=False)
-    void_pixels: int = 0
+    num_images: int = 0  # number of images that are listed with a label file
+    node_images: np.ndarray = field(init=False)  # int64 (N,), images of a node or its descendants
+    node_pixels: np.ndarray = field(init=False)  # int64 (N,), labelled with the node itself
+    void_pixels: int = 0  # pixels labelled as void
+    # The raw id that is void without being in the label map, and the pixels that have this id
     default_void: int | None = None
     default_void_pixels: int = 0
-    file_problems: list[str] = field(default_factory=list)
+    file_problems: list[str] = field(default_factory=list)  # one line each
+    # {kind of image ("8-bit", "float"): (lowest value, highest value, number of images)}, empty if
+    # images were not decoded
     image_values: dict[str, tuple[float, float, int]] = field(default_factory=dict)
+    # (path of the image, its EXIF orientation, that of its label) where the orientations differ
     turned: list[tuple[str, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -172,15 +160,10 @@ def leaves_without_label(hierarchy: Hierarchy, node_pixels: np.ndarray) -> list[
 
 
 def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") -> None:
-    """Log a warning if leaves have no pixel in the labels of a dataset.
+    """Log a warning if leaves of an evaluation's tree have no pixel in the labels of a dataset.
 
     Such leaves are excluded from the means. Reading stops when every leaf has been seen, or after
     500 randomly chosen files. Files that cannot be read are skipped.
-
-    Args:
-        name: name of the dataset.
-        hierarchy: the tree of the evaluation.
-        exif: as INPUT.EXIF.
     """
     meta = MetadataCatalog.get(name)
     try:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from fvcore.transforms.transform import HFlipTransform, Transform, TransformList, VFlipTransform
 
-from hiera_seg.errors import DatasetError, HierarchyError
+from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 
@@ -29,16 +29,10 @@ def resolve_flip_pairs(
     seen: set[int] = set()
     for pair in pairs:
         try:
-            left, right = (int(hierarchy.id(x)) if isinstance(x, str) else int(x) for x in pair)
-        except HierarchyError as error:
-            raise DatasetError(f"flip_pairs: {pair!r}: {error}") from error
-        except (TypeError, ValueError) as error:
-            raise DatasetError(f"flip_pairs holds {pair!r}; specify two names") from error
+            left, right = (int(hierarchy.id(node)) for node in pair)
+        except (TypeError, ValueError) as error:  # a HierarchyError is a ValueError
+            raise DatasetError(f"flip_pairs: {pair!r}: {error}; specify two nodes") from error
         for node in (left, right):
-            if not 0 <= node < hierarchy.num_nodes:
-                raise DatasetError(
-                    f"flip_pairs: {pair!r}: {node} is not a node id (0..{hierarchy.num_nodes - 1})"
-                )
             if node in seen:
                 raise DatasetError(
                     f"flip_pairs: node {hierarchy.paths[node]!r} is in more than one pair"

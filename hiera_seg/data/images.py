@@ -128,25 +128,16 @@ def check_exif(value: str) -> str:
 
 @dataclass
 class StoredImage:
-    """Hold an image as it is stored in its file.
-
-    Attributes:
-        path: the file.
-        orientation: the EXIF orientation of the file; 1 if it has none.
-        turn_by: the orientation that is still to be applied to the pixels.
-        decoded: the image with 8 bits per channel, decoded by Pillow; None if `values` is set.
-        values: (H, W), (H, W, 3) RGB, or (H, W, C) of which only the first three may be RGB.
-        highest: the highest value that a file of integers can hold.
-        inverted: whether 0 is white.
-    """
+    """Hold an image as it is stored in its file."""
 
     path: str
-    orientation: int = 1
-    turn_by: int = 1
-    decoded: Image.Image | None = None
+    orientation: int = 1  # EXIF orientation of the file; 1 if it has none
+    turn_by: int = 1  # the orientation that is still to be applied to the pixels
+    decoded: Image.Image | None = None  # with 8 bits per channel; None if `values` is set
+    # (H, W), (H, W, 3) RGB, or (H, W, C) of which only the first three may be RGB
     values: np.ndarray | None = None
-    highest: int = 255
-    inverted: bool = False
+    highest: int = 255  # the highest value that a file of integers can hold
+    inverted: bool = False  # whether 0 is white
 
     @property
     def size(self) -> tuple[int, int]:

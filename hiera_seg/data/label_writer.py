@@ -77,11 +77,9 @@ def _plan(paths: list[str], sem_seg_root: str | None, out: str) -> dict[str, str
     root = expand_root(sem_seg_root) if sem_seg_root else ""
     if not root or any(os.path.relpath(path, root).startswith(os.pardir) for path in paths):
         root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    targets: dict[str, str] = {}
     taken: dict[str, str] = {}
     for path in paths:
         target = os.path.join(out, os.path.splitext(os.path.relpath(path, root))[0] + ".png")
         if taken.setdefault(target, path) != path:
             raise DatasetError(f"{taken[target]} and {path} would both be written to {target}")
-        targets[path] = target
-    return targets
+    return {path: target for target, path in taken.items()}

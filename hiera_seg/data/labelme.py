@@ -16,9 +16,6 @@ def coco_from_labelme(folder: str) -> dict[str, list[dict]]:
 
     Polygons and rectangles become regions. Other shapes are skipped with a warning.
 
-    Args:
-        folder: the folder of the json files.
-
     Returns:
         Images, annotations and categories (the labels in alphabetical order) in COCO format. The
         ``file_name`` of an image is the path of its JSON file below `folder`, with the image's file

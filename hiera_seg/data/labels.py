@@ -59,8 +59,6 @@ class LabelReader:
     ) -> None:
         if resize not in (None, "nearest"):
             raise DatasetError(f'resize_labels is {resize!r}; specify "nearest", or omit it')
-        if not isinstance(variable, str | None):
-            raise DatasetError(f"label_variable is {variable!r}; specify a name")
         self.hierarchy = hierarchy
         self.exif, self.resize, self.variable = exif, resize, variable
         self.ignore_label = _check_ignore_label(ignore_label, hierarchy)

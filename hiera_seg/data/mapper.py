@@ -218,19 +218,12 @@ class HieraDatasetMapper:
 
 
 class _LabelTables(NamedTuple):
-    """Lookup tables of one dataset's labels, in the model's tree.
+    """Lookup tables of one dataset's labels, in the model's tree."""
 
-    Attributes:
-        reader: the reader that checks raw ids.
-        compact: raw id -> label during augmentations (uint8 or uint16 node id, void all ones).
-        straight: that label -> int64 node id or the model's ignore label.
-        mirrored: the same for an image that was mirrored.
-    """
-
-    reader: LabelReader
-    compact: np.ndarray
-    straight: np.ndarray
-    mirrored: np.ndarray
+    reader: LabelReader  # checks raw ids
+    compact: np.ndarray  # raw id -> label in augmentations (uint8 or uint16, void all ones)
+    straight: np.ndarray  # that label -> int64 node id or the model's ignore label
+    mirrored: np.ndarray  # the same for an image that was mirrored
 
     @classmethod
     def build(

@@ -9,15 +9,9 @@ from hiera_seg.errors import DatasetError
 
 @dataclass
 class NodeCounts:
-    """Hold the number of labelled pixels of some datasets.
+    """Hold the number of labelled pixels of some datasets."""
 
-    Attributes:
-        pixels: {path of a node: pixels labelled with the node itself}.
-        void: pixels labelled as void.
-        images: number of images.
-    """
-
-    pixels: dict[str, int] = field(default_factory=dict)
+    pixels: dict[str, int] = field(default_factory=dict)  # by path, labelled with the node itself
     void: int = 0
     images: int = 0
 
@@ -25,13 +19,8 @@ class NodeCounts:
 def count_nodes(names: Sequence[str], *, progress: bool = False, exif: str = "apply") -> NodeCounts:
     """Count the labels of registered datasets; nodes of different trees are matched by path.
 
-    Args:
-        names: datasets with class trees; images are not decoded.
-        progress: show a progress bar on stderr if it is a terminal.
-        exif: as INPUT.EXIF, for the comparison of sizes.
-
-    Raises:
-        DatasetError: a dataset has no tree, or a file is missing or unusable.
+    The arguments are those of :func:`~hiera_seg.data.dataset_check.check_dataset`; images are not
+    decoded. DatasetError: a dataset has no tree, or a file is missing or unusable.
     """
     total = NodeCounts()
     for name in names:

@@ -1,4 +1,4 @@
-"""Draw label maps from annotated regions: polygons and run-length encodings."""
+"""Draw label maps from annotated regions, polygons and run-length encodings, and encode them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,17 +17,12 @@ class RegionLabels(str):
     It takes the place of a label file's path in a dataset's dicts. As a string it is
     "<annotation file>/<image>", which messages show and converters derive file names from.
 
-    Attributes:
-        size: (height, width) of the image in pixels.
-        regions: (description, node id, segmentation in COCO's form) per region.
-        fill: value of the pixels outside all regions.
-        dtype: dtype of the label map.
     """
 
-    size: tuple[int, int]
-    regions: list[tuple[str, int, Any]]
-    fill: int
-    dtype: str
+    size: tuple[int, int]  # (height, width) of the image in pixels
+    regions: list[tuple[str, int, Any]]  # (description, node id, segmentation in COCO's form)
+    fill: int  # value of the pixels outside all regions
+    dtype: str  # of the label map
 
     @classmethod
     def of(
@@ -87,3 +82,17 @@ class RegionLabels(str):
                 f"{self}: {what}: the segmentation cannot be decoded: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+
+def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:
+    """Encode the regions of a label map, (H, W) integers.
+
+    Returns:
+        {label: {"size": [H, W], "counts": str}} for the labels that occur, ascending; plain data
+        for JSON and for ``pycocotools.mask.decode``.
+    """
+    encoded = {}
+    for label in np.unique(labels).tolist():
+        rle = mask_util.encode(np.asfortranarray(labels == label, dtype=np.uint8))
+        encoded[label] = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+    return encoded

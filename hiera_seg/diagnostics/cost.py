@@ -205,10 +205,8 @@ def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
 
 
 def _table(rows: list[list[str]], headers: list[str]) -> str:
-    right = ["right"] * (len(headers) - 1)
-    return tabulate(
-        rows, headers, disable_numparse=True, colalign=("left", *right), preserve_whitespace=True
-    )
+    align = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers, disable_numparse=True, colalign=align, preserve_whitespace=True)
 
 
 def _short(number: float) -> str:

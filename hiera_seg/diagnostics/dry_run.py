@@ -76,15 +76,10 @@ def dry_run(cfg: CfgNode) -> str:
 
 
 def label_shares(labels: np.ndarray, hierarchy: Hierarchy, ignore_label: int) -> str:
-    """Format one table per level with the share of each class in the pixels.
+    """Format one table per level with the share of each class, in percent of all pixels.
 
-    Args:
-        labels: integers of any shape, node ids or the ignore label.
-        hierarchy: the tree.
-        ignore_label: the value of void.
-
-    Returns:
-        Tables in percent of all pixels. Classes without pixels are listed below each table.
+    Classes without pixels are listed below each table. Labels are integers of any shape, node ids
+    or the ignore label.
     """
     void = labels == ignore_label
     tables = []

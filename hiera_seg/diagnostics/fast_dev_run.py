@@ -14,9 +14,9 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import PeriodicCheckpointer, PeriodicWriter
 from PIL import Image
 
-from hiera_seg.config import STOCK_IGNORE_VALUE, WIDE_IGNORE_VALUE, resolve_hierarchy
+from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.data.augmentations import is_wide
+from hiera_seg.data.labels import default_void
 from hiera_seg.engine.randomness import seed_everything
 from hiera_seg.engine.trainer import HieraTrainer
 from hiera_seg.errors import ConfigError
@@ -35,13 +35,8 @@ BATCH = 2  # the minimum for batch norm after global pooling
 class FastDevRun:
     """The result of a fast development run.
 
-    Attributes:
-        iterations: number of training iterations.
-        total_loss: total loss of the last iteration.
-        metrics: metrics of the evaluation by name.
-        parameters: number of parameters of the model.
-        seconds: total wall-clock time.
-        cpu_seconds: total CPU time of this process.
+    The loss is that of the last iteration, the metrics are those of the evaluation; wall-clock
+    seconds and the CPU seconds of this process are those of the whole run.
     """
 
     iterations: int
@@ -99,19 +94,6 @@ def fast_dev_run(cfg: CfgNode, *, iterations: int = 1) -> FastDevRun:
     )
 
 
-def repository_configs(folder: Path) -> list[Path]:
-    """Return the config files of a checkout that can be trained, which excludes base files.
-
-    Args:
-        folder: the checkout.
-
-    Returns:
-        Paths in ``configs`` and ``projects``, sorted.
-    """
-    found = [*folder.glob("configs/**/*.yaml"), *folder.glob("projects/*/configs/**/*.yaml")]
-    return sorted(path for path in found if not path.name.startswith("Base"))
-
-
 class _Trainer(HieraTrainer):
     """Write neither checkpoints, which would take most of the time, nor metrics."""
 
@@ -163,9 +145,8 @@ def _shrunk(cfg: CfgNode, folder: str, iterations: int) -> CfgNode:
 def _draw(folder: Path, hierarchy: Hierarchy) -> list[dict]:
     """Write images of random patches, labelled with leaves, inner nodes and void of the tree."""
     records = []
-    wide = is_wide(hierarchy)
-    void = WIDE_IGNORE_VALUE if wide else STOCK_IGNORE_VALUE
-    ids = np.append(np.arange(hierarchy.num_nodes), void).astype(np.uint16 if wide else np.uint8)
+    void = default_void(hierarchy)
+    ids = np.append(np.arange(hierarchy.num_nodes), void).astype(np.min_scalar_type(void))
     colours = np.append(tree_colors(hierarchy), [[0, 0, 0]], axis=0)
     for index in range(NUM_IMAGES):
         random = np.random.RandomState(index)

@@ -41,12 +41,10 @@ def should_resume(checkpointer: HieraCheckpointer, resume: bool) -> bool:
     """
     if job_of_torchrun():
         checkpointer.run_id = uuid.uuid4().hex
-    if not resume and job_of_torchrun():
-        restarts = comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"]))
-        decisions = comm.all_gather(
-            comm.is_main_process() and _restarted(checkpointer, max(restarts))
-        )
-        resume = decisions[0]
+        if not resume:
+            restarts = max(comm.all_gather(int(os.environ["TORCHELASTIC_RESTART_COUNT"])))
+            resume = comm.is_main_process() and _restarted(checkpointer, restarts)
+            resume = comm.all_gather(resume)[0]
     if resume:
         _check_all_see_it(checkpointer)
     return resume

@@ -23,11 +23,7 @@ _ONE_VALUE = "Expected more than 1 value per channel when training"
 def expected_error(error: BaseException) -> Exception | None:
     """Return the error to print in one line, or None if `error` is a bug.
 
-    Args:
-        error: raised by a run.
-
-    Returns:
-        `error` itself if its message is for users, or an error that names what to change.
+    It is `error` itself if its message is for users, or an error that names what to change.
     """
     if isinstance(error, (*FAILURES, ConfigError)):
         return error
@@ -62,12 +58,10 @@ def log_expected_errors() -> Iterator[None]:
 
     def shorten(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and lost_contact(error):
-            error = str(error).strip().splitlines()[0]
-        elif error is not None:
-            error = expected_error(error)
-        if error is not None:
-            record.msg, record.args, record.exc_info = f"Training failed: {error}", (), None
+        lost = error is not None and lost_contact(error)
+        reason = str(error).strip().splitlines()[0] if lost else error and expected_error(error)
+        if reason:
+            record.msg, record.args, record.exc_info = f"Training failed: {reason}", (), None
             vars(record).update(FILE_ONLY)
         return True
 

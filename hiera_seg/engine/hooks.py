@@ -1,6 +1,6 @@
 """Evaluate during training: record the metrics, keep the best weights, stop early."""
 
-import itertools
+import contextlib
 import json
 import logging
 import math
@@ -57,17 +57,18 @@ class EvaluationRecord:
         self.lines: list[dict[str, Any]] = []
 
     def open(self, start_iter: int) -> None:
-        """Read the record up to an iteration; later evaluations will be repeated.
-
-        Args:
-            start_iter: number of finished iterations; 0 starts a new record.
-        """
+        """Read the evaluations of the first `start_iter` iterations; later ones are repeated."""
         self.lines = []
-        if start_iter > 0 and self.path.is_file():
-            read = [_read_line(line) for line in self.path.read_text().splitlines()]
-            self.lines = [line for line in read if line and line["iteration"] <= start_iter]
-        elif self.path.is_file():
+        if not self.path.is_file():
+            return
+        if start_iter == 0:
             self._write()
+            return
+        for text in self.path.read_text().splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # not a whole line
+                line = json.loads(text)
+                if line["iteration"] <= start_iter:
+                    self.lines.append(line)
 
     def add(self, iteration: int, metrics: dict[str, float]) -> None:
         """Add the evaluation after `iteration` iterations; replace an earlier one of the same."""
@@ -75,10 +76,6 @@ class EvaluationRecord:
         plain = {k: value if math.isfinite(value) else None for k, value in metrics.items()}
         self.lines.append({"iteration": iteration, **plain})
         self._write()
-
-    def has(self, iteration: int) -> bool:
-        """Return whether there is an evaluation after `iteration` iterations."""
-        return any(line["iteration"] == iteration for line in self.lines)
 
     def values(self, metric: str) -> list[tuple[int, float]]:
         """Return (iteration, value) of all evaluations with a metric; NaN if it is not finite."""
@@ -111,18 +108,15 @@ class BestWeights:
     iteration: int = 0
 
     def open(self, start_iter: int) -> None:
-        """Read the best value so far.
-
-        Args:
-            start_iter: number of finished iterations; 0 renames the file of an earlier run.
-        """
+        """Read the best value after `start_iter` iterations; 0 renames the file of a former run."""
         path = Path(self.folder) / f"{BEST}.pth"
         if not path.is_file():
             return
         if start_iter == 0:
-            ends = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
-            names = (path.with_name(f"{BEST}_of_an_earlier_run{end}.pth") for end in ends)
-            renamed = next(name for name in names if not name.exists())
+            renamed, number = path.with_name(f"{BEST}_of_an_earlier_run.pth"), 2
+            while renamed.exists():
+                renamed = path.with_name(f"{BEST}_of_an_earlier_run_{number}.pth")
+                number += 1
             os.replace(path, renamed)
             logger.info(f"{path.name} is of an earlier run; renamed it to {renamed.name}")
             return
@@ -139,13 +133,7 @@ class BestWeights:
             logger.info(f"{path} is best by {known[0]} ({known[1]}), not by {self.metric}")
 
     def see(self, value: float, iteration: int, model: nn.Module) -> None:
-        """Save the weights if `value` is better than all values before.
-
-        Args:
-            value: value of the metric.
-            iteration: number of finished iterations.
-            model: the evaluated model.
-        """
+        """Save the weights of the evaluated model if `value` is better than all values before."""
         if not _is_better(value, self.value, self.mode):
             return
         self.value, self.iteration = value, iteration
@@ -172,11 +160,7 @@ class EarlyStopping:
     patience: int
 
     def reason(self, values: Sequence[tuple[int, float]]) -> str | None:
-        """Return the reason to stop, or None.
-
-        Args:
-            values: (iteration, value) of all evaluations so far; NaN is no improvement.
-        """
+        """Return the reason to stop, or None, from the values of :class:`EvaluationRecord`."""
         best, since = None, 0
         for iteration, value in values:
             if _is_better(value, best and best[1], self.mode):
@@ -202,22 +186,17 @@ class Evaluation(EvalHook):
     Args:
         period: number of iterations between evaluations; 0 evaluates only at the end.
         folder: folder of the run.
-        best: keeps the best weights.
-        stopping: decides when to stop early.
+
+    Attributes:
+        best: keeps the best weights, or None.
+        stopping: decides when to stop early, or None.
     """
 
-    def __init__(
-        self,
-        period: int,
-        folder: str,
-        *,
-        best: BestWeights | None = None,
-        stopping: EarlyStopping | None = None,
-    ):
+    def __init__(self, period: int, folder: str):
         super().__init__(period, None)
         self.record = EvaluationRecord(folder)
-        self.best = best
-        self.stopping = stopping
+        self.best: BestWeights | None = None
+        self.stopping: EarlyStopping | None = None
 
     def before_train(self) -> None:
         start = self.trainer.start_iter
@@ -228,7 +207,8 @@ class Evaluation(EvalHook):
                 self.best.open(start)
             names = self.trainer.cfg.DATASETS.TEST
             due = names and self._period > 0 and start % self._period == 0
-            is_missing = due and 0 < start < self.trainer.max_iter and not self.record.has(start)
+            is_there = any(line["iteration"] == start for line in self.record.lines)
+            is_missing = due and 0 < start < self.trainer.max_iter and not is_there
         if _of_main_process(is_missing):
             logger.info(f"The evaluation after {start} iterations was interrupted; running it now")
             self.trainer.storage.iter = start - 1  # the iteration at which it was due
@@ -250,19 +230,17 @@ class Evaluation(EvalHook):
 
     def _evaluate(self, iteration: int) -> None:
         self._do_eval()
-        problem = None
+        problem, metrics = None, self._metrics
         if comm.is_main_process():
-            metrics = self._metrics
             needed = [part.metric for part in (self.best, self.stopping) if part is not None]
             missing = [name for name in needed if name not in metrics]
             if missing:
                 problem = _unknown_metric(missing[0], metrics)
-            else:
-                if self.best is not None:
-                    value = metrics[self.best.metric]
-                    self.best.see(value, iteration, self.trainer.evaluated_model)
-                if metrics:
-                    self.record.add(iteration, metrics)
+            elif self.best is not None:
+                model = self.trainer.evaluated_model
+                self.best.see(metrics[self.best.metric], iteration, model)
+            if metrics and not missing:
+                self.record.add(iteration, metrics)
         problem = _of_main_process(problem)
         if problem:
             raise ConfigError(problem)
@@ -277,9 +255,7 @@ class Evaluation(EvalHook):
     def _decide_to_stop(self) -> None:
         if self.stopping is None:
             return
-        reason = None
-        if comm.is_main_process():
-            reason = self.stopping.reason(self.record.values(self.stopping.metric))
+        reason = self.stopping.reason(self.record.values(self.stopping.metric))
         self.trainer.stop_reason = _of_main_process(reason)
 
 
@@ -287,11 +263,7 @@ def check_metrics(cfg: CfgNode, evaluators: dict[str, DatasetEvaluator]) -> None
     """Raise ConfigError if no evaluation computes the metric of BEST_CHECKPOINT or EARLY_STOPPING.
 
     The metrics of an evaluator without the attribute ``metric_names`` are known only after the
-    first evaluation, and checked then.
-
-    Args:
-        cfg: the config of the run.
-        evaluators: evaluator of each test set by name.
+    first evaluation, and checked then. Evaluators are given by the name of their test set.
     """
     known: list[str] = []
     for name, evaluator in evaluators.items():
@@ -313,14 +285,6 @@ def _unknown_metric(name: str, known: Iterable[str]) -> str:
     ends = [key for key in means if key.endswith(f"/{name}")]
     nearest = suggestion(name, known if "-" in name else means, ends)
     return f"TEST.BEST_CHECKPOINT or TEST.EARLY_STOPPING: unknown metric {name!r}{nearest}"
-
-
-def _read_line(text: str) -> dict[str, Any] | None:
-    try:
-        line = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    return line if isinstance(line, dict) and isinstance(line.get("iteration"), int) else None
 
 
 def _of_main_process(value: Any) -> Any:

@@ -30,20 +30,15 @@ IMAGE_WIDTH = 360  # pixels of each image in a panel
 def show_test_images(cfg: CfgNode, model: nn.Module) -> None:
     """Predict TEST.STRIP_IMAGES images of each test set, always the same, for LOGGERS.
 
-    Does nothing outside training, without a logger or OpenCV, or if the model is not a
+    Does nothing outside training, without a logger or OpenCV, or if the evaluated model is not a
     HieraSegmentor.
-
-    Args:
-        cfg: config of the run.
-        model: the evaluated model.
     """
-    num = cfg.TEST.STRIP_IMAGES
-    if num < 1 or not _can_draw(cfg, model):
+    if cfg.TEST.STRIP_IMAGES < 1 or not _can_draw(cfg, model):
         return
     for name in cfg.DATASETS.TEST:
         try:
             predict = SamplePredictor(cfg, model, name)
-            for record in spread_over(name, num).values():
+            for record in spread_over(name, cfg.TEST.STRIP_IMAGES).values():
                 stem = Path(record["file_name"]).stem
                 _put_panel(f"{name}/{stem}", predict(record), model.hierarchy)
         except DatasetError as error:  # a missing panel should not stop a training
@@ -54,9 +49,6 @@ class BatchPanels(HookBase):
     """Show the first sample of every VIS_PERIOD-th batch in LOGGERS, after augmentation.
 
     Labels are predicted in eval mode before the step, without changing the training.
-
-    Args:
-        cfg: with VIS_PERIOD of 1 or more.
     """
 
     def __init__(self, cfg: CfgNode):

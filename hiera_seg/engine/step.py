@@ -83,25 +83,26 @@ class HieraTrainStep(SimpleTrainer):
 
         seed_everything(self.seed, self.iter, comm.get_rank())
         self.optimizer.zero_grad()
-        parts = split_batch(data, self.accumulation_steps)
-        counts = mean_counts(plain_model(self.model), parts) if len(parts) > 1 else None
-        losses, states = self._backward(parts, counts)
+        size = len(data) // self.accumulation_steps
+        parts = [data[i : i + size] for i in range(0, len(data), size)]
+        normalizer = _mean_normalizer(plain_model(self.model), parts) if len(parts) > 1 else None
+        losses, states = self._backward(parts, normalizer)
         after_backward(self)
-        self._log(parts, losses, data_time, counts, states)
+        self._log(parts, losses, states, normalizer, data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         if self.average is not None:
             self.average.update(plain_model(self.model))
 
     def _backward(
-        self, parts: list[list[dict]], counts: Tensor | None
+        self, parts: list[list[dict]], normalizer: Tensor | None
     ) -> tuple[list[Losses], list[dict[str, Any]]]:
         """Accumulate the gradients of the parts; return the losses and random state of each.
 
-        Every part divides its sums over pixels by the mean count of all parts, and its gradient by
-        the number of parts, so the accumulated gradient equals that of the full batch.
+        Every part divides its sums over pixels by the mean of all parts, and its gradient by the
+        number of parts, so the accumulated gradient equals that of the full batch.
         """
-        options = {} if counts is None else {"normalizer": counts}
+        options = {} if normalizer is None else {"normalizer": normalizer}
         losses, states = [], []
         for part in parts:
             states.append(get_random_state())
@@ -121,9 +122,9 @@ class HieraTrainStep(SimpleTrainer):
         self,
         parts: list[list[dict]],
         losses: list[Losses],
-        data_time: float,
-        counts: Tensor | None,
         states: list[dict[str, Any]],
+        normalizer: Tensor | None,
+        data_time: float,
     ) -> None:
         """Log the losses, averaged over parts and processes, on the main process."""
         names = list(losses[0])
@@ -133,8 +134,8 @@ class HieraTrainStep(SimpleTrainer):
         failure = None
         if not all(math.isfinite(value) for row in values for value in row):
             failure = describe_failure(
-                plain_model(self.model), parts, found, self.seed, self.iter, self.dump_folder,
-                counts=counts, precision=self.precision, states=states,
+                plain_model(self.model), parts, found, states, self.dump_folder, seed=self.seed,
+                iteration=self.iter, precision=self.precision, normalizer=normalizer,
             )  # fmt: skip
         own = {
             "losses": {name: sum(row[name] for row in found) / len(found) for name in names},
@@ -174,17 +175,11 @@ def plain_model(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def split_batch(batch: list[dict], parts: int) -> list[list[dict]]:
-    """Split a batch into `parts` consecutive parts of equal size."""
-    size = len(batch) // parts
-    return [batch[i : i + size] for i in range(0, len(batch), size)]
-
-
-def mean_counts(model: nn.Module, parts: list[list[dict]]) -> Tensor | None:
+def _mean_normalizer(model: nn.Module, parts: list[list[dict]]) -> Tensor | None:
     """Average the normalizers of the losses over parts and processes; None if there are none."""
     if not hasattr(model, "label_normalizer"):
         return None
-    counts = [model.label_normalizer(part) for part in parts]
-    if counts[0] is None:
+    normalizers = [model.label_normalizer(part) for part in parts]
+    if normalizers[0] is None:
         return None
-    return mean_over_processes(torch.stack(counts).mean(0))
+    return mean_over_processes(torch.stack(normalizers).mean(0))

@@ -31,9 +31,6 @@ class Tracker(EventWriter):
     The id of the tracker's run is kept in the file ``<name>_run_id`` of the output folder, so that
     a resumed training continues it. A tracker that fails during the training is reported once and
     does not end it.
-
-    Args:
-        cfg: config of the run.
     """
 
     name: str
@@ -45,10 +42,7 @@ class Tracker(EventWriter):
         self._is_open = self._has_failed = False
 
     def open(self, resume: bool) -> None:
-        """Start a run of the tracker.
-
-        Args:
-            resume: whether to continue the run whose id is in the output folder, if there is one.
+        """Start a run of the tracker, or continue the one whose id is in the output folder.
 
         Raises:
             ConfigError: the tracker refuses, for example because nobody is logged in.

@@ -191,18 +191,15 @@ class HieraTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         """Build Detectron2's hooks, with an evaluation that keeps the best weights and may stop."""
-        test = self.cfg.TEST
-        best = stopping = None
-        if test.BEST_CHECKPOINT.METRIC:
-            keys = test.BEST_CHECKPOINT
-            best = BestWeights(self.cfg.OUTPUT_DIR, keys.METRIC, keys.MODE)
-        if test.EARLY_STOPPING.METRIC:
-            keys = test.EARLY_STOPPING
-            stopping = EarlyStopping(keys.METRIC, keys.MODE, keys.PATIENCE)
-        evaluation = Evaluation(test.EVAL_PERIOD, self.cfg.OUTPUT_DIR, best=best, stopping=stopping)
-        hooks = [
-            evaluation if isinstance(hook, EvalHook) else hook for hook in super().build_hooks()
-        ]
+        test, folder = self.cfg.TEST, self.cfg.OUTPUT_DIR
+        evaluation, keys = Evaluation(test.EVAL_PERIOD, folder), test.BEST_CHECKPOINT
+        if keys.METRIC:
+            evaluation.best = BestWeights(folder, keys.METRIC, keys.MODE)
+        keys = test.EARLY_STOPPING
+        if keys.METRIC:
+            evaluation.stopping = EarlyStopping(keys.METRIC, keys.MODE, keys.PATIENCE)
+        hooks = super().build_hooks()
+        hooks = [evaluation if isinstance(hook, EvalHook) else hook for hook in hooks]
         if comm.is_main_process() and self.cfg.VIS_PERIOD > 0:
             hooks.insert(-1, BatchPanels(self.cfg))  # before the last hook, which writes
         return hooks
@@ -335,15 +332,9 @@ class HieraTrainer(DefaultTrainer):
         check_config(cfg, "MODEL.")
         return super().build_model(cfg)
 
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(
-        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        return build_lr_scheduler(cfg, optimizer)
+    build_optimizer = staticmethod(build_optimizer)
+    build_lr_scheduler = staticmethod(build_lr_scheduler)
+    build_evaluator = staticmethod(build_hiera_evaluator)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:
@@ -359,7 +350,3 @@ class HieraTrainer(DefaultTrainer):
             HieraDatasetMapper(cfg, False, **options),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_hiera_evaluator(cfg, dataset_name)

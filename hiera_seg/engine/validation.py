@@ -75,10 +75,8 @@ def check_can_validate(model: nn.Module) -> None:
 @contextlib.contextmanager
 def _untouched_random_state() -> Iterator[None]:
     state = get_random_state()
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        set_random_state(state)
-        if on_gpus:
-            torch.cuda.set_rng_state_all(on_gpus)
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            set_random_state(state)

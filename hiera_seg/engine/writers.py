@@ -64,9 +64,7 @@ class TensorboardFile(TensorboardXWriter):
 def log_summary(cfg: CfgNode, model: nn.Module | None = None) -> None:
     """Log the datasets, class tree, model and schedule of a run, in a few lines.
 
-    Args:
-        cfg: config of the run.
-        model: the model to train. None for an evaluation: only test sets and tree are logged.
+    Without a model, which is for an evaluation, only the test sets and the tree are logged.
 
     Raises:
         DatasetError: the files of a dataset cannot be listed.
@@ -112,21 +110,17 @@ def build_writers(
 ) -> list[EventWriter]:
     """Build the writers of a run: console, ``metrics.json``, trackers and tensorboard.
 
-    Args:
-        folder: folder of the run.
-        max_iter: maximum iteration of the run, for the estimated time on the console.
-        trackers: writers that also take images; tensorboard's clears them.
-        tensorboard: whether to write tensorboard's events, if it is installed.
+    The console estimates the time to `max_iter`. Trackers take images, which the last writer
+    clears. Tensorboard gets events if it is installed.
     """
     os.makedirs(folder, exist_ok=True)
     metrics = MetricsFile(os.path.join(folder, "metrics.json"))
     writers = [CommonMetricPrinter(max_iter), metrics, *trackers]
-    if not tensorboard:
-        return [*writers, _ClearImages()]
-    if not is_installed("tensorboard"):
+    if tensorboard and is_installed("tensorboard"):
+        return [*writers, TensorboardFile(folder)]
+    if tensorboard:
         logger.info("tensorboard is not installed and gets no metrics; `pip install tensorboard`")
-        return [*writers, _ClearImages()]
-    return [*writers, TensorboardFile(folder)]
+    return [*writers, _ClearImages()]
 
 
 def raise_disk_failures() -> None:
@@ -139,18 +133,14 @@ def raise_disk_failures() -> None:
 
 
 def _in_thread(args: threading.ExceptHookArgs) -> None:
-    if not _of_disk(args.exc_value):
+    if getattr(args.exc_value, "errno", None) not in DISK_FAILURES:
         _report_in_thread(args)
 
 
 def _in_handler(handler: logging.Handler, record: logging.LogRecord) -> None:
     error, stream = sys.exc_info()[1], getattr(handler, "stream", None)
-    if stream is None or not _of_disk(error):
+    if stream is None or getattr(error, "errno", None) not in DISK_FAILURES:
         _report_in_handler(handler, record)
         return
     discard_pending(stream)
     raise OSError(error.errno, error.strerror, str(stream.name)) from error
-
-
-def _of_disk(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in DISK_FAILURES

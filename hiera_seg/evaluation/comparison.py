@@ -104,23 +104,16 @@ def read_run(folder: str | os.PathLike) -> ImageCounts:
             several datasets.
     """
     path = Path(folder)
-    if path.is_file():
-        return ImageCounts.load(path)
-    if not path.is_dir():
-        raise DatasetError(f"run {path}: folder not found; pass the OUTPUT_DIR of an evaluation")
-    if (path / FILE_NAME).is_file():
-        return ImageCounts.load(path / FILE_NAME)
-    found = sorted(path.glob(f"inference/*/{FILE_NAME}"))
-    if len(found) == 1:
-        return ImageCounts.load(found[0])
-    if found:
+    found = [path if path.is_file() else path / FILE_NAME]
+    if not found[0].is_file():
+        found = sorted(path.glob(f"inference/*/{FILE_NAME}"))
+    if len(found) != 1:
         folders = ", ".join(str(file.parent) for file in found)
-        raise DatasetError(f"run {path}: it has evaluations of {len(found)} datasets; pass one of "
-                           f"{folders}")  # fmt: skip
-    raise DatasetError(
-        f"run {path}: it has no {FILE_NAME}; evaluate it again (tools/train_net.py --eval-only, or "
-        "tools/evaluate_predictions.py), as version 0.1 did not write the file"
-    )
+        raise DatasetError(
+            f"run {path}: found {len(found)} files {FILE_NAME} of evaluations; "
+            + (f"pass one of {folders}" if found else "pass an OUTPUT_DIR, or evaluate it again")
+        )
+    return ImageCounts.load(found[0])
 
 
 def compare_runs(
@@ -207,37 +200,26 @@ def check_comparable(first: ImageCounts, other: ImageCounts, names: tuple[str, s
     Raises:
         DatasetError: they do not; the message names the difference.
     """
-    runs = " and ".join(names)
-    trees = first.hierarchy, other.hierarchy
-    if trees[0] != trees[1]:
-        only = sorted(set(trees[0].paths) ^ set(trees[1].paths))
-        detail = f"such as {only[0]!r} in only one" if only else "in order or level names"
+    if (first.hierarchy, first.images) != (other.hierarchy, other.images):
+        parts = ({*run.hierarchy.paths, *run.images} for run in (first, other))
+        only = sorted(set.symmetric_difference(*parts))
+        detail = f"{only[0]!r} is in only one" if only else "order or level names differ"
+        sides = [
+            f"tree {run.hierarchy.name!r} on {len(run.images)} images of {run.dataset!r}"
+            for run in (first, other)
+        ]
         raise DatasetError(
-            f"{runs}: their trees {trees[0].name!r} and {trees[1].name!r} differ, {detail}; "
-            "compare runs that were evaluated with the same tree"
+            f"{' and '.join(names)}: their trees or test sets differ ({', '.join(sides)}): "
+            f"{detail}; compare runs with the same tree and test set"
         )
-    if first.images != other.images:
-        only = sorted(set(first.images) ^ set(other.images))
-        detail = f", such as {only[0]} in only one" if only else ""
+    truths = [np.stack([x.rows, x.columns, x.counts]) for x in (first.truth(), other.truth())]
+    if not np.array_equal(*truths) or first.unscored != other.unscored:
+        only = set.symmetric_difference(*(set(zip(*cells, strict=True)) for cells in truths))
+        where = f" of {first.images[min(only)[0]]}" if only else ""
         raise DatasetError(
-            f"{runs}: their test sets differ ({first.dataset!r} with {len(first.images)} images "
-            f"and {other.dataset!r} with {len(other.images)}){detail}; compare runs on the same one"
+            f"{' and '.join(names)}: the ground truth{where} differs; evaluate both on the same "
+            "label files"
         )
-    truths = first.truth(), other.truth()
-    same = all(
-        np.array_equal(getattr(truths[0], part), getattr(truths[1], part))
-        for part in ("rows", "columns", "counts")
-    )
-    if not same or first.unscored != other.unscored:
-        pixels = [truth.matrix for truth in truths] if not same else []
-        where = f" of {first.images[_first_row(*pixels)]}" if pixels else ""
-        raise DatasetError(
-            f"{runs}: the ground truth{where} differs; evaluate both on the same label files"
-        )
-
-
-def _first_row(first: np.ndarray, other: np.ndarray) -> int:
-    return int((first != other).any(axis=1).argmax())
 
 
 def comparison_tables(found: Comparison) -> str:

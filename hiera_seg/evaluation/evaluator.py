@@ -19,8 +19,7 @@ from detectron2.utils.file_io import PathManager
 from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import check_metric_names, resolve_unscored
 from hiera_seg.data.labels import LabelReader
-from hiera_seg.data.regions import RegionLabels
-from hiera_seg.data.rle import encode_labels
+from hiera_seg.data.regions import RegionLabels, encode_labels
 from hiera_seg.disk import replace_text
 from hiera_seg.errors import DatasetError
 from hiera_seg.evaluation.boundary import BoundaryQuality

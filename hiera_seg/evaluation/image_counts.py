@@ -48,12 +48,7 @@ class ImageCounts:
         found: Sequence[tuple[str, Cells]],
         unscored: Sequence[int] = (),
     ) -> "ImageCounts":
-        """Collect the file name and the cells of each image, in any order.
-
-        Args:
-            dataset, hierarchy, unscored: see the attributes.
-            found: the file name of each image and the cells returned by :meth:`PathCounts.add`.
-        """
+        """Collect the file name and the cells of :meth:`PathCounts.add` of each image."""
         found = sorted(found, key=lambda pair: os.fspath(pair[0]))
         names = [os.fspath(name) for name, _ in found]
         folder = os.path.commonprefix(names).rfind("/") + 1
@@ -127,10 +122,9 @@ class ImageCounts:
             images, unscored = tuple(header["images"]), tuple(header["unscored"])
             limits = (hierarchy.num_nodes + 1, hierarchy.num_nodes)
             fits = all((part < limit).all() for part, limit in zip(cells, limits, strict=False))
-            if len(numbers) != len(images) or {len(part) for part in cells} != {numbers.sum()}:
-                raise ValueError("its arrays have different lengths")
-            if not fits:
-                raise ValueError("it holds nodes that its tree lacks")
+            lengths = {numbers.sum(), *map(len, cells)}
+            if not fits or len(lengths) > 1 or len(numbers) != len(images):
+                raise ValueError("its arrays do not fit its images and its tree")
             return cls(
                 header["dataset"], hierarchy, images, unscored,
                 np.repeat(np.arange(len(images)), numbers), *cells,

@@ -130,15 +130,7 @@ def read_label_map(path: str | os.PathLike) -> dict[Any, Any]:
 def match_predictions(
     records: Sequence[Mapping], folder: str | os.PathLike, suffix: str = ""
 ) -> list[str]:
-    """Find the prediction of each image of a dataset by stem, see :func:`evaluate_predictions`.
-
-    Args:
-        records: dicts of the dataset, with ``file_name`` and ``sem_seg_file_name``.
-        folder: folder of the predictions.
-        suffix: ending of the stem of every prediction.
-
-    Returns:
-        A path per dict.
+    """Find the prediction of each of a dataset's dicts, see :func:`evaluate_predictions`.
 
     Raises:
         DatasetError: the folder is missing, an image has no prediction or several, or two images

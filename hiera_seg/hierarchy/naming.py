@@ -97,14 +97,13 @@ def display_names(hierarchy: Hierarchy) -> tuple[str, ...]:
     If no suffix is unique (leaves ``b`` and ``a/b``), the full path is returned.
     """
     names = list(hierarchy.node_names)
-    for level in range(hierarchy.num_levels):
+    for level in range(hierarchy.num_levels):  # the last level of a leaf decides
         namesakes: dict[str, list[int]] = {}
         for node in hierarchy.level_nodes(level).tolist():
             namesakes.setdefault(hierarchy.node_names[node], []).append(node)
         for same in namesakes.values():
             for node, suffix in _distinct_suffixes(hierarchy, same).items():
-                if hierarchy.node_level[node] == level:
-                    names[node] = suffix
+                names[node] = suffix
     return tuple(names)
 
 

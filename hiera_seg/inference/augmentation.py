@@ -76,13 +76,9 @@ class HieraSegmentorWithTTA(nn.Module):
         if not sizes:
             sizes, largest = (cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST
         window, stride = _size(keys.CROP_SIZE, "CROP_SIZE"), _size(keys.STRIDE, "STRIDE")
-        if stride and not window:
+        if stride and any(a > b for a, b in zip(stride, window or (0, 0), strict=True)):
             raise ConfigError(
-                f"{KEY}.STRIDE is {list(stride)}, but {KEY}.CROP_SIZE is empty; set it"
-            )
-        if stride and (stride[0] > window[0] or stride[1] > window[1]):
-            raise ConfigError(
-                f"{KEY}.STRIDE is {list(stride)}, larger than {KEY}.CROP_SIZE {list(window)}; "
+                f"{KEY}.STRIDE is {keys.STRIDE}, larger than {KEY}.CROP_SIZE {keys.CROP_SIZE}; "
                 "reduce it, because the windows must cover every pixel"
             )
         return {
@@ -118,8 +114,7 @@ class HieraSegmentorWithTTA(nn.Module):
         results = []
         for x in batched_inputs:
             image = self._original(x)
-            height, width = image.shape[:2]
-            size = (x.get("height", height), x.get("width", width))
+            size = _output_size(x, image.shape[:2])
             results.append(self.model.decode(self.views(image), size))
         return results
 
@@ -169,10 +164,8 @@ class HieraSegmentorWithTTA(nn.Module):
 
     def _original(self, x: dict[str, Any]) -> np.ndarray:
         image = x.get("image")
-        if image is not None:
-            height, width = image.shape[-2:]
-            if (x.get("height", height), x.get("width", width)) == (height, width):
-                return np.ascontiguousarray(image.cpu().numpy().transpose(1, 2, 0))
+        if image is not None and _output_size(x, image.shape[-2:]) == tuple(image.shape[-2:]):
+            return np.ascontiguousarray(image.cpu().numpy().transpose(1, 2, 0))
         if "file_name" not in x:
             raise DatasetError(
                 'test-time augmentation: the original image is missing; pass it as "image" (of '
@@ -182,12 +175,12 @@ class HieraSegmentorWithTTA(nn.Module):
         return image if image.ndim == 3 else image[:, :, None]
 
 
+def _output_size(x: dict[str, Any], size: Size) -> Size:
+    return x.get("height", size[0]), x.get("width", size[1])
+
+
 def mirrored_nodes(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
     """Return the node that each node becomes in a mirrored image, by the datasets' ``flip_pairs``.
-
-    Args:
-        cfg: a config; ``flip_pairs`` are read from its DATASETS, those of training first.
-        hierarchy: the model's tree.
 
     Returns:
         int64 (N,), its own inverse; None if no nodes are swapped.

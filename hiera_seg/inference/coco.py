@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from hiera_seg.data.rle import encode_labels
+from hiera_seg.data.regions import encode_labels
 from hiera_seg.disk import discard_pending, naming, replace_text
 from hiera_seg.evaluation.selective import as_numpy
 from hiera_seg.hierarchy import Hierarchy
@@ -89,17 +89,11 @@ class CocoResultWriter(AbstractContextManager):
         labels = as_numpy(result["hiera_labels"][level])
         scores = result.get("hiera_confidence")
         means = {} if scores is None else _means(labels, as_numpy(scores[level]))
-        return [
-            json.dumps(
-                {
-                    "image_id": image_id,
-                    "category_id": node,
-                    "segmentation": rle,
-                    "score": means.get(node, 1.0),
-                }
-            )
-            for node, rle in encode_labels(labels).items()
-        ]
+        found = []
+        for node, rle in encode_labels(labels).items():
+            region = {"image_id": image_id, "category_id": node, "segmentation": rle}
+            found.append(json.dumps({**region, "score": means.get(node, 1.0)}))
+        return found
 
     def close(self) -> list[Path]:
         """Complete the files and return their paths; call it after an error too.

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hiera_seg.errors import ConfigError
-from hiera_seg.layers.scores import NodeOutput, NodeScores, node_scores
+from hiera_seg.layers.scores import NodeOutput, node_scores
 from hiera_seg.modeling import HieraPixelHead, HieraSegmentor
 from hiera_seg.modeling.paths import cut_path, direct_labels, greedy_path, path_labels
 
@@ -65,21 +65,7 @@ class DeployedSegmentor(nn.Module):
             (B, levels, H, W) int64, node ids of the decoded path, coarse to fine;
             "hiera_labels_direct", in the same form, the best node per level by its own score.
         """
-        batch, _, height, width = image.shape
-        scores = self.scores(image)
-
-        maps = []
-        if "sem_seg" in self.outputs:
-            maps.append(scores.leaves()[0])
-        if "hiera_labels" in self.outputs:
-            maps.append(torch.stack(self._labels(scores)))
-        if "hiera_labels_direct" in self.outputs:
-            maps.append(torch.stack(direct_labels(scores, self.model.hierarchy)))
-        return tuple(x.unflatten(1, (batch, height)).transpose(0, 1) for x in maps)
-
-    def scores(self, image: Tensor) -> NodeScores:
-        """Return scores (1, N, B * H, W): all images of a batch stacked vertically."""
-        model = self.model
+        model, tree = self.model, self.model.hierarchy
         batch, _, height, width = image.shape
         x = (image.to(model.pixel_mean.dtype) - model.pixel_mean) / model.pixel_std
         down, right = -height % self.divisibility, -width % self.divisibility
@@ -90,11 +76,19 @@ class DeployedSegmentor(nn.Module):
         # Negative padding, because torch.export specializes a slice on whether it crops anything,
         # which ties the file to sizes that are not multiples of the divisibility
         values = F.pad(values, (0, -right, 0, -down))
-        values = values.transpose(0, 1).flatten(1, 2)[None]
-        return node_scores(NodeOutput(values, output.kind), model.hierarchy, self.options.variant)
+        values = values.transpose(0, 1).flatten(1, 2)[None]  # all images stacked vertically
+        scores = node_scores(NodeOutput(values, output.kind), tree, self.options.variant)
 
-    def _labels(self, scores: NodeScores) -> list[Tensor]:
-        tree = self.model.hierarchy
-        if self.options.min_confidence is None:
-            return path_labels(scores.leaf_ranking()[0], tree)
-        return cut_path(*greedy_path(scores, tree), self.options.min_confidence)
+        maps = []
+        if "sem_seg" in self.outputs:
+            maps.append(scores.leaves()[0])
+        if "hiera_labels" in self.outputs:
+            confidence = self.options.min_confidence
+            if confidence is None:
+                labels = path_labels(scores.leaf_ranking()[0], tree)
+            else:
+                labels = cut_path(*greedy_path(scores, tree), confidence)
+            maps.append(torch.stack(labels))
+        if "hiera_labels_direct" in self.outputs:
+            maps.append(torch.stack(direct_labels(scores, tree)))
+        return tuple(x.unflatten(1, (batch, height)).transpose(0, 1) for x in maps)

@@ -20,11 +20,13 @@ from hiera_seg.inference.deployed import DeployedSegmentor
 SUFFIXES = {"torchscript": ".pt", "export": ".pt2", "onnx": ".onnx"}
 METADATA = "hiera_seg.json"
 
-# Largest difference between the maps of a file and of the model, which rounding may cause
+# Largest difference between the scores of a file and of the model, and largest share of pixels
+# with other labels, which rounding may cause
 TOLERANCE = 1e-4
+_LABEL_TOLERANCE = 1e-3
 
-# (B, 3, H, W); with an odd size, a network that cannot be exported fails while it is written
-_EXAMPLE = (2, 3, 97, 130)
+# (B, H, W); with an odd size, a network that cannot be exported fails while it is written
+_EXAMPLE = (2, 97, 130)
 
 
 class ExportError(RuntimeError):
@@ -62,23 +64,23 @@ def export_segmentor(
     if path.is_dir():
         raise ConfigError(f"{path}: a folder; name a file in it")
     part = path.with_name(f"{path.name}.part{SUFFIXES[format]}")
-    example = torch.randint(256, _EXAMPLE, generator=torch.Generator().manual_seed(0))
+    example = _random_images(*_EXAMPLE, seed=0)
     description = json.dumps(describe(segmentor, image_format))
     try:
         part.touch()  # before minutes of work
         with torch.no_grad(), _known_warnings():
             # Fill the cached tables of the tree first; they must not hold tensors of a tracer
-            segmentor(example.to(torch.uint8))
-            _write(segmentor, example.to(torch.uint8), part, format, description)
+            segmentor(example)
+            _write(segmentor, example, part, format, description)
         worst = check_exported(segmentor, part, format)
         os.replace(part, path)
         return worst
+    except ExportError:
+        raise
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written: {error.strerror or error}; choose another path"
         ) from error
-    except ExportError:
-        raise
     except Exception as error:  # exporters raise almost any error
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ExportError(f"{path}: cannot export the network as {format}: {reason}") from error
@@ -149,14 +151,12 @@ def check_exported(
         The largest difference between scores.
 
     Raises:
-        ExportError: scores differ by more than `TOLERANCE`, or labels differ without a tie.
+        ExportError: scores differ by more than `TOLERANCE`, or more than one label in 1000 differs.
     """
     run, _ = load_exported(path, format)
-    generator = torch.Generator().manual_seed(1)
     worst = 0.0
     for batch, height, width in sizes:
-        image = torch.randint(256, (batch, 3, height, width), generator=generator)
-        image = image.to(torch.uint8)
+        image = _random_images(batch, height, width, seed=1)
         try:
             found = run(image)
         except Exception as error:  # runtimes raise almost any error
@@ -168,20 +168,21 @@ def check_exported(
             segmentor.outputs, found, _predict(segmentor, image), strict=True
         ):
             where = f"the {format} file on {batch} x {height} x {width}: {name}"
-            if got.shape != want.shape or got.dtype != want.dtype:
-                raise ExportError(
-                    f"{where} is {got.dtype} {tuple(got.shape)}, the model's {want.dtype} "
-                    f"{tuple(want.shape)}"
-                )
+            if got.dtype != want.dtype:
+                raise ExportError(f"{where} is {got.dtype}, the model's {want.dtype}")
             if name == "sem_seg":
                 difference = (got - want).abs().max().item()
                 worst = max(worst, difference)
                 if not difference <= TOLERANCE:
                     raise ExportError(f"{where} differs by {difference:.2g} from the model's")
-            elif not ((got == want) | _undecided(segmentor, image, name)).all():
-                share = (got != want).double().mean().item()
+            elif (share := (got != want).double().mean().item()) > _LABEL_TOLERANCE:
                 raise ExportError(f"{where} differs from the model's in {share:.2%} of the labels")
     return worst
+
+
+def _random_images(batch: int, height: int, width: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
 
 
 @torch.no_grad()
@@ -195,35 +196,6 @@ def _predict(segmentor: DeployedSegmentor, images: Tensor) -> list[Tensor]:
             of_images = [torch.stack(levels).long() for levels in of_images]
         maps.append(torch.stack(of_images))
     return maps
-
-
-@torch.no_grad()
-def _undecided(segmentor: DeployedSegmentor, images: Tensor, name: str) -> Tensor:
-    """Return the pixels whose labels may change by rounding, because their best scores nearly tie.
-
-    Returns:
-        bool (B, levels, H, W).
-    """
-    scores = segmentor.scores(images)
-    tree, threshold = segmentor.model.hierarchy, segmentor.options.min_confidence
-    levels = [scores.at_level(level)[0] for level in range(tree.num_levels)]
-    gaps = torch.stack([_gap(level) for level in levels])
-    if name == "hiera_labels":
-        if threshold is None:
-            gaps = _gap(scores.leaf_ranking()[0]).expand_as(gaps)
-        else:  # the path stops at the threshold at any level
-            near = torch.stack([(level - threshold).abs().amin(0) for level in levels])
-            gaps = torch.minimum(gaps, near).amin(0).expand_as(gaps)
-    batch, _, height, width = images.shape
-    return (gaps < TOLERANCE).reshape(-1, batch, height, width).transpose(0, 1)
-
-
-def _gap(scores: Tensor) -> Tensor:
-    """Return the difference between the best and the second channel: (C, H, W) -> (H, W)."""
-    if len(scores) == 1:
-        return torch.full_like(scores[0], torch.inf)
-    best = scores.topk(2, dim=0).values
-    return best[0] - best[1]
 
 
 def _write(

@@ -105,8 +105,6 @@ class VideoFrames(AbstractContextManager):
         """
         self.is_camera = isinstance(source, int)
         self.name = f"webcam {source}" if self.is_camera else os.fspath(source)
-        if not self.is_camera and not os.path.isfile(source):
-            raise DatasetError(f"{self.name}: no such video file; correct the path")
         cv2 = quiet_opencv("reading videos")
         self._errors = cv2.error
         # No other backend reads files that FFmpeg cannot, and some print errors on stderr
@@ -116,10 +114,9 @@ class VideoFrames(AbstractContextManager):
             source if self.is_camera else os.path.abspath(self.name), backend
         )
         if not self._capture.isOpened():
-            remedy = "check that it exists and that you may use it"
             raise DatasetError(
-                f"{self.name}: cannot be opened; "
-                + (remedy if self.is_camera else "expected an intact video file")
+                f"{self.name}: cannot be opened; expected "
+                + ("a camera that you may use" if self.is_camera else "an intact video file")
             )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if math.isfinite(fps) and fps > 0 else 25.0
@@ -149,14 +146,10 @@ class VideoFrames(AbstractContextManager):
             read += 1
         if self.is_camera:
             raise DatasetError(f"{self.name}: no image after {read} frames; check the camera")
-        if read == 0:
+        if read < max(1, _LEAST_SHARE * (self.num_frames or 0)):
             raise DatasetError(
-                f"{self.name}: no frame can be decoded; expected an intact video file"
-            )
-        if self.num_frames is not None and read < _LEAST_SHARE * self.num_frames:
-            raise DatasetError(
-                f"{self.name}: ends after {read} of {self.num_frames} frames; expected an intact "
-                "video file"
+                f"{self.name}: ends after {read} of {self.num_frames or 'unknown'} frames; "
+                "expected an intact video file"
             )
 
     def _read(self) -> np.ndarray | None:

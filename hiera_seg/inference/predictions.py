@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +36,15 @@ def refuse_overwriting(
 ) -> None:
     """Check that no output file would overwrite an input or the output of another input.
 
-    Args:
-        stems: the beginnings of the output file names, one per input.
-        inputs: paths of images and videos.
-        folder: the output folder.
-        hierarchy: the tree, whose level names are part of file names.
+    `stems` are the beginnings of the output file names; level names of the tree are part of them.
 
     Raises:
         ConfigError: a file would be overwritten; the message names it.
     """
     written: dict[str, str] = {}
     for stem in stems:
-        for name in [
-            x + suffix for x in file_names(stem, hierarchy) for suffix in (".png", ".tif", ".mp4")
-        ]:
+        suffixes = (".png", ".tif", ".mp4")
+        for name in (x + suffix for x in file_names(stem, hierarchy) for suffix in suffixes):
             other = written.setdefault(os.path.realpath(os.path.join(folder, name)), stem)
             if other != stem:
                 raise ConfigError(
@@ -119,7 +114,7 @@ class PredictionWriter(AbstractContextManager):
             The largest classes of the finest level with their shares, as text.
 
         Raises:
-            DatasetError: it is a GeoTIFF, and tifffile is not installed.
+            DatasetError: the file of an image of bands cannot be read.
             OSError: a file cannot be written.
         """
         geo_tags = read_geo_tags(file_name)
@@ -165,7 +160,7 @@ class PredictionWriter(AbstractContextManager):
         with ExitStack() as stack:
             writers: dict[str, VideoWriter] = {}
             if frames.is_camera:
-                stack.push(_ends_by_ctrl_c)
+                stack.enter_context(suppress(KeyboardInterrupt))  # Ctrl-C ends it
             for frame in progress(frames):
                 labels, _ = self._predict(frames.name, frame, frame_index=done)
                 drawn = draw_kinds(
@@ -191,8 +186,8 @@ class PredictionWriter(AbstractContextManager):
         self, file_name: str, image: np.ndarray, **extra: int
     ) -> tuple[list[np.ndarray], dict[int, str]]:
         """Return the label maps of an image, and the names of its nodes, the largest area first."""
-        wants_scores = self._rle is not None
-        result = self._predictor(image, safe_depth=self._safe_depth, scores=wants_scores)
+        scores = self._rle is not None
+        result = self._predictor(image, safe_depth=self._safe_depth, scores=scores)
         if self._rle is not None:
             self._rle.add(file_name, result, **extra)
         return [level.cpu().numpy() for level in result["hiera_labels"]], result["names"]
@@ -203,10 +198,6 @@ class PredictionWriter(AbstractContextManager):
                 folder = self._folder / f"{stem}{LABELS}{name}"
                 folder.mkdir(exist_ok=True)
                 save_label_map(folder / f"{frame:06d}.png", values, self._hierarchy)
-
-
-def _ends_by_ctrl_c(kind: type[BaseException] | None, *_: object) -> bool:
-    return kind is KeyboardInterrupt
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

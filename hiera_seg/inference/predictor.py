@@ -149,24 +149,19 @@ class HieraPredictor:
         if isinstance(image, str | os.PathLike):
             array = self._read_file(os.fspath(image))
             return array if array.ndim == 3 else array[:, :, None]
-        if not isinstance(image, np.ndarray):
+        of_bands = chosen_bands(self.image_format) is not None
+        channels = len(self.model.pixel_mean) if of_bands else 3
+        good = isinstance(image, np.ndarray) and image.ndim == 3 and image.size > 0
+        good = good and image.shape[2] == channels and (of_bands or image.dtype == np.uint8)
+        if not good:
+            kind = "an array" if of_bands else "a uint8 array"
             raise ValueError(
-                "images: expected a path or a uint8 array (H, W, 3) in BGR, found "
-                f"{type(image).__name__}"
+                f"images: expected a path or {kind} (H, W, {channels}) "
+                f"{'of bands' if of_bands else 'in BGR'}, found {type(image).__name__} "
+                f"{getattr(image, 'dtype', '')} {getattr(image, 'shape', '')}"
             )
-        if chosen_bands(self.image_format) is not None:
-            channels = len(self.model.pixel_mean)
-            if image.ndim != 3 or image.shape[2] != channels or image.size == 0:
-                raise ValueError(
-                    f"images: expected a path or an array (H, W, {channels}) of bands, found "
-                    f"{image.dtype} of shape {image.shape}"
-                )
+        if of_bands:
             return image.astype(np.float32)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ValueError(
-                "images: expected a path or a uint8 array (H, W, 3) in BGR, found "
-                f"{image.dtype} of shape {image.shape}"
-            )
         if self.image_format == "BGR":
             return image
         rgb = image[:, :, ::-1]

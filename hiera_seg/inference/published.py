@@ -62,14 +62,6 @@ _NEVER = (  # files, what only training needs, and what depends on the machine
     "MODEL.HIERA_SEG.TIMM.PRETRAINED",
     _COUNTS,
 )
-_FIELDS = {
-    "hierarchy": dict,
-    "config": dict,
-    "flip_pairs": list,
-    "datasets": list,
-    "license": str,
-    "sha256": str,
-}
 
 
 class Published(NamedTuple):
@@ -153,22 +145,33 @@ def load_published(path: str | os.PathLike) -> Published:
     about, state = _read(path)
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
-    for key, value in about["config"].items():
-        _set(cfg, key, value, path)
-    cfg.MODEL.WEIGHTS = path  # so that backbones do not load weights of their own
-    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-    name = f"inference_file_{about['sha256']}"
+    key = "config"
     try:
+        for key, value in about["config"].items():
+            if not key.startswith(_STORED) or key.startswith(_NEVER):
+                raise ConfigError("an inference file must not set this key")
+            cfg.merge_from_list([key, value])
+        key = "hierarchy"
         tree = Hierarchy.from_dict(**about["hierarchy"])
+        key = "flip_pairs"
         swap_table(about["flip_pairs"], tree, tree)  # raises for pairs that are none
+        key = "network"
+        name = f"inference_file_{about['sha256']}"
         MetadataCatalog.get(name).set(hierarchy=about["hierarchy"], flip_pairs=about["flip_pairs"])
         cfg.DATASETS.TRAIN = (name,)
+        cfg.MODEL.WEIGHTS = path  # so that backbones do not load weights of their own
+        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
         check_addresses(cfg)
         model = _build(cfg, about["node_counts"])
-    except Exception as error:  # parts of networks raise almost any error
+        key = "tensors"
+        check_values(model, state, path)
+        model.load_state_dict(state)
+    except Exception as error:  # yacs and parts of networks raise almost any error
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: cannot build its network: {reason}") from error
-    _load_state(model, state, path)
+        raise CheckpointError(
+            f"{path}: this hiera_seg cannot use its {key}: {type(error).__name__}: {reason}; "
+            "update hiera_seg, or publish the model again"
+        ) from error
     return Published(cfg, model.eval(), about)
 
 
@@ -230,37 +233,17 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     try:
         about = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f'{path}: "{_METADATA}" is no json: {error}') from error
-    if not isinstance(about, dict) or about.get("version") != VERSION:
-        found = about.get("version") if isinstance(about, dict) else about
+        if (version := about.get("version")) != VERSION:
+            raise ValueError(f"version {version!r}; this hiera_seg reads version {VERSION}")
+        found, expected = _digest(about, state), about.get("sha256")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its description cannot be read: {error}") from error
+    if found != expected:
         raise CheckpointError(
-            f"{path}: version {found!r} of inference files; this hiera_seg reads version {VERSION}"
-        )
-    for field, kind in _FIELDS.items():
-        if not isinstance(about.get(field), kind):
-            raise CheckpointError(
-                f'{path}: "{field}" of its metadata is {about.get(field)!r}, not a {kind.__name__};'
-                " use an intact inference file"
-            )
-    if (found := _digest(about, state)) != about["sha256"]:
-        raise CheckpointError(
-            f"{path}: its content has SHA-256 {found}, but {about['sha256']} when it was written; "
-            "it was damaged or changed: copy or download it again"
+            f"{path}: its content has SHA-256 {found}, but {expected} when it was written; it was "
+            "damaged or changed: copy or download it again"
         )
     return about, state
-
-
-def _set(cfg: CfgNode, key: str, value: Any, path: str) -> None:
-    if not key.startswith(_STORED) or key.startswith(_NEVER):
-        raise CheckpointError(f"{path}: sets {key}, which an inference file must not")
-    try:
-        cfg.merge_from_list([key, value])
-    except (KeyError, ValueError, AssertionError, RecursionError, MemoryError) as error:
-        raise CheckpointError(
-            f"{path}: {key} is {value!r}, which this hiera_seg does not accept "
-            f"({' '.join(map(str, error.args))}); update hiera_seg, or publish the model again"
-        ) from error
 
 
 def _build(cfg: CfgNode, node_counts: dict[str, int] | None) -> HieraSegmentor:
@@ -274,12 +257,3 @@ def _build(cfg: CfgNode, node_counts: dict[str, int] | None) -> HieraSegmentor:
     if not isinstance(model, HieraSegmentor):
         raise ConfigError(f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}")
     return model
-
-
-def _load_state(model: HieraSegmentor, state: dict[str, Tensor], path: str) -> None:
-    check_values(model, state, path)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: its tensors do not fit its network: {reason}") from error

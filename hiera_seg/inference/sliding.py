@@ -17,10 +17,7 @@ Size = tuple[int, int]
 def window_starts(size: int, window: int, stride: int) -> list[int]:
     """Return the first pixels of windows along one side: every `stride`, the last at the end.
 
-    Args:
-        size: pixels of the image along that side.
-        window: pixels of a window; if it covers the image, there is one window, at 0.
-        stride: pixels between windows, 1 or more.
+    If a window covers the `size` of the image, there is one window, at 0.
     """
     return [*range(0, max(size - window, 0), stride), max(size - window, 0)]
 
@@ -99,10 +96,6 @@ class WindowRows(NodeRows):
     """The rows of a :class:`WindowedOutput`."""
 
     def __init__(self, output: WindowedOutput):
-        """
-        Args:
-            output: the image and its windows.
-        """
         height, width = output.image.shape[-2:]
         self.shape = (output.model.hierarchy.num_nodes, height, width)
         self.like = torch.zeros((), device=output.model.device)

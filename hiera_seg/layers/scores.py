@@ -27,7 +27,7 @@ of its own at each of them.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -50,6 +50,8 @@ DECODE_VARIANTS = (
 # Scores of query heads may exceed 1 and are not logits. Neither their softmax nor their product is
 # meaningful.
 SCORE_VARIANTS = ("path_sum", "leaf")
+# Variants that do not use the outputs of inner nodes
+LEAF_VARIANTS = ("marginal", "marginal_path_sum")
 _KINDS = {"logits": DECODE_VARIANTS, "scores": SCORE_VARIANTS}
 
 
@@ -144,25 +146,27 @@ class NodeScores:
         return ranking.exp() if self._variant == "path_product" else ranking
 
 
-def mean_scores(scores: Sequence[NodeScores]) -> NodeScores:
+def mean_scores(scores: Iterable[NodeScores]) -> NodeScores:
     """Average several outputs for the same pixels: their probabilities, not their logits.
 
     Args:
-        scores: scores of the same tree, variant and size; they are not changed.
+        scores: at least one, of the same tree, variant and size; they are not changed, and two are
+            in memory at a time if they are computed on demand.
 
     Returns:
         `NodeScores` in which every node has the mean of its scores. The score of a leaf is
         computed from these means as the variant computes it from scores.
     """
-    if len(scores) == 1:
-        return scores[0]
-    mean = copy.copy(scores[0])
+    scores = iter(scores)
+    mean, count = copy.copy(next(scores)), 1
     vars(mean).pop("_nodes", None)
     is_log = mean._variant == "path_product"
-    mean._maps = [
-        same.logsumexp(0) - math.log(len(scores)) if is_log else same.mean(0)
-        for same in map(torch.stack, zip(*(one._maps for one in scores), strict=True))
-    ]
+    for one in scores:
+        pairs = zip(mean._maps, one._maps, strict=True)
+        mean._maps = [torch.logaddexp(*pair) if is_log else torch.add(*pair) for pair in pairs]
+        count += 1
+    if count > 1:
+        mean._maps = [same - math.log(count) if is_log else same / count for same in mean._maps]
     return mean
 
 
@@ -170,7 +174,8 @@ def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeS
     """Compute the scores of all nodes and leaves from the output of a head.
 
     Args:
-        output: values (B, N, H, W); half precision is computed in float32, float64 in float64.
+        output: values (B, N, H, W), or of the leaves alone for `LEAF_VARIANTS`; half precision is
+            computed in float32, float64 in float64.
         hierarchy: the tree whose numbering the channels follow.
         variant: one of `DECODE_VARIANTS`, see the docstring of this module.
 
@@ -183,7 +188,8 @@ def node_scores(output: NodeOutput, hierarchy: Hierarchy, variant: str) -> NodeS
     """
     check_variant(variant, output.kind)
     values = output.values
-    if values.dim() != 4 or values.shape[1] != hierarchy.num_nodes:
+    fewest = hierarchy.num_leaves if variant in LEAF_VARIANTS else hierarchy.num_nodes
+    if values.dim() != 4 or values.shape[1] not in (fewest, hierarchy.num_nodes):
         raise ValueError(
             f"node values have shape {tuple(values.shape)}; tree {hierarchy.name!r} needs "
             f"(B, {hierarchy.num_nodes}, H, W), one channel per node"

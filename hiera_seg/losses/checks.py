@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 
-NORMALIZATIONS = ("level_mean", "node_mean", "sum")
 # If this is set to 1, values on CUDA are checked on the host, which has to wait for the device.
 CHECK_VARIABLE = "HIERA_SEG_CHECK"
 
@@ -27,12 +26,6 @@ def describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
-
-
-def check_normalize(normalize: str) -> None:
-    """Raise ValueError for a `normalize` that is not one of `NORMALIZATIONS`."""
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"unknown normalize {normalize!r}; it must be one of {NORMALIZATIONS}")
 
 
 def check_number(name: str, value: float, *, minimum: float = -math.inf) -> None:

@@ -55,7 +55,7 @@ class LossTerm(nn.Module):
         without: tuple[str, ...] = (),
         **defaults: Any,
     ):
-        super().__init_subclass__()
+        super().__init_subclass__(**({} if function else defaults))  # takes none: an error
         if function is None:
             return
         options = {

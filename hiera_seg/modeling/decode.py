@@ -21,7 +21,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import (
     DECODE_VARIANTS,
-    SCORE_VARIANTS,
+    LEAF_VARIANTS,
     NodeOutput,
     NodeScores,
     check_variant,
@@ -38,7 +38,14 @@ from hiera_seg.modeling.paths import (
     label_scores,
     path_labels,
 )
-from hiera_seg.modeling.resize import Resize, resize_columns, resize_rows, row_resizes
+from hiera_seg.modeling.resize import (
+    Resize,
+    resize_columns,
+    resize_row_range,
+    resize_rows,
+    row_resizes,
+    rows_needed,
+)
 
 DECODE_KEY = "MODEL.HIERA_SEG.TEST.DECODE"
 
@@ -79,10 +86,6 @@ class NodeRows:
     """
 
     def __init__(self, values: Tensor):
-        """
-        Args:
-            values: (N, h, w).
-        """
         self.shape, self.like = values.shape, values
         self._nan_count = values.isnan().any(0).sum()
 
@@ -110,28 +113,23 @@ def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits"
         ConfigError: unknown name, a variant that the kind does not allow, or "auto" with losses
             that do not declare what the logits of nodes mean (see `LossTerm.decoding`).
     """
+    if name != "auto":
+        try:
+            check_variant(name, kind)
+        except ValueError as error:
+            raise ConfigError(f"{DECODE_KEY} is {name!r}: {error}, or 'auto'") from error
+        return name
+    if kind == "scores":
+        return "path_sum"
     losses = list(loss_names)
-    if name == "auto":
-        if kind == "scores":
-            return "path_sum"
-        variant = declared_decoding(losses)
-        if variant is None:
-            raise ConfigError(
-                f"{DECODE_KEY} is 'auto', but none of the losses {losses} declares what the logits "
-                f"of nodes mean; set it to one of {DECODE_VARIANTS}, or give a loss of your own "
-                "the class attribute `decoding` with one of these values"
-            )
-        return variant
-    if name not in DECODE_VARIANTS:
+    variant = declared_decoding(losses)
+    if variant is None:
         raise ConfigError(
-            f"{DECODE_KEY} is {name!r}; it must be 'auto' or one of {DECODE_VARIANTS}"
+            f"{DECODE_KEY} is 'auto', but none of the losses {losses} declares what the logits of "
+            f"nodes mean; set it to one of {DECODE_VARIANTS}, or give a loss of your own the class "
+            "attribute `decoding` with one of these values"
         )
-    if kind == "scores" and name not in SCORE_VARIANTS:
-        raise ConfigError(
-            f"{DECODE_KEY} is {name!r}, but the head's output is of kind 'scores' (query heads); "
-            f"it must be 'auto' or one of {SCORE_VARIANTS}"
-        )
-    return name
+    return variant
 
 
 @torch.no_grad()
@@ -174,9 +172,16 @@ def decode(
     """
     for view in views:
         check_variant(options.variant, view.output.kind)
-        _check_sizes(view.padded_size, view.image_size, output_size)
+        limits = zip(view.image_size, view.padded_size, output_size, strict=True)
+        if not all(0 < image <= padded and output > 0 for image, padded, output in limits):
+            raise ValueError(
+                f"image_size {tuple(view.image_size)} must be within padded_size "
+                f"{tuple(view.padded_size)}, and all sizes and output_size {tuple(output_size)} "
+                "positive"
+            )
     sources = [_node_rows(view.output, hierarchy) for view in views]
     height, width = output_size
+    variant = options.variant
     device = sources[0].like.device
     label_type = label_dtype(hierarchy) if options.output == "labels" else torch.int64
     rows_of = [
@@ -184,13 +189,13 @@ def decode(
         for source, view in zip(sources, views, strict=True)
     ]
     budget = _BAND_VALUES_CPU if device.type == "cpu" else _BAND_VALUES_GPU
-    rows = max(1, budget // (hierarchy.num_nodes * width * len(views)))
-    result: dict[str, Any] = {}
-    view, source, variant = views[0], sources[0], options.variant
+    channels = hierarchy.num_leaves if variant in LEAF_VARIANTS else hierarchy.num_nodes
+    rows = max(1, budget // (channels * width))
+    view, source = views[0], sources[0]
     labels_alone = options == options.labels_only() and options.min_confidence is None
     if labels_alone and len(views) == 1 and not view.mirrored and type(source) is NodeRows:
         if decodes_by_family(source.like, variant, hierarchy):
-            result["hiera_labels"] = decode_by_family(
+            labels = decode_by_family(
                 source.like,
                 rows_of[0],
                 (view.padded_size[1], view.image_size[1], width),
@@ -201,18 +206,16 @@ def decode(
                 band_values=budget,
                 dtype=label_type,
             )
-            return result
+            return {"hiera_labels": labels}
+    result: dict[str, Any] = {}
     for top in range(0, height, rows):
-        band = slice(top, min(top + rows, height))
-        index = torch.arange(band.start, band.stop, device=device)
+        band = range(top, min(top + rows, height))
         scores = mean_scores(
-            [
-                node_scores(_band(source, view, steps, index, width), hierarchy, options.variant)
-                for source, view, steps in zip(sources, views, rows_of, strict=True)
-            ]
+            node_scores(_band(source, view, steps, band, width, channels), hierarchy, variant)
+            for source, view, steps in zip(sources, views, rows_of, strict=True)
         )
         part = _decode_scores(scores, hierarchy, options)
-        _write_band(result, part, band, height, label_type)
+        result = _write_band(result, part, band, height, label_type)
     # Read last, because reading waits for the GPU
     if nan_count := sum(source.nan_count() for source in sources):
         result["hiera_nan_count"] = nan_count
@@ -255,28 +258,23 @@ def _decode_scores(
     return part
 
 
-def _write_band(
-    result: dict[str, Any],
-    part: dict[str, Any],
-    band: slice,
-    height: int,
-    label_type: torch.dtype,
-) -> None:
-    """Copy a band of rows of maps (tensors, or lists of tensors) into those of the image."""
-    for key, values in part.items():
-        maps = values if isinstance(values, list) else [values]
-        if key not in result:
-            whole = [
-                x.new_empty(
-                    (*x.shape[:-2], height, x.shape[-1]),
-                    dtype=x.dtype if x.is_floating_point() else label_type,
-                )
-                for x in maps
-            ]
-            result[key] = whole if isinstance(values, list) else whole[0]
-        whole = result[key] if isinstance(values, list) else [result[key]]
-        for out, x in zip(whole, maps, strict=True):
-            out[..., band, :] = x
+def _write_band(whole: Any, part: Any, band: range, height: int, label_type: torch.dtype) -> Any:
+    """Copy rows of maps, in dicts and lists of tensors, into those of the image and return these.
+
+    They are created for the first band, for which `whole` is None.
+    """
+    options = (band, height, label_type)
+    if isinstance(part, dict):
+        whole = whole or {}
+        return {key: _write_band(whole.get(key), value, *options) for key, value in part.items()}
+    if isinstance(part, list):
+        whole = whole or [None] * len(part)
+        return [_write_band(a, b, *options) for a, b in zip(whole, part, strict=True)]
+    if whole is None:
+        size = (*part.shape[:-2], height, part.shape[-1])
+        whole = part.new_empty(size, dtype=None if part.is_floating_point() else label_type)
+    whole[..., band.start : band.stop, :] = part
+    return whole
 
 
 def label_dtype(hierarchy: Hierarchy) -> torch.dtype:
@@ -288,15 +286,21 @@ def label_dtype(hierarchy: Hierarchy) -> torch.dtype:
 
 
 def _band(
-    source: NodeRows, view: NodeView, row_steps: list[Resize], index: Tensor, width: int
+    source: NodeRows, view: NodeView, steps: list[Resize], rows: range, width: int, channels: int
 ) -> NodeOutput:
-    """Return rows `index` of a view at its final size, with mirroring undone."""
-    narrow = resize_rows(source, row_steps, index)
-    wide = resize_columns(narrow, view.padded_size[1], view.image_size[1], width)
+    """Return rows of the first channels of a view at its final size, with mirroring undone."""
+    widths = view.padded_size[1], view.image_size[1], width
+    needed = rows_needed(steps, rows) if source.like.device.type == "cpu" else None
+    if needed and len(needed) <= len(rows):  # columns first, since they are fewer
+        values = source.take(torch.arange(needed.start, needed.stop))[:channels]
+        wide = resize_row_range(resize_columns(values, *widths), steps, rows, needed.start)
+    else:
+        index = torch.arange(rows.start, rows.stop, device=source.like.device)
+        wide = resize_columns(resize_rows(source, steps, index)[:channels], *widths)
     if view.mirrored:
         wide = wide.flip(-1)
         if view.swap is not None:
-            wide = wide[view.swap]
+            wide = wide[view.swap[:channels]]
     return NodeOutput(wide[None], view.output.kind)
 
 
@@ -313,14 +317,3 @@ def _node_rows(node_output: Any, hierarchy: Hierarchy) -> NodeRows:
             f"{hierarchy.name!r} needs ({hierarchy.num_nodes}, h, w), one channel per node"
         )
     return NodeRows(values if values.dtype == torch.float64 else values.float())
-
-
-def _check_sizes(padded_size: Size, image_size: Size, output_size: Size) -> None:
-    if min(*image_size, *output_size) < 1:
-        raise ValueError(
-            f"image_size {tuple(image_size)} and output_size {tuple(output_size)} must be positive"
-        )
-    if image_size[0] > padded_size[0] or image_size[1] > padded_size[1]:
-        raise ValueError(
-            f"image_size {tuple(image_size)} does not fit into padded_size {tuple(padded_size)}"
-        )

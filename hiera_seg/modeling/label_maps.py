@@ -100,19 +100,16 @@ def decode_by_family(
     band_values: int,
     dtype: torch.dtype,
 ) -> list[Tensor]:
-    """Decode node outputs of one image to the path of its best leaf, one label map per level.
+    """Decode node outputs of one image to the path of its best leaf.
 
     Args:
         values: (N, h, w) float on a CPU, all finite.
-        row_steps: the resizes of rows.
+        row_steps: the resizes of rows, to `height`.
         widths: of the network's input, of the image in it, and of the result, as in
             `resize_columns`.
-        height: of the result.
-        hierarchy: the tree.
         sigmoid: whether the score of a node is the sigmoid of its value, or the value itself.
         paths: whether a leaf is ranked by the sum of the scores of its path, or by its own score.
         band_values: number of values to process at a time.
-        dtype: of the maps.
 
     Returns:
         For each level, coarse to fine, (height, widths[2]) node ids.

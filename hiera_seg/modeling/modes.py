@@ -19,12 +19,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     try:
         # Older versions of torch keep the half-precision copies that autocast makes without
         # gradients, and a training step around this block would get none for these weights.
-        with torch.no_grad(), torch.autocast(_device_type(model), enabled=False):
+        device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+        with torch.no_grad(), torch.autocast(device, enabled=False):
             yield
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def _device_type(model: nn.Module) -> str:
-    return next((parameter.device.type for parameter in model.parameters()), "cpu")

@@ -16,7 +16,7 @@ def fall_back_to_batch_norm(module: nn.Module, device_type: str) -> int:
     Detectron2's NaiveSyncBatchNorm, which runs anywhere) do not change.
 
     Args:
-        module: a network, not itself a SyncBN.
+        module: a network.
         device_type: "cpu", "cuda", ...
 
     Returns:
@@ -24,25 +24,10 @@ def fall_back_to_batch_norm(module: nn.Module, device_type: str) -> int:
     """
     if device_type != "cpu" and comm.get_world_size() > 1:
         return 0
-    replaced: dict[int, nn.BatchNorm2d] = {}  # by id, to keep shared layers shared
-    for path, child in list(module.named_modules(remove_duplicate=False)):
-        if isinstance(child, nn.SyncBatchNorm):
-            if id(child) not in replaced:
-                replaced[id(child)] = _batch_norm_like(child)
-            parent, _, name = path.rpartition(".")
-            setattr(module.get_submodule(parent), name, replaced[id(child)])
-    if replaced:
+    norms = [child for child in module.modules() if type(child) is nn.SyncBatchNorm]
+    for norm in norms:
+        norm.__class__ = nn.BatchNorm2d  # of the same state, so that shared layers stay shared
+    if norms:
         where = "on a CPU" if device_type == "cpu" else "in a single process"
-        logger.info("%d SyncBN layers run as BN %s", len(replaced), where)
-    return len(replaced)
-
-
-def _batch_norm_like(sync: nn.SyncBatchNorm) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(
-        sync.num_features, sync.eps, sync.momentum, sync.affine, sync.track_running_stats
-    )
-    norm.weight, norm.bias = sync.weight, sync.bias  # the same objects, frozen or not
-    norm.running_mean, norm.running_var = sync.running_mean, sync.running_var
-    norm.num_batches_tracked = sync.num_batches_tracked
-    norm.train(sync.training)
-    return norm
+        logger.info("%d SyncBN layers run as BN %s", len(norms), where)
+    return len(norms)

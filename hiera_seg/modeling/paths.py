@@ -36,11 +36,7 @@ def best_channel(scores: Tensor, allowed: Tensor | None = None) -> tuple[Tensor,
 
 
 def path_labels(ranking: Tensor, hierarchy: Hierarchy) -> list[Tensor]:
-    """Return the path of the best leaf as one label map per level.
-
-    Args:
-        ranking: (L, H, W) values that order the leaves.
-        hierarchy: the tree.
+    """Return the path of the best leaf by its ranking (L, H, W).
 
     Returns:
         For each level, coarse to fine, (H, W) int64 node ids.
@@ -60,10 +56,6 @@ def direct_labels(scores: NodeScores, hierarchy: Hierarchy) -> list[Tensor]:
 
 def greedy_path(scores: NodeScores, hierarchy: Hierarchy) -> tuple[list[Tensor], list[Tensor]]:
     """Follow the greedy path: from the best top-level node to its best child, down to a leaf.
-
-    Args:
-        scores: the scores of one image.
-        hierarchy: the tree.
 
     Returns:
         ``(path, limits)``: for each level, coarse to fine, (H, W) int64, the node of the path; and
@@ -87,14 +79,9 @@ def greedy_path(scores: NodeScores, hierarchy: Hierarchy) -> tuple[list[Tensor],
 
 
 def cut_path(path: list[Tensor], limits: list[Tensor], min_confidence: float) -> list[Tensor]:
-    """Return the labels per level of a greedy path that stops below a minimum confidence.
+    """Return the labels per level of a result of `greedy_path` that stops below a confidence.
 
-    Args:
-        path, limits: as returned by `greedy_path`.
-        min_confidence: the lowest score that continues the path.
-
-    Returns:
-        As `path_labels`; the inner node at which a path stops is the label of all finer levels.
+    The inner node at which a path stops is the label of all finer levels.
     """
     labels = path[:1]
     for node, limit in zip(path[1:], limits, strict=True):
@@ -103,16 +90,10 @@ def cut_path(path: list[Tensor], limits: list[Tensor], min_confidence: float) ->
 
 
 def label_scores(labels: list[Tensor], scores: NodeScores, hierarchy: Hierarchy) -> list[Tensor]:
-    """Return the score of each label at its level.
+    """Return the score of each label at its level, (H, W) float per level.
 
-    Args:
-        labels: for each level, coarse to fine, (H, W) int64 node ids; a label may be an inner node
-            of a coarser level, at which `cut_path` stopped.
-        scores: the scores of the same pixels.
-        hierarchy: the tree.
-
-    Returns:
-        For each level (H, W) float. A label of a coarser level keeps its score from there.
+    A label may be an inner node of a coarser level, at which `cut_path` stopped; it keeps its score
+    from there.
     """
     result: list[Tensor] = []
     for level, (nodes, table) in enumerate(

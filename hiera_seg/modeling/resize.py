@@ -45,6 +45,37 @@ def resize_rows(source: Any, steps: list[Resize], index: Tensor) -> Tensor:
     )
 
 
+def resize_row_range(values: Tensor, steps: list[Resize], rows: range, first: int) -> Tensor:
+    """Return a range of rows after all resizes, each row between computed once.
+
+    Args:
+        values: (N, k, w) on a CPU, the rows `first` to ``first + k - 1`` of the values.
+        steps: the resizes.
+        rows: the rows of the result, all of which depend on the given rows alone.
+        first: row of the first value.
+
+    Returns:
+        (N, len(rows), w).
+    """
+    if not steps:
+        return values[:, rows.start - first : rows.stop - first]
+    *earlier, step = steps
+    needed = rows_needed([step], rows)
+    source = resize_row_range(values, earlier, needed, first)
+    out = source.new_empty(source.shape[0], len(rows), source.shape[2])
+    low, high, weight = (table[rows.start : rows.stop].flatten().tolist() for table in step)
+    for i, (a, b, w) in enumerate(zip(low, high, weight, strict=True)):
+        torch.lerp(source[:, a - needed.start], source[:, b - needed.start], w, out=out[:, i])
+    return out
+
+
+def rows_needed(steps: list[Resize], rows: range) -> range:
+    """Return the rows of the values on which a range of rows of the result depends."""
+    for low, high, _ in reversed(steps):
+        rows = range(int(low[rows.start]), int(high[rows.stop - 1]) + 1)
+    return rows
+
+
 def resize_columns(values: Tensor, padded: int, image: int, final: int) -> Tensor:
     """Apply the same resizes and crop along columns: (N, rows, w) -> (N, rows, final)."""
     values = _resize_width(values, padded)[..., :image]

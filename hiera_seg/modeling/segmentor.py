@@ -258,10 +258,7 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
     def _resolve(self, options: DecodeOptions) -> DecodeOptions:
         """Replace the variant "auto" by the one that the head's losses train."""
         head = self.sem_seg_head
-        try:
-            variant = decode_variant(options.variant, head.loss_names, kind=head.output_kind)
-        except ConfigError as error:
-            raise ConfigError(f"{type(head).__name__}: {error}") from error
+        variant = decode_variant(options.variant, head.loss_names, kind=head.output_kind)
         return dataclasses.replace(options, variant=variant)
 
     def _normalize(self, image: Tensor) -> Tensor:

@@ -26,11 +26,6 @@ class Attention(nn.Module):
     """Multi-head attention; the result is added to the queries and normalised."""
 
     def __init__(self, dim: int, num_heads: int):
-        """
-        Args:
-            dim: number of channels.
-            num_heads: number of heads, a divisor of ``dim``.
-        """
         super().__init__()
         self.num_heads = num_heads
         self.query = nn.Linear(dim, dim)
@@ -50,16 +45,10 @@ class Attention(nn.Module):
         memory_positions: Tensor,
         allowed: Tensor | None = None,
     ) -> Tensor:
-        """
-        Args:
-            x: (B, Q, dim), the queries.
-            query_positions: (Q, dim), added to them.
-            memory: (B, S, dim), keys and values.
-            memory_positions: (S, dim), added to the keys, not to the values.
-            allowed: bool (B, 1, Q, S), where each query may attend; None: everywhere.
+        """Return the queries x (B, Q, dim) after attending to memory (B, S, dim).
 
-        Returns:
-            (B, Q, dim).
+        Positions (Q, dim) and (S, dim) are added to queries and keys, not to values. `allowed`,
+        bool (B, 1, Q, S), tells where each query may attend; None: everywhere.
         """
         heads = (self.num_heads, -1)
         query = self.query(x + query_positions).unflatten(-1, heads).transpose(1, 2)
@@ -73,12 +62,6 @@ class DecoderLayer(nn.Module):
     """Masked cross-attention, self-attention, feed-forward network."""
 
     def __init__(self, dim: int, num_heads: int, dim_feedforward: int):
-        """
-        Args:
-            dim: number of channels.
-            num_heads: number of heads of both attentions.
-            dim_feedforward: channels inside the feed-forward network.
-        """
         super().__init__()
         self.cross_attention = Attention(dim, num_heads)
         self.self_attention = Attention(dim, num_heads)

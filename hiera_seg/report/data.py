@@ -41,11 +41,7 @@ def tree_data(hierarchy: Hierarchy) -> dict[str, Any]:
 
 
 def relations(hierarchy: Hierarchy, nodes: np.ndarray) -> np.ndarray:
-    """Classify how the nodes of one level are related.
-
-    Args:
-        hierarchy: the tree.
-        nodes: int (K,), the node ids of a level.
+    """Classify how the K nodes of one level are related.
 
     Returns:
         uint8 (K, K): ``RIGHT`` on the diagonal, ``SIBLING`` for nodes of the same parent,

@@ -56,6 +56,8 @@ def image_data(sample: ReportImage, hierarchy: Hierarchy, max_side: int = MAX_SI
     image = Image.fromarray(np.ascontiguousarray(sample.image))
     if size != image.size:
         image = image.resize(size, Image.Resampling.BOX)
+    jpeg = io.BytesIO()
+    image.save(jpeg, "JPEG", quality=85)
     # The center of the pixels that one pixel of the report covers
     rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int)
     columns = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int)
@@ -67,7 +69,7 @@ def image_data(sample: ReportImage, hierarchy: Hierarchy, max_side: int = MAX_SI
         "name": sample.name,
         "width": size[0],
         "height": size[1],
-        "jpeg": _jpeg(image),
+        "jpeg": _base64(jpeg.getvalue()),
         "labels": encode_runs(labels, hierarchy.num_nodes),
         "truth": None if truth is None else encode_runs(truth, hierarchy.num_nodes),
         "scores": None if scores is None else _scores_data(scores),
@@ -75,11 +77,9 @@ def image_data(sample: ReportImage, hierarchy: Hierarchy, max_side: int = MAX_SI
 
 
 def encode_runs(labels: np.ndarray, num_nodes: int) -> str:
-    """Encode a label map, row by row, as runs of (value, length) in LEB128 and base64.
+    """Encode a label map (H, W), row by row, as runs of (value, length) in LEB128 and base64.
 
-    Args:
-        labels: (H, W) integers. Node v is encoded as v + 1, any value outside [0, N) as 0.
-        num_nodes: N.
+    Node v is encoded as v + 1, any value outside [0, N) as 0.
     """
     flat = labels.astype(np.int64).ravel()
     flat = np.where((flat >= 0) & (flat < num_nodes), flat + 1, 0)
@@ -108,12 +108,6 @@ def _scores_data(scores: np.ndarray) -> dict[str, Any]:
     steps = np.clip(np.round(np.where(known, scores, 0) / largest * _STEPS), 0, _STEPS)
     values = np.where(known, steps, NO_SCORE).astype(np.uint8)
     return {"stride": stride, "unit": largest / _STEPS, "bytes": _base64(values.tobytes())}
-
-
-def _jpeg(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return _base64(buffer.getvalue())
 
 
 def _base64(content: bytes) -> str:

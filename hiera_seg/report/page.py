@@ -54,20 +54,7 @@ def write_report(
 
     Raises:
         ConfigError: plotly is not installed, or the file cannot be written.
-        ValueError: a matrix does not fit the tree.
     """
-    if len(matrices) != hierarchy.num_levels:
-        raise ValueError(
-            f"{len(matrices)} confusion matrices for the {hierarchy.num_levels} levels of tree "
-            f"{hierarchy.name!r}"
-        )
-    for level, matrix in enumerate(matrices):
-        size = len(hierarchy.level_nodes(level))
-        if matrix.shape != (size + 1, size):
-            raise ValueError(
-                f"the confusion matrix of level {hierarchy.level_names[level]!r} is "
-                f"{matrix.shape}; tree {hierarchy.name!r} needs {(size + 1, size)}"
-            )
     data = {
         "dataset": str(summary.get("dataset", "")),
         "numImages": summary.get("images"),
@@ -81,8 +68,7 @@ def write_report(
         "images": _images_that_fit(images, hierarchy),
         "notes": list(notes),
     }
-    page = _page(finite(data))
-    path = Path(path)
+    page, path = _page(finite(data)), Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, page)
@@ -111,14 +97,9 @@ def _images_that_fit(images: Sequence[ReportImage], hierarchy: Hierarchy) -> lis
     """Encode the images at the largest size at which all together fit."""
     for side in (640, 480, 360, 240, 160):
         encoded = [image_data(image, hierarchy, side) for image in images]
-        if sum(_size(image) for image in encoded) <= MAX_IMAGE_BYTES:
+        if len(json.dumps(encoded)) <= MAX_IMAGE_BYTES:
             break
     return encoded
-
-
-def _size(image: dict) -> int:
-    scores = image["scores"]["bytes"] if image["scores"] else ""
-    return len(image["jpeg"]) + len(image["labels"]) + len(image["truth"] or "") + len(scores)
 
 
 def _page(data: dict[str, Any]) -> str:

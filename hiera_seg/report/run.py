@@ -74,12 +74,8 @@ def check_reports(cfg: CfgNode) -> None:
 def report_evaluation(cfg: CfgNode, model: nn.Module, results: dict[str, Any]) -> list[Path]:
     """Write the reports of an evaluation that has just finished, one per dataset of DATASETS.TEST.
 
-    Errors are logged, because a report should not stop a training.
-
-    Args:
-        cfg: with TEST.REPORT_IMAGES.
-        model: the evaluated model. A report has images only of a HieraSegmentor.
-        results: of the evaluation, for the newest point of the curves.
+    Errors are logged, because a report should not stop a training. A report has images only of a
+    HieraSegmentor; its curves end with the results of the evaluation.
 
     Returns:
         The files.
@@ -93,13 +89,8 @@ def report_evaluation(cfg: CfgNode, model: nn.Module, results: dict[str, Any]) -
     paths = []
     for name in cfg.DATASETS.TEST:
         try:
-            path = report_run(
-                cfg,
-                dataset_name=name,
-                model=None if notes else model,
-                notes=notes,
-                newest_lines=newest,
-            )
+            drawn = None if notes else model
+            path = report_run(cfg, dataset_name=name, model=drawn, notes=notes, newest_lines=newest)
         except (ConfigError, DatasetError, HierarchyError, OSError) as error:
             logger.error(f"{name}: no report: {error}")
             continue
@@ -140,20 +131,17 @@ def report_run(
     dataset_name = dataset_name or next(iter(cfg.DATASETS.TEST), "")
     folder = Path(evaluation_folder(cfg, dataset_name))
     hierarchy, summary, matrices = _read_evaluation(folder, dataset_name, cfg)
-    notes = list(notes)
     num_images = cfg.TEST.REPORT_IMAGES if num_images is None else num_images
-    images = []
-    if model is not None and num_images > 0:
-        if model.hierarchy == hierarchy:
-            images, problems = _images(cfg, model, dataset_name, num_images)
-        else:
-            problems = [
-                f"No images: the tree of the model is {model.hierarchy.name!r}, that of the "
-                f"evaluation {hierarchy.name!r}."
-            ]
-        for problem in problems:
-            logger.warning(problem)
-        notes += problems
+    images, problems = [], []
+    if model is not None and model.hierarchy != hierarchy:
+        problems.append(
+            f"No images: the tree of the model is {model.hierarchy.name!r}, that of the "
+            f"evaluation {hierarchy.name!r}."
+        )
+    elif model is not None and num_images > 0:
+        images, problems = _images(cfg, model, dataset_name, num_images)
+    for problem in problems:
+        logger.warning(problem)
     return write_report(
         folder / REPORT if output is None else output,
         hierarchy,
@@ -164,7 +152,7 @@ def report_run(
         max_iter=cfg.SOLVER.MAX_ITER,
         safe_depth=_read_json(folder / "safe_depth.json"),
         calibration=_read_json(folder / "calibration.json"),
-        notes=notes,
+        notes=[*notes, *problems],
     )
 
 
@@ -189,11 +177,7 @@ def report_folder(
 
 
 def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:
-    """Read the ``hiera_metrics.json`` of an evaluation.
-
-    Args:
-        folder: folder of the evaluation.
-        dataset_name: the expected dataset; "" accepts any.
+    """Read the ``hiera_metrics.json`` of an evaluation of a dataset; "" accepts any dataset.
 
     Raises:
         ConfigError: there is no such file, or it is of another dataset.
@@ -242,12 +226,12 @@ def _images(
     cfg: CfgNode, model: HieraSegmentor, dataset_name: str, num: int
 ) -> tuple[list[ReportImage], list[str]]:
     """Predict images of a dataset; also return a sentence about each that failed."""
-    images, problems = [], []
     try:
         predict = SamplePredictor(cfg, model, dataset_name)
         records = spread_over(dataset_name, num).values()
     except (DatasetError, KeyError) as error:
         return [], [f"No images: {error}"]
+    images, problems = [], []
     for record in records:
         try:
             images.append(predict(record))

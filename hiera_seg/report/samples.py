@@ -15,10 +15,7 @@ from hiera_seg.hierarchy import Hierarchy
 
 
 def spread_over(dataset_name: str, num: int) -> dict[int, dict[str, Any]]:
-    """Choose at most `num` dicts spread evenly over a dataset, always the same ones.
-
-    Returns:
-        The dicts, by their index in the dataset.
+    """Choose at most `num` dicts spread evenly over a dataset, always the same ones, by index.
 
     Raises:
         DatasetError: the dataset is empty, or its files do not exist.

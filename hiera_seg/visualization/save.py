@@ -1,5 +1,6 @@
 """Draw the labels of one image and write them to files."""
 
+import io
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from PIL import Image
 
 from hiera_seg.disk import replace_file
 from hiera_seg.hierarchy import Hierarchy, tree_colors
-from hiera_seg.visualization.geotiff import GeoTags, write_geotiff
+from hiera_seg.visualization.geotiff import TiffTags
 from hiera_seg.visualization.overlay import overlay_labels
 from hiera_seg.visualization.strip import draw_levels
 
@@ -32,7 +33,7 @@ def save_label_map(
     labels: np.ndarray,
     hierarchy: Hierarchy,
     *,
-    geo_tags: GeoTags = (),
+    geo_tags: TiffTags | None = None,
 ) -> None:
     """Write a map of node ids as a PNG, or with `geo_tags` as a GeoTIFF, whose values are the ids.
 
@@ -104,7 +105,7 @@ def save_levels(
     levels: Collection[str] | None = None,
     alpha: float = 0.55,
     kinds: Collection[str] = KINDS,
-    geo_tags: GeoTags = (),
+    geo_tags: TiffTags | None = None,
 ) -> list[Path]:
     """Write what :func:`draw_kinds` draws, and plain label maps.
 
@@ -126,7 +127,7 @@ def save_levels(
         image, hiera_labels, hierarchy, truth=truth, levels=levels, alpha=alpha, kinds=kinds
     )
     for end, drawing in drawn.items():
-        tags = () if end == STRIP else geo_tags
+        tags = None if end == STRIP else geo_tags
         paths.append(Path(folder) / f"{stem}{end}{'.tif' if tags else '.png'}")
         _save(paths[-1], drawing, tags)
     if "labels" in kinds:
@@ -141,13 +142,15 @@ def save_levels(
 def _save(
     path: str | os.PathLike,
     pixels: np.ndarray,
-    geo_tags: GeoTags = (),
+    geo_tags: TiffTags | None,
     palette: np.ndarray | None = None,
 ) -> None:
-    if geo_tags:
-        write_geotiff(path, pixels, geo_tags, palette)
-        return
-    image = Image.fromarray(pixels)
+    """Write pixels without loss, as a GeoTIFF if there are tags, otherwise as a PNG."""
+    image, content = Image.fromarray(pixels), io.BytesIO()
     if palette is not None:
         image.putpalette(palette.tobytes())
-    replace_file(path, lambda file: image.save(file, "PNG"))
+    if geo_tags:
+        image.save(content, "TIFF", compression="tiff_adobe_deflate", tiffinfo=geo_tags)
+    else:
+        image.save(content, "PNG")
+    replace_file(path, lambda file: file.write(content.getbuffer()))

@@ -88,7 +88,11 @@ def draw_levels(
     present &= set(range(hierarchy.num_nodes))
     room = max(sheet.shape[0] // 2, _LEGEND_HEIGHT), sheet.shape[1]
     columns = columns_that_fit(hierarchy, *room)
-    return _stack(sheet, legend(hierarchy, present, colors, columns=columns))
+    parts = sheet, legend(hierarchy, present, colors, columns=columns)
+    width = max(part.shape[1] for part in parts)
+    padding = [((0, 0), (0, width - part.shape[1]), (0, 0)) for part in parts]
+    padded = [np.pad(x, p, constant_values=PAPER[0]) for x, p in zip(parts, padding, strict=True)]
+    return np.concatenate(padded)
 
 
 def _row(panels: list[tuple[str, np.ndarray]]) -> np.ndarray:
@@ -103,11 +107,3 @@ def _row(panels: list[tuple[str, np.ndarray]]) -> np.ndarray:
         title = shorten(title, width, _TITLE, bold=True)
         draw_text(draw, (left + 2, bar / 2), title, _TITLE, INK, bold=True)
     return np.asarray(canvas)
-
-
-def _stack(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    width = max(upper.shape[1], lower.shape[1])
-    canvas = np.full((upper.shape[0] + lower.shape[0], width, 3), PAPER, np.uint8)
-    canvas[: upper.shape[0], : upper.shape[1]] = upper
-    canvas[upper.shape[0] :, : lower.shape[1]] = lower
-    return canvas

@@ -16,10 +16,7 @@ def renamed(monkeypatch):
     monkeypatch.setitem(defaults.OLD_KEYS, OLD, NEW)
 
 
-@pytest.fixture
-def cfg():
-    cfg = new_config()
-    return cfg
+cfg = pytest.fixture(new_config)
 
 
 def values(cfg):
@@ -46,25 +43,19 @@ def test_the_value_of_an_old_key_moves_to_the_new_one(cfg):
         assert map_old_keys(mapped) is mapped
 
 
-def test_the_new_key_has_priority(cfg):
-    cfg.merge_from_list([OLD, 0.25, NEW, 0.5])
+@pytest.mark.parametrize(("options", "expected"), [([OLD, 0.25, NEW, 0.5], 0.5), ([OLD, 0.0], 0.0)])
+def test_the_new_key_has_priority_and_a_falsy_old_value_moves_too(cfg, options, expected):
+    cfg.merge_from_list(options)
     with pytest.warns(FutureWarning, match=OLD):
-        assert values(map_old_keys(cfg)) == (None, 0.5)
-
-
-def test_a_falsy_value_of_an_old_key_moves_too(cfg):
-    cfg.merge_from_list([OLD, 0.0])
-    with pytest.warns(FutureWarning, match=OLD):
-        assert values(map_old_keys(cfg)) == (None, 0.0)
+        assert values(map_old_keys(cfg)) == (None, expected)
 
 
 def test_options_have_priority_over_the_file_under_either_name(tmp_path):
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text("MODEL: {HIERA_SEG: {TEST: {FORMER: 0.25}}}\nVERSION: 2\n")
     new.write_text("MODEL: {HIERA_SEG: {TEST: {SIBLING_ADJUSTMENT: {TAU: 0.25}}}}\nVERSION: 2\n")
-    with pytest.warns(FutureWarning, match=OLD):
-        assert values(load_config(str(old), [])) == (None, 0.25)
-    with pytest.warns(FutureWarning, match=OLD):
-        assert values(load_config(str(old), [NEW, "0.0"])) == (None, 0.0)
-    with pytest.warns(FutureWarning, match=OLD):
-        assert values(load_config(str(new), [OLD, "0.75"])) == (None, 0.75)
+    for file, options, expected in (
+        (old, [], 0.25), (old, [NEW, "0.0"], 0.0), (new, [OLD, "0.75"], 0.75)
+    ):  # fmt: skip
+        with pytest.warns(FutureWarning, match=OLD):
+            assert values(load_config(str(file), options)) == (None, expected)

@@ -1,7 +1,5 @@
 """A small tree, and files that fit it."""
 
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,31 +64,3 @@ def photo(register) -> Callable[..., tuple[np.ndarray, dict]]:
         return labels["b"], DatasetCatalog.get("photos")[1]
 
     return make
-
-
-@pytest.fixture(scope="session")
-def png_bytes() -> Callable[..., bytes]:
-    """Encodes a PNG by hand: Pillow cannot write every depth it reads."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        crc = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + crc
-
-    def encode(values: np.ndarray, bits: int, palette: bool = False) -> bytes:
-        height, width = values.shape
-        header = struct.pack(">IIBBBBB", width, height, bits, 3 if palette else 0, 0, 0, 0)
-        data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-        if palette:
-            # Colours whose luminance is nothing like the index.
-            colors = bytes(
-                (i * 37 + c * 91 + 200) % 256 for i in range(1 << bits) for c in range(3)
-            )
-            data += chunk(b"PLTE", colors)
-        rows = b""
-        for row in values.tolist():
-            text = "".join(format(value, f"0{bits}b") for value in row)
-            text += "0" * (-len(text) % 8)
-            rows += b"\0" + bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8))
-        return data + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-    return encode

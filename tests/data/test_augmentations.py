@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from detectron2.data import transforms as T
 
-from hiera_seg.data.augmentations import NodeAugInput, RandomCropByCategory
+from hiera_seg.data.augmentations import (
+    NodeAugInput,
+    RandomCropByCategory,
+    build_augmentations,
+)
+from tests.helpers import new_config
 
 # -- what a transform uncovers ---------------------------------------------------------------
 
@@ -75,3 +80,9 @@ def test_crops_keep_the_limit_where_one_can(tree):
     assert sum(share < 0.75 for share in shares) >= 48
     free = [crop_of(tree, label, (20, 20), 1.0, seed=seed).max() == 0 for seed in range(50)]
     assert 10 < sum(free) < 40
+
+
+@pytest.mark.parametrize("value, expected", [("horizontal", (1, 0)), ("vertical", (0, 1))])
+def test_a_config_flips_in_one_direction(tree, value, expected):
+    flip = build_augmentations(new_config("INPUT.RANDOM_FLIP", value), True, tree)[-1]
+    assert (flip.horizontal, flip.vertical) == expected

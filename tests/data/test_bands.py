@@ -5,11 +5,9 @@ import logging
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.config import check_config
 from hiera_seg.data import HieraDatasetMapper, read_image_file, register_hierarchical_dataset
 from hiera_seg.data.augmentations import build_augmentations
@@ -24,6 +22,7 @@ from hiera_seg.inference import HieraPredictor
 from hiera_seg.inference.deployed import DeployedSegmentor
 from hiera_seg.inference.predictions import PredictionWriter
 from hiera_seg.report.samples import SampleReader
+from tests.helpers import new_config
 from tests.tiny_street import SMALL_NETWORK, STREET
 
 tifffile = pytest.importorskip("tifffile")
@@ -130,17 +129,14 @@ def test_bad_files_are_named(tmp_path):
     ],
 )  # fmt: skip
 def test_configs_that_do_not_fit_are_errors(key, value):
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.merge_from_list(["INPUT.FORMAT", "BANDS:0,3,2", "MODEL.META_ARCHITECTURE",
-                         "HieraSegmentor", key, value])  # fmt: skip
+    bands = ["INPUT.FORMAT", "BANDS:0,3,2", "MODEL.META_ARCHITECTURE", "HieraSegmentor"]
+    cfg = new_config(*bands, key, value)
     with pytest.raises(ConfigError, match=key):
         check_config(cfg)
 
 
 def test_colour_augmentations_are_skipped(caplog):
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
+    cfg = new_config()
     cfg.INPUT.FORMAT, cfg.INPUT.COLOR_AUG_SSD, cfg.INPUT.RANDOM_FLIP = "BANDS", True, "none"
     with caplog.at_level(logging.INFO, "hiera_seg"):
         assert len(build_augmentations(cfg, True, STREET)) == 1
@@ -177,9 +173,7 @@ def cfg(request, tmp_path):
     register_hierarchical_dataset(
         "toy", image_root=tmp_path / "images", sem_seg_root=tmp_path / "labels", hierarchy=STREET
     )
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.merge_from_list(SMALL_NETWORK)
+    cfg = new_config(*SMALL_NETWORK)
     cfg.INPUT.FORMAT = "BANDS"
     cfg.INPUT.DISPLAY_BANDS = [3, 3, 1]
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [2000.0] * 5, [1000.0] * 5

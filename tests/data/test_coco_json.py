@@ -11,7 +11,6 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from hiera_seg.data import (
-    HieraDatasetMapper,
     LabelReader,
     register_coco_hierarchical,
     register_hierarchical_dataset,
@@ -21,6 +20,7 @@ from hiera_seg.data.label_writer import convert_labels
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.hierarchy import Hierarchy
+from tests.helpers import plain_mapper
 
 SAMPLES = Path(__file__).parents[3] / "shared/datasets/samples/coco_panoptic"
 SIZE = (20, 30)
@@ -119,9 +119,7 @@ def test_every_reader_of_labels_sees_them(coco):
     tree = Hierarchy.from_dict(**MetadataCatalog.get("toy").hierarchy)
     assert tree.leaf_names == ("person", "car", "bus", "ground")
     records = pickle.loads(pickle.dumps(copy.deepcopy(DatasetCatalog.get("toy"))))
-    mapper = HieraDatasetMapper(
-        True, hierarchy=tree, ignore_label=255, augmentations=[], image_format="RGB"
-    )
+    mapper = plain_mapper(tree)
     assert np.array_equal(mapper(records[0])["sem_seg"].numpy(), expected)
     report = check_dataset("toy")
     assert not report.problems and report.num_images == 2

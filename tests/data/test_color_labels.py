@@ -3,22 +3,20 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from hiera_seg.data import HieraDatasetMapper, LabelReader, register_hierarchical_dataset
+from hiera_seg.data import LabelReader
 from hiera_seg.data.dataset_check import check_dataset
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
+from tests.helpers import plain_mapper
 
 MAP = {"#FF0000": "road", (0, 255, 0): "body", "[1, 2, 3]": "head", "#000000": None}
 RGB = np.array([[[255, 0, 0], [0, 255, 0]], [[1, 2, 3], [0, 0, 0]]], np.uint8)
 
 
 @pytest.fixture
-def colored(tree, folders):
-    images, labels = folders({"a": RGB[..., 0]})
+def colored(register):
+    labels = register("toy", {"a": RGB[..., 0]}, label_map=MAP)[1]
     Image.fromarray(RGB).save(labels / "a.png")
-    register_hierarchical_dataset(
-        "toy", hierarchy=tree, label_map=MAP, image_root=images, sem_seg_root=labels
-    )
     return labels / "a.png"
 
 
@@ -28,9 +26,7 @@ def test_every_reader_knows_the_colors(colored, tree):
     other = Hierarchy.from_dict({**tree.to_dict()["tree"], "more": None})
     translated = LabelReader(tree, MAP).to_hierarchy(other, 255)(str(colored))
     assert translated.tolist() == [[other["road"], other["body"]], [other["head"], 255]]
-    mapper = HieraDatasetMapper(
-        True, hierarchy=tree, ignore_label=255, augmentations=[], image_format="RGB"
-    )
+    mapper = plain_mapper(tree)
     assert mapper(DatasetCatalog.get("toy")[0])["sem_seg"].tolist() == nodes
     report = check_dataset("toy")
     assert not report.problems and report.void_pixels == 1 and report.node_pixels.sum() == 3

@@ -130,23 +130,6 @@ def test_cityscapes_scores_19_of_its_34_classes():
 
 
 @pytest.mark.parametrize(
-    "name, folder",
-    [
-        ("hiera_camvid_test", "camvid/images/test"),
-        ("hiera_cityscapes_train", "cityscapes/leftImg8bit/train"),
-        ("hiera_cityscapes_trainids_val", "cityscapes/leftImg8bit/val"),
-    ],
-)
-def test_a_missing_dataset_says_where_it_should_be(tmp_path, monkeypatch, name, folder):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    with pytest.raises(DatasetError) as error:
-        DatasetCatalog.get(name)
-    assert str(error.value).startswith(
-        f"dataset {name!r}: image folder not found: {tmp_path}/{folder} (DETECTRON2_DATASETS is "
-    )
-
-
-@pytest.mark.parametrize(
     "name",
     [
         n

@@ -15,6 +15,7 @@ from PIL import Image
 from hiera_seg.data import LabelReader, read_label_file
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
+from tests.data.png_files import HEADER, chunk
 
 MANY = settings(max_examples=2500)
 TREES = [
@@ -224,11 +225,6 @@ def test_a_damaged_file_is_refused_or_read_as_it_was(file, data):
     assert np.array_equal(found, values)
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    body = kind + content
-    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-
 @settings(max_examples=500)
 @given(
     st.tuples(st.integers(0, 9), st.integers(0, 9)),
@@ -242,7 +238,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def test_a_file_that_only_looks_right_is_refused_or_gives_integers(
     file, size, bits, colour, interlace, pixels, kinds, content
 ):
-    header = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, interlace)
+    header = struct.pack(HEADER, *size, bits, colour, 0, 0, interlace)
     extra = b"".join(chunk(kind, content) for kind in kinds)
     image = chunk(b"IDAT", zlib.compress(pixels))
     write(file, b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + image + chunk(b"IEND", b""))

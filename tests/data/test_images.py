@@ -1,6 +1,5 @@
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -14,28 +13,10 @@ from hiera_seg.data.label_writer import convert_labels
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.hierarchy import Hierarchy
+from tests.data.png_files import png, png_of
 from tests.helpers import plain_mapper
 
 RAMP = (np.arange(24).reshape(4, 6) * 2500).astype(np.uint16)
-
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width, height, bits, color, rows, interlaced=0):
-    """A PNG with right checksums whatever its pixel data are."""
-    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, interlaced)
-    palette = chunk(b"PLTE", bytes(range(48)) * 16) if color == 3 else b""
-    data = chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + data + chunk(b"IEND", b"")
-
-
-def deep_png(values, color):
-    """A 16-bit PNG of (H, W, C) values, which Pillow cannot write in colours."""
-    height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    return png(width, height, 16, color, rows)
 
 
 def tiff(values):
@@ -88,7 +69,7 @@ def test_16_bit_colours_keep_their_upper_byte_and_a_range_their_contrast(write, 
     dark = np.stack([RAMP, RAMP // 2, RAMP // 3, RAMP], -1) // 16  # as of a camera of 12 bits
     color = {"rgb.png": 2, "rgba.png": 6, "grey_alpha.png": 4, "rgb.tif": None}[form]
     values = dark[..., {2: [0, 1, 2], 6: [0, 1, 2, 3], 4: [0, 3], None: [0, 1, 2]}[color]]
-    path = write(form, tiff(values) if color is None else deep_png(values, color))
+    path = write(form, tiff(values) if color is None else png_of(values, 16, color))
     channels = values[..., :3] if color != 4 else np.repeat(values[..., :1], 3, -1)
     assert np.array_equal(read_image_file(path, "RGB"), channels >> 8)
     found = read_image_file(path, "BGR", value_range=(0, 4095))

@@ -11,16 +11,13 @@ from hiera_seg.data.label_writer import convert_labels
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
+MAP = {5: "grass", 6: "body", 7: None, 8: "head"}
+
 
 @pytest.fixture
-def toy(tree, folders):
+def toy(register):
     labels = {"x/a": np.array([[5, 6], [7, 8]], np.uint8), "b": np.array([[5, 5]], np.uint8)}
-    roots = folders(labels)
-    register_hierarchical_dataset(
-        "toy", hierarchy=tree, image_root=roots[0], sem_seg_root=roots[1],
-        label_map={5: "grass", 6: "body", 7: None, 8: "head"},
-    )  # fmt: skip
-    return roots
+    return register("toy", labels, label_map=MAP)
 
 
 def files_below(folder):
@@ -50,13 +47,10 @@ def test_labels_on_inner_nodes_become_void_for_stock_evaluators(toy, tmp_path):
     assert np.asarray(Image.open(tmp_path / "ids/x/a.png")).tolist() == [[1, 255], [255, 4]]
 
 
-def test_wide_trees_take_16_bits(folders, tmp_path):
+def test_wide_trees_take_16_bits(register, tmp_path):
     tree = Hierarchy.from_dict([f"n{i}" for i in range(300)])
-    roots = folders({"a": np.array([[0, 7, 9]], np.uint8)})
-    register_hierarchical_dataset(
-        "wide", hierarchy=tree, image_root=roots[0], sem_seg_root=roots[1],
-        label_map={0: 299, 7: None, 9: 255},
-    )  # fmt: skip
+    labels = {"a": np.array([[0, 7, 9]], np.uint8)}
+    register("wide", labels, hierarchy=tree, label_map={0: 299, 7: None, 9: 255})
     list(convert_labels("wide", str(tmp_path / "ids")))
     read = np.asarray(Image.open(tmp_path / "ids/a.png"))
     assert read.dtype == np.uint16 and read.tolist() == [[299, 65535, 255]]
@@ -64,9 +58,8 @@ def test_wide_trees_take_16_bits(folders, tmp_path):
 
 def test_without_a_root_the_common_folder_counts(tree, toy, tmp_path):
     register_hierarchical_dataset(
-        "listed", lambda: DatasetCatalog.get("toy"), hierarchy=tree,
-        label_map={5: "grass", 6: "body", 7: None, 8: "head"},
-    )  # fmt: skip
+        "listed", lambda: DatasetCatalog.get("toy"), hierarchy=tree, label_map=MAP
+    )
     list(convert_labels("listed", str(tmp_path / "ids")))
     assert files_below(tmp_path / "ids") == ["b.png", "x/a.png"]
 
@@ -89,9 +82,6 @@ def test_originals_are_not_overwritten(tree, toy, tmp_path):
     register_hierarchical_dataset("bare", hierarchy=tree, image_root=toy[0])
     with pytest.raises(DatasetError, match="'bare' lists no label files"):
         list(convert_labels("bare", str(tmp_path / "ids")))
-
-
-MAP = {5: "grass", 6: "body", 7: None, 8: "head"}
 
 
 def test_labels_elsewhere_than_their_root_stay_untouched(tree, toy, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from hiera_seg.data import PositionSampler, build_hiera_train_loader, register_hierarchical_dataset
+from hiera_seg.data import PositionSampler, build_hiera_train_loader
 from hiera_seg.data.loader import seeded
 from hiera_seg.errors import ConfigError, DatasetError
 from tests.helpers import new_config
@@ -26,10 +26,9 @@ def drawing_mapper(record):
 
 
 def loader_of(size=7, batch=4, **options):
+    options = {"mapper": drawing_mapper, "seed": 3, **options}
     records = [{"id": i} for i in range(size)]
-    return build_hiera_train_loader(
-        records, mapper=drawing_mapper, total_batch_size=batch, **{"seed": 3, **options}
-    )
+    return build_hiera_train_loader(records, total_batch_size=batch, **options)
 
 
 def breaking_mapper(record):
@@ -40,14 +39,7 @@ def breaking_mapper(record):
 
 
 def skipping_loader(size=7, batch=4, **options):
-    return build_hiera_train_loader(
-        [{"id": i} for i in range(size)],
-        mapper=breaking_mapper,
-        total_batch_size=batch,
-        seed=3,
-        on_error="skip",
-        **options,
-    )
+    return loader_of(size, batch, mapper=breaking_mapper, on_error="skip", **options)
 
 
 @pytest.fixture
@@ -95,12 +87,9 @@ def test_processes_share_one_stream():
         assert together == whole
 
 
-def test_without_shuffling_the_datasets_own_order():
+def test_other_streams():
     stream = take(PositionSampler(3, seed=0, shuffle=False, start_position=2), 4)
     assert stream == [(2, 2), (3, 0), (4, 1), (5, 2)]
-
-
-def test_bad_arguments_of_the_sampler():
     with pytest.raises(ValueError, match="size is 0"):
         PositionSampler(0, seed=1)
 
@@ -123,7 +112,7 @@ def test_one_image_is_drawn_anew_in_every_epoch():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_restarted_stream_goes_on_where_it_was(workers):
+def test_a_restarted_stream_continues(workers):
     whole = take(loader_of(), 8)
     assert take(loader_of(start_position=5 * 4, num_workers=workers), 3) == whole[5:]
 
@@ -171,38 +160,24 @@ def test_the_dataset_can_be_sent_to_a_fresh_process():
     assert dataset[(9, 3)] == loader_of().dataset[(9, 3)]
 
 
-def failing_mapper(record):
-    if record["id"] == 2:
-        raise DatasetError("label x.png: ids [40] are not mapped")
-    return record
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_file_is_reported_in_one_line_at_its_batch(workers):
-    loader = build_hiera_train_loader(
-        [{"id": i} for i in range(6)],
-        mapper=failing_mapper, total_batch_size=2, num_workers=workers, seed=1,
-    )  # fmt: skip
+    loader = loader_of(6, 2, mapper=breaking_mapper, num_workers=workers, seed=1)
     # The stream begins 4 1 3 0 2 5: the third batch fails, the first two are there.
     batches = iter(loader)
     assert [[s["id"] for s in next(batches)] for _ in range(2)] == [[4, 1], [3, 0]]
     with pytest.raises(DatasetError) as error:
         next(batches)
-    assert str(error.value) == "label x.png: ids [40] are not mapped"
+    assert str(error.value) == "cannot read image file 2.jpg"
 
 
 # -- from a config ---------------------------------------------------------------------------
 
 
 @pytest.fixture
-def cfg(tree, folders):
+def cfg(register):
     rng = np.random.default_rng(0)
-    image_root, label_root = folders(
-        {f"{i}": rng.integers(0, 5, (30, 40)).astype(np.uint8) for i in range(5)}
-    )
-    register_hierarchical_dataset(
-        "toy", image_root=image_root, sem_seg_root=label_root, hierarchy=tree
-    )
+    register("toy", {f"{i}": rng.integers(0, 5, (30, 40)).astype(np.uint8) for i in range(5)})
     cfg = new_config()
     cfg.DATASETS.TRAIN = ("toy",)
     cfg.SEED = 8
@@ -210,10 +185,8 @@ def cfg(tree, folders):
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.INPUT.MIN_SIZE_TRAIN = (20, 30, 40)
     cfg.INPUT.COLOR_AUG_SSD = True
-    cfg.INPUT.CROP.ENABLED = True
-    cfg.INPUT.CROP.TYPE = "absolute"
-    cfg.INPUT.CROP.SIZE = [16, 24]
-    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "absolute"
+    cfg.INPUT.CROP.SIZE, cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = [16, 24], 0.75
     return cfg
 
 
@@ -248,18 +221,17 @@ def test_a_mapper_of_your_own(cfg):
     assert next(iter(loader))[0]["seen"].endswith(".png")
 
 
-def test_configs_that_name_no_dataset(cfg):
-    cfg.DATASETS.TRAIN = ()
-    with pytest.raises(ConfigError, match="DATASETS.TRAIN is empty"):
-        build_hiera_train_loader(cfg)
-    cfg.DATASETS.TRAIN = ("hiera_camvid_trian",)
-    with pytest.raises(ConfigError, match="'hiera_camvid_trian', which is not registered"):
-        build_hiera_train_loader(cfg)
-
-
-def test_another_sampler_is_refused(cfg):
-    cfg.DATALOADER.SAMPLER_TRAIN = "RandomSubsetTrainingSampler"
-    with pytest.raises(ConfigError, match="SAMPLER_TRAIN is 'RandomSubsetTrainingSampler'"):
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("DATASETS.TRAIN", (), "DATASETS.TRAIN is empty"),
+        ("DATASETS.TRAIN", ("hiera_camvid_trian",), "'hiera_camvid_trian', which is not regist"),
+        ("DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler", "SAMPLER_TRAIN is 'RandomSub"),
+    ],
+)
+def test_configs_of_other_streams_are_refused(cfg, key, value, message):
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ConfigError, match=message):
         build_hiera_train_loader(cfg)
 
 
@@ -306,8 +278,9 @@ def test_a_bad_file_is_logged_once(skipped_stream, caplog):
 
 
 def test_a_dataset_of_bad_files_ends_the_run_in_any_case():
-    loader = build_hiera_train_loader(
-        [{"id": 2}, {"id": 5}], mapper=breaking_mapper, total_batch_size=1, seed=3, on_error="skip"
-    )
-    with pytest.raises(DatasetError, match=r"21 training samples in a row .* file [25]\.jpg"):
+    def damaged(record):
+        raise DatasetError(f"cannot read image file {record['id']}.jpg")
+
+    loader = loader_of(2, 1, mapper=damaged, on_error="skip")
+    with pytest.raises(DatasetError, match=r"21 training samples in a row .* file [01]\.jpg"):
         next(iter(loader))

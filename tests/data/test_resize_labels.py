@@ -2,19 +2,14 @@
 
 import numpy as np
 import pytest
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from hiera_seg import add_hiera_seg_config
-from hiera_seg.data import (
-    HieraDatasetMapper,
-    register_hierarchical_dataset,
-)
 from hiera_seg.data.dataset_check import check_dataset
 from hiera_seg.errors import DatasetError
 from hiera_seg.evaluation import HieraSemSegEvaluator, evaluate_predictions
 from hiera_seg.report.samples import SampleReader
+from tests.helpers import new_config, plain_mapper
 
 SMALL = np.array([[0, 1, 2], [3, 4, 255]], np.uint8)
 LARGE = SMALL.repeat(4, 0).repeat(3, 1)
@@ -22,46 +17,33 @@ IMAGE = np.zeros((8, 9, 3), np.uint8)
 
 
 @pytest.fixture
-def register(tree, folders):
-    images, labels = folders({"a": SMALL}, {"a": IMAGE})
-
-    def make(**options):
-        register_hierarchical_dataset(
-            "toy", image_root=images, sem_seg_root=labels, hierarchy=tree, **options
-        )
+def registered(register):
+    def make(labels=SMALL, image=IMAGE, **options):
+        register("toy", {"a": labels}, {"a": image}, **options)
         return DatasetCatalog.get("toy")[0]
 
     return make
 
 
-def mapper(tree):
-    return HieraDatasetMapper(
-        True, hierarchy=tree, ignore_label=255, augmentations=[], image_format="RGB"
-    )
-
-
-def test_labels_take_the_size_of_their_image(register, tree):
-    record = register(resize_labels="nearest")
-    assert np.array_equal(mapper(tree)(record)["sem_seg"], LARGE)
+def test_labels_take_the_size_of_their_image(registered, tree):
+    record = registered(resize_labels="nearest")
+    assert np.array_equal(plain_mapper(tree)(record)["sem_seg"], LARGE)
     # Also if the model has another tree.
     other = type(tree).from_dict(**{**tree.to_dict(), "name": "other"})
-    assert np.array_equal(mapper(other)(record)["sem_seg"], LARGE)
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    assert np.array_equal(SampleReader(cfg, "toy")(record)[1], LARGE)
+    assert np.array_equal(plain_mapper(other)(record)["sem_seg"], LARGE)
+    assert np.array_equal(SampleReader(new_config(), "toy")(record)[1], LARGE)
     report = check_dataset("toy")
     assert report.problems == []
     assert report.node_pixels[:5].tolist() == [12] * 5 and report.void_pixels == 12
 
 
-def test_smaller_images_too(register, folders, tree):
-    folders({"a": LARGE}, {"a": IMAGE[::4, ::3]})
-    record = register(resize_labels="nearest")
-    assert np.array_equal(mapper(tree)(record)["sem_seg"], SMALL)
+def test_smaller_images_too(registered, tree):
+    record = registered(LARGE, IMAGE[::4, ::3], resize_labels="nearest")
+    assert np.array_equal(plain_mapper(tree)(record)["sem_seg"], SMALL)
 
 
-def test_they_are_evaluated_in_that_size(register, tmp_path):
-    record = register(resize_labels="nearest")
+def test_they_are_evaluated_in_that_size(registered, tmp_path):
+    record = registered(resize_labels="nearest")
     evaluator = HieraSemSegEvaluator("toy", distributed=False)
     evaluator.reset()
     labels = np.where(LARGE == 255, 0, LARGE)
@@ -73,14 +55,14 @@ def test_they_are_evaluated_in_that_size(register, tmp_path):
         assert evaluate_predictions("toy", tmp_path / "out")["sem_seg"]["pACC"] == 100
 
 
-def test_without_it_the_error_names_it(register, tree):
-    record = register()
+def test_without_it_the_error_names_it(registered, tree):
+    record = registered()
     with pytest.raises(
         DatasetError, match=r'a\.png is 9x8.*a\.png is 3x2.*resize_labels="nearest"'
     ):
-        mapper(tree)(record)
+        plain_mapper(tree)(record)
 
 
-def test_a_wrong_value_is_an_error(register):
+def test_a_wrong_value_is_an_error(registered):
     with pytest.raises(DatasetError, match="resize_labels is 'cubic'"):
-        register(resize_labels="cubic")
+        registered(resize_labels="cubic")

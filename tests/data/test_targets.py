@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, build_detection_train_loader
 from detectron2.modeling import build_model
 from detectron2.projects.point_rend import add_pointrend_config
 from detectron2.structures import Boxes, BoxMode
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.data import HieraDatasetMapper, register_hierarchical_dataset
 from hiera_seg.errors import ConfigError
+from tests.helpers import new_config
 
 # Raw ids: five leaves, 5 the inner node "body", 255 void. The rows are 8 pixels high.
 RAW = np.array([[0, 1, 5], [2, 5, 255], [2, 3, 4]], np.uint8).repeat(16, 0).repeat(16, 1)
@@ -23,25 +22,15 @@ BOX = {"bbox": [16, 32, 32, 48], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1
 @pytest.fixture
 def cfg(tree, folders):
     images, labels = folders({"a": RAW, "b": np.full_like(RAW, 5)})
-    polygon = [[16, 32, 32, 32, 32, 48, 16, 48]]
-    annotations = [
-        {**BOX, "segmentation": polygon}, {**BOX, "segmentation": polygon, "iscrowd": 1}
+    annotation = {**BOX, "segmentation": [[16, 32, 32, 32, 32, 48, 16, 48]]}
+    source = [
+        {"file_name": f"{images}/{stem}.png", "sem_seg_file_name": f"{labels}/{stem}.png",
+         "annotations": [annotation, {**annotation, "iscrowd": 1}]} for stem in "ab"
     ]  # fmt: skip
-
-    def source():
-        names = [{"file_name": f"{images}/{stem}.png", "sem_seg_file_name": f"{labels}/{stem}.png",
-                  "annotations": annotations} for stem in "ab"]  # fmt: skip
-        return names
-
     register_hierarchical_dataset(
-        "toy", source, hierarchy=tree, label_map=LABEL_MAP,
-        flip_pairs=[("left-arm", "right-arm")],
-    )  # fmt: skip
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 5
+        "toy", source, hierarchy=tree, label_map=LABEL_MAP, flip_pairs=[("left-arm", "right-arm")]
+    )
+    cfg = new_config("MODEL.DEVICE", "cpu", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5)
     cfg.DATASETS.TRAIN = ("toy",)
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.INPUT.MIN_SIZE_TRAIN = (48,)

@@ -20,7 +20,6 @@ from detectron2.data import (
     build_detection_train_loader,
 )
 from detectron2.engine import DefaultTrainer
-from PIL import Image
 
 from hiera_seg.cli import load_config
 from hiera_seg.data import HieraDatasetMapper, LabelReader, register_hierarchical_dataset
@@ -47,19 +46,12 @@ def test_pages_that_check_themselves(page):
         assert names["coarse"].shape == names["fine"].shape == (500, 1000)
 
 
-@pytest.fixture
-def mixture(tmp_path, monkeypatch):
-    """Two folders as docs/several_datasets.md has them, registered by its code."""
+def test_a_mixture_reads_each_dataset_by_its_own_map(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, values in {"town": [[2, 5]], "motorway": [[20, 30]]}.items():
-        for folder, mode in (("images", "RGB"), ("labels", "L")):
-            (tmp_path / name / folder / "train").mkdir(parents=True)
-            picture = Image.fromarray(np.array(values, dtype=np.uint8).repeat(8, 0).repeat(8, 1))
-            picture.convert(mode).save(tmp_path / name / folder / "train" / "0.png")
-    return run_code("docs/several_datasets.md")
-
-
-def test_a_mixture_reads_each_dataset_by_its_own_map(mixture):
+        label = np.array(values, dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        write_dataset(tmp_path / name, {"train/0": label})
+    run_code("docs/several_datasets.md")
     cfg = new_config("INPUT.MIN_SIZE_TRAIN", (8,), "INPUT.RANDOM_FLIP", "none")
     first, repeated, _ = code_blocks("docs/several_datasets.md", "yaml")
     given = yaml.safe_load(first.replace("(", "[").replace(")", "]"))
@@ -103,10 +95,11 @@ def test_a_train_net_with_three_changes_trains_and_evaluates(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "my_datasets", ModuleType("my_datasets"))
     names = run_code("docs/existing_train_net.md", code, names={"__name__": "train_net"})
     end = SMALL_NETWORK.index("INPUT.CROP.ENABLED")  # sizes and the network, no keys of training
-    small = [str(value) for value in SMALL_NETWORK[:end]]
-    small += ["DATASETS.TRAIN", f"('{name}',)", "DATASETS.TEST", f"('{name}',)"]
-    small += ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
-    small += ["OUTPUT_DIR", str(tmp_path / "output")]
+    small = [
+        *map(str, SMALL_NETWORK[:end]), "OUTPUT_DIR", str(tmp_path / "output"),
+        "DATASETS.TRAIN", f"('{name}',)", "DATASETS.TEST", f"('{name}',)",
+        "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0",
+    ]  # fmt: skip
     parser = names["default_argument_parser"]()
     torch.manual_seed(0)
     names["main"](parser.parse_args(["--config-file", "config.yaml", *small]))

@@ -2,15 +2,13 @@
 
 import ast
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.helpers import REPOSITORY, run_python
+
 NOTEBOOK = REPOSITORY / "docs" / "quick_start.ipynb"
 
 # Runs the cells of a json file as Jupyter does, and shows the last expression of each.
@@ -41,14 +39,8 @@ def folder(cells, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("quick_start")
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     (folder / "cells.json").write_text(json.dumps(sources), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, "cells.json"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    done = run_python("-c", RUNNER, "cells.json", cwd=folder, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr[-3000:]
-    print(f"{time.perf_counter() - start:.0f} s\n{done.stdout}")
     return folder
 
 
@@ -60,8 +52,6 @@ def test_the_notebook_trains_a_network_that_knows_the_shapes(folder):
 
 
 def test_the_notebook_shows_a_scene_and_a_prediction(folder):
-    from PIL import Image
-
     shown = sorted(folder.glob("cell_*.png"))
     assert [path.name for path in shown] == ["cell_1.png", "cell_4.png"]
     widths = [Image.open(path).width for path in shown]

@@ -16,18 +16,12 @@ DOCS = REPOSITORY / "docs"
 @pytest.fixture(scope="module")
 def pages(hook):
     """The hook that makes pages; MkDocs itself need not be installed."""
-    names = ("mkdocs", "mkdocs.config", "mkdocs.config.defaults", "mkdocs.structure.files")
+    parts = ("config", "config.defaults", "structure", "structure.files")
     stand_in = SimpleNamespace(MkDocsConfig=None, File=None, Files=None)
-    saved = {name: sys.modules.get(name) for name in (*names, "mkdocs.structure")}
-    sys.modules.update(dict.fromkeys(saved, stand_in))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("mkdocs", *(f"mkdocs.{part}" for part in parts)):
+            patch.setitem(sys.modules, name, stand_in)
         return hook("pages")
-    finally:
-        for name, module in saved.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +34,7 @@ def test_every_page_of_the_navigation_is_there(pages, navigation):
     written = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")}
     assert len(navigation) == len(set(navigation))
     assert set(navigation) <= written | set(pages.PAGES) | {pages.CONFIG_PAGE}
+    assert all((REPOSITORY / source).is_file() for source in pages.PAGES.values())
 
 
 def test_pictures_beside_such_a_page_come_along(pages, monkeypatch, tmp_path):
@@ -53,10 +48,6 @@ def test_pictures_beside_such_a_page_come_along(pages, monkeypatch, tmp_path):
     assert pages.site_links(text, "study.md") == (
         "![a](images/projects-HSSN-study-plot.png) ![b](images/demo.png) ![c](lost.png) d"
     )
-
-
-def test_pages_that_stand_elsewhere_are_there(pages):
-    assert all((REPOSITORY / source).is_file() for source in pages.PAGES.values())
 
 
 def test_every_public_package_has_a_reference_page(navigation):

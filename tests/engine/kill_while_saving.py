@@ -27,40 +27,27 @@ class Model(nn.Module):
             self.register_buffer(f"b{i}", torch.full((1 << 14,), float(number)))
 
 
-class Counter:
-    value = 0
-
-    def state_dict(self) -> dict:
-        return {"value": self.value}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.value = state["value"]
-
-
 def save_forever(folder: str, start: int) -> None:
     """Save checkpoint after checkpoint, as PeriodicCheckpointer keeps two of them."""
-    counter = Counter()
     while True:
         start += 1
-        counter.value = start
-        checkpointer = HieraCheckpointer(Model(start), folder, trainer=counter)
-        checkpointer.save(f"model_{start % 3}", iteration=start)
+        HieraCheckpointer(Model(start), folder).save(f"model_{start % 3}", iteration=start)
 
 
 def check(folder: str) -> int:
     """Load the last checkpoint as a resumed run does; its number."""
-    model, counter = Model(), Counter()
-    extra = HieraCheckpointer(model, folder, trainer=counter).resume_or_load("", resume=True)
+    model = Model()
+    extra = HieraCheckpointer(model, folder).resume_or_load("", resume=True)
     numbers = {int(value) for buffer in model.buffers() for value in buffer.unique()}
-    assert numbers == {counter.value} == {extra["iteration"]}, (numbers, counter.value, extra)
-    return counter.value
+    assert numbers == {extra["iteration"]}, (numbers, extra)
+    return extra["iteration"]
 
 
 def main(kills: int, folder: str, seed: int = 0) -> None:
     draw = random.Random(seed)
-    HieraCheckpointer(Model(0), folder, trainer=Counter()).save("model_0", iteration=0)
-    started = time.perf_counter()
-    HieraCheckpointer(Model(0), folder, trainer=Counter()).save("model_0", iteration=0)
+    for _ in range(2):
+        started = time.perf_counter()
+        HieraCheckpointer(Model(), folder).save("model_0", iteration=0)
     one_save = time.perf_counter() - started
 
     last = cut = 0

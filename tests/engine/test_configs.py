@@ -60,10 +60,3 @@ def test_a_void_value_that_is_a_node_is_refused():
     hierarchy = resolve_hierarchy(cfg)
     with pytest.raises(ValueError, match=r"IGNORE_VALUE is 30, which is node 'fixed_object/.*Wall"):
         resolve_ignore_label(cfg, hierarchy)
-
-
-def test_no_tree_at_all_is_an_error_that_names_the_keys():
-    cfg = new_config()
-    cfg.DATASETS.TRAIN = ("coco_2017_train",)
-    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN.*MODEL\.HIERA_SEG\.HIERARCHY"):
-        resolve_hierarchy(cfg)

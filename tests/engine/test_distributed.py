@@ -1,9 +1,5 @@
 """Two processes compute what one with the same global batch does (rule 9 of the house)."""
 
-import multiprocessing
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,6 +13,8 @@ from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.distributed import distribute, share_buffers
 from hiera_seg.errors import ConfigError
 from hiera_seg.layers import point_sampling
+
+from .processes import in_processes
 
 VOID = 255
 LOSSES = "MODEL.HIERA_SEG.LOSSES"
@@ -54,30 +52,6 @@ CASES = {
     "auxiliary": [LOSSES, [["bce", 2.0]], "MODEL.HIERA_SEG.AUXILIARY.WEIGHT", 0.4],
     "mask_former": MASK_FORMER,
 }
-
-
-def in_two_processes(function: Callable, *args: object) -> list:
-    """Call ``function(*args)`` in two gloo processes; return what each gave."""
-    folder = args[-1]
-    context = multiprocessing.get_context("fork")  # they know the datasets registered here
-    processes = [
-        context.Process(target=_member, args=(rank, folder, function, args)) for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=200)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(f"{folder}/result{rank}.pt", weights_only=False) for rank in range(2)]
-
-
-def _member(rank: int, folder: Path, function: Callable, args: tuple) -> None:
-    (folder / "meeting").mkdir(exist_ok=True)
-    dist.init_process_group("gloo", f"file://{folder}/meeting/file", rank=rank, world_size=2)
-    comm._LOCAL_PROCESS_GROUP = dist.group.WORLD
-    torch.save(function(*args), f"{folder}/result{rank}.pt")
-    dist.destroy_process_group()
 
 
 def samples(valid_rows: tuple[int, ...]) -> list[dict]:
@@ -119,7 +93,7 @@ def points_without_chance(valid, shape, *, generator=None):
 DRAW_POINTS = point_sampling.draw_points
 
 
-def one_step(cfgs: dict[str, CfgNode], rows: list[tuple[int, ...]], folder: Path) -> dict:
+def one_step(cfgs: dict[str, CfgNode], rows: list[tuple[int, ...]]) -> dict:
     found = {}
     for name, cfg in cfgs.items():
         for each in rows:
@@ -145,8 +119,8 @@ def cfgs(cfg) -> dict[str, CfgNode]:
 def test_losses_and_gradients_of_two_processes_are_those_of_one(cfgs, tmp_path, monkeypatch):
     monkeypatch.setattr(point_sampling, "draw_points", points_without_chance)
     monkeypatch.setattr("hiera_seg.losses.queries.loss.draw_points", points_without_chance)
-    first, second = in_two_processes(one_step, cfgs, ROWS, tmp_path)
-    expected = one_step(cfgs, ROWS, tmp_path)
+    first, second = in_processes(one_step, cfgs, ROWS, folder=tmp_path)
+    expected = one_step(cfgs, ROWS)
     for case, (losses, gradient) in expected.items():
         assert first[case][0] == pytest.approx(losses, rel=1e-5, abs=1e-6), case
         assert max(g.abs().max() for g in gradient.values()) > 1e-3, case
@@ -157,7 +131,7 @@ def test_losses_and_gradients_of_two_processes_are_those_of_one(cfgs, tmp_path, 
                 assert worst < 1e-5 * max(1e-1, value.abs().max()), (case, name, worst)
 
 
-def two_steps(cfg: CfgNode, rows: list[tuple[int, ...]], folder: Path) -> dict:
+def two_steps(cfg: CfgNode, rows: list[tuple[int, ...]]) -> dict:
     model = distribute(build(cfg))
     optimizer = torch.optim.SGD(model.parameters(), 1e-5)
     with EventStorage() as storage:
@@ -177,7 +151,8 @@ def test_sampling_losses_leave_all_processes_with_the_same_finite_weights(cfgs, 
     cfg = cfgs["bce"]
     cfg.merge_from_list([LOSSES, [["bce", 1.0], ["tree_triplet", 1.0], ["rmi", 1.0]]])
     before = dict(build(cfg).named_parameters())
-    first, second = in_two_processes(two_steps, cfg, [(48, 48), (48, 0), (0, 48)], tmp_path)
+    rows = [(48, 48), (48, 0), (0, 48)]
+    first, second = in_processes(two_steps, cfg, rows, folder=tmp_path)
     assert any("embedding" in name for name in before)
     for name, value in first.items():
         assert value.isfinite().all(), name
@@ -186,7 +161,7 @@ def test_sampling_losses_leave_all_processes_with_the_same_finite_weights(cfgs, 
     assert any("embedding" in name for name in learnt)
 
 
-def evaluate(cfg: CfgNode, folder: Path) -> dict:
+def evaluate(cfg: CfgNode) -> dict:
     """Results of a model whose batch norms have seen other images in each process."""
     torch.manual_seed(0)
     model = build_model(cfg).eval()
@@ -199,13 +174,13 @@ def evaluate(cfg: CfgNode, folder: Path) -> dict:
 
 
 def test_evaluation_by_two_processes_is_that_of_the_first_ones_model(cfg, tmp_path):
-    first, second = in_two_processes(evaluate, cfg, tmp_path)
-    assert first == evaluate(cfg, tmp_path)
+    first, second = in_processes(evaluate, cfg, folder=tmp_path)
+    assert first == evaluate(cfg)
     assert 0 < first["sem_seg"]["mIoU"] < 100
     assert second == {}
 
 
-def train_unused(cfg: CfgNode, folder: Path) -> str:
+def train_unused(cfg: CfgNode) -> str:
     trainer = HieraTrainer(cfg)
     with pytest.raises(ConfigError) as stop:
         trainer.train()
@@ -215,7 +190,7 @@ def train_unused(cfg: CfgNode, folder: Path) -> str:
 def test_parameters_that_no_loss_reaches_are_named_before_they_stop_the_job(cfgs, tmp_path):
     cfg = cfgs["bce"]
     cfg.merge_from_list(["MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res4"], "DATASETS.TEST", ()])
-    for message in in_two_processes(train_unused, cfg, tmp_path):
+    for message in in_processes(train_unused, cfg, folder=tmp_path):
         assert message.startswith("parameters backbone.res5.0.conv1.weight, backbone.res5.")
     cfg.SOLVER.MAX_ITER = 1
     HieraTrainer(cfg).train()  # one process alone does not mind

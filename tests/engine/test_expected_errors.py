@@ -29,7 +29,7 @@ def one_line(capsys, main: Callable, code: int) -> str:
 
 
 @pytest.fixture
-def test_set(cfg, street, tiny_folder, tmp_path):
+def test_set(cfg, street, tiny_folder):
     """A function that makes DATASETS.TEST of three images, whose label files it is given."""
 
     def make(*labels: Path | None) -> None:
@@ -54,29 +54,19 @@ def check_found_early(cfg, *parts: str) -> None:
             assert part in str(error.value)
 
 
-def test_a_test_set_without_labels_is_found_before_training(cfg, test_set, tiny_folder):
-    label = tiny_folder / "labels" / "0.png"
-    test_set(label, None, label)
-    check_found_early(cfg, "tiny_street_val", "1 of 3", str(tiny_folder / "images" / "1.jpg"))
-
-
-def test_a_test_set_whose_label_is_missing_is_found_before_training(cfg, test_set, tiny_folder):
-    label = tiny_folder / "labels" / "0.png"
-    test_set(label, label, tiny_folder / "labels" / "gone.png")
-    check_found_early(cfg, "tiny_street_val", "1 of 3", str(tiny_folder / "labels" / "gone.png"))
-
-
-@pytest.mark.parametrize("damage", ["cut short", "unknown id"])
+@pytest.mark.parametrize("problem", ["none", "gone", "cut short", "unknown id"])
 def test_a_label_that_cannot_be_used_is_found_before_training(
-    cfg, test_set, tiny_folder, tmp_path, damage
+    cfg, test_set, tiny_folder, tmp_path, problem
 ):
     label, bad = tiny_folder / "labels" / "0.png", tmp_path / "bad.png"
-    if damage == "cut short":
+    if problem == "cut short":
         bad.write_bytes(label.read_bytes()[:60])
-    else:
+    elif problem == "unknown id":
         cv2.imwrite(str(bad), np.full((40, 48), 77, np.uint8))
-    test_set(label, bad, label)
-    check_found_early(cfg, str(bad))
+    test_set(label, None if problem == "none" else bad, label)
+    named = str(tiny_folder / "images" / "1.jpg") if problem == "none" else str(bad)
+    where = ["tiny_street_val", "1 of 3"] if problem in ("none", "gone") else []
+    check_found_early(cfg, *where, named)
 
 
 def test_an_image_of_a_test_set_that_is_missing_is_found_before_training(cfg, street, tiny_folder):

@@ -23,19 +23,13 @@ from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.inference.coco import CocoResultWriter
 from hiera_seg.losses import write_node_counts
 from hiera_seg.visualization import save_label_map
-from tests.cli.test_command_line import SCRIPT
 from tests.helpers import run_script
 
 
 @pytest.fixture
-def script(cfg, tiny_folder, tmp_path) -> list[str]:
+def command(script) -> list[str]:
     """A command that trains on the tiny dataset and evaluates at every iteration."""
-    (tmp_path / "train.py").write_text(SCRIPT.format(folder=str(tiny_folder)))
-    cfg.SOLVER.MAX_ITER = 2
-    cfg.SOLVER.CHECKPOINT_PERIOD = 100
-    cfg.TEST.EVAL_PERIOD = 1
-    (tmp_path / "config.yaml").write_text(cfg.dump())
-    return [str(tmp_path / "train.py"), "--config-file", f"{tmp_path}/config.yaml"]
+    return script("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 100, "TEST.EVAL_PERIOD", 1)
 
 
 def check_one_line(done: subprocess.CompletedProcess, file: str) -> None:
@@ -57,32 +51,22 @@ def check_one_line(done: subprocess.CompletedProcess, file: str) -> None:
         (1_000_000, r"model_final\.pth: .*File too large"),
     ],
 )
-def test_a_file_that_cannot_grow_ends_the_run(script, limit, file):
+def test_a_file_that_cannot_grow_ends_the_run(command, limit, file):
     def prepare():
         sys.dont_write_bytecode = True  # it would be cut short, and stay so
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    check_one_line(run_script(*script, prepare=prepare), file)
+    check_one_line(run_script(*command, prepare=prepare), file)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
-def test_to_resume_on_a_disk_that_is_still_full(script, tmp_path):
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no file system of 200 kB here: {mounted.stderr.decode().strip()}")
-    try:
-        command = [*script, "--resume", "OUTPUT_DIR", str(folder)]
-        check_one_line(run_script(*command), rf"{folder}/\S+.* No space left on device")
-        with open(folder / "other", "wb") as file, pytest.raises(OSError):
-            while True:
-                os.write(file.fileno(), bytes(1024))
-        check_one_line(run_script(*command), rf"{folder}/\S+.* No space left on device")
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+def test_to_resume_on_a_disk_that_is_still_full(command, small_disk):
+    folder = small_disk(200)
+    resume = [*command, "--resume", "OUTPUT_DIR", str(folder)]
+    check_one_line(run_script(*resume), rf"{folder}/\S+.* No space left on device")
+    with open(folder / "other", "wb") as file, pytest.raises(OSError):
+        while True:
+            os.write(file.fileno(), bytes(1024))
+    check_one_line(run_script(*resume), rf"{folder}/\S+.* No space left on device")
 
 
 def evaluate(folder: Path, street: Hierarchy) -> None:

@@ -52,10 +52,3 @@ def test_an_option_that_the_loss_does_not_know_is_refused(own_loss, cfg, tmp_pat
     found = load_config(str(file), []).MODEL.HIERA_SEG.OWN_LOSS
     with pytest.raises(ConfigError, match="OWN_LOSS.POWR: .*no such option; .* POWER, AT, TABLE"):
         options_of(cfg, found)
-
-
-def test_without_the_loss_there_is_no_such_node(tmp_path):
-    file = tmp_path / "own.yaml"
-    file.write_text("MODEL: {HIERA_SEG: {OWN_LOSS: {POWER: 1.5}}}")
-    with pytest.raises(ConfigError, match="OWN_LOSS"):
-        load_config(str(file), [])

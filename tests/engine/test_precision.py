@@ -106,12 +106,12 @@ def test_the_probe_measures_both_precisions_and_draws_no_random_numbers():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_precisions_that_can_not_work(cfg):
-    cfg.SOLVER.AMP.PRECISION = "half"
-    with pytest.raises(ConfigError, match='PRECISION is "half"'):
-        autocast_precision(cfg)
-    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "float16"
-    with pytest.raises(ConfigError, match="needs a GPU"):
+@pytest.mark.parametrize(
+    "name, enabled, message", [("half", False, 'is "half"'), ("float16", True, "needs a GPU")]
+)
+def test_precisions_that_can_not_work(cfg, name, enabled, message):
+    cfg.SOLVER.AMP.PRECISION, cfg.SOLVER.AMP.ENABLED = name, enabled
+    with pytest.raises(ConfigError, match=f"PRECISION.*{message}"):
         autocast_precision(cfg)
 
 

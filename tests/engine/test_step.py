@@ -1,14 +1,11 @@
 """One step: parts of a batch, averages of weights, losses that are not finite."""
 
 import copy
-import multiprocessing
 import random
-import socket
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
@@ -19,8 +16,10 @@ from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.ema import WeightAverage
 from hiera_seg.engine.randomness import seed_everything, set_random_state
 from hiera_seg.engine.step import HieraTrainStep
-from hiera_seg.errors import ConfigError, DatasetError
+from hiera_seg.errors import DatasetError
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss
+
+from .processes import in_processes, train
 
 WITHOUT_BATCH_STATISTICS = [
     "MODEL.RESNETS.NORM", "FrozenBN",
@@ -36,14 +35,10 @@ WITHOUT_BATCH_STATISTICS = [
 
 
 def trained(cfg, **keys) -> HieraTrainer:
-    """A trainer after its training; losses by iteration are in `seen`."""
     for key, value in keys.items():
         cfg.merge_from_list([key.replace("__", "."), value])
     seed_everything(1)
-    trainer = HieraTrainer(cfg)
-    trainer.resume_or_load(resume=False)
-    trainer.train()
-    return trainer
+    return train(cfg)
 
 
 @pytest.fixture
@@ -83,21 +78,6 @@ def test_counts_of_parts_add_up_for_queries(street):
     labels[1] = 255
     parts = [loss.normalizers(loss.segments(labels[i : i + 1]), 5) for i in range(3)]
     torch.testing.assert_close(sum(parts), loss.normalizers(loss.segments(labels), 5))
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("SOLVER.ACCUMULATION_STEPS", 0, "ACCUMULATION_STEPS is 0"),
-        ("SOLVER.ACCUMULATION_STEPS", 3, "IMS_PER_BATCH is 2; .* multiple of 3"),
-        ("SOLVER.EMA.DECAY", 1.0, "EMA.DECAY is 1.0"),
-        ("DATALOADER.ON_ERROR", "ignore", "ON_ERROR is 'ignore'"),
-    ],
-)  # fmt: skip
-def test_keys_that_can_not_work_are_refused_before_training(cfg, key, value, message):
-    cfg.merge_from_list([key, value])
-    with pytest.raises(ConfigError, match=message):
-        HieraTrainer(cfg)
 
 
 class Toy(nn.Module):
@@ -147,30 +127,6 @@ def test_an_average_follows_the_weights():
     assert torch.equal(again.model.weight, average.model.weight)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_a_loss_that_is_not_finite_is_described_and_kept(tmp_path, steps):
-    step = toy_step(samples(1.0, 2.0, float("nan"), 1.0), tmp_path, accumulation_steps=steps)
-    before = step.model.weight.clone()
-    step.iter = 7
-    with EventStorage(7), pytest.raises(FloatingPointError) as error:
-        step.run_step()
-    line = str(error.value)
-    assert "at iteration=7: loss_a is nan; " in line
-    assert "loss_b is" not in line
-    assert ("0.jpg" in line) == (steps == 1)  # of the part alone
-    assert "2.jpg, 3.jpg" in line
-    assert "weights were not finite" not in line
-    assert torch.equal(step.model.weight, before)
-
-    dump = torch.load(tmp_path / "not_finite_7_process_0.pth", weights_only=True)
-    assert str(tmp_path / "not_finite_7_process_0.pth") in line
-    again = Toy()
-    again.load_state_dict(dump["model"])
-    set_random_state(dump["random_state"])
-    assert again(dump["batch"])["loss_a"].isnan()
-    assert dump["losses"]["loss_b"] == 3.0
-
-
 class RandomToy(Toy):
     """A loss that is a random draw, of each of the generators that a model may use."""
 
@@ -184,16 +140,25 @@ class RandomToy(Toy):
         return losses | {name: 0 * self.weight.sum() + value for name, value in draws.items()}
 
 
-@pytest.mark.parametrize("bad", [0, 1, 2])
-def test_whichever_part_is_bad_is_done_again_as_it_was(tmp_path, bad):
+@pytest.mark.parametrize(
+    ("parts", "bad", "images"),
+    [(1, 1, "0.jpg, 1.jpg, 2.jpg"), (3, 0, "0.jpg"), (3, 1, "1.jpg"), (3, 2, "2.jpg")],
+)
+def test_a_loss_that_is_not_finite_is_described_and_can_be_repeated(tmp_path, parts, bad, images):
     values = [1.0, 2.0, 3.0]
     values[bad] = float("nan")
-    step = toy_step(samples(*values), tmp_path, model=RandomToy(), accumulation_steps=3)
+    step = toy_step(samples(*values), tmp_path, model=RandomToy(), accumulation_steps=parts)
+    before = step.model.weight.clone()
     step.iter = 7
-    with EventStorage(7), pytest.raises(FloatingPointError, match=f"images: {bad}.jpg"):
+    with EventStorage(7), pytest.raises(FloatingPointError) as error:
         step.run_step()
-    dump = torch.load(tmp_path / "not_finite_7_process_0.pth", weights_only=True)
-    assert dump["part"] == bad
+    line, path = str(error.value), tmp_path / "not_finite_7_process_0.pth"
+    assert f"at iteration=7: loss_a is nan; images: {images}; " in line and str(path) in line
+    assert "loss_b is" not in line and "weights were not finite" not in line
+    assert torch.equal(step.model.weight, before)
+
+    dump = torch.load(path, weights_only=True)
+    assert (dump["part"], dump["seed"], dump["iteration"]) == (bad if parts > 1 else 0, 3, 7)
     again = RandomToy()
     again.load_state_dict(dump["model"])
     set_random_state(dump["random_state"])
@@ -233,40 +198,19 @@ def test_skipped_samples_are_counted_and_the_count_is_kept():
     assert again.skipped == 2
 
 
-def _of_two(rank: int, port: int, folder: str, results) -> None:
-    torch.set_num_threads(1)
-    url = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=url, world_size=2, rank=rank)
-    bad = float("nan") if rank == 1 else 1.0
-    step = toy_step(samples(bad), folder)
+def bad_step(folder) -> str:
+    step = toy_step(samples(float("nan") if comm.get_rank() == 1 else 1.0), folder)
     step.iter = 0
-    try:
-        with EventStorage(0):
-            step.run_step()
-    except FloatingPointError as error:
-        results.put((rank, str(error)))
-    dist.destroy_process_group()
+    with EventStorage(0), pytest.raises(FloatingPointError) as error:
+        step.run_step()
+    return str(error.value)
 
 
 def test_all_processes_stop_where_one_has_a_bad_loss(tmp_path):
-    assert comm.get_world_size() == 1
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    processes = [
-        context.Process(target=_of_two, args=(rank, port, str(tmp_path), results))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    told = dict(results.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(timeout=60)
-    assert told[0] == told[1]
-    assert "not_finite_0_process_1.pth" in told[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["not_finite_0_process_1.pth"]
+    (tmp_path / "run").mkdir()
+    first, second = in_processes(bad_step, tmp_path / "run", folder=tmp_path)
+    assert first == second and "not_finite_0_process_1.pth" in first
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["not_finite_0_process_1.pth"]
 
 
 def test_a_damaged_file_in_the_middle_of_an_epoch(cfg, tiny_folder, tmp_path):

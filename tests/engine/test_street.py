@@ -10,7 +10,6 @@ import torch
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from hiera_seg import Hierarchy
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data import HieraDatasetMapper, build_hiera_train_loader
 from hiera_seg.data.datasets.cityscapes import CLASSES
@@ -84,10 +83,6 @@ def test_each_dataset_has_its_own_labels_in_the_one_tree(cfg):
         assert (labels[raw == value] == h.id(node)).all() and (raw == value).any()
     assert (h.depth[labels[labels != 255]] == 0).all()
     assert (labels[np.isin(raw, [1, 2, 3, 4])] == 255).all()  # ego vehicle, borders, static
-
-
-def test_the_leaves_are_camvids_classes(cfg):
-    assert resolve_hierarchy(cfg).leaf_names == Hierarchy.load("camvid").leaf_names
 
 
 def test_all_classes_of_cityscapes_with_a_category_have_a_node():

@@ -15,6 +15,8 @@ from hiera_seg.engine import HieraTrainer
 from hiera_seg.engine.trackers import TRACKERS
 from hiera_seg.errors import ConfigError
 
+from .processes import train as train_once
+
 # Clients that write every call, as a line of json, to calls.jsonl beside them.
 RECORD = """
 import json, pathlib
@@ -89,10 +91,7 @@ def train(cfg):
         cfg.SOLVER.MAX_ITER = iterations
         cfg.TEST.EVAL_PERIOD = 2
         cfg.VIS_PERIOD = 2
-        trainer = HieraTrainer(cfg.clone())
-        trainer.resume_or_load(resume=resume)
-        trainer.train()
-        return trainer
+        return train_once(cfg.clone(), resume=resume)
 
     return run
 
@@ -149,10 +148,15 @@ def test_a_training_that_fails_is_a_failed_run(calls, train, monkeypatch, name):
     assert calls(name)[-1] == ["finish", 1]
 
 
-def test_a_tracker_that_does_not_answer_is_logged_once_and_ends_nothing(cfg, tmp_path, caplog):
+def test_a_tracker_gets_bytes_and_one_that_does_not_answer_ends_nothing(cfg, tmp_path, caplog):
+    seen = []
+
     class Offline(TRACKERS["wandb"]):
         def _start(self, run_id):
             return "id"
+
+        def _log_image(self, name, image, iteration):
+            seen.append(image)
 
         def _log_metrics(self, metrics, iteration):
             raise ConnectionError("no route to host")
@@ -161,42 +165,20 @@ def test_a_tracker_that_does_not_answer_is_logged_once_and_ends_nothing(cfg, tmp
     tracker = Offline(cfg)
     tracker.open(resume=False)
     with EventStorage(0) as storage:
-        for iteration in range(2):
-            storage.iter = iteration
+        storage.put_image("x", torch.full((3, 4, 5), 0.2))
+        tracker.write()
+        for storage.iter in range(2):
             storage.put_scalar("loss", 1.0)
             tracker.write()
+    assert seen[0].dtype == np.uint8 and seen[0].shape == (4, 5, 3) and (seen[0] == 51).all()
     assert caplog.text.count("no route to host") == 1
 
 
-def test_images_of_floats_become_bytes(cfg, tmp_path):
-    seen = []
-
-    class Kept(TRACKERS["mlflow"]):
-        def _start(self, run_id):
-            return "id"
-
-        def _log_image(self, name, image, iteration):
-            seen.append(image)
-
-    cfg.OUTPUT_DIR = str(tmp_path)
-    tracker = Kept(cfg)
-    tracker.open(resume=False)
-    with EventStorage(0) as storage:
-        storage.put_image("x", torch.full((3, 4, 5), 0.2))
-        tracker.write()
-    assert seen[0].dtype == np.uint8 and seen[0].shape == (4, 5, 3) and (seen[0] == 51).all()
-
-
-@pytest.mark.parametrize(
-    "loggers, parts",
-    [(["wanbd"], ["LOGGERS", "wanbd", "wandb"]), (["mlflow"], ["LOGGERS", "pip install mlflow"])],
-)
-def test_unknown_and_missing_loggers_are_an_error_before_training(cfg, monkeypatch, loggers, parts):
+def test_a_missing_client_is_an_error_before_training(cfg, monkeypatch):
     monkeypatch.setattr("hiera_seg.config.checks.is_installed", lambda name: False)
-    cfg.LOGGERS = loggers
-    with pytest.raises(ConfigError) as error:
+    cfg.LOGGERS = ["mlflow"]
+    with pytest.raises(ConfigError, match="LOGGERS.*pip install mlflow"):
         HieraTrainer(cfg)
-    assert all(part in str(error.value) for part in parts)
 
 
 def test_a_tracker_that_refuses_to_start_names_the_file_of_its_run(calls, train, cfg, monkeypatch):
@@ -207,9 +189,8 @@ def test_a_tracker_that_refuses_to_start_names_the_file_of_its_run(calls, train,
         raise RuntimeError(f"run {run_id} was deleted")
 
     monkeypatch.setattr(mlflow, "start_run", refuse)
-    with pytest.raises(
-        ConfigError, match=rf"LOGGERS.*run-1 was deleted.*{cfg.OUTPUT_DIR}/mlflow_r"
-    ):
+    named = rf"LOGGERS.*run-1 was deleted.*{cfg.OUTPUT_DIR}/mlflow_r"
+    with pytest.raises(ConfigError, match=named):
         train(2, "mlflow", resume=True)
 
 

@@ -81,13 +81,5 @@ if __name__ == "__main__":
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found, expected, size = evaluate(sys.argv[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        json.dumps(
-            {
-                "found": found,
-                "expected": expected,
-                "leaves": size,
-                "more": 1024 * (peak - before),
-            }
-        )
-    )
+    report = {"found": found, "expected": expected, "leaves": size}
+    print(json.dumps({**report, "more": 1024 * (peak - before)}))

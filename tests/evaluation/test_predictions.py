@@ -1,7 +1,4 @@
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +12,6 @@ from hiera_seg.evaluation import evaluate_predictions
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import PathCounts, hierarchy_scores
 
-TOOL = Path(__file__).parents[2] / "tools/evaluate_predictions.py"
 TREE = Hierarchy.from_dict({"flat": ["road", "path"], "vehicle": ["car", "bus"]}, name="toy")
 OWN = {10: "road", 20: "path", 30: "car", 40: "bus", 50: "vehicle", 0: None}
 TRUTH = {
@@ -175,20 +171,9 @@ def test_unpredicted_pixels_are_far_from_the_truth():
     assert scores.merged[0].iou[1] == 0 and np.isnan(scores.merged[0].iou[0])
 
 
-def test_command_line(toy, expected, monkeypatch, capsys):
+def test_command_line(toy, expected, start_tool):
     pytest.importorskip("plotly")
-    from hiera_seg.cli import exit_on_error
-
-    def run(*options):
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, options)])
-        tool = runpy.run_path(str(TOOL))
-        code = 0
-        try:
-            exit_on_error(tool["main"], tool["parse_args"]())
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
+    run = start_tool("evaluate_predictions")
     folder = write(toy / "out")
     code, out, _ = run("toy", folder, "--output", toy / "m", "--report", toy / "m/r.html")
     assert code == 0 and "mIoU" in out and "vehicle" in out

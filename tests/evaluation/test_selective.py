@@ -31,12 +31,8 @@ def records(tmp_path):
         truth[:, 0] = 255
         truth[0, 1:] = TREE["vehicle"]
         Image.fromarray(truth).save(tmp_path / f"{i}.png")
-        records.append(
-            {
-                "file_name": str(tmp_path / f"{i}.jpg"),
-                "sem_seg_file_name": str(tmp_path / f"{i}.png"),
-            }
-        )
+        stem = str(tmp_path / str(i))
+        records.append({"file_name": f"{stem}.jpg", "sem_seg_file_name": f"{stem}.png"})
     return records
 
 
@@ -89,9 +85,8 @@ def test_the_curve_is_what_an_evaluation_at_that_safe_depth_finds(name, records,
     curve = json.loads((tmp_path / "safe_depth.json").read_text())["overall"]
     right = pixels = 0
     for record in records:
-        label = predict(record, min_confidence=curve["thresholds"][index])["hiera_labels"][
-            -1
-        ].numpy()
+        output = predict(record, min_confidence=curve["thresholds"][index])
+        label = output["hiera_labels"][-1].numpy()
         truth = np.asarray(Image.open(record["sem_seg_file_name"]))
         known = truth < TREE.num_leaves
         right += TREE.ancestor_matrix[truth[known], label[known]].sum()

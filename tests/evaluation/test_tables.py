@@ -52,17 +52,10 @@ def test_classes_out_of_the_means_are_marked():
     scores = hierarchy_scores(counts, unscored=[1], num_void_classes=3)
     assert cells_of(summary_table(scores))[2][1] == "50.00"  # of road 1 / 2 and car 1 / 2
     assert cells_of(summary_table(scores))[2][-1] == "2 of 4"
-    assert [row[0] for row in cells_of(class_table(scores, 1))[1:]] == [
-        "road",
-        "1e3 *",
-        "car",
-        "bus",
-    ]
+    names = [row[0] for row in cells_of(class_table(scores, 1))[1:]]
+    assert names == ["road", "1e3 *", "car", "bus"]
     text = report(scores)
-    assert (
-        "mIoU_all 16.67 over 6 of the 7 published classes, 1 not scored above and 3 void at 0 "
-        "included" in text
-    )
+    assert "mIoU_all 16.67 over 6 of the 7 published classes, 1 not scored above and 3 void" in text
     assert "*: not in the means" in text
     assert "not in the means" not in report(hierarchy_scores(counts))
 

@@ -1,5 +1,7 @@
 """Colours of a tree: families are told apart by hue, siblings by lightness."""
 
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 
@@ -38,14 +40,10 @@ def turn(a, b):
 def test_no_two_families_share_a_hue(name):
     h = Hierarchy.load(name)
     hue = hues(tree_colors(h))
-    tops = h.children(-1)
-    for top in tops:
-        for other in tops:
-            if other != top:
-                apart = [turn(hue[v], hue[u]) for v in h.descendants(top)
-                         for u in h.descendants(other)]  # fmt: skip
-                assert min(apart) > 10
-                assert turn(hue[top], hue[other]) > 25
+    for top, other in permutations(h.children(-1), 2):
+        pairs = product(h.descendants(top), h.descendants(other))
+        assert min(turn(hue[v], hue[u]) for v, u in pairs) > 10
+        assert turn(hue[top], hue[other]) > 25
 
 
 @pytest.mark.parametrize("name", builtin_names())
@@ -64,9 +62,8 @@ def test_siblings_differ_clearly(name):
     lab = oklab(tree_colors(h))
     for parent in range(h.num_leaves, h.num_nodes):
         clear = min(0.04, 0.28 / len(h.children(parent)))  # a full family has less room
-        for v in h.children(parent):
-            for u in h.children(parent):
-                assert v == u or np.linalg.norm(lab[v] - lab[u]) > clear, (h.paths[u], h.paths[v])
+        for v, u in permutations(h.children(parent), 2):
+            assert np.linalg.norm(lab[v] - lab[u]) > clear, (h.paths[u], h.paths[v])
 
 
 def test_all_different_in_a_large_tree():

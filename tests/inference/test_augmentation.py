@@ -99,14 +99,6 @@ def test_left_and_right_swap_in_the_mirrored_copy(make_model, image, tree):
     torch.testing.assert_close(found[tree["left-arm"]], found[tree["right-arm"]])
 
 
-def test_windows_of_a_network_without_surroundings_give_the_whole(make_model, image):
-    model = make_model(stride=1)
-    sliding = HieraSegmentorWithTTA(model, resizes=resizes(0), window=(24, 24))
-    assert sliding.stride == (16, 16)
-    expected = model([as_input(image)])[0]
-    assert_same(sliding([as_input(image)])[0], expected, rtol=1e-5, atol=1e-5)
-
-
 def test_the_original_is_read_where_the_input_is_a_resized_copy(make_model, image, tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
     augmented = HieraSegmentorWithTTA(make_model(stride=4), resizes=resizes(32, 60))
@@ -154,18 +146,8 @@ def test_a_config_says_it_all(cfg, make_model, tree, image):
     assert augmented.window is None
     assert augmented.swap.tolist() == mirrored_nodes(cfg, tree).tolist()
     assert augmented.swap[tree["left-arm"]] == tree["right-arm"]
-    cfg.merge_from_list(
-        [
-            "TEST.AUG.MIN_SIZES",
-            (),
-            "TEST.AUG.FLIP",
-            False,
-            "TEST.AUG.CROP_SIZE",
-            [24, 32],
-            "INPUT.MIN_SIZE_TEST",
-            30,
-        ]  # fmt: skip
-    )
+    cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.FLIP, cfg.TEST.AUG.CROP_SIZE = (), False, [24, 32]
+    cfg.INPUT.MIN_SIZE_TEST = 30
     augmented = HieraSegmentorWithTTA(cfg, model)
     assert (augmented.window, augmented.stride, augmented.swap) == ((24, 32), (16, 21), None)
     assert [view.image_size[0] for view in augmented.views(image)] == [30]
@@ -202,7 +184,7 @@ def test_sizes_that_can_not_work(cfg, make_model):
     for crop, stride, message in (
         ([24], [], r"TEST\.AUG\.CROP_SIZE is \[24\]; .*\[height, width\]"),
         ([24, 0], [], r"CROP_SIZE is \[24, 0\]"),
-        ([], [8, 8], r"TEST\.AUG\.STRIDE is \[8, 8\], but TEST\.AUG\.CROP_SIZE is empty"),
+        ([], [8, 8], r"TEST\.AUG\.STRIDE is \[8, 8\], .*CROP_SIZE \[\]"),
         ([24, 24], [8, 25], r"STRIDE is \[8, 25\], larger than .*CROP_SIZE"),
     ):
         cfg.TEST.AUG.CROP_SIZE, cfg.TEST.AUG.STRIDE = crop, stride

@@ -55,18 +55,17 @@ def test_frames_of_a_clip(write_video, tmp_path, suffix):
         assert (frames.fps, frames.num_frames, frames.is_camera) == (8, 4, False)
         pictures = list(frames)
     assert all(p.shape == (40, 56, 3) and p.dtype == np.uint8 for p in pictures)
-    assert (
-        np.abs([p.mean() for p in pictures] - np.array([30, 50, 70, 90])).max() < 8
-    )  # codecs are lossy
+    # Codecs are lossy
+    assert [p.mean() for p in pictures] == pytest.approx([30, 50, 70, 90], abs=8)
 
 
 def test_files_that_are_no_videos(write_video, tmp_path, capfd):
-    with pytest.raises(DatasetError, match=r"none\.mp4: no such"):
+    with pytest.raises(DatasetError, match=r"none\.mp4: cannot be opened"):
         VideoFrames(tmp_path / "none.mp4")
     whole = write_video(tmp_path / "whole.avi").read_bytes()
     for name, content in (("text.mp4", b"no video"), ("empty.avi", b""), ("cut.avi", whole[:2000])):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DatasetError, match=f"{name}: (cannot be opened|no frame)"):
+        with pytest.raises(DatasetError, match=f"{name}: (cannot be opened|ends after 0)"):
             list(VideoFrames(tmp_path / name))
     assert capfd.readouterr().err == ""  # the error says it all
 
@@ -137,18 +136,16 @@ def test_frames_of_two_sizes(camera, monkeypatch):
         list(VideoFrames(0))
 
 
-def test_a_file_without_a_frame_and_one_whose_decoder_throws(camera, monkeypatch, tmp_path):
-    (tmp_path / "a.mp4").touch()
-    monkeypatch.setattr(camera, "isOpened", lambda self: True)
-    with pytest.raises(DatasetError, match=r"a\.mp4: no frame"):
-        list(VideoFrames(tmp_path / "a.mp4"))
+def test_a_file_whose_decoder_throws(camera, monkeypatch, tmp_path):
     import cv2
+
+    monkeypatch.setattr(camera, "isOpened", lambda self: True)
 
     def throw(self):
         raise cv2.error("no such codec")
 
     monkeypatch.setattr(camera, "read", throw)
-    with pytest.raises(DatasetError, match=r"a\.mp4: no frame"):
+    with pytest.raises(DatasetError, match=r"a\.mp4: ends after 0 of unknown"):
         list(VideoFrames(tmp_path / "a.mp4"))
 
 

@@ -23,17 +23,9 @@ def cfg():
 def test_labels_scores_and_names(cfg, make_model, image, tree):
     model = make_model(stride=4)
     result = HieraPredictor(cfg, model)(image[:, :, ::-1])
-    expected = model(
-        [
-            {
-                "image": torch.as_tensor(
-                    np.array(Image.fromarray(image).resize((42, 30), 2))
-                ).permute(2, 0, 1),
-                "height": 40,
-                "width": 56,
-            }
-        ]  # fmt: skip
-    )[0]
+    resized = torch.as_tensor(np.array(Image.fromarray(image).resize((42, 30), 2)))
+    sample = {"image": resized.permute(2, 0, 1), "height": 40, "width": 56}
+    expected = model([sample])[0]
     assert torch.equal(result["sem_seg"], expected["sem_seg"])
     assert torch.equal(result["labels"], expected["hiera_labels"][-1])
     assert len(result["hiera_labels"]) == len(result["hiera_labels_direct"]) == 3
@@ -224,36 +216,15 @@ def test_weights_of_the_config(cfg, image, tree, tmp_path):
     cfg.MODEL.META_ARCHITECTURE = "HieraSegmentor"
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
-    cfg.merge_from_list(
-        [
-            "MODEL.RESNETS.DEPTH",
-            18,
-            "MODEL.RESNETS.RES2_OUT_CHANNELS",
-            64,
-            "MODEL.RESNETS.OUT_FEATURES",
-            ["res2", "res5"],
-            "MODEL.RESNETS.NORM",
-            "BN",
-            "MODEL.SEM_SEG_HEAD.NAME",
-            "HieraPixelHead",
-            "MODEL.SEM_SEG_HEAD.NORM",
-            "BN",
-            "MODEL.SEM_SEG_HEAD.IN_FEATURES",
-            ["res2", "res5"],
-            "MODEL.SEM_SEG_HEAD.CONVS_DIM",
-            8,
-            "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS",
-            8,
-            "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS",
-            [1, 2, 3],
-            "MODEL.HIERA_SEG.HIERARCHY",
-            str(tmp_path / "figure.yaml"),
-            "MODEL.HIERA_SEG.LOSSES",
-            [["bce", 1.0]],
-            "MODEL.WEIGHTS",
-            "",
-        ]  # fmt: skip
+    cfg.MODEL.RESNETS.update(
+        DEPTH=18, RES2_OUT_CHANNELS=64, OUT_FEATURES=["res2", "res5"], NORM="BN"
     )
+    cfg.MODEL.SEM_SEG_HEAD.update(
+        NAME="HieraPixelHead", NORM="BN", IN_FEATURES=["res2", "res5"], CONVS_DIM=8,
+        ASPP_CHANNELS=8, ASPP_DILATIONS=[1, 2, 3],
+    )  # fmt: skip
+    cfg.MODEL.HIERA_SEG.HIERARCHY = str(tmp_path / "figure.yaml")
+    cfg.MODEL.HIERA_SEG.LOSSES, cfg.MODEL.WEIGHTS = [["bce", 1.0]], ""
     cfg.OUTPUT_DIR = str(tmp_path)
     with pytest.raises(ConfigError, match=r"MODEL\.WEIGHTS is empty"):
         HieraPredictor(cfg)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hiera_seg import Hierarchy
-from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, node_scores
+from hiera_seg.layers.scores import DECODE_VARIANTS, NodeOutput, mean_scores, node_scores
 from tests.random_trees import random_tree
 
 RAGGED = {"sky": None, "flat": ["road", "path"], "vehicle": {"van": None, "car": ["bus", "taxi"]}}
@@ -79,6 +79,17 @@ def test_scores_equal_a_loop_over_pixels(tree, variant):
             nodes = hierarchy.level_nodes(level)
             wanted = [expected[int(node)] for node in nodes]
             np.testing.assert_allclose(ours, wanted, rtol=1e-12, atol=1e-300)
+
+
+@pytest.mark.parametrize("variant", DECODE_VARIANTS)
+def test_mean_scores_are_those_of_the_nodes(variant):
+    hierarchy = Hierarchy.from_dict(RAGGED)
+    outputs = torch.randn(2, 1, hierarchy.num_nodes, 2, 3, dtype=torch.float64)
+    views = [node_scores(NodeOutput(z, "logits"), hierarchy, variant) for z in outputs]
+    expected = [sum(view.at_level(level) for view in views) / 2 for level in range(3)]
+    mean = mean_scores(views)
+    for level, wanted in enumerate(expected):
+        torch.testing.assert_close(mean.at_level(level), wanted)
 
 
 def test_bfloat16_logits_are_scored_in_float32():

@@ -108,6 +108,22 @@ def test_half_precision_reduces_in_float32(cityscapes, function, dtype):
     torch.testing.assert_close(gradient.float(), expected[1], rtol=2 * accuracy, atol=1e-6)
 
 
+def test_float16_gradients_survive_the_number_of_pixels(cityscapes, function):
+    """1 / pixels underflows in float16; scaled by a gradient scaler it must still be exact."""
+    count, scale = 2.0e7, 65536.0
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 26, 4, 4, generator=generator).half()
+    labels = torch.randint(0, 19, (1, 4, 4), generator=generator)
+
+    def scaled(z):
+        return function(z, labels, cityscapes, valid_count=count) * scale
+
+    value, gradient = value_and_gradient(scaled, logits)
+    expected = value_and_gradient(scaled, logits.float())
+    torch.testing.assert_close(value, expected[0])
+    torch.testing.assert_close(gradient.float(), expected[1], rtol=2e-3, atol=1.2e-7)
+
+
 @pytest.mark.parametrize("weights", ["none", "node_weights", "level_weights"])
 def test_float16_gradients_are_finite_however_much_a_pixel_weighs(function, weights):
     """A level that one pixel of many reaches weighs it by their number, and weights may be large:

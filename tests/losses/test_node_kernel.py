@@ -7,6 +7,7 @@ import importlib.util
 import math
 import sys
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -164,37 +165,20 @@ def test_the_kernel_is_launched_on_the_device_of_the_logits_on_a_grid_of_any_len
     """Seen from a launcher that only looks: no machine here has two GPUs."""
     from hiera_seg.losses.fused import triton_kernel
 
-    entered, grids = [], []
-
-    class Guard:
-        def __init__(self, tensor):
-            self.tensor = tensor
-
-        def __enter__(self):
-            entered.append(self.tensor)
-
-        def __exit__(self, *_):
-            entered.append(None)
-
-    class Launcher:
-        def __getitem__(self, grid):
-            grids.append((grid, entered[-1]))
-            return lambda *args, **kwargs: None
-
-    monkeypatch.setattr(torch.cuda, "device_of", Guard)
-    monkeypatch.setattr(triton_kernel, "node_kernel", Launcher())
+    calls = MagicMock()
+    monkeypatch.setattr(torch.cuda, "device_of", calls.guard)
+    monkeypatch.setattr(triton_kernel, "node_kernel", calls.kernel)
     tree = TREES["ragged"]
     logits = torch.empty(2, tree.num_nodes, 5000, 5000, device="meta")
-    terms = SimpleNamespace(
-        hierarchy=tree,
-        weight=None,
-        gamma=2.0,
-        consistent=True,
-    )
+    terms = SimpleNamespace(hierarchy=tree, weight=None, gamma=2.0, consistent=True)
     index = torch.empty(2, 5000, 5000, dtype=torch.int64, device="meta")
     kernel.launch(terms, logits, index, torch.empty_like(logits))
-    ((grid, guarded),) = grids
-    assert guarded is logits
+    assert [name for name, *_ in calls.mock_calls] == [
+        *("guard", "guard().__enter__", "kernel.__getitem__", "kernel.__getitem__()"),
+        "guard().__exit__",
+    ]
+    assert calls.guard.call_args.args[0] is logits
+    grid = calls.kernel.__getitem__.call_args.args[0]
     assert grid[0] > 65535 >= max(grid[1:])  # CUDA's limit for all axes but the first
 
 

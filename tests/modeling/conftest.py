@@ -136,32 +136,20 @@ def make_inputs(hierarchy: Hierarchy) -> Callable[..., list[dict]]:
             image = torch.randint(256, (3, height, width), generator=generator).to(torch.uint8)
             nodes = torch.randint(hierarchy.num_nodes, (height, width), generator=generator)
             nodes[: height // 4] = VOID
-            samples.append(
-                {
-                    "image": image,
-                    "sem_seg": nodes,
-                    "file_name": f"scene_{i}.png",
-                    "height": height,
-                    "width": width,
-                }
-            )
+            sample = {"image": image, "sem_seg": nodes, "file_name": f"scene_{i}.png"}
+            samples.append({**sample, "height": height, "width": width})
         return samples
 
     return make
 
 
-def tree_colored_scene() -> dict:
-    """One 64x96 image of blocks whose colour tells the leaf."""
+@pytest.fixture
+def scene() -> dict:
+    """One 64x96 training sample of six blocks, one a leaf, that a network can learn by heart."""
     generator = torch.Generator().manual_seed(3)
     labels = torch.arange(6).view(2, 3).repeat_interleave(32, 0).repeat_interleave(32, 1)
     colors = torch.randint(256, (6, 3), generator=generator)
     return {"image": colors[labels].permute(2, 0, 1).to(torch.uint8), "sem_seg": labels}
-
-
-@pytest.fixture
-def scene() -> dict:
-    """One 64x96 training sample of six blocks, one a leaf, that a network can learn by heart."""
-    return tree_colored_scene()
 
 
 @pytest.fixture(scope="session")

@@ -46,28 +46,23 @@ SIZES = {
 }
 
 
-def decode(node_output, hierarchy, *, padded_size, image_size, output_size, **options):
-    """Decode one view, with the fields of DecodeOptions as keywords."""
-    view = NodeView(node_output, padded_size, image_size)
-    return decode_views([view], hierarchy, DecodeOptions(**options), output_size=output_size)
+RAGGED = Hierarchy.from_dict(TREES["ragged"])
 
 
-def path(parent, node):
-    nodes = [node]
-    while parent[nodes[0]] >= 0:
-        nodes.insert(0, int(parent[nodes[0]]))
-    return nodes
+def decode(values, hierarchy=RAGGED, sizes=((1, 1),) * 4, *, kind="logits", **options):
+    """Decode values to the sizes of padded input, image and output; options of DecodeOptions."""
+    view = NodeView(NodeOutput(values, kind), *sizes[1:3])
+    options = DecodeOptions(**{"variant": "path_sum", **options})
+    return decode_views([view], hierarchy, options, output_size=sizes[3])
 
 
-def reference(values, padded_size, image_size, output_size):
-    """Values at full size in the order that defines the result."""
-    full = F.interpolate(values, size=padded_size, mode="bilinear", align_corners=False)
-    full = full[..., : image_size[0], : image_size[1]]
-    return F.interpolate(full, size=output_size, mode="bilinear", align_corners=False)
-
-
-def as_arguments(sizes):
-    return dict(zip(("padded_size", "image_size", "output_size"), sizes[1:], strict=True))
+def scores_at_full_size(values, hierarchy, sizes, variant, kind="logits"):
+    """Scores in the order that defines the result."""
+    padded, image, output = sizes[1:]
+    full = F.interpolate(values, size=padded, mode="bilinear", align_corners=False)
+    full = full[..., : image[0], : image[1]]
+    full = F.interpolate(full, size=output, mode="bilinear", align_corners=False)
+    return node_scores(NodeOutput(full, kind), hierarchy, variant)
 
 
 def make_values(hierarchy, size, seed=0, dtype=torch.float64):
@@ -79,9 +74,8 @@ def walk(scores, hierarchy, threshold):
     """Node ids per level of one pixel's walk down; scores: {level: {node: score}}."""
     parent = hierarchy.parent
     tops = [v for v in range(hierarchy.num_nodes) if parent[v] < 0]
-    node, labels = max(tops, key=scores[0].get), []
-    labels.append(node)
-    stopped = False
+    node = max(tops, key=scores[0].get)
+    labels, stopped = [node], False
     for level in range(1, hierarchy.num_levels):
         children = [v for v in range(hierarchy.num_nodes) if parent[v] == node]
         if children and not stopped:
@@ -98,92 +92,57 @@ def bands(request, monkeypatch):
         monkeypatch.setattr(decode_module, "_BAND_VALUES_CPU", 1)
 
 
+@pytest.fixture(params=TREES)
+def tree(request):
+    return Hierarchy.from_dict(TREES[request.param])
+
+
+@pytest.fixture(params=DECODE_VARIANTS)
+def variant(request):
+    return request.param
+
+
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("variant", DECODE_VARIANTS)
 def test_scores_and_labels_equal_the_reference_order(variant, sizes, bands):
-    hierarchy = Hierarchy.from_dict(TREES["ragged"])
-    values = make_values(hierarchy, sizes[0])
-    out = decode(NodeOutput(values, "logits"), hierarchy, variant=variant, **as_arguments(sizes))
-    full = node_scores(NodeOutput(reference(values, *sizes[1:]), "logits"), hierarchy, variant)
+    values = make_values(RAGGED, sizes[0])
+    out = decode(values, RAGGED, sizes, variant=variant)
+    full = scores_at_full_size(values, RAGGED, sizes, variant)
     torch.testing.assert_close(out["sem_seg"], full.leaves()[0], rtol=1e-10, atol=1e-10)
-    assert out["sem_seg"].shape == (hierarchy.num_leaves, *sizes[3])
+    assert out["sem_seg"].shape == (RAGGED.num_leaves, *sizes[3])
     assert torch.equal(out["hiera_labels"][-1], full.leaves()[0].argmax(0))
-    for level in range(hierarchy.num_levels):
-        nodes = torch.from_numpy(np.array(hierarchy.level_nodes(level)))
-        expected = nodes[full.at_level(level)[0].argmax(0)]
-        assert torch.equal(out["hiera_labels_direct"][level], expected)
+    for level, labels in enumerate(out["hiera_labels_direct"]):
+        nodes = torch.from_numpy(np.array(RAGGED.level_nodes(level)))
+        assert torch.equal(labels, nodes[full.at_level(level)[0].argmax(0)])
 
 
-@pytest.mark.parametrize("tree", TREES)
-@pytest.mark.parametrize("variant", DECODE_VARIANTS)
 def test_labels_equal_a_loop_over_pixels(tree, variant):
-    hierarchy = Hierarchy.from_dict(TREES[tree])
     sizes = ((4, 5), (16, 20), (15, 17), (9, 21))
-    values = make_values(hierarchy, sizes[0], seed=1)
-    out = decode(NodeOutput(values, "logits"), hierarchy, variant=variant, **as_arguments(sizes))
-    assert len(out["hiera_labels"]) == len(out["hiera_labels_direct"]) == hierarchy.num_levels
-    leaves = out["sem_seg"].numpy()
+    out = decode(make_values(tree, sizes[0], seed=1), tree, sizes, variant=variant)
+    assert len(out["hiera_labels"]) == len(out["hiera_labels_direct"]) == tree.num_levels
+    best = out["sem_seg"].argmax(0)
     for row, column in np.ndindex(sizes[3]):
-        nodes = path(hierarchy.parent, int(leaves[:, row, column].argmax()))
+        nodes = [int(best[row, column])]
+        while (parent := int(tree.parent[nodes[0]])) >= 0:
+            nodes.insert(0, parent)
         for level, labels in enumerate(out["hiera_labels"]):
             assert labels[row, column] == nodes[min(level, len(nodes) - 1)]
 
 
-@pytest.mark.parametrize("variant", DECODE_VARIANTS)
-@pytest.mark.parametrize("tree", TREES)
 def test_safe_depth_equals_a_walk_of_every_pixel(tree, variant):
-    hierarchy = Hierarchy.from_dict(TREES[tree])
     sizes = ((3, 4), (12, 16), (12, 15), (7, 9))
-    values = make_values(hierarchy, sizes[0], seed=2)
-    full = node_scores(NodeOutput(reference(values, *sizes[1:]), "logits"), hierarchy, variant)
+    values = make_values(tree, sizes[0], seed=2)
+    full = scores_at_full_size(values, tree, sizes, variant)
     levels = [
-        (hierarchy.level_nodes(level).tolist(), full.at_level(level)[0].numpy())
-        for level in range(hierarchy.num_levels)
+        (tree.level_nodes(level).tolist(), full.at_level(level)[0].numpy())
+        for level in range(tree.num_levels)
     ]
     for threshold in (0.0, 0.3, 0.6, 2.0):
-        out = decode(
-            NodeOutput(values, "logits"),
-            hierarchy,
-            variant=variant,
-            min_confidence=threshold,
-            **as_arguments(sizes),
-        )
+        out = decode(values, tree, sizes, variant=variant, min_confidence=threshold)
         labels = torch.stack(out["hiera_labels"]).numpy()
         for row, column in np.ndindex(sizes[3]):
             scores = [dict(zip(ids, s[:, row, column], strict=True)) for ids, s in levels]
-            assert labels[:, row, column].tolist() == walk(scores, hierarchy, threshold)
+            assert labels[:, row, column].tolist() == walk(scores, tree, threshold)
         torch.testing.assert_close(out["sem_seg"], full.leaves()[0], rtol=1e-10, atol=1e-10)
-
-
-def test_safe_depth_gives_inner_nodes_between_its_extremes():
-    hierarchy = Hierarchy.from_dict({"vehicle": {"car": ["bus", "taxi"]}, "sky": None})
-    z = torch.full((hierarchy.num_nodes, 1, 1), -5.0)
-    z[hierarchy["vehicle"]], z[hierarchy["car"]], z[hierarchy["taxi"]] = 5.0, 1.0, -0.5
-
-    def labels(threshold):
-        sizes = {"padded_size": (1, 1), "image_size": (1, 1), "output_size": (1, 1)}
-        given = NodeOutput(z, "logits")
-        out = decode(given, hierarchy, variant="path_sum", min_confidence=threshold, **sizes)
-        return [hierarchy.node_names[int(label)] for label in out["hiera_labels"]]
-
-    assert labels(0.1) == ["vehicle", "car", "taxi"]
-    assert labels(0.5) == ["vehicle", "car", "car"]
-    assert labels(0.9) == ["vehicle", "vehicle", "vehicle"]
-
-
-def test_output_says_what_is_made():
-    hierarchy = Hierarchy.from_dict(TREES["ragged"])
-    sizes = SIZES["up"]
-    given = NodeOutput(make_values(hierarchy, sizes[0]), "logits")
-    kwargs = {"variant": "path_sum", **as_arguments(sizes)}
-    both = decode(given, hierarchy, **kwargs)
-    scores = decode(given, hierarchy, output="scores", **kwargs)
-    labels = decode(given, hierarchy, output="labels", direct=False, **kwargs)
-    assert list(scores) == ["sem_seg"] and torch.equal(scores["sem_seg"], both["sem_seg"])
-    assert list(labels) == ["hiera_labels"]
-    for ours, theirs in zip(labels["hiera_labels"], both["hiera_labels"], strict=True):
-        assert torch.equal(ours.long(), theirs)
-    assert both["hiera_labels"][0].dtype == torch.int64
 
 
 def test_labels_alone_never_hold_leaf_scores_at_full_size():
@@ -200,67 +159,45 @@ def test_labels_alone_never_hold_leaf_scores_at_full_size():
 
     values = make_values(hierarchy, (50, 60), dtype=torch.float32)
     with Watch():
-        decode(
-            NodeOutput(values, "logits"),
-            hierarchy,
-            padded_size=size,
-            image_size=size,
-            output_size=size,
-            variant="path_sum",
-            output="labels",
-        )
+        decode(values, hierarchy, (None, size, size, size), output="labels")
     assert max(allocated) <= decode_module._BAND_VALUES_CPU
     assert max(allocated) < 0.2 * hierarchy.num_leaves * size[0] * size[1]
 
 
-@pytest.mark.parametrize("variant", DECODE_VARIANTS)
-@pytest.mark.parametrize("tree", TREES)
 def test_the_greedy_path_determines_the_labels_at_every_safe_depth(tree, variant, bands):
-    hierarchy = Hierarchy.from_dict(TREES[tree])
-    kwargs = {"variant": variant, **as_arguments(SIZES["up"])}
-    output = NodeOutput(make_values(hierarchy, SIZES["up"][0], dtype=torch.float32), "logits")
-    found = decode(output, hierarchy, greedy_path=True, output="scores", **kwargs)
+    sizes = SIZES["up"]
+    values = make_values(tree, sizes[0], dtype=torch.float32)
+    found = decode(values, tree, sizes, variant=variant, greedy_path=True, output="scores")
     leaf, limits = found["hiera_greedy_path"], found["hiera_greedy_path_limits"]
-    assert len(limits) == hierarchy.num_levels - 1
-    ancestor = torch.from_numpy(np.array(hierarchy.level_ancestor))
+    assert len(limits) == tree.num_levels - 1
+    ancestor = torch.from_numpy(np.array(tree.level_ancestor))
     # a limit itself is passed
-    thresholds = [0.0, 0.2, 0.5, 0.9, 2.0] + [float(limit[2, 3]) for limit in limits]
-    for threshold in thresholds:
-        expected = decode(output, hierarchy, min_confidence=threshold, **kwargs)["hiera_labels"]
+    for threshold in [0.0, 0.2, 0.5, 0.9, 2.0] + [float(limit[2, 3]) for limit in limits]:
+        out = decode(values, tree, sizes, variant=variant, min_confidence=threshold)
         labels = ancestor[0][leaf]
-        assert torch.equal(labels, expected[0])
+        assert torch.equal(labels, out["hiera_labels"][0])
         for level, limit in enumerate(limits, start=1):
             labels = torch.where(limit >= threshold, ancestor[level][leaf], labels)
-            assert torch.equal(labels, expected[level])
+            assert torch.equal(labels, out["hiera_labels"][level])
 
 
 @pytest.mark.parametrize("min_confidence", [None, 0.4])
-@pytest.mark.parametrize("variant", DECODE_VARIANTS)
-@pytest.mark.parametrize("tree", TREES)
 def test_confidence_is_the_score_of_the_labels(tree, variant, min_confidence, bands):
-    hierarchy = Hierarchy.from_dict(TREES[tree])
     sizes = SIZES["up"]
-    output = NodeOutput(make_values(hierarchy, sizes[0]), "logits")
-    kwargs = {"variant": variant, "min_confidence": min_confidence, **as_arguments(sizes)}
-    out = decode(output, hierarchy, confidence=True, **kwargs)
-    full = node_scores(
-        NodeOutput(reference(output.values, *sizes[1:]), "logits"), hierarchy, variant
-    )
-    assert len(out["hiera_confidence"]) == hierarchy.num_levels
-    for level, (labels, scores) in enumerate(
-        zip(out["hiera_labels"], out["hiera_confidence"], strict=True)
-    ):
+    values = make_values(tree, sizes[0])
+    options = {"variant": variant, "min_confidence": min_confidence}
+    out = decode(values, tree, sizes, confidence=True, **options)
+    full = scores_at_full_size(values, tree, sizes, variant)
+    assert len(out["hiera_confidence"]) == tree.num_levels
+    for level, scores in enumerate(out["hiera_confidence"]):
         for row, column in ((0, 0), (3, 5), (7, 2)):
-            node, at = int(labels[row, column]), level
-            while node not in hierarchy.level_nodes(at):  # where the walk has stopped above
+            node, at = int(out["hiera_labels"][level][row, column]), level
+            while node not in tree.level_nodes(at):  # where the walk has stopped above
                 at -= 1
-            index = hierarchy.level_nodes(at).tolist().index(node)
+            index = tree.level_nodes(at).tolist().index(node)
             expected = full.at_level(at)[0, index, row, column]
             assert scores[row, column].item() == pytest.approx(expected.item(), abs=1e-9)
-    plain = decode(output, hierarchy, **kwargs)
-    assert set(out) - set(plain) == {"hiera_confidence"}
-    with pytest.raises(ValueError, match="CONFIDENCE.*OUTPUT is 'scores'"):
-        DecodeOptions(confidence=True, output="scores")
+    assert set(out) - set(decode(values, tree, sizes, **options)) == {"hiera_confidence"}
 
 
 @pytest.mark.parametrize("channels", [1, 255, 256, 40_000])
@@ -272,130 +209,90 @@ def test_among_equal_scores_the_lowest_id_wins(channels):
     assert index.tolist() == [[channels // 2, 0], [0, 0]]
 
 
-def first_of(hierarchy, level):
-    """The lowest id at a level."""
-    return int(hierarchy.level_nodes(level)[0])
-
-
 @pytest.mark.parametrize("kind", ["logits", "scores"])
-@pytest.mark.parametrize("variant", DECODE_VARIANTS)
-@pytest.mark.parametrize("tree", TREES)
 def test_nan_at_all_nodes_gives_the_lowest_ids(tree, variant, kind, bands):
     if kind == "scores" and variant not in SCORE_VARIANTS:
         pytest.skip("needs logits")
-    hierarchy = Hierarchy.from_dict(TREES[tree])
     sizes = ((7, 5),) * 4
-    values = make_values(hierarchy, sizes[0]).abs()
-    kwargs = {"variant": variant, "greedy_path": True, **as_arguments(sizes)}
-    clean = decode(NodeOutput(values, kind), hierarchy, **kwargs)
+    values = make_values(tree, sizes[0]).abs()
+    options = {"kind": kind, "variant": variant, "greedy_path": True}
+    clean = decode(values, tree, sizes, **options)
     values[..., 2, 3] = torch.nan
-    out = decode(NodeOutput(values, kind), hierarchy, **kwargs)
+    out = decode(values, tree, sizes, **options)
     assert out["hiera_nan_count"] == 1 and "hiera_nan_count" not in clean
-    for level in range(hierarchy.num_levels):
-        found = out["hiera_labels"][level], out["hiera_labels_direct"][level]
-        # of the path of leaf 0; of the level by itself
-        expected = hierarchy.level_ancestor[level][0], first_of(hierarchy, level)
-        for labels, node, before in zip(
-            found, expected, (clean["hiera_labels"], clean["hiera_labels_direct"]), strict=True
-        ):
+    firsts = [int(tree.level_nodes(level)[0]) for level in range(tree.num_levels)]
+    of_leaf_0 = [int(tree.level_ancestor[level][0]) for level in range(tree.num_levels)]
+    for key, expected in (("hiera_labels", of_leaf_0), ("hiera_labels_direct", firsts)):
+        for labels, before, node in zip(out[key], clean[key], expected, strict=True):
             assert labels[2, 3] == node
-            labels[2, 3] = before[level][2, 3]
-            assert torch.equal(labels, before[level])  # nothing else has changed
-    safe = decode(NodeOutput(values, kind), hierarchy, min_confidence=0.0, **kwargs)
+            labels[2, 3] = before[2, 3]
+            assert torch.equal(labels, before)  # nothing else has changed
+    safe = decode(values, tree, sizes, min_confidence=0.0, **options)
     for labels in safe["hiera_labels"]:  # no threshold is passed: the label stays at the top
-        assert labels[2, 3] == first_of(hierarchy, 0)
-    node = first_of(hierarchy, 0)
-    while len(hierarchy.children(node)):
-        node = int(hierarchy.children(node)[0])
+        assert labels[2, 3] == firsts[0]
+    node = firsts[0]
+    while len(tree.children(node)):
+        node = int(tree.children(node)[0])
     assert out["hiera_greedy_path"][2, 3] == node
     assert all(limit[2, 3] == -torch.inf for limit in out["hiera_greedy_path_limits"])
 
 
 def test_nan_at_one_node_counts_only_where_it_is_compared():
     """Beside a higher score or not: the channels tie; a walk looks at the children it may take."""
-    hierarchy = Hierarchy.from_dict(TREES["ragged"])
-    values = torch.full((1, hierarchy.num_nodes, 1, 1), 0.1)
-    for name in ("vehicle", "vehicle/car"):
-        values[0, hierarchy[name]] = 0.9
-    values[0, hierarchy["vehicle/car/bus"]] = 0.7
-    values[0, hierarchy["vehicle/car/taxi"]] = torch.nan
-    kwargs = {"variant": "leaf", "greedy_path": True, "padded_size": (1, 1), "image_size": (1, 1)}
-    out = decode(NodeOutput(values, "scores"), hierarchy, output_size=(1, 1), **kwargs)
-    assert [int(x) for x in out["hiera_labels_direct"][:2]] == [
-        hierarchy["vehicle"],
-        hierarchy["vehicle/car"],
-    ]
-    assert int(out["hiera_labels_direct"][2]) == first_of(hierarchy, 2) == 0
+    vehicle, car, bus, taxi = (RAGGED[name] for name in ("vehicle", "car", "bus", "taxi"))
+    values = torch.full((1, RAGGED.num_nodes, 1, 1), 0.1)
+    values[0, [vehicle, car]], values[0, bus], values[0, taxi] = 0.9, 0.7, torch.nan
+    options = {"kind": "scores", "variant": "leaf", "greedy_path": True}
+    out = decode(values, **options)
+    assert [int(x) for x in out["hiera_labels_direct"]] == [vehicle, car, 0]
     assert int(out["hiera_labels"][2]) == 0
-    assert (
-        int(out["hiera_greedy_path"]) == hierarchy["vehicle/car/bus"]
-    )  # the lower of two children
-    values[0, hierarchy["flat/road"]] = torch.nan  # no child of what the walk stands at
-    values[0, hierarchy["vehicle/car/taxi"]] = 0.8
-    out = decode(NodeOutput(values, "scores"), hierarchy, output_size=(1, 1), **kwargs)
-    assert int(out["hiera_greedy_path"]) == hierarchy["vehicle/car/taxi"]
+    assert int(out["hiera_greedy_path"]) == bus  # the lower of two children
+    values[0, RAGGED["flat/road"]] = torch.nan  # no child of what the walk stands at
+    values[0, taxi] = 0.8
+    assert int(decode(values, **options)["hiera_greedy_path"]) == taxi
 
 
 def test_nan_is_counted_in_every_image_and_said_once(caplog):
     logger._LOG_COUNTER.clear()
-    hierarchy = Hierarchy.from_dict(TREES["ragged"])
-    kwargs = {"variant": "path_sum", **as_arguments(SIZES["up"])}
-    values = make_values(hierarchy, SIZES["up"][0])
+    values = make_values(RAGGED, SIZES["up"][0])
     values[0, 3, :2, :5] = torch.nan
     with caplog.at_level("WARNING"):
         for _ in range(2):
-            out = decode(NodeOutput(values, "logits"), hierarchy, **kwargs)
-            assert out["hiera_nan_count"] == 10
+            assert decode(values, RAGGED, SIZES["up"])["hiera_nan_count"] == 10
     (record,) = caplog.records
     assert "10 of 96 positions" in record.getMessage()
 
 
-def test_bfloat16_logits_decode_in_float32():
-    hierarchy = Hierarchy.from_dict(TREES["ragged"])
-    sizes = SIZES["up"]
-    values = make_values(hierarchy, sizes[0]).bfloat16()
-    out = decode(NodeOutput(values, "logits"), hierarchy, variant="path_sum", **as_arguments(sizes))
-    exact = decode(
-        NodeOutput(values.double(), "logits"), hierarchy, variant="path_sum", **as_arguments(sizes)
-    )
-    assert out["sem_seg"].dtype == torch.float32
-    torch.testing.assert_close(out["sem_seg"].double(), exact["sem_seg"], rtol=1e-5, atol=1e-5)
-
-
-def test_autocast_and_a_gradient_change_nothing():
-    hierarchy = Hierarchy.from_dict(TREES["ragged"])
-    sizes = SIZES["up"]
-    values = make_values(hierarchy, sizes[0], dtype=torch.float32)
-    kwargs = {"variant": "level_softmax", **as_arguments(sizes)}
-    plain = decode(NodeOutput(values, "logits"), hierarchy, **kwargs)
+def test_bfloat16_is_decoded_in_float32_and_autocast_changes_nothing():
+    values = make_values(RAGGED, SIZES["up"][0]).bfloat16()
+    options = {"sizes": SIZES["up"], "variant": "level_softmax"}
+    found = decode(values, **options)["sem_seg"]
+    exact = decode(values.double(), **options)["sem_seg"]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = decode(NodeOutput(values.clone().requires_grad_(), "logits"), hierarchy, **kwargs)
-    assert torch.equal(plain["sem_seg"], cast["sem_seg"]) and not cast["sem_seg"].requires_grad
+        cast = decode(values.clone().requires_grad_(), **options)["sem_seg"]
+    assert torch.equal(found, cast) and not cast.requires_grad
 
 
 def test_query_scores_decode_as_they_are_and_refuse_softmax():
-    hierarchy = Hierarchy.from_dict(TREES["ragged"])
     sizes = SIZES["down"]
-    given = NodeOutput(make_values(hierarchy, sizes[0]).abs(), "scores")
-    out = decode(given, hierarchy, variant="path_sum", **as_arguments(sizes))
-    full = node_scores(
-        NodeOutput(reference(given.values, *sizes[1:]), "scores"), hierarchy, "path_sum"
-    )
-    torch.testing.assert_close(out["sem_seg"], full.leaves()[0])
-    assert out["sem_seg"].max() > hierarchy.num_levels  # no sigmoid was taken of them
+    values = make_values(RAGGED, sizes[0]).abs()
+    found = decode(values, RAGGED, sizes, kind="scores")["sem_seg"]
+    full = scores_at_full_size(values, RAGGED, sizes, "path_sum", "scores")
+    torch.testing.assert_close(found, full.leaves()[0])
+    assert found.max() > RAGGED.num_levels  # no sigmoid was taken of them
     with pytest.raises(ValueError, match="'marginal'.*'scores'"):
-        decode(given, hierarchy, variant="marginal", **as_arguments(sizes))
+        decode(values, RAGGED, sizes, kind="scores", variant="marginal")
 
 
-def test_values_of_the_caller_stay_as_they_were():
-    hierarchy = Hierarchy.from_dict(TREES["ragged"])
-    values = make_values(hierarchy, (6, 6), dtype=torch.float32)
+@pytest.mark.parametrize("kind", ["logits", "scores"])
+def test_values_of_the_caller_stay_as_they_were(kind):
+    values = make_values(RAGGED, (6, 6), dtype=torch.float32).abs()
     before = values.clone()
-    sizes = {"padded_size": (6, 6), "image_size": (6, 6), "output_size": (6, 6)}
-    for variant in DECODE_VARIANTS:
-        decode(NodeOutput(values, "logits"), hierarchy, variant=variant, **sizes)
+    for variant in DECODE_VARIANTS if kind == "logits" else SCORE_VARIANTS:
+        decode(values, RAGGED, ((6, 6),) * 4, kind=kind, variant=variant)
         assert torch.equal(values, before)
-    decode(NodeOutput(values.abs(), "scores"), hierarchy, variant="leaf", **sizes)
 
 
 @pytest.mark.parametrize(
@@ -424,18 +321,17 @@ def test_auto_follows_a_loss_of_ones_own(monkeypatch):
     HIERA_LOSSES.register(Own, name="own_softmax")
     assert decode_variant("auto", ["own_softmax", "tree_triplet"]) == "joint_softmax"
     del Own.decoding
-    with pytest.raises(ValueError, match="own_softmax.*`decoding`"):
+    with pytest.raises(ValueError, match="TEST.DECODE.*'auto'.*own_softmax.*path_sum.*`decoding`"):
         decode_variant("auto", ["own_softmax", "tree_triplet"])
 
 
-def test_a_variant_that_can_not_be_names_the_key():
-    key = "MODEL.HIERA_SEG.TEST.DECODE"
-    with pytest.raises(ValueError, match=f"{key}.*'auto'.*tree_triplet.*path_sum.*`decoding`"):
-        decode_variant("auto", ["tree_triplet"])
-    with pytest.raises(ValueError, match=f"{key} is 'softmax'.*'auto' or one of.*level_softmax"):
-        decode_variant("softmax", ["bce"])
-    with pytest.raises(ValueError, match=f"{key} is 'marginal'.*'scores'.*'path_sum', 'leaf'"):
-        decode_variant("marginal", ["bce"], kind="scores")
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [("softmax", "logits", "level_softmax.*'auto'"), ("marginal", "scores", "'path_sum', 'leaf'")],
+)
+def test_a_variant_that_can_not_be_names_the_key(name, kind, message):
+    with pytest.raises(ValueError, match=f"MODEL.HIERA_SEG.TEST.DECODE is '{name}'.*{message}"):
+        decode_variant(name, ["bce"], kind=kind)
 
 
 @pytest.mark.parametrize(
@@ -444,26 +340,20 @@ def test_a_variant_that_can_not_be_names_the_key():
         ({"output": "all"}, "'all'.*both"),
         ({"min_confidence": -0.5}, "min_confidence is -0.5"),
         ({"min_confidence": float("nan")}, "min_confidence is nan"),
+        ({"confidence": True, "output": "scores"}, "CONFIDENCE.*OUTPUT is 'scores'"),
         ({"variant": "best"}, "'best'.*path_sum"),
         ({"variant": "auto"}, "'auto'.*path_sum"),
-        ({"image_size": (9, 8)}, r"\(9, 8\).*\(8, 8\)"),
-        ({"output_size": (0, 8)}, r"\(0, 8\).*positive"),
+        ({"sizes": (None, (8, 8), (9, 8), (8, 8))}, r"\(9, 8\).*\(8, 8\)"),
+        ({"sizes": (None, (8, 8), (8, 8), (0, 8))}, r"\(0, 8\)"),
+        *(
+            ({"values": torch.zeros(shape)}, "'' needs")
+            for shape in [(2, 9, 2, 2), (1, 8, 2, 2), (9, 2), (9, 0, 2)]
+        ),
     ],
 )
 def test_bad_arguments_name_the_value(change, message):
-    hierarchy = Hierarchy.from_dict({"a": ["x", "y"]})
-    sizes = {"padded_size": (8, 8), "image_size": (8, 8), "output_size": (8, 8)}
-    kwargs = {"variant": "path_sum", **sizes, **change}
     with pytest.raises(ValueError, match=message):
-        decode(NodeOutput(torch.zeros(1, 3, 2, 2), "logits"), hierarchy, **kwargs)
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 2, 2), (1, 4, 2, 2), (3, 2), (3, 0, 2)])
-def test_values_that_are_not_one_image_of_the_tree_are_refused(shape):
-    hierarchy = Hierarchy.from_dict({"a": ["x", "y"]}, name="small")
-    sizes = {"padded_size": (8, 8), "image_size": (8, 8), "output_size": (8, 8)}
-    with pytest.raises(ValueError, match="'small' needs"):
-        decode(NodeOutput(torch.zeros(shape), "logits"), hierarchy, variant="leaf", **sizes)
+        decode(**{"values": torch.zeros(1, RAGGED.num_nodes, 2, 2), **change})
 
 
 FAMILIES = {
@@ -483,17 +373,18 @@ def test_labels_alone_are_found_by_family(variant, kind, sizes, bands, monkeypat
     order = np.random.default_rng(0).permutation(hierarchy.num_leaves)
     hierarchy = hierarchy.with_leaf_order([hierarchy.paths[i] for i in order])
     values = make_values(hierarchy, sizes[0])
-    output = NodeOutput(values.abs() if kind == "scores" else values, kind)
-    expected = decode(output, hierarchy, variant=variant, **as_arguments(sizes))["hiera_labels"]
+    values = values.abs() if kind == "scores" else values
+    options = {"kind": kind, "variant": variant}
+    expected = decode(values, hierarchy, sizes, **options)["hiera_labels"]
     families = Mock(wraps=decode_module.decode_by_family)
     monkeypatch.setattr(decode_module, "decode_by_family", families)
     monkeypatch.setattr(label_maps, "_MIN_SHARE", 0)
-    options = {"variant": variant, "output": "labels", "direct": False}
-    found = decode(output, hierarchy, **options, **as_arguments(sizes))
+    options |= {"output": "labels", "direct": False}
+    found = decode(values, hierarchy, sizes, **options)
     assert list(found) == ["hiera_labels"] and families.called
     for ours, theirs in zip(found["hiera_labels"], expected, strict=True):
         assert ours.dtype == torch.uint8 and torch.equal(ours.long(), theirs)
     families.reset_mock()
-    output.values[0, 0, 0, 0] = torch.nan  # defined by the scores of all leaves
-    assert "hiera_nan_count" in decode(output, hierarchy, **options, **as_arguments(sizes))
+    values[0, 0, 0, 0] = torch.nan  # defined by the scores of all leaves
+    assert "hiera_nan_count" in decode(values, hierarchy, sizes, **options)
     assert not families.called

@@ -1,5 +1,6 @@
 import logging
 
+import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
@@ -19,7 +20,7 @@ def network() -> nn.Sequential:
     )
 
 
-def test_sync_bn_becomes_bn_with_the_same_state(caplog):
+def test_sync_bn_becomes_bn_with_the_same_state():
     net = network()
     with torch.no_grad():
         net[2].weight.uniform_()
@@ -27,11 +28,7 @@ def test_sync_bn_becomes_bn_with_the_same_state(caplog):
     net[1][0].weight.requires_grad_(False)
     net[1][0].eval()
     before = net.state_dict()
-    with caplog.at_level(logging.INFO, logger="hiera_seg.modeling.norm"):
-        assert fall_back_to_batch_norm(net, "cpu") == 2
-    assert [record.getMessage() for record in caplog.records] == [
-        "2 SyncBN layers run as BN on a CPU"
-    ]
+    assert fall_back_to_batch_norm(net, "cpu") == 2
     assert type(net[1][0]) is type(net[2]) is nn.BatchNorm2d
     assert net[2] is net[4]
     assert (net[2].eps, net[2].momentum) == (1e-3, 0.2)
@@ -42,22 +39,16 @@ def test_sync_bn_becomes_bn_with_the_same_state(caplog):
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
-def test_sync_bn_stays_where_several_processes_have_gpus(monkeypatch):
-    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
-    assert fall_back_to_batch_norm(network(), "cuda") == 0
-    assert fall_back_to_batch_norm(network(), "cpu") == 2
-
-
-def test_a_single_gpu_process_falls_back(caplog):
+@pytest.mark.parametrize(
+    ("processes", "device", "replaced", "where"),
+    [(2, "cuda", 0, ""), (2, "cpu", 2, "on a CPU"), (1, "cuda", 2, "in a single process")],
+)
+def test_where_sync_bn_stays(monkeypatch, caplog, processes, device, replaced, where):
+    monkeypatch.setattr(comm, "get_world_size", lambda: processes)
     with caplog.at_level(logging.INFO, logger="hiera_seg.modeling.norm"):
-        assert fall_back_to_batch_norm(network(), "cuda") == 2
-    assert "in a single process" in caplog.text
-
-
-def test_nothing_to_turn_is_not_logged(caplog):
-    with caplog.at_level(logging.INFO, logger="hiera_seg.modeling.norm"):
-        assert fall_back_to_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), "cpu") == 0
-    assert not caplog.records
+        assert fall_back_to_batch_norm(network(), device) == replaced
+        assert fall_back_to_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), device) == 0
+    assert [where in record.getMessage() for record in caplog.records] == [True] * bool(where)
 
 
 def test_the_segmentor_turns_backbone_and_head(make_model, caplog):

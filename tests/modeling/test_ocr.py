@@ -62,13 +62,6 @@ def test_the_decoder_computes_the_papers_equations(make_model):
     torch.testing.assert_close(found_logits, logits)
 
 
-@pytest.mark.parametrize(("regions", "count"), [("node", "num_nodes"), ("leaf", "num_leaves")])
-def test_a_region_for_each_node_or_leaf(make_model, hierarchy, regions, count):
-    model = make_model(*OCR, f"{KEY}OCR.REGIONS", regions)
-    decoder = model.sem_seg_head.pixel_decoder
-    assert decoder.region_logits.out_channels == getattr(hierarchy, count)
-
-
 def head_and_output(model, inputs):
     """The head of a model in training, what its layers computed, and the targets."""
     images = torch.stack([model._normalize(sample["image"]) for sample in inputs])
@@ -121,19 +114,3 @@ def test_no_region_loss_on_request_and_none_in_eval(make_model, make_inputs):
     model = make_model(*OCR).eval()
     with torch.no_grad():
         assert model.sem_seg_head.layers(model.backbone(torch.randn(1, 3, 64, 96))).regions is None
-
-
-def test_regions_find_their_classes(make_model, scene):
-    """Trained on one image by their own loss, the regions of leaves cover their blocks."""
-    model = make_model(*OCR, f"{KEY}LOSSES", [["focal_tree_min", 1.0]]).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(60):
-        losses = model([scene])
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        optimizer.step()
-    with torch.no_grad():
-        features = model.backbone(model._normalize(scene["image"])[None])
-        logits = model.sem_seg_head.pixel_decoder.forward_with_regions(features)[1]
-    found = upsampled(logits, scene["sem_seg"][None])[0, :6].argmax(0)
-    assert (found == scene["sem_seg"]).float().mean() > 0.8

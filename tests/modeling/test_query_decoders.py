@@ -22,17 +22,13 @@ HEAD = "MODEL.SEM_SEG_HEAD."
 QUERY = "MODEL.HIERA_SEG.MASK_FORMER."
 
 
-def features(height=64, width=96, batch=2):
+def features(height=64, width=96):
     generator = torch.Generator().manual_seed(0)
+    sizes = [
+        (2, s.channels, -(-height // s.stride), -(-width // s.stride)) for s in SHAPES.values()
+    ]
     return {
-        name: torch.randn(
-            batch,
-            shape.channels,
-            -(-height // shape.stride),
-            -(-width // shape.stride),
-            generator=generator,
-        )
-        for name, shape in SHAPES.items()
+        name: torch.randn(x, generator=generator) for name, x in zip(SHAPES, sizes, strict=True)
     }
 
 
@@ -56,12 +52,12 @@ def transformer_decoder(**options):
     )
 
 
-def maps(batch=2):
+def maps():
+    """Multi-scale maps and mask features of two images."""
     generator = torch.Generator().manual_seed(1)
-    sizes = [(16, 2, 3), (12, 4, 6)]
-    return [torch.randn(batch, *size, generator=generator) for size in sizes], torch.randn(
-        batch, 8, 16, 24, generator=generator
-    )
+    sizes = [(16, 2, 3), (12, 4, 6), (8, 16, 24)]
+    *multi_scale, mask_features = [torch.randn(2, *x, generator=generator) for x in sizes]
+    return multi_scale, mask_features
 
 
 def test_positions_are_sines_and_cosines_of_row_and_column():
@@ -95,13 +91,6 @@ class TestPixelDecoder:
             found["res4"].shape[-2:],
         ]
 
-    def test_trains_every_parameter(self, kind):
-        decoder = pixel_decoder(kind)
-        mask_features, _, multi_scale = decoder.forward_features(features())
-        (mask_features.square().sum() + sum(x.square().sum() for x in multi_scale)).backward()
-        for name, parameter in decoder.named_parameters():
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-
     def test_the_image_is_seen_through_every_feature(self, kind):
         decoder = pixel_decoder(kind)
         expected = decoder.forward_features(features())[0]
@@ -127,13 +116,9 @@ def test_the_encoder_lets_fine_maps_see_coarse_ones_and_back():
     ("options", "message"),
     [
         ([f"{QUERY}PIXEL_DECODER", "bifpn"], r"MASK_FORMER\.PIXEL_DECODER is 'bifpn'; .*top_down"),
-        ([f"{HEAD}CONVS_DIM", 48], r"CONVS_DIM is 48; ms_deform_attn needs a multiple of 32"),
-        ([f"{HEAD}IN_FEATURES", ["res5"]], r"IN_FEATURES is \['res5'\]; .* two features or more"),
+        ([f"{HEAD}CONVS_DIM", 48], r"'ms_deform_attn', .*num_groups"),
+        ([f"{QUERY}NUM_HEADS", 5], r"'ms_deform_attn', .*num_heads 5"),
         ([f"{HEAD}COMMON_STRIDE", 8], r"COMMON_STRIDE is 8; .* which is 4"),
-        (
-            [f"{QUERY}PIXEL_DECODER", "top_down_fpn", f"{HEAD}NORM", "GN", f"{HEAD}CONVS_DIM", 20],
-            r"NORM is 'GN'.*CONVS_DIM is 20",
-        ),
     ],
 )
 def test_bad_keys_are_named_with_what_is_allowed(make_cfg, options, message):
@@ -165,9 +150,8 @@ class TestMaskedAttentionDecoder:
     def test_queries_read_only_where_their_mask_is_on(self):
         decoder = transformer_decoder(num_layers=1)
         with torch.no_grad():  # constant embedding: the mask is the first mask feature's sign
-            for linear in (decoder.mask_embedding[-1],):
-                linear.weight.zero_()
-                linear.bias.copy_(torch.eye(8)[0])
+            decoder.mask_embedding[-1].weight.zero_()
+            decoder.mask_embedding[-1].bias.copy_(torch.eye(8)[0])
         multi_scale, mask_features = maps()
         mask_features[:, 0, :, :12] = 1.0
         mask_features[:, 0, :, 12:] = -1.0
@@ -206,13 +190,6 @@ class TestMaskedAttentionDecoder:
         expected = resize(masks, **small).flatten(2).sigmoid() >= 0.5
         found = decoder._allowed(x, resize(mask_features, **small))[:, 0]
         assert (found == expected).float().mean() > 0.999
-
-    def test_trains_every_parameter(self):
-        decoder = transformer_decoder()
-        predictions = decoder(*maps(), all_layers=True)
-        sum(x.square().sum() for prediction in predictions for x in prediction).backward()
-        for name, parameter in decoder.named_parameters():
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
     def test_one_image_is_not_told_what_is_in_another(self):
         decoder = transformer_decoder()

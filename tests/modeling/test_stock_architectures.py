@@ -1,25 +1,25 @@
 """Heads of this package in Detectron2's own SemanticSegmentor and PanopticFPN."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
-from hiera_seg import ConfigError, Hierarchy, add_hiera_seg_config
+from hiera_seg import ConfigError, Hierarchy
 from hiera_seg.checkpoint.trees import tree_of
 from hiera_seg.data import HieraDatasetMapper, register_hierarchical_dataset
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.layers.scores import NodeOutput, node_scores
 from hiera_seg.modeling import HieraSegmentor
+from tests.helpers import new_config
 
 STOCK = ("MODEL.META_ARCHITECTURE", "SemanticSegmentor")
 QUERY = "MODEL.HIERA_SEG.MASK_FORMER."
@@ -110,10 +110,7 @@ def test_the_names_of_0_1_for_the_normalizer_warn(make_model, make_inputs):
 
 
 SCENES = Hierarchy.from_dict(
-    {
-        "things": None,
-        "stuff": {"ground": ["road", "grass"], "sky": None},
-    },
+    {"things": None, "stuff": {"ground": ["road", "grass"], "sky": None}},
     name="toy_scenes",
     levels=["group", "kind", "class"],
     leaf_order=["things", "road", "grass", "sky"],
@@ -139,15 +136,8 @@ def draw_scene(seed: int) -> tuple[np.ndarray, np.ndarray, list[dict]]:
         image[y : y + 24, x : x + 24] = color
         labels[y : y + 24, x : x + 24] = SCENES["things"]
         corners = [x, y, x + 24, y, x + 24, y + 24, x, y + 24]
-        annotations.append(
-            {
-                "bbox": [x, y, x + 24, y + 24],
-                "bbox_mode": BoxMode.XYXY_ABS,
-                "category_id": category,
-                "segmentation": [corners],
-                "iscrowd": 0,
-            }
-        )
+        box = {"bbox": [x, y, x + 24, y + 24], "bbox_mode": BoxMode.XYXY_ABS, "iscrowd": 0}
+        annotations.append({**box, "category_id": category, "segmentation": [corners]})
     return image, labels, annotations
 
 
@@ -180,100 +170,75 @@ def scenes(tmp_path_factory) -> str:
 
 @pytest.fixture
 def panoptic_cfg(scenes):
-    cfg = get_cfg()
-    add_hiera_seg_config(cfg)
-    cfg.merge_from_list(
-        [
-            *("MODEL.META_ARCHITECTURE", "PanopticFPN"),
-            *("MODEL.DEVICE", "cpu"),
-            *("MODEL.WEIGHTS", ""),
-            *("MODEL.MASK_ON", True),
-            *("MODEL.PIXEL_STD", [57.4, 57.1, 58.4]),
-            *("MODEL.BACKBONE.NAME", "build_hiera_test_regnet_fpn_backbone"),
-            *("MODEL.FPN.OUT_CHANNELS", 32),
-            *("MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead"),
-            *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["p2", "p3", "p4", "p5"]),
-            *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
-            *("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn"),
-            *("MODEL.HIERA_SEG.LOSSES", [["focal_tree_min", 1.0]]),
-            *("MODEL.ANCHOR_GENERATOR.SIZES", [[24]]),
-            *("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0]]),
-            *("MODEL.RPN.IN_FEATURES", ["p2"]),
-            *("MODEL.RPN.PRE_NMS_TOPK_TEST", 100),
-            *("MODEL.RPN.POST_NMS_TOPK_TEST", 20),
-            *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 64),
-            *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
-            *("MODEL.ROI_HEADS.IN_FEATURES", ["p2"]),
-            *("MODEL.ROI_HEADS.NUM_CLASSES", 2),
-            *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 32),
-            *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"),
-            *("MODEL.ROI_BOX_HEAD.NUM_FC", 1),
-            *("MODEL.ROI_BOX_HEAD.FC_DIM", 64),
-            *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 5),
-            *("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"),
-            *("MODEL.ROI_MASK_HEAD.NUM_CONV", 1),
-            *("MODEL.ROI_MASK_HEAD.CONV_DIM", 16),
-            *("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 7),
-            *("MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", 40),
-            *("INPUT.MIN_SIZE_TRAIN", (SIZE[0],)),
-            *("INPUT.MIN_SIZE_TEST", SIZE[0]),
-            *("INPUT.CROP.ENABLED", False),
-            *("DATASETS.TRAIN", (scenes,)),
-            *("DATASETS.TEST", (scenes,)),
-        ]
+    return new_config(
+        *("MODEL.META_ARCHITECTURE", "PanopticFPN"),
+        *("MODEL.DEVICE", "cpu"),
+        *("MODEL.WEIGHTS", ""),
+        *("MODEL.MASK_ON", True),
+        *("MODEL.PIXEL_STD", [57.4, 57.1, 58.4]),
+        *("MODEL.BACKBONE.NAME", "build_hiera_test_regnet_fpn_backbone"),
+        *("MODEL.FPN.OUT_CHANNELS", 32),
+        *("MODEL.SEM_SEG_HEAD.NAME", "HieraPixelHead"),
+        *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["p2", "p3", "p4", "p5"]),
+        *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
+        *("MODEL.HIERA_SEG.PIXEL_DECODER", "fpn"),
+        *("MODEL.HIERA_SEG.LOSSES", [["focal_tree_min", 1.0]]),
+        *("MODEL.ANCHOR_GENERATOR.SIZES", [[24]]),
+        *("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0]]),
+        *("MODEL.RPN.IN_FEATURES", ["p2"]),
+        *("MODEL.RPN.PRE_NMS_TOPK_TEST", 100),
+        *("MODEL.RPN.POST_NMS_TOPK_TEST", 20),
+        *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 64),
+        *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
+        *("MODEL.ROI_HEADS.IN_FEATURES", ["p2"]),
+        *("MODEL.ROI_HEADS.NUM_CLASSES", 2),
+        *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 32),
+        *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"),
+        *("MODEL.ROI_BOX_HEAD.NUM_FC", 1),
+        *("MODEL.ROI_BOX_HEAD.FC_DIM", 64),
+        *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 5),
+        *("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"),
+        *("MODEL.ROI_MASK_HEAD.NUM_CONV", 1),
+        *("MODEL.ROI_MASK_HEAD.CONV_DIM", 16),
+        *("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 7),
+        *("MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", 40),
+        *("INPUT.MIN_SIZE_TRAIN", (SIZE[0],)),
+        *("INPUT.MIN_SIZE_TEST", SIZE[0]),
+        *("INPUT.CROP.ENABLED", False),
+        *("DATASETS.TRAIN", (scenes,)),
+        *("DATASETS.TEST", (scenes,)),
     )
-    return cfg
 
 
-class PanopticQuality:
-    """PQ per class (Kirillov et al., CVPR 2019, eq. 1) of segments {(class, is thing): masks}."""
-
-    def __init__(self):
-        self.matched, self.missed, self.false = (defaultdict(float) for _ in range(3))
-        self.sum_iou = defaultdict(float)
+class PanopticQuality(DatasetEvaluator):
+    """PQ of stuff and of things (Kirillov et al., CVPR 2019, eq. 1); classes are (is thing, id)."""
 
     def reset(self):
-        pass
+        self.ious = defaultdict(list)  # of the found segments of a class, 0 if not above 1/2
+        self.num_true = Counter()
 
     def process(self, inputs, outputs):
         for x, output in zip(inputs, outputs, strict=True):
-            segments, infos = output["panoptic_seg"]
-            found = [
-                ((info["isthing"], info["category_id"]), segments.numpy() == info["id"])
-                for info in infos
-            ]
             _, labels, annotations = draw_scene(x["image_id"])
-            truth = [((False, i), labels == i) for i in range(1, 4)]
+            truth = {(False, i): labels == i for i in range(1, 4)}
             for annotation in annotations:
                 left, top, right, bottom = annotation["bbox"]
-                mask = np.zeros(SIZE, bool)
+                mask = truth[True, annotation["category_id"]] = np.zeros(SIZE, bool)
                 mask[top:bottom, left:right] = True
-                truth.append(((True, annotation["category_id"]), mask))
-            self._match(found, truth)
-
-    def _match(self, found, truth):
-        for key, mask in found:
-            ious = [
-                (mask & other).sum() / (mask | other).sum() for kind, other in truth if kind == key
-            ]
-            if max(ious, default=0) > 0.5:
-                self.matched[key] += 1
-                self.sum_iou[key] += max(ious)
-            else:
-                self.false[key] += 1
-        for key, _ in truth:
-            self.missed[key] += 1
+            self.num_true.update(truth)
+            segments, infos = output["panoptic_seg"]
+            for info in infos:
+                key, mask = (info["isthing"], info["category_id"]), segments.numpy() == info["id"]
+                iou = (mask & truth[key]).sum() / (mask | truth[key]).sum()
+                self.ious[key].append(iou if iou > 0.5 else 0)
 
     def evaluate(self):
-        result = {}
-        for key in self.missed.keys() | self.false.keys():
-            missed = self.missed[key] - self.matched[key]
-            count = self.matched[key] + (self.false[key] + missed) / 2
-            result[key] = float(100 * self.sum_iou[key] / count)
-        things = [value for (is_thing, _), value in result.items() if is_thing]
-        stuff = [value for (is_thing, _), value in result.items() if not is_thing]
-        scores = {"PQ": result.values(), "PQ_th": things, "PQ_st": stuff}
-        return {"panoptic_seg": {name: float(np.mean([*v])) for name, v in scores.items()}}
+        # The sum over matches, over their number and half of those of all other segments
+        pq = {key: 200 * sum(self.ious[key]) / (len(self.ious[key]) + number)
+              for key, number in self.num_true.items()}  # fmt: skip
+        kinds = {"PQ_st": False, "PQ_th": True}
+        means = {k: np.mean([pq[key] for key in pq if key[0] == v]) for k, v in kinds.items()}
+        return {"panoptic_seg": {kind: float(mean) for kind, mean in means.items()}}
 
 
 def test_panoptic_fpn_with_a_hierarchical_branch_is_trained_and_evaluated(panoptic_cfg, scenes):

@@ -19,10 +19,6 @@ SCHEDULES = {
 RECIPES = sorted(path for path in CONFIGS.glob("*/*.yaml"))
 
 
-def read(path: Path) -> CfgNode:
-    return load_config(str(path), [])
-
-
 def identify(path: Path) -> str:
     return str(path.relative_to(CONFIGS))
 
@@ -35,8 +31,8 @@ def test_every_dataset_has_the_same_recipes():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=identify)
-def test_the_schedule_is_the_datasets(path):
-    cfg = read(path)
+def test_the_schedule_is_the_datasets_and_the_losses_are_the_flavours(path):
+    cfg = load_config(str(path), [])
     crop, batch, rate, iterations = SCHEDULES[path.parent.name]
     assert list(cfg.INPUT.CROP.SIZE) == crop
     assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER) == (batch, iterations)
@@ -50,10 +46,7 @@ def test_the_schedule_is_the_datasets(path):
         assert (cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BASE_LR) == ("ADAMW", 1e-4)
     assert cfg.OUTPUT_DIR.split("/")[-1] == path.stem
 
-
-@pytest.mark.parametrize("path", RECIPES, ids=identify)
-def test_the_losses_are_the_flavours(path):
-    hiera = read(path).MODEL.HIERA_SEG
+    hiera = cfg.MODEL.HIERA_SEG
     if "maskformer" in path.stem:
         option = "node_sigmoid" if path.stem.startswith("paper_") else "leaf_softmax"
         assert (hiera.LOSSES, hiera.MASK_FORMER.OPTION) == ([], option)
@@ -80,10 +73,8 @@ def test_the_losses_are_the_flavours(path):
 def flat(node: dict, prefix: str = "") -> dict:
     found = {}
     for key, value in node.items():
-        inside = (
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-        found |= inside
+        is_node = isinstance(value, dict)
+        found |= flat(value, f"{prefix}{key}.") if is_node else {prefix + key: value}
     return found
 
 

@@ -32,6 +32,7 @@ def options(tmp_path):
     """A dataset of three images with a tree of its own, and what puts it into the config."""
     tree = Hierarchy.from_dict({"flat": ["road", "pavement"], "vehicle": ["car", "truck"]})
     tree.to_yaml(tmp_path / "tree.yaml")
+    (tmp_path / "run").mkdir()
     labels = np.random.default_rng(0).integers(0, 4, (3, 64, 64), np.uint8)
     register_hierarchical_dataset("lazy_tiny", hierarchy=tree, **write_dataset(tmp_path, labels))
     return [
@@ -50,7 +51,6 @@ def options(tmp_path):
 
 
 def test_two_steps_an_evaluation_and_two_more(options, tmp_path):
-    (tmp_path / "run").mkdir()
     cfg = load_lazy_config(CONFIG, options)
     assert cfg.train.device == ("cuda" if torch.cuda.is_available() else "cpu")
     results = train_lazily(cfg)
@@ -69,7 +69,6 @@ def test_two_steps_an_evaluation_and_two_more(options, tmp_path):
 
 
 def test_a_job_that_torchrun_starts_anew_goes_on(options, tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
     for restarts, steps in (("0", 2), ("1", 3)):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
@@ -79,7 +78,6 @@ def test_a_job_that_torchrun_starts_anew_goes_on(options, tmp_path, monkeypatch)
 
 
 def test_a_training_that_fails_is_not_evaluated(options, tmp_path):
-    (tmp_path / "run").mkdir()
     cfg = load_lazy_config(CONFIG, [*options, "optimizer.lr=1e30", "train.max_iter=2"])
     with pytest.raises(FloatingPointError):
         train_lazily(cfg)
@@ -87,7 +85,6 @@ def test_a_training_that_fails_is_not_evaluated(options, tmp_path):
 
 
 def test_a_bad_file_is_one_line_in_training_and_in_evaluation(options, tmp_path, caplog):
-    (tmp_path / "run").mkdir()
     cv2.imwrite(str(tmp_path / "labels" / "1.png"), np.full((64, 64), 77, np.uint8))
     cfg = load_lazy_config(CONFIG, [*options, "dataloader.test.num_workers=1"])
     with caplog.at_level("ERROR"), pytest.raises(DatasetError, match=r"1\.png: ids \[77\]"):
@@ -128,16 +125,9 @@ def test_the_config_survives_a_file(options, tmp_path):
 
 
 def test_a_dataset_that_is_not_there_is_named(options, tmp_path):
-    (tmp_path / "run").mkdir()
     cfg = load_lazy_config(CONFIG, [*options, "datasets.train=nope"])
     with pytest.raises(ConfigError, match="dataloader: Dataset 'nope' is not registered; --import"):
         train_lazily(cfg)
-
-
-def test_the_readme_names_the_file_and_the_tool():
-    text = (PROJECT / "README.md").read_text()
-    assert str(Path(CONFIG).relative_to(PROJECT.parents[1])) in text
-    assert (PROJECT / "lazyconfig_train_net.py").is_file()
 
 
 @pytest.mark.parametrize(
@@ -162,28 +152,30 @@ def test_bad_input_is_named(tmp_path, monkeypatch, name, text, opts, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    """A function that runs the tool; it returns what the tool prints before it exits with 2."""
+    path = PROJECT / "lazyconfig_train_net.py"
+    monkeypatch.syspath_prepend(PROJECT)
+
+    def run(*options: str) -> str:
+        monkeypatch.setattr("sys.argv", [str(path), "--config-file", CONFIG, *options])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(path), run_name="__main__")
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    return run
+
+
 @pytest.mark.parametrize("option", ["--dry-run", "--fast-dev-run"])
-def test_the_tool_does_not_take_what_it_can_not_do(option, monkeypatch, capsys):
-    tool = PROJECT / "lazyconfig_train_net.py"
-    monkeypatch.syspath_prepend(PROJECT)
-    monkeypatch.setattr("sys.argv", [str(tool), "--config-file", CONFIG, option])
+def test_the_tool_does_not_take_what_it_can_not_do(option, tool, monkeypatch):
     monkeypatch.setattr("hiera_seg.cli.launch", lambda main, args: None)  # it trained
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(tool), run_name="__main__")
-    assert stop.value.code == 2
-    assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+    assert f"unrecognized arguments: {option}" in tool(option)
 
 
-def test_the_tool_evaluates_no_untrained_network(options, tmp_path, monkeypatch, capsys):
-    tool = PROJECT / "lazyconfig_train_net.py"
-    monkeypatch.syspath_prepend(PROJECT)
-    # it would keep a log on the standard output of this test
+def test_the_tool_evaluates_no_untrained_network(options, tool, monkeypatch):
+    # It would keep a log on the standard output of this test
     monkeypatch.setattr("lazy_training.start_run", lambda *args: None)
-    empty = ["train.init_checkpoint="]
-    monkeypatch.setattr(
-        "sys.argv", [str(tool), "--config-file", CONFIG, "--eval-only", *options, *empty]
-    )
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(tool), run_name="__main__")
-    assert stop.value.code == 2
-    assert "train.init_checkpoint is empty" in capsys.readouterr().err
+    error = tool("--eval-only", *options, "train.init_checkpoint=")
+    assert "train.init_checkpoint is empty" in error

@@ -1,13 +1,14 @@
-"""The study of projects/HSSN/study: its plan, its runner, and its measures."""
+"""The study of projects/HSSN/study: its configs, its runner, and its measures."""
 
 import argparse
 import dataclasses
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from hiera_seg import Hierarchy
@@ -16,7 +17,7 @@ from hiera_seg.engine import HieraTrainer
 from hiera_seg.evaluation import ImageCounts
 from hiera_seg.metrics import Cells, collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
-from projects.HSSN.study import design, page, plan, recipes, run, subsets
+from projects.HSSN.study import design, plan, run, subsets
 from projects.HSSN.study.measure import (
     BOUNDARY_WIDTH,
     NUM_RESAMPLES,
@@ -28,7 +29,7 @@ from projects.HSSN.study.proposals import adjust_priors
 from projects.HSSN.study.subsets import register_subsets
 from tests.helpers import write_dataset
 
-from .study_results import finish, result
+from .study_results import result
 
 TREE = Hierarchy.from_dict(
     {"flat": {"ground": ["road", "pavement"]}, "vehicle": {"four": ["car", "bus"], "bike": None}},
@@ -54,130 +55,19 @@ def street(tmp_path):
             MetadataCatalog.remove(registered)
 
 
-def test_runs_wait_for_trunks_and_rates():
-    results: dict = {}
-    options = {"data": ["camvid"], "stages": ["trunk", "rate", "main"]}
-    options["arms"] = design.ARMS
-    assert plan.ready_runs(results, **options) == [plan.trunk_run("camvid")]
-    finish([plan.trunk_run("camvid")], results)
-    rates = plan.ready_runs(results, **options)
-    assert {r.stage for r in rates} == {"rate"} and len(rates) == 3 * len(design.ARMS)
-    finish([r for r in rates if r.arm == "bce"], results)
-    ready = plan.ready_runs(results, **options)
-    assert [r.arm for r in ready if r.stage == "main"] == ["bce"] * len(design.SEEDS)
-    finish(ready, results)
-    finish(plan.ready_runs(results, **options), results)
-    assert plan.ready_runs(results, **options) == []
+MAKE_CONFIG = run.make_config
 
 
-def test_from_imagenet_weights_nothing_waits_for_a_trunk_or_for_a_single_rate():
-    arms = ["flat", "marginal_ce", "sibling_adjusted"]
-    options = {"data": ["camvid11"], "arms": arms}
-    results: dict = {}
-    begun = []
-    while ready := plan.ready_runs(results, **options):
-        begun += ready
-        finish(ready, results)
-    of = design.DATA["camvid11"]
-    looks = [r for r in begun if r.stage == "rate"]
-    assert [(r.arm, r.iterations, r.train) for r in looks] == [
-        (arm, of.iterations // 3, ("fit",)) for arm in arms[:2]
-    ]
-    final = [r for r in begun if r.stage == "main"]
-    assert sorted((r.arm, r.seed) for r in final) == [(a, s) for a in arms for s in of.seeds]
-    assert not any(r.trunk for r in begun)
-    assert {(r.rate, r.test) for r in final} == {(of.rates[0], of.test)}
-    # an adjustment is chosen with the first look at its arm, which has not seen these images
-    tried = [r for r in begun if r.stage == "strength"]
-    assert {r.weights for r in tried} == {looks[1].key} and len(tried) == len(design.STRENGTHS)
-    assert all(plan.keeps_weights(r) for r in (*looks, final[0]))
-    assert {r.stage for r in plan.ready_runs({}, data=["camvid_lite0"], arms=arms)} == {"rate"}
-    assert not plan.keeps_weights(tried[0])
-    assert not plan.keeps_weights(plan.rate_runs("camvid", "flat")[0])
-
-
-def test_recipes_are_tried_first_with_the_flat_loss_on_held_out_images(tmp_path):
-    runs = plan.ready_runs({}, data=["camvid11"], arms=["flat"], stages=["recipe", "rate"])
-    assert [r.recipe for r in runs] == [*recipes.RECIPES, ""]
-    for planned in runs[:-1]:
-        assert (planned.arm, planned.train, planned.test) == ("flat", ("fit",), runs[-1].test)
-        cfg = run.make_config(planned, tmp_path)
-        rate, iterations, keys = recipes.RECIPES[planned.recipe]
-        assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (rate, iterations)
-        wanted = dict(zip(keys[::2], keys[1::2], strict=True))
-        assert cfg.SOLVER.OPTIMIZER == wanted["SOLVER.OPTIMIZER"]
-        stride = wanted.get("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 32)
-        assert cfg.MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE == stride
-    shipped = run.make_config(runs[-1], tmp_path)
-    assert shipped.SOLVER.BASE_LR == recipes.SHIPPED_SOLVER["BASE_LR"]
-    found = result(runs[0], (50.0, 40.0, 30.0))
-    text = page.fill("{{recipes camvid11}}", {found["key"]: found})
-    first = f"| {runs[0].recipe} | {runs[0].rate:g} | {runs[0].iterations} | 30.00 | 40.00 | 50.00"
-    minutes = (0.5 * runs[0].iterations + 200) / 60  # half a second per iteration, 200 s of test
-    assert f"{first} | 40.00 | {minutes:.0f} |" in text
-
-
-def test_everything_is_run_once_and_on_the_test_set_at_the_end():
-    results: dict = {}
-    while ready := plan.ready_runs(results):
-        assert len({r.key for r in ready}) == len(ready)
-        finish(ready, results)
-    stages = [r["stage"] for r in results.values()]
-    arms = (*design.ARMS, *design.PROPOSALS)
-    trunks = [name for name, of in design.DATA.items() if not of.pretrained and name != "generated"]
-    others = [name for name, of in design.DATA.items() if of.pretrained]
-    assert stages.count("main") == len(trunks + others) * len(arms) * 3
-    coarse = [r for r in results.values() if r["stage"] == "coarse"]
-    assert sum(r["data"] in trunks for r in coarse) == 2 * (
-        len(design.FEW_ARMS) + len(design.PROPOSALS)
-    )
-    mine = {r["arm"] for r in coarse if r["data"] in others}
-    assert mine == {*design.COARSE_ARMS, "flat_prior_adjusted", "flat_sibling_adjusted"}
-    assert not any(r["data"] == "camvid11" for r in coarse)  # its labels are never cut
-    for stage in ("scratch_coarse", "scratch_tenth"):
-        assert stages.count(stage) == 2 * len(design.FEW_ARMS)
-    assert stages.count("queries") == 2 * len(design.QUERY_ARMS)
-    # a network for each arm that is adjusted, and its powers for each adjustment
-    own = design.PROPOSALS.keys() - design.STRENGTHS_OF.keys()
-    networks = {design.PROPOSALS[arm] for arm in own}
-    adjusted = len(trunks + others) * len(own) * len(design.STRENGTHS)
-    assert stages.count("strength") == 2 * len(networks) + adjusted
-    for r in results.values():
-        assert bool(r["weights"]) == (r["arm"] in design.PROPOSALS)
-        if r["weights"]:
-            source = results[r["weights"]]
-            assert design.PROPOSALS[r["arm"]] == source["arm"] and r["strength"] > 0
-            assert {source[k] == r[k] for k in ("data", "seed", "train", "test")} == {True}
-    for r in results.values():
-        tested = r["test"] == design.DATA[r["data"]].test
-        assert tested == (r["stage"] not in ("recipe", "trunk", "rate", "strength"))
-        assert tested or r["train"] == ["fit"]
-
-
-def test_the_main_question_comes_first_and_no_trunk_answers_those_about_labels():
-    results: dict = {}
-    order = []
-    while ready := plan.ready_runs(results, data=["camvid"], arms=design.ARMS):
-        order.append(ready[0])
-        finish(ready[:1], results)
-    places = {run.key: place for place, run in enumerate(order)}
-    last_main = max(places[run.key] for run in order if run.stage == "main")
-    for stage in ("scratch", "scratch_coarse", "scratch_tenth", "coarse"):
-        found = [run for run in order if run.stage == stage]
-        assert last_main < min(places[run.key] for run in found)
-        later = [places[run.key] for run in order if run.stage == "scratch" and run.seed > 1]
-        assert max(places[run.key] for run in found if run.seed == 1) < min(later)
-        assert {run.trunk for run in found} == {stage == "coarse"}
-
-
-def test_the_best_rate_on_held_out_images_is_chosen_and_a_broken_run_never():
-    results = {}
-    scores = (1.0, 7.0, float("nan"))
-    for planned, miou in zip(plan.rate_runs("camvid", "bce"), scores, strict=True):
-        results[planned.key] = result(planned, (miou,) * 3)
-    assert plan.chosen_rate("camvid", "bce", results) == design.RATES[1]
-    del results[planned.key]
-    assert plan.chosen_rate("camvid", "bce", results) is None
+def small_config(planned: plan.Run, output: Path) -> CfgNode:
+    """Return the config of a run on parts of the dataset that it is tested on, in small crops."""
+    cfg = MAKE_CONFIG(planned, output)
+    cfg.defrost()
+    parts = [f"hiera_study_{planned.test}_{part}" for part in planned.train if part != "all"]
+    cfg.DATASETS.TRAIN = tuple(parts) or (planned.test,)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (48,), 40
+    cfg.INPUT.CROP.SIZE = [32, 32]
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    return cfg
 
 
 @pytest.mark.parametrize("data", design.DATA)
@@ -189,14 +79,8 @@ def test_arms_differ_in_loss_and_decoding_alone(data, arm, tmp_path):
     own = cfg.MODEL.HIERA_SEG
     variant = decode_variant(own.TEST.DECODE, [name for name, _ in own.LOSSES])
     assert (variant == "marginal") == (arm in ("flat", "marginal_ce"))
-    for key in (
-        "LOSSES",
-        "MARGINAL_CE",
-        "FOCAL_TREE_MIN",
-        "TREE_MIN",
-        "TREE_TRIPLET",
-        "AUXILIARY",
-    ):
+    losses = ("MARGINAL_CE", "FOCAL_TREE_MIN", "TREE_MIN", "TREE_TRIPLET")
+    for key in ("LOSSES", *losses, "AUXILIARY"):
         own[key] = flat.MODEL.HIERA_SEG[key]
     own.TEST.DECODE = flat.MODEL.HIERA_SEG.TEST.DECODE
     cfg.OUTPUT_DIR = flat.OUTPUT_DIR
@@ -226,12 +110,10 @@ def test_proposals_differ_from_their_arm_in_decoding_alone(arm, tmp_path):
     expected, cfg = (run.make_config(of, tmp_path) for of in (base, planned))
     assert cfg.MODEL.WEIGHTS == str(tmp_path / base.key / run.WEIGHTS)
     test = cfg.MODEL.HIERA_SEG.TEST
-    siblings = arm.endswith("sibling_adjusted")
+    siblings, decode = arm.endswith("sibling_adjusted"), "marginal"
     if siblings:
-        softmax = "level_softmax" if arm.startswith("level") else "marginal_path_sum"
-        assert test.DECODE == softmax
-    else:
-        assert test.DECODE == expected.MODEL.HIERA_SEG.TEST.DECODE == "marginal"
+        decode = "level_softmax" if arm.startswith("level") else "marginal_path_sum"
+    assert test.DECODE == decode
     assert test.SIBLING_ADJUSTMENT.TAU == (0.5 if siblings else 0)
     cfg.defrost()
     cfg.MODEL.HIERA_SEG.TEST = expected.MODEL.HIERA_SEG.TEST
@@ -317,18 +199,7 @@ def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
     monkeypatch.setattr("projects.HSSN.study.run.PREFIX", "hiera_study")
     register_subsets(street, street, held_out=5, middle_level="kind")
     planned = plan.Run("coarse", "camvid", arm, 1, 0.01, 2, ("fine", "coarse"), street, False)
-
-    def tiny(of, output):
-        cfg = make_config(of, output)
-        cfg.defrost()
-        cfg.DATASETS.TRAIN = tuple(f"hiera_study_{street}_{part}" for part in of.train)
-        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (48,), 40
-        cfg.INPUT.CROP.SIZE = [32, 32]
-        cfg.SOLVER.IMS_PER_BATCH = 2
-        return cfg
-
-    make_config = run.make_config
-    monkeypatch.setattr(run, "make_config", tiny)
+    monkeypatch.setattr(run, "make_config", small_config)
     threads = torch.get_num_threads()
     torch.manual_seed(0)  # or the network may say one class everywhere, whatever is adjusted
     run.train(planned, tmp_path / "out", tmp_path / "results.jsonl")
@@ -354,12 +225,8 @@ def test_a_watched_run_has_a_learning_curve(street, tmp_path, monkeypatch):
     data = design.Data(street, street, None, 5, "kind", watched=street)
     monkeypatch.setitem(design.DATA, "camvid", data)
     planned = plan.Run("main", "camvid", "flat", 1, 0.01, 4, ("all",), street, False)
-    cfg = run.make_config(planned, tmp_path)
-    cfg.defrost()
-    cfg.DATASETS.TRAIN = (street,)
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (48,), 40
-    cfg.INPUT.CROP.SIZE = [32, 32]
-    cfg.SOLVER.IMS_PER_BATCH, cfg.TEST.EVAL_PERIOD = 2, 2
+    cfg = small_config(planned, tmp_path)
+    cfg.TEST.EVAL_PERIOD = 2
     assert cfg.DATASETS.TEST == (street,)
     model, trained = run.train_arm(cfg)
     assert [point[0] for point in trained["curve"]] == [2, 4]
@@ -371,21 +238,18 @@ def test_a_watched_run_has_a_learning_curve(street, tmp_path, monkeypatch):
 
 def test_measures_are_those_of_the_evaluator(street, tmp_path):
     planned = plan.Run("scratch", "camvid", "bce", 1, 0.01, 1, ("all",), street, False)
-    cfg = run.make_config(planned, tmp_path)
-    cfg.defrost()
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (street,)
-    cfg.INPUT.MIN_SIZE_TEST = 40
+    cfg = small_config(planned, tmp_path)
+    cfg.DATASETS.TEST = (street,)
     model = HieraTrainer.build_model(cfg).eval()
     with torch.no_grad():
         torch.nn.init.normal_(model.sem_seg_head.predictor.weight)
     found = measure(model, HieraTrainer.build_test_loader(cfg, street), street)
     expected = HieraTrainer.test(cfg, model)["sem_seg"]
-    for level, name in enumerate(TREE.level_names):
-        assert found["metrics"]["mIoU"][level] == pytest.approx(expected[f"mIoU_{name}"], abs=1e-3)
-        direct = expected[f"mIoU_direct_{name}"]
-        assert found["metrics"]["mIoU_direct"][level] == pytest.approx(direct, abs=1e-3)
-    assert found["metrics"]["consistency"] == pytest.approx(expected["consistency"], abs=1e-3)
-    assert found["metrics"]["tree_distance"] == pytest.approx(expected["tree_distance"], abs=1e-4)
+    for key in ("mIoU", "mIoU_direct"):
+        by_level = [expected[f"{key}_{name}"] for name in TREE.level_names]
+        assert found["metrics"][key] == pytest.approx(by_level, abs=1e-3)
+    for key, rounding in (("consistency", 1e-3), ("tree_distance", 1e-4)):
+        assert found["metrics"][key] == pytest.approx(expected[key], abs=rounding)
 
 
 class Process:
@@ -406,15 +270,10 @@ class Process:
 @pytest.mark.parametrize("fails", ["", "rate-camvid-bce-0.2-seed0"])
 def test_the_runner_goes_through_the_plan(tmp_path, monkeypatch, capsys, fails):
     file, begun, reads = tmp_path / "results.jsonl", [], []
-    chosen = {
-        "data": ["camvid"],
-        "arms": ["flat", "bce"],
-        "stages": design.STAGES[1:5],
-        "seeds": [1],
-    }
     args = argparse.Namespace(
-        one=None, jobs=2, quick=False, list=False, results=file, output=tmp_path, **chosen
-    )
+        one=None, jobs=2, quick=False, list=False, results=file, output=tmp_path,
+        data=["camvid"], arms=["flat", "bce"], stages=design.STAGES[1:5], seeds=[1],
+    )  # fmt: skip
 
     def start(planned: plan.Run, _) -> Process:
         begun.append(Process(planned, file, int(planned.key == fails)))
@@ -440,14 +299,9 @@ def test_the_runner_goes_through_the_plan(tmp_path, monkeypatch, capsys, fails):
 
 def test_several_processes_add_lines_and_half_a_line_is_passed_over(tmp_path):
     path = tmp_path / "results.jsonl"
-    writers = [
-        threading.Thread(target=run.add_result, args=(path, {"key": str(i), "x": [0.5] * 5000}))
-        for i in range(8)
-    ]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    with ThreadPoolExecutor(8) as pool:
+        lines = [{"key": str(i), "x": [0.5] * 5000} for i in range(8)]
+        list(pool.map(run.add_result, [path] * 8, lines))
     with open(path, "a") as file:
         file.write('{"key": "half')
     assert set(run.read_results(path)) == {str(i) for i in range(8)}

@@ -13,12 +13,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.report.data import curve_data, level_data, relations
 from hiera_seg.report.images import ReportImage, encode_runs, image_data
 from hiera_seg.report.page import require_plotly, write_report
-
-SCRIPT = re.compile(r'<script type="application/json" id="report-data">(.*?)</script>', re.S)
-
-
-def data_of(path):
-    return json.loads(SCRIPT.search(path.read_text(encoding="utf-8"))[1])
+from tests.helpers import report_data
 
 
 def test_relatives_are_told_by_their_lowest_common_ancestor(street):
@@ -35,17 +30,6 @@ def test_relatives_are_told_by_their_lowest_common_ancestor(street):
                 else:
                     expected = 1 if common == street.parent[u] == street.parent[v] else 2
                 assert kinds[i, j] == expected, (street.paths[u], street.paths[v])
-
-
-def test_a_walk_meets_parents_first_and_keeps_families_together(street):
-    order = street.depth_first
-    assert sorted(order) == list(range(street.num_nodes))
-    seen = [-1]
-    for node in order:
-        assert street.parent[node] in seen
-        seen.append(node)
-    leaves = [street.node_names[v] for v in order if v < street.num_leaves]
-    assert leaves[:5] == ["road", "<b>bold", "car", "truck", "bicyclist"]
 
 
 def test_scores_and_kinds_of_a_level(street, evaluation):
@@ -163,7 +147,7 @@ def test_the_file_holds_everything_and_names_stay_text(street, evaluation, sampl
     assert "default-src 'none'" in page and "<i>street" not in page
     # our scripts, plotly's and the data: no name has opened another one
     assert page.count("</script>") == 8 and "window.broken" in page
-    data = data_of(path)
+    data = report_data(path)
     assert data["tree"]["display"][street["<b>bold"]] == "<b>bold"
     assert data["images"][0]["name"] == samples[0].name and data["images"][1]["scores"] is None
 
@@ -184,19 +168,14 @@ def test_many_nodes_fit(tmp_path):
     summary = {"dataset": "big", "images": 1, "metrics": {}}
     path = write_report(tmp_path / "r.html", big, summary, matrices, images=[noise] * 8)
     assert path.stat().st_size < 15e6
-    levels = data_of(path)["levels"]
+    levels = report_data(path)["levels"]
     assert len(levels[2]["cells"]) == 20_000 and levels[2]["cells_left_out"] > 900_000
 
 
-def test_what_does_not_fit_is_refused(street, evaluation, tmp_path):
-    summary, matrices = evaluation
-    with pytest.raises(ValueError, match="2 confusion matrices for the 3 levels"):
-        write_report(tmp_path / "r.html", street, summary, matrices[:2])
-    with pytest.raises(ValueError, match="level 'kind' is"):
-        write_report(tmp_path / "r.html", street, summary, [matrices[0], matrices[0], matrices[2]])
+def test_a_file_that_cannot_be_written_is_named(street, evaluation, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"):
-        write_report(tmp_path / "file" / "r.html", street, summary, matrices)
+    with pytest.raises(ConfigError, match="file/r.html cannot be written"):
+        write_report(tmp_path / "file" / "r.html", street, *evaluation)
 
 
 def test_without_plotly_the_remedy_is_named(street, evaluation, tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """The html report in a headless Chromium, as somebody with a mouse or a keyboard meets it."""
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hiera_seg import Hierarchy
 from hiera_seg.report.page import write_report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
@@ -18,8 +18,6 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-# Where to keep pictures to look at.
-SCREENSHOTS = os.environ.get("HIERA_SEG_SCREENSHOTS")
 OPTIONS = """
 --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
 --disable-background-networking --disable-component-update --disable-dev-shm-usage
@@ -86,11 +84,12 @@ class Page:
         self.js("arguments[0].click()", self.all(f"#{fieldset} input")[index])
 
     def column(self, table, index):
-        cells = f"#{table} tbody td:nth-child({index + 1})"
-        return self.js(
-            "return [...document.querySelectorAll(arguments[0])].map(c => c.innerText.trim())",
-            cells,
-        )
+        cells = f"[...document.querySelectorAll('#{table} tbody td:nth-child({index + 1})')]"
+        return self.js(f"return {cells}.map(c => c.innerText.trim())")
+
+    def chart(self, name, what):
+        """An attribute of a chart of plotly."""
+        return self.js(f"return document.getElementById('{name}').{what}")
 
     def pixel(self, view, x, y, sample=0):
         """RGB of a pixel of a canvas."""
@@ -99,34 +98,31 @@ class Page:
             "const element = document.querySelectorAll('.sample')[sample];"
             "const context = element.querySelectorAll('canvas')[view].getContext('2d');"
             "return [...context.getImageData(x, y, 1, 1).data].slice(0, 3)",
-            view,
-            x,
-            y,
-            sample,
+            *(view, x, y, sample),
         )
 
     def set_opacity(self, value):
-        self.js(
-            "const o = document.getElementById('opacity'); o.value = arguments[0];"
-            "o.dispatchEvent(new Event('input'))",
-            value,
-        )
+        script = f"const o = document.getElementById('opacity'); o.value = {value};"
+        self.js(script + "o.dispatchEvent(new Event('input'))")
 
-    def path_of_pointer(self, sample=0):
-        """Rows of the table beside an image."""
-        rows = self.all(".sample")[sample].find_elements(By.CSS_SELECTOR, ".path tbody tr")
+    def path_of_pointer(self):
+        """Rows of the table beside the first image."""
+        rows = self.all(".sample")[0].find_elements(By.CSS_SELECTOR, ".path tbody tr")
         return [row.text.split("\n") for row in rows]
+
+    def point_at(self, part):
+        """Move the mouse to a part of the width of the first image, from its center."""
+        view = self.all(".sample .view")[0]
+        self.js("arguments[0].scrollIntoView({block: 'center'})", view)
+        actions = ActionChains(self.driver)
+        actions.move_to_element_with_offset(view, int(view.size["width"] * part), 0).perform()
+        return self.path_of_pointer()
 
     def wait(self, condition, seconds=60):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "waited in vain"
             time.sleep(0.05)
-
-    def screenshot(self, name):
-        if SCREENSHOTS:
-            Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-            self.driver.save_screenshot(f"{SCREENSHOTS}/{name}.png")
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +134,10 @@ def page(browser, street, evaluation, samples, tmp_path_factory):
     page = Page(browser, path)
     page.wait(lambda: page.js("return [...document.images].every(i => i.complete)"))
     return page
+
+
+def rgb(color):
+    return [int(color[i : i + 2], 16) for i in (1, 3, 5)]
 
 
 @pytest.fixture(autouse=True)
@@ -153,9 +153,8 @@ def test_names_are_shown_as_text(page, street):
     assert page.js("return window.broken") is None
     assert "a <u>note" in page.one("#notes").text
     assert {"<b>bold", "R&D \"lab\" 'x'"} <= set(page.column("class-table", 0))
-    drawn = page.js(
-        "return [...document.querySelectorAll('#tree-chart text')].map(t => t.textContent)"
-    )
+    texts = "[...document.querySelectorAll('#tree-chart text')]"
+    drawn = page.js(f"return {texts}.map(t => t.textContent)")
     assert {"<b>bold", "<i>street", "<!--<script>"} <= set(drawn)
     assert not page.all("#tree-chart b, #class-table b, h1 script, img[onerror]")
 
@@ -169,9 +168,8 @@ def test_the_level_switch_changes_tables_charts_and_images(page, street):
         assert classes == {street.display_names[v] for v in street.level_nodes(index)}
         assert f"level {name}" in page.one("#classes-title").text
         assert page.all(".sample output")[0].text == name
-        assert page.js("return document.getElementById('tree-chart').data[0].maxdepth") == index + 2
-        assert page.js("return document.getElementById('matrix').data[0].z.length") == len(classes)
-    page.screenshot("levels")
+        assert page.chart("tree-chart", "data[0].maxdepth") == index + 2
+        assert page.chart("matrix", "data[0].z.length") == len(classes)
 
 
 def test_tables_sort_by_mouse_and_by_keyboard(page):
@@ -200,11 +198,8 @@ def test_classes_are_found_by_name(page):
 def test_the_slider_walks_from_coarse_to_fine(page, street):
     slider = page.all(".walk input")[0]
     colors = []
-    for presses, level in ((3, 0), (0, 1), (0, 2)):
-        for _ in range(presses):
-            slider.send_keys(Keys.ARROW_LEFT)
-        if not presses:
-            slider.send_keys(Keys.ARROW_RIGHT)
+    for level, keys in enumerate((Keys.ARROW_LEFT * 3, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)):
+        slider.send_keys(keys)
         assert page.all(".sample output")[0].text == street.level_names[level]
         assert slider.get_attribute("aria-valuetext") == street.level_names[level]
         colors.append(page.pixel(0, 50, 20))
@@ -212,26 +207,17 @@ def test_the_slider_walks_from_coarse_to_fine(page, street):
     assert page.all(".sample output")[1].text == "class"  # the other image stays
     page.set_opacity(100)
     color = page.js("return report.data.tree.color[arguments[0]]", street["car"])
-    assert page.pixel(0, 50, 20) == [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    assert page.pixel(0, 50, 20) == rgb(color)
     page.set_opacity(60)
 
 
 def test_the_pixel_pointed_at_shows_its_path_with_scores(page):
-    view = page.all(".sample .view")[0]
-    page.js("arguments[0].scrollIntoView({block: 'center'})", view)
-    ActionChains(page.driver).move_to_element_with_offset(
-        view, view.size["width"] // 4, 0
-    ).perform()
-    rows = page.path_of_pointer()
+    rows = page.point_at(1 / 4)
     assert [row[:3] for row in rows] == [
         ["group", "vehicle", "0.96"], ["kind", "four_wheeled", "0.80"], ["class", "car", "0.52"],
     ]  # fmt: skip
     assert rows[2][3:] == ["truck", "sibling"] and rows[0][3:] == ["vehicle"]
-    ActionChains(page.driver).move_to_element_with_offset(
-        view, -view.size["width"] // 4, 0
-    ).perform()
-    assert [row[1] for row in page.path_of_pointer()] == ["flat", "ground", "road"]
-    page.screenshot("pointer")
+    assert [row[1] for row in page.point_at(-1 / 4)] == ["flat", "ground", "road"]
 
 
 def test_the_arrow_keys_move_over_the_pixels(page):
@@ -247,14 +233,11 @@ def test_the_arrow_keys_move_over_the_pixels(page):
 
 def test_mistakes_are_coloured_by_relation(page):
     page.choose("paint", 1)
-    sibling = page.js("return report.color('sibling')")
-    expected = np.array([int(sibling[i : i + 2], 16) for i in (1, 3, 5)])
+    expected = np.array(rgb(page.js("return report.color('sibling')")))
     assert np.abs(page.pixel(0, 50, 20) - expected).max() < 60
-    red, green, blue = page.pixel(0, 10, 20)  # right: grey
-    assert max(red, green, blue) - min(red, green, blue) < 6
+    assert np.ptp(page.pixel(0, 10, 20)) < 6  # right: grey
     page.choose("level-switch", 1)
-    red, green, blue = page.pixel(0, 50, 20)  # four_wheeled both
-    assert max(red, green, blue) - min(red, green, blue) < 6
+    assert np.ptp(page.pixel(0, 50, 20)) < 6  # four_wheeled both
     page.choose("paint", 0)
 
 
@@ -263,52 +246,44 @@ def test_the_tree_zooms_by_buttons_and_shapes_change(page):
     chip = next(c for c in page.all("#node .chips .chip") if c.text.startswith("vehicle"))
     chip.send_keys(Keys.ENTER)
     assert page.one("#node h3").text == "vehicle"
-    zoomed = "return document.getElementById('tree-chart').data[0].level"
-    first = page.js(zoomed)
+    first = page.chart("tree-chart", "data[0].level")
     assert first != "root"
-    next(c for c in page.all("#node .chips .chip") if c.text.startswith("bicyclist")).send_keys(
-        Keys.ENTER
-    )
-    assert page.js(zoomed) == first and page.one("#node h3").text == "bicyclist"
+    chip = next(c for c in page.all("#node .chips .chip") if c.text.startswith("bicyclist"))
+    chip.send_keys(Keys.ENTER)
+    assert page.chart("tree-chart", "data[0].level") == first
+    assert page.one("#node h3").text == "bicyclist"
     for index, shape in ((1, "icicle"), (0, "sunburst")):
         page.choose("tree-shape", index)
-        assert page.js("return document.getElementById('tree-chart').data[0].type") == shape
+        assert page.chart("tree-chart", "data[0].type") == shape
     page.js("document.querySelector('#class-table .link').click()")
     assert page.one("#node h3").text == page.column("class-table", 0)[0]
     page.one("#node .crumbs .chip").send_keys(Keys.ENTER)
-    assert page.js(zoomed) == "root"
+    assert page.chart("tree-chart", "data[0].level") == "root"
 
 
 def test_a_click_into_the_chart_goes_down_and_up(page):
-    zoomed = "return document.getElementById('tree-chart').data[0].level"
-
-    def click(name):
-        slices = "[...document.querySelectorAll('#tree-chart .slice')]"
-        page.js(
-            f"const s = {slices}.find(s => s.textContent === arguments[0]);"
-            "s.dispatchEvent(new MouseEvent('click', {bubbles: true}))",
-            name,
-        )
-
+    click = (
+        "const slices = [...document.querySelectorAll('#tree-chart .slice')];"
+        "const s = slices.find(s => s.textContent === 'vehicle');"
+        "s.dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+    )
     page.js("report.showNode(-1)")
-    click("vehicle")
-    assert page.one("#node h3").text == "vehicle" and page.js(zoomed) != "root"
-    click("vehicle")
-    assert page.js(zoomed) == "root"
+    page.js(click)
+    assert page.one("#node h3").text == "vehicle"
+    assert page.chart("tree-chart", "data[0].level") != "root"
+    page.js(click)
+    assert page.chart("tree-chart", "data[0].level") == "root"
 
 
 def test_dark_follows_the_system_and_the_button(page):
     paper = "return getComputedStyle(document.body).backgroundColor"
     light = page.js(paper)
-    prefer = "Emulation.setEmulatedMedia"
-    page.driver.execute_cdp_cmd(
-        prefer, {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    )
+    prefer, dark = "Emulation.setEmulatedMedia", {"name": "prefers-color-scheme", "value": "dark"}
+    page.driver.execute_cdp_cmd(prefer, {"features": [dark]})
     page.wait(lambda: page.js(paper) != light)
     assert page.one("#theme").get_attribute("aria-pressed") == "true"
-    ink = page.js("return document.getElementById('loss-chart').layout.font.color")
-    assert ink == page.js("return report.color('ink')")  # charts too
-    page.screenshot("dark")
+    ink = page.js("return report.color('ink')")
+    assert page.chart("loss-chart", "layout.font.color") == ink
     page.one("#theme").send_keys(Keys.SPACE)
     assert page.js(paper) == light
     page.driver.execute_cdp_cmd(prefer, {"features": []})
@@ -317,15 +292,11 @@ def test_dark_follows_the_system_and_the_button(page):
 def test_everything_is_reached_by_tab(page):
     page.js("document.activeElement.blur(); scrollTo(0, 0)")
     met = set()
-    body = page.one("body")
-    body.send_keys(Keys.TAB)
+    name = "const e = arguments[0]; return e.id || e.name || e.className || e.tagName"
+    page.one("body").send_keys(Keys.TAB)
     for _ in range(90):
         active = page.driver.switch_to.active_element
-        met.add(
-            page.js(
-                "const e = arguments[0]; return e.id || e.name || e.className || e.tagName", active
-            )
-        )
+        met.add(page.js(name, active))
         active.send_keys(Keys.TAB)
     assert {"skip", "level", "theme", "shape", "size", "chip", "class-filter", "link", "log-losses",
             "paint", "opacity", "walk-0", "walk-1", "view"} <= met  # fmt: skip
@@ -340,10 +311,9 @@ def test_every_control_has_a_name(page):
 
 
 def test_curves_and_trust_are_drawn(page):
-    curves = "return document.getElementById(arguments[0]).data.map(t => t.name)"
-    assert page.js(curves, "miou-chart") == ["class"]
-    assert page.js(curves, "loss-chart") == ["total_loss"]
-    assert page.js("return document.getElementById('safe-depth-chart').data[0].y") == [50, 75, None]
+    assert page.chart("miou-chart", "data.map(t => t.name)") == ["class"]
+    assert page.chart("loss-chart", "data.map(t => t.name)") == ["total_loss"]
+    assert page.chart("safe-depth-chart", "data[0].y") == [50, 75, None]
     assert "10.00 %" in page.one("#calibration-text").text
     page.choose("level-switch", 0)
     assert "Nothing was counted" in page.one("#calibration-text").text
@@ -355,7 +325,6 @@ def test_nothing_sticks_out_at_any_width(page, width):
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         page.wait(lambda: page.js("return document.documentElement.scrollWidth") <= width)
-        page.screenshot(f"width-{width}")
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -363,8 +332,6 @@ def test_nothing_sticks_out_at_any_width(page, width):
 def test_bare_reports_have_no_errors_either(page, street, evaluation, tmp_path):
     """No images, no curves, one level, NaN everywhere; and then the way back."""
     here = page.driver.current_url
-    from hiera_seg import Hierarchy
-
     flat = Hierarchy.from_dict(["a"], levels=["class"])
     summary = {"dataset": "bare", "images": 0, "metrics": {"mIoU_class": float("nan")}}
     path = write_report(tmp_path / "bare.html", flat, summary, [np.zeros((2, 1), np.int64)])

@@ -1,9 +1,7 @@
 """Reports and pictures that training makes by itself, and that it does not notice them."""
 
-import importlib.util
 import json
 import logging
-import re
 import sys
 
 import numpy as np
@@ -12,20 +10,15 @@ import torch
 from detectron2.data import DatasetCatalog
 
 from hiera_seg import Hierarchy
-from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.report import run as reporting
 from hiera_seg.report.run import report_run
 from hiera_seg.report.samples import spread_over
-from tests.tiny_street import STREET
+from tests.helpers import report_data
+from tests.tiny_street import STREET, register
 
 pytest.importorskip("plotly", reason="needs plotly")
-DATA = re.compile(r'<script type="application/json" id="report-data">(.*?)</script>', re.S)
-
-
-def data_of(path):
-    return json.loads(DATA.search(path.read_text(encoding="utf-8"))[1])
 
 
 @pytest.fixture
@@ -57,7 +50,7 @@ def test_training_writes_reports_and_pictures_and_does_not_notice(run, tmp_path,
     assert all(torch.equal(value, without[key]) for key, value in with_all.items())
     assert not (tmp_path / "plain" / "report.html").exists()
 
-    data = data_of(tmp_path / "shown" / "report.html")
+    data = report_data(tmp_path / "shown" / "report.html")
     assert len(data["images"]) == 2 and data["images"][0]["scores"] and data["images"][0]["truth"]
     metrics = json.loads((tmp_path / "shown" / "hiera_metrics.json").read_text())["metrics"]
     newest = {curve["name"]: (curve["x"][-1], curve["y"][-1]) for curve in data["curves"]["miou"]}
@@ -72,17 +65,6 @@ def test_training_writes_reports_and_pictures_and_does_not_notice(run, tmp_path,
     strips = [event for tag in tags if tag.startswith(name) for event in events.Images(tag)]
     assert {strip.step for strip in strips} == {1, 4}  # at both evaluations
     assert all(700 < strip.width < 1600 and strip.height > 200 for strip in strips)
-
-
-def test_without_tensorboard_no_pictures_pile_up(run, monkeypatch):
-    find_spec = importlib.util.find_spec
-
-    def find_others(name, *rest):
-        return None if name == "tensorboard" else find_spec(name, *rest)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find_others)
-    trainer = run("plain", "VIS_PERIOD", 1)
-    assert trainer.storage._vis_data == []
 
 
 def test_a_report_that_can_not_be_made_does_not_end_the_training(run, monkeypatch, caplog):
@@ -111,21 +93,13 @@ def street() -> Hierarchy:
     return STREET
 
 
-@pytest.fixture
-def second_set(street, tiny_folder):
-    name = "tiny_street_second"
-    roots = {"image_root": tiny_folder / "images", "sem_seg_root": tiny_folder / "labels"}
-    register_hierarchical_dataset(name, hierarchy=street, **roots)
-    return name
-
-
-def test_every_test_set_has_its_own_report(cfg, second_set, tmp_path):
-    cfg.DATASETS.TEST = (*cfg.DATASETS.TEST, second_set)
+def test_every_test_set_has_its_own_report(cfg, tiny_folder, tmp_path):
+    cfg.DATASETS.TEST = (*cfg.DATASETS.TEST, register(tiny_folder, "tiny_street_second"))
     cfg.TEST.REPORT, cfg.TEST.REPORT_IMAGES = True, 1
     HieraTrainer.test(cfg, HieraTrainer.build_model(cfg))
     folder = tmp_path / "run" / "inference"
     datasets = {
-        name: data_of(folder / name / "report.html")["dataset"] for name in cfg.DATASETS.TEST
+        name: report_data(folder / name / "report.html")["dataset"] for name in cfg.DATASETS.TEST
     }
     assert datasets == {name: name for name in cfg.DATASETS.TEST}
 
@@ -134,13 +108,13 @@ def test_a_report_of_files_alone(cfg, tmp_path):
     HieraTrainer.test(cfg, HieraTrainer.build_model(cfg))
     folder = tmp_path / "run"
     path = report_run(cfg, output=tmp_path / "deep" / "numbers.html", notes=["why"])
-    data = data_of(path)
+    data = report_data(path)
     assert data["images"] == [] and data["notes"] == ["why"] and data["curves"]["losses"] == []
     assert data["safeDepth"] is None and data["tree"]["name"] == "street"
 
     # the tree comes with the numbers: the config may say nothing of it
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    assert data_of(report_run(cfg, output=path))["tree"] == data["tree"]
+    assert report_data(report_run(cfg, output=path))["tree"] == data["tree"]
 
     np.savez(folder / "confusion_class.npz", matrix=np.zeros((2, 1)), classes=np.array(["x"]))
     with pytest.raises(DatasetError, match="confusion_class.npz has 1 classes"):

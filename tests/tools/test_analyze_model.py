@@ -7,6 +7,7 @@ import pytest
 from hiera_seg.cli import load_config
 from hiera_seg.diagnostics.cost import compare_with_flat
 from tests.helpers import CONFIGS
+from tests.messages import check_one_error
 
 CONFIG = CONFIGS / "CamVid/hssn_deeplab_v3_plus_r18.yaml"
 
@@ -68,14 +69,11 @@ def test_query_heads_are_counted_too(analyze, tmp_path):
 
 
 def test_bad_arguments(analyze):
-    code, _, err = analyze("--config-file", CONFIG, "--size", 0, 64)
-    assert code == 2 and err.startswith("error: --size") and err.count("\n") == 1
+    check_one_error(analyze("--config-file", CONFIG, "--size", 0, 64), 2, "error: --size")
     base = CONFIGS / "Base-DeepLabV3Plus-R18.yaml"  # each dataset's config sets the crop
-    code, _, err = analyze("--config-file", base, "--opts", "MODEL.HIERA_SEG.HIERARCHY", "camvid")
-    assert code == 2 and err.startswith("error: INPUT.CROP.SIZE is [0.9, 0.9]"), err
-    code, _, err = analyze("--config-file", "none.yaml")
-    assert code == 2 and "none.yaml" in err
-    stock = ("--opts", "MODEL.META_ARCHITECTURE", "SemanticSegmentor")
-    code, _, err = analyze("--config-file", CONFIG, *stock, "MODEL.SEM_SEG_HEAD.NAME",
-                           "SemSegFPNHead", "MODEL.SEM_SEG_HEAD.COMMON_STRIDE", 4)  # fmt: skip
-    assert code == 2 and "HieraSegmentor" in err
+    found = analyze("--config-file", base, "--opts", "MODEL.HIERA_SEG.HIERARCHY", "camvid")
+    check_one_error(found, 2, "INPUT.CROP.SIZE is [0.9, 0.9]")
+    check_one_error(analyze("--config-file", "none.yaml"), 2, "none.yaml")
+    stock = ("--opts", "MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.SEM_SEG_HEAD.NAME",
+             "SemSegFPNHead", "MODEL.SEM_SEG_HEAD.COMMON_STRIDE", 4)  # fmt: skip
+    check_one_error(analyze("--config-file", CONFIG, *stock), 2, "HieraSegmentor")

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from hiera_seg.hierarchy import Hierarchy
+from tests.messages import check_one_error
 
 
 @pytest.fixture
@@ -32,8 +33,7 @@ def test_label_files_and_their_tree(convert, tmp_path):
 
 
 def test_bad_input_is_one_line(convert, tmp_path):
-    code, _, error = convert(tmp_path / "no.json", tmp_path / "out")
-    assert code == 1 and error.count("\n") == 1 and "no.json" in error
+    check_one_error(convert(tmp_path / "no.json", tmp_path / "out"), 1, "no.json")
 
 
 def test_a_folder_of_labelme_files(convert, tmp_path):
@@ -60,8 +60,6 @@ def test_a_folder_of_labelme_files(convert, tmp_path):
     assert np.array_equal(np.asarray(Image.open(out / "a.png")), labels)
     assert np.asarray(Image.open(out / "x/b.png"))[:, :3].tolist() == [[0, 0, 255]] * 4
     (tmp_path / "in/a.json").write_text('{"shapes": [{"label": "car", "points": [[1]]}]}')
-    code, _, error = convert(tmp_path / "in", out)
-    assert code == 1 and "a.json" in error and error.count("\n") == 1
+    check_one_error(convert(tmp_path / "in", out), 1, "a.json")
     (tmp_path / "empty").mkdir()
-    code, _, error = convert(tmp_path / "empty", out)
-    assert code == 1 and "empty" in error
+    check_one_error(convert(tmp_path / "empty", out), 1, "empty")

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,8 @@ from detectron2.modeling import build_model
 
 from hiera_seg import Hierarchy
 from hiera_seg.checkpoint import HieraCheckpointer, allow_unsafe_pickle
-from hiera_seg.checkpoint.convert import CONVERTERS, convert_checkpoint, read_checkpoint
+from hiera_seg.checkpoint.convert import convert_checkpoint
 from hiera_seg.cli import load_config
-from hiera_seg.errors import CheckpointError
 from tests.helpers import REPOSITORY
 
 NAMES = REPOSITORY / "tests/modeling/golden/mask2former_r50_cityscapes_semantic.json"
@@ -106,28 +106,30 @@ def test_every_tensor_finds_its_place_and_is_reported(folder, official, convert)
     assert "note: class layer: 3 of 4 leaves by name; missing in the checkpoint: grass" in lines
     assert lines[-1] == "wrote new/ours.pth"
 
+    stored = torch.load("new/ours.pth")["hierarchy"]
+    assert Hierarchy.from_dict(**stored) == Hierarchy.load("tree.yaml")
     HieraCheckpointer(model).load("new/ours.pth")
     state = model.state_dict()
     attention = "sem_seg_head.predictor.transformer_cross_attention_layers.1.multihead_attn"
     ours = "sem_seg_head.transformer_decoder.layers.1.cross_attention"
     query, key, value = official[f"{attention}.in_proj_weight"].chunk(3)
-    assert torch.equal(state[f"{ours}.query.weight"], query)
-    assert torch.equal(state[f"{ours}.key.weight"], key)
-    assert torch.equal(state[f"{ours}.value.weight"], value)
+    for kind, expected in (("query", query), ("key", key), ("value", value)):
+        assert torch.equal(state[f"{ours}.{kind}.weight"], expected)
+    encoder = "sem_seg_head.pixel_decoder.transformer.encoder.layers.0.self_attn"
     assert torch.equal(
         state["sem_seg_head.pixel_decoder.layers.0.attention.offsets.bias"],
-        official[
-            "sem_seg_head.pixel_decoder.transformer.encoder.layers.0.self_attn.sampling_offsets.bias"
-        ],
+        official[f"{encoder}.sampling_offsets.bias"],
     )
+
+
+def convert_into(cfg, file="official.pth"):
+    return convert_checkpoint(file, "mask2former", build_model(cfg), classes="classes.txt")
 
 
 def test_class_rows_move_by_name(folder, official):
     cfg = load_config("config.yaml", [])
     torch.manual_seed(0)
-    state, _ = convert_checkpoint(
-        "official.pth", "mask2former", build_model(cfg), classes="classes.txt"
-    )
+    state, _ = convert_into(cfg)
     torch.manual_seed(0)
     fresh = build_model(cfg).state_dict()
     for kind in ("weight", "bias"):
@@ -140,9 +142,7 @@ def test_class_rows_move_by_name(folder, official):
 
 def test_sigmoids_start_from_the_difference_to_no_object(folder, official):
     cfg = load_config("config.yaml", ["MODEL.HIERA_SEG.MASK_FORMER.OPTION", "node_sigmoid"])
-    state, report = convert_checkpoint(
-        "official.pth", "mask2former", build_model(cfg), classes="classes.txt"
-    )
+    state, report = convert_into(cfg)
     theirs = official["sem_seg_head.predictor.class_embed.bias"]
     ours = state[f"{PREDICTOR}.bias"]
     assert ours.shape == (6,)
@@ -168,18 +168,10 @@ def test_the_zoos_pickles_of_arrays_and_old_names_are_read(folder, official):
     with open("model_final.pkl", "wb") as file:
         pickle.dump({"model": arrays, "__author__": "somebody"}, file)
     cfg = load_config("config.yaml", [])
-    state, report = convert_checkpoint(
-        "model_final.pkl", "mask2former", build_model(cfg), classes="classes.txt"
-    )
+    state, report = convert_into(cfg, "model_final.pkl")
     found = state["sem_seg_head.transformer_decoder.query_features.weight"]
     np.testing.assert_array_equal(found.numpy(), queries)
     assert report.initialized == []
-
-
-def test_the_converted_checkpoint_stores_the_tree(folder, convert):
-    assert convert("--classes", "classes.txt", "official.pth", "ours.pth")[0] == 0
-    stored = torch.load("ours.pth")["hierarchy"]
-    assert Hierarchy.from_dict(**stored) == Hierarchy.load("tree.yaml")
 
 
 def test_a_file_that_is_trusted_is_unpickled(folder, official, convert):
@@ -200,10 +192,8 @@ def test_tensors_of_another_size_are_skipped_and_said(folder, official, convert)
     code, out, _ = convert(*arguments)
     assert code == 0
     assert "  sem_seg_head.transformer_decoder (2): it is 8 x 32, the network's 9 x 32" in out
-    assert (
-        "randomly initialized: 2 tensors of the network\n  sem_seg_head.transformer_decoder (2)"
-        in out
-    )
+    drawn = "randomly initialized: 2 tensors of the network\n  sem_seg_head.transformer_decoder (2)"
+    assert drawn in out
 
 
 class Malicious:
@@ -245,9 +235,7 @@ def test_bad_input_is_one_line(folder, convert, arguments, code, message):
     torch.save({"layer.weight": torch.zeros(2)}, "other.pth")
     found, out, err = convert(*arguments)
     assert (found, out) == (code, "")
-    with pytest.raises(AssertionError, match=message):
-        raise AssertionError(err)
-    assert "Traceback" not in err
+    assert re.search(message, err) and "Traceback" not in err, err
 
 
 def test_values_that_the_network_cannot_have_are_named(folder, official, convert):
@@ -256,9 +244,3 @@ def test_values_that_the_network_cannot_have_are_named(folder, official, convert
     code, out, err = convert("--classes", "classes.txt", "integers.pth", "ours.pth")
     assert (code, out) == (1, "") and not Path("ours.pth").exists()
     assert "integers.pth: " in err and "mask_embedding.0.weight is int64" in err
-
-
-def test_other_projects_can_be_added_to_the_table():
-    assert "mask2former" in CONVERTERS
-    with pytest.raises(CheckpointError):
-        read_checkpoint("nowhere.pkl")

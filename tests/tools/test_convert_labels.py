@@ -1,4 +1,3 @@
-import sys
 from functools import partial
 
 import numpy as np
@@ -6,6 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers import write_dataset
+from tests.messages import check_one_error
 
 MODULE = """
 from hiera_seg.data import register_hierarchical_dataset
@@ -16,14 +16,11 @@ register_hierarchical_dataset(
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(user_module):
     """A folder with to_convert_module.py and its files; the current folder of the test."""
-    (tmp_path / "to_convert_module.py").write_text(MODULE)
-    write_dataset(tmp_path, {"a": np.array([[0, 1, 2]], np.uint8)})
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
-    sys.modules.pop("to_convert_module", None)
+    folder = user_module("to_convert_module", MODULE)
+    write_dataset(folder, {"a": np.array([[0, 1, 2]], np.uint8)})
+    return folder
 
 
 @pytest.fixture
@@ -44,10 +41,7 @@ def test_bad_input_is_one_line(project, convert):
         1, "", "error: labels/a.png: raw ids [3] are not in the label map of dataset 'to_convert'; "
         "map each to a node, or to None for void\n",
     )  # fmt: skip
-    code, _, err = convert("to_convert", "labels")
-    assert code == 1 and "labels holds the original labels of 'to_convert'" in err
-    code, _, err = convert("to_convrt", "ids")
-    assert code == 2 and err.count("\n") == 1
-    assert err.startswith(
-        "error: NAME names the dataset 'to_convrt', which is not registered (near"
-    )
+    original = "labels holds the original labels of 'to_convert'"
+    check_one_error(convert("to_convert", "labels"), 1, original)
+    unknown = "NAME names the dataset 'to_convrt', which is not registered (near"
+    check_one_error(convert("to_convrt", "ids"), 2, unknown)

@@ -141,12 +141,6 @@ def test_an_archive_with_another_hash_is_refused_before_any_of_it_runs(
     assert not list(tmp_path.glob("*.whl"))
 
 
-def test_bad_arguments_exit_with_2(script):
-    with pytest.raises(SystemExit) as exit_:
-        script.main(["--wheel-only", "a", "--source", "b"])
-    assert exit_.value.code == 2
-
-
 def test_builds_a_pure_python_wheel_with_the_right_name_and_contents(
     script, index, tmp_path, monkeypatch, capsys
 ):
@@ -202,12 +196,9 @@ class TestInstalled:
 
     @pytest.fixture(autouse=True)
     def ours(self, script):
-        try:
-            version = importlib.metadata.version("detectron2")
-        except importlib.metadata.PackageNotFoundError:
-            version = "none"
-        if version != script.VERSION:
-            pytest.skip(f"Detectron2 here is {version}, not the one of the script")
+        found = {d.version for d in importlib.metadata.distributions(name="detectron2")}
+        if script.VERSION not in found:
+            pytest.skip(f"Detectron2 here is {found}, not the one of the script")
 
     def test_compiled_functions_fail_with_a_clear_message_when_called(self):
         import torch
@@ -223,18 +214,6 @@ class TestInstalled:
         ):
             with pytest.raises(NotImplementedError, match=rf"_C\.{name} is compiled code"):
                 call()
-
-    def test_environment_report_at_the_start_of_a_training_works(self):
-        from detectron2.utils.collect_env import collect_env_info
-
-        assert "none (pure-Python build)" in collect_env_info()
-
-    def test_parts_that_the_fixes_are_for_can_be_imported(self):
-        for name in ("export", "utils.analysis", "projects.deeplab", "projects.point_rend"):
-            importlib.import_module(f"detectron2.{name}")
-        from detectron2.model_zoo import get_config
-
-        assert get_config("Misc/semantic_R_50_FPN_1x.yaml").MODEL.SEM_SEG_HEAD.NUM_CLASSES == 54
 
     def test_no_name_is_left_that_pillow_or_numpy_dropped(self):
         import numpy as np

@@ -1,9 +1,6 @@
 """tools/publish_weights.py: a run's folder as one file, which predicts in another process."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +8,10 @@ import torch
 
 from hiera_seg.inference import load_published
 from hiera_seg.modeling.build import build_model
+from tests.helpers import run_python
+from tests.messages import check_one_error
 
 pytest.importorskip("safetensors", reason="needs safetensors")
-ROOT = Path(__file__).parents[2]
 PREDICT = """
 import socket, sys
 socket.socket.connect = None
@@ -39,7 +37,7 @@ def run_folder(cfg, tiny_dataset):
 
 
 def test_a_run_becomes_a_file(start_tool, run_folder, tiny_dataset, tmp_path):
-    tool = start_tool(ROOT / "tools/publish_weights.py")
+    tool = start_tool("publish_weights")
     path = tmp_path / "model.safetensors"
     code, out, err = tool("--run", run_folder, "--output", path, "--license", "CC BY 4.0")
     assert code == 0, err
@@ -47,11 +45,7 @@ def test_a_run_becomes_a_file(start_tool, run_folder, tiny_dataset, tmp_path):
     assert about["sha256"] in out and about["license"] == "CC BY 4.0"
     metrics = {"mIoU": 42.5, "mIoU_group": 60.0, "tree_distance": None}
     assert about["metrics"] == {"dataset": tiny_dataset, "images": 3, **metrics}
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PREDICT, str(path)],
-        capture_output=True, text=True, env=environment,
-    )  # fmt: skip
+    done = run_python("-c", PREDICT, path)
     assert done.stdout.splitlines()[-1:] == ["(30, 40) True"], done.stderr
 
     (run_folder / "hiera_metrics.json").unlink()
@@ -60,12 +54,11 @@ def test_a_run_becomes_a_file(start_tool, run_folder, tiny_dataset, tmp_path):
 
 
 def test_errors_of_one_line(start_tool, run_folder, tmp_path):
-    tool = start_tool(ROOT / "tools/publish_weights.py")
+    tool = start_tool("publish_weights")
     for options, named in (
         (("--run", run_folder, "--output", tmp_path / "model.pth"), "model.pth"),
         (("--run", tmp_path / "none", "--output", tmp_path / "a.safetensors"), "none"),
         (("--output", tmp_path / "a.safetensors"), "--config-file"),
         (("--run", run_folder, "--dataset", "x", "--output", tmp_path / "a.safetensors"), "x"),
     ):
-        code, _, err = tool(*options)
-        assert code == 2 and named in err and len(err.strip().splitlines()) == 1, err
+        check_one_error(tool(*options), 2, named)

@@ -1,6 +1,5 @@
 """tools/report.py: a run's folder as one html file, and errors of one line."""
 
-import json
 import re
 
 import numpy as np
@@ -10,11 +9,11 @@ from detectron2.modeling import build_model
 
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
-from tests.helpers import new_config, write_dataset
+from tests.helpers import new_config, report_data, write_dataset
+from tests.messages import check_one_error
 from tests.tiny_street import SMALL_NETWORK, STREET
 
 pytest.importorskip("plotly", reason="needs plotly")
-DATA = re.compile(r'<script type="application/json" id="report-data">(.*?)</script>', re.S)
 NAME = "report_street_test"
 
 
@@ -49,27 +48,23 @@ def report(start_tool, project, tmp_path):
     return run
 
 
-def data_of(path):
-    return json.loads(DATA.search(path.read_text(encoding="utf-8"))[1])
-
-
 def test_a_run_is_all_it_needs(report, tmp_path):
     code, out, err = report("--images", 2)
     assert (code, err) == (0, "") and re.search(r"report.html: \d\.\d MB", out)
-    data = data_of(tmp_path / "report.html")
+    data = report_data(tmp_path / "report.html")
     assert [image["name"] for image in data["images"]] == ["0.png", "2.png"]
     assert data["curves"]["losses"][0]["y"] == [2.5] and data["notes"] == []
 
 
 def test_numbers_alone_without_a_model(report, tmp_path):
     assert report("--images", 0)[0] == 0
-    assert data_of(tmp_path / "report.html")["images"] == []
+    assert report_data(tmp_path / "report.html")["images"] == []
 
 
 def test_what_keeps_images_out_is_told_and_the_numbers_are_written(report, project, tmp_path):
     code, out, err = report("--opts", "MODEL.WEIGHTS", project / "none.pth")
     assert code == 0 and err.startswith("warning: no images: ") and "none.pth" in err
-    data = data_of(tmp_path / "report.html")
+    data = report_data(tmp_path / "report.html")
     assert data["images"] == [] and "none.pth" in data["notes"][0]
 
 
@@ -82,25 +77,20 @@ def test_an_image_that_can_not_be_read_is_left_out(report, project, tmp_path, ca
             code, _, _ = report("--images", 3)
     finally:
         good.write_bytes(content)
-    data = data_of(tmp_path / "report.html")
+    data = report_data(tmp_path / "report.html")
     assert code == 0 and len(data["images"]) == 2
     assert "0.png" in data["notes"][0] and "0.png" in caplog.text
 
 
-def one_error(result, expected_code, *parts):
-    code, _, err = result
-    assert code == expected_code
-    assert err.startswith("error: ") and err.count("\n") == 1
-    assert all(part in err for part in parts), err
-
-
 def test_bad_arguments(report, project, tmp_path):
-    one_error(report(run=None), 2, "--run", "--config-file")
-    one_error(report(run=tmp_path / "nowhere"), 2, "nowhere is not a folder")
-    one_error(report("--images", -1), 2, "--images is -1")
-    one_error(report("--dataset", "nothing"), 2, "nothing")
+    check_one_error(report(run=None), 2, "--run", "--config-file")
+    check_one_error(report(run=tmp_path / "nowhere"), 2, "nowhere is not a folder")
+    check_one_error(report("--images", -1), 2, "--images is -1")
+    check_one_error(report("--dataset", "nothing"), 2, "nothing")
     other = "hiera_generated_val"
-    one_error(report("--dataset", other), 2, f"is of {NAME}, not of {other}", "--eval-only")
-    one_error(report("--output", project), 2, "is a folder")
-    one_error(report("--images", 0, "--output", project / "run/config.yaml/r.html"), 2, "r.html")
-    one_error(report(run=project / "images"), 2, "no evaluation", "hiera_metrics.json")
+    check_one_error(report("--dataset", other), 2, f"is of {NAME}, not of {other}", "--eval-only")
+    check_one_error(report("--output", project), 2, "is a folder")
+    check_one_error(
+        report("--images", 0, "--output", project / "run/config.yaml/r.html"), 2, "r.html"
+    )
+    check_one_error(report(run=project / "images"), 2, "no evaluation", "hiera_metrics.json")

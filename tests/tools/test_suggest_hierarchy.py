@@ -1,15 +1,14 @@
 """tools/suggest_hierarchy.py from the command line."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hiera_seg.hierarchy import Hierarchy
+from tests.messages import check_one_error
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "suggest_hierarchy.py"
 NAMES = ["road", "path", "car", "bus", "sky"]
 # Rows are true classes; car and bus, road and path are confused.
 ROWS = [[80, 20, 0, 0, 0], [25, 75, 0, 0, 0], [0, 1, 70, 29, 0], [0, 0, 30, 70, 0], [0, 0, 0, 0, 9]]
@@ -27,7 +26,7 @@ def write_csv(path, names=NAMES, rows=ROWS, header=None):
 @pytest.fixture
 def run(start_tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return start_tool(TOOL)
+    return start_tool("suggest_hierarchy")
 
 
 @pytest.mark.parametrize("kind", ["csv", "npz"])
@@ -55,17 +54,13 @@ def test_names_of_a_dataset_and_of_a_file(run, tmp_path):
     assert code == 0 and (tmp_path / "suggested.yaml").exists() and (tmp_path / "b.png").exists()
 
 
-def bad_cell(path):
-    return write_csv(path, rows=[*ROWS[:4], [0, 0, "x", 0, 9]])
-
-
 @pytest.mark.parametrize(
     ("write", "message"),
     [
         (lambda path: path.write_text(""), "header of 0 classes"),
         (lambda path: write_csv(path, NAMES[:4], ROWS[:4], NAMES), "4 lines of numbers.*5"),
         (lambda path: write_csv(path, NAMES[::-1], ROWS, NAMES), "line 2 is of class 'sky'"),
-        (bad_cell, "line 6.*'x'"),
+        (lambda path: write_csv(path, rows=[*ROWS[:4], [0, 0, "x", 0, 9]]), "line 6.*'x'"),
         (lambda path: write_csv(path, rows=[*ROWS[:4], [1, 2]]), "line 6 has 2 numbers"),
         (lambda path: write_csv(path, rows=[*ROWS[:4], [0, 0, -3, 0, 1]]), "line 6.*from -3"),
         (lambda path: write_csv(path, rows=[*ROWS[:4], [0, 0, "nan", 0, 1]]), "line 6"),
@@ -77,19 +72,17 @@ def test_a_bad_csv_is_named(write, message, run, tmp_path):
     path = tmp_path / "confusion.csv"
     write(path)
     code, _, error = run(path, "--groups", 2)
-    assert code == 1 and "Traceback" not in error
-    assert error.count("\n") == 1
+    assert code == 1 and error.count("\n") == 1
     assert re.search(message, error), error
     assert "confusion.csv" in error or "classes" in error
     assert not (tmp_path / "suggested.yaml").exists()
 
 
 def test_other_bad_arguments_are_named(run, tmp_path):
-    code, _, error = run(tmp_path / "none.csv")
-    assert code == 1 and "none.csv" in error
+    source = write_csv(tmp_path / "c.csv")
+    check_one_error(run(tmp_path / "none.csv"), 1, "none.csv")
     code, _, error = run("hiera_unknown")
     assert code and "hiera_unknown" in error
-    code, _, error = run(write_csv(tmp_path / "c.csv"), "--groups", 4)
-    assert code == 1 and "[4]" in error
-    code, _, error = run(tmp_path / "c.csv", "--levels", 1)
+    check_one_error(run(source, "--groups", 4), 1, "[4]")
+    code, _, error = run(source, "--levels", 1)
     assert code == 2 and "--levels" in error

@@ -33,10 +33,6 @@ def test_present_nodes_and_those_above_them_stand_out():
     assert picture.shape == legend(STREET).shape
 
 
-def test_ids_make_it_wider():
-    assert legend(STREET, ids=True).shape[1] > legend(STREET).shape[1]
-
-
 @pytest.mark.parametrize("columns", [1, 2, 3, 5, 100])
 def test_columns_hold_every_node_and_repeat_only_nodes_above(columns):
     blocks = _columns(WIDE, columns)
@@ -77,8 +73,3 @@ def test_a_deep_tree_has_no_room_to_gain():
     chain = Hierarchy.from_dict(tree)
     assert columns_that_fit(chain, height=100, width=10_000) == 1
     assert legend(chain, columns=5).shape == legend(chain).shape
-
-
-def test_one_node():
-    single = Hierarchy.from_dict(["a"])
-    assert has_swatch(legend(single), tree_colors(single)[0])

@@ -167,28 +167,24 @@ def _remap_classes(
         return
     hierarchy = head.hierarchy
     count = given[layers[0]].shape[0] - 1
-    if classes is not None:
-        names = read_class_names(classes)
-        if len(names) != count:
-            raise ConfigError(
-                f"--classes {classes}: {len(names)} classes, but the checkpoint's class layer has "
-                f'{count} and "no object"; list its classes in order'
-            )
-    elif count == hierarchy.num_leaves:
-        names = list(hierarchy.display_names[:count])
-    else:
+    leaves = hierarchy.display_names[: hierarchy.num_leaves]
+    names = leaves if classes is None else read_class_names(classes)
+    if len(names) != count and classes is not None:
+        raise ConfigError(
+            f"--classes {classes}: {len(names)} classes, but the checkpoint's class layer has "
+            f'{count} and "no object"; list its classes in order'
+        )
+    if len(names) != count:
         raise ConfigError(
             f'the checkpoint has {count} classes and "no object", tree {hierarchy.name!r} has '
-            f"{hierarchy.num_leaves} leaves; specify the checkpoint's classes (--classes): a tree "
-            "with these leaves, or a .txt file with one name per line"
+            f"{len(leaves)} leaves; specify the checkpoint's classes (--classes): a tree with "
+            "these leaves, or a .txt file with one name per line"
         )
     rows = _match_classes(names, hierarchy)
-    leaves = enumerate(hierarchy.display_names[: hierarchy.num_leaves])
-    missing = [name for leaf, name in leaves if leaf not in rows]
+    missing = [name for leaf, name in enumerate(leaves) if leaf not in rows]
     softmax = state[layers[0]].shape[0] == hierarchy.num_leaves + 1
-    for name in layers:
-        if given[name].shape[1:] != state[name].shape[1:]:
-            return  # of another width: reported like any tensor that does not fit
+    if any(given[name].shape[1:] != state[name].shape[1:] for name in layers):
+        return  # of another width: reported like any tensor that does not fit
     for name in layers:
         state[name] = _remap_rows(given[name], state[name], rows, softmax=softmax)
         report.loaded.append(name)

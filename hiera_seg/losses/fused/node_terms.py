@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hiera_seg.layers.tree_index import TreeIndex, take_nodes
 from hiera_seg.layers.tree_ops import descendant_max
-from hiera_seg.losses.checks import as_node_weights, check_normalize, check_number
+from hiera_seg.losses.checks import as_node_weights, check_number
 from hiera_seg.losses.fused import kernel
 from hiera_seg.losses.fused.tiles import (
     Buffers,
@@ -29,6 +29,8 @@ from hiera_seg.losses.fused.tiles import (
 )
 from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.normalizers import pixel_normalizer, reciprocal_or_zero
+
+NORMALIZATIONS = ("level_mean", "node_mean", "sum")
 
 
 def node_factors(
@@ -43,7 +45,8 @@ def node_factors(
         A tensor (N,) with the weight of each node's term, or None if all are 1; and a scalar by
         which the sum is multiplied.
     """
-    check_normalize(normalize)
+    if normalize not in NORMALIZATIONS:
+        raise ValueError(f"unknown normalize {normalize!r}; it must be one of {NORMALIZATIONS}")
     dtype = loss_dtype(batch.logits)
     scale = reciprocal_or_zero(pixel_normalizer(valid_count, batch).to(dtype))
     weight = None

@@ -48,6 +48,4 @@ class HungarianMatcher:
         for cost in costs.transpose(1, 2).numpy():  # segments first: SciPy sorts by rows
             segments, queries = linear_sum_assignment(cost)
             matched.append(torch.stack([torch.as_tensor(queries), torch.as_tensor(segments)]))
-        if not matched:
-            return torch.zeros(0, 2, min(costs.shape[1:]), dtype=torch.long)
         return torch.stack(matched).long()

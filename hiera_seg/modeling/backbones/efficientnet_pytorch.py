@@ -37,27 +37,19 @@ WITHOUT_EXPANSION = SQUEEZE | {
 
 
 def translate(state: Mapping[str, Tensor], names: Iterable[str], path: str) -> dict[str, Tensor]:
-    """Rename the tensors of an efficientnet-pytorch file to timm's names.
-
-    Args:
-        state: tensors by efficientnet-pytorch's names.
-        names: the tensor names of the whole timm model, including its classifier.
-        path: the file, for messages.
-
-    Returns:
-        The tensors by timm's names, one per name in ``names``.
+    """Return the tensors of an efficientnet-pytorch file by the names of the whole timm model.
 
     Raises:
         CheckpointError: the file lacks a tensor of the model, or has one that the model lacks.
     """
     theirs = foreign_names(names)
-    missing = [name for name in theirs.values() if name not in state]
+    missing = sorted(set(theirs.values()) - state.keys())
     left_over = sorted(state.keys() - theirs.values())
     if missing or left_over:
-        found = f"{len(missing)} tensors of the model are missing" + _first(missing)
         raise CheckpointError(
-            f"{path}: a file of efficientnet-pytorch, but {found}, and {len(left_over)} others are "
-            f"left over{_first(left_over)}; set MODEL.HIERA_SEG.TIMM.NAME to the model of the file"
+            f"{path}: a file of efficientnet-pytorch, but {len(missing)} tensors of the model are "
+            f"missing {missing[:1]}, and {len(left_over)} others are left over {left_over[:1]}; "
+            "set MODEL.HIERA_SEG.TIMM.NAME to the model of the file"
         )
     return {name: state[foreign] for name, foreign in theirs.items()}
 
@@ -65,33 +57,24 @@ def translate(state: Mapping[str, Tensor], names: Iterable[str], path: str) -> d
 def foreign_names(names: Iterable[str]) -> dict[str, str]:
     """Return the efficientnet-pytorch name for each tensor name of a timm EfficientNet."""
     names = list(names)
-    blocks = dict.fromkeys(_split(name)[0] for name in names if name.startswith("blocks."))
-    number = {block: i for i, block in enumerate(sorted(blocks, key=_place))}
-    expands = {block for block in blocks if f"{block}.conv_pwl.weight" in names}
+    places = {_place(name) for name in names if name.startswith("blocks.")}
+    number = {place: i for i, place in enumerate(sorted(places))}
     found = {}
     for name in names:
-        block, layer, tensor = _split(name)
-        if block:
-            table = WITH_EXPANSION if block in expands else WITHOUT_EXPANSION
-            foreign = f"_blocks.{number[block]}.{table.get(layer, layer)}"
+        layer, _, tensor = name.rpartition(".")
+        if name.startswith("blocks."):
+            stage, index = place = _place(name)
+            layer = layer.split(".", 3)[3]
+            expands = f"blocks.{stage}.{index}.conv_pwl.weight" in names
+            table = WITH_EXPANSION if expands else WITHOUT_EXPANSION
+            foreign = f"_blocks.{number[place]}.{table.get(layer, layer)}"
         else:
             foreign = OUTSIDE_BLOCKS.get(layer, layer)
         found[name] = f"{foreign}.{tensor}"
     return found
 
 
-def _split(name: str) -> tuple[str, str, str]:
-    """Split a timm name into block ("" outside of blocks), layer and tensor."""
-    layer, _, tensor = name.rpartition(".")
-    if not name.startswith("blocks."):
-        return "", layer, tensor
-    blocks, stage, index, layer = layer.split(".", 3)
-    return f"{blocks}.{stage}.{index}", layer, tensor
-
-
-def _place(block: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in block.split(".")[1:])
-
-
-def _first(names: list[str]) -> str:
-    return f" (first: {names[0]})" if names else ""
+def _place(name: str) -> tuple[int, int]:
+    """Return stage and index of the block of a tensor, such as "blocks.1.0.bn1.weight"."""
+    _, stage, index, *_ = name.split(".")
+    return int(stage), int(index)

@@ -19,8 +19,6 @@ from hiera_seg.modeling.backbones.timm_weights import download_error, load_timm_
 
 KEY = "MODEL.HIERA_SEG.TIMM"
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
-NORMS = ("BN", "SyncBN")
-OUT_NORMS = ("", "LN")
 
 _ANY_SIZE = {"strict_img_size": False, "always_partition": True}
 # Options by the timm module that defines a model. They allow images of any size, and select HRNet's
@@ -76,7 +74,7 @@ class TimmBackbone(Backbone):
         """
         super().__init__()
         timm = _import_timm()
-        _check_options(timm, name, output_stride, out_features, out_norm)
+        _check_names(timm, name, out_features)
         own = MODEL_OPTIONS.get(timm.model_entrypoint(name).__module__.rpartition(".")[2], {})
         options = {"in_chans": in_channels, **own}
         if output_stride != 32:
@@ -85,23 +83,24 @@ class TimmBackbone(Backbone):
             options["drop_path_rate"] = drop_path_rate
         self._out_features = sorted(out_features, key=STRIDES.get)
         self.body = _build(timm, name, options)
-        indices = _stage_indices(self.body, name, output_stride, any_size=bool(own))
-        _check_sizes(self.body, name, in_channels)
+        self._channels_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
+        self._check_features(name, in_channels, output_stride)
         if len(out_features) < len(STRIDES):  # again, without unused stages
-            options["out_indices"] = [indices[feature] for feature in self._out_features]
+            first = len(self.body.feature_info.reduction()) - len(STRIDES)
+            stages = [list(STRIDES).index(feature) for feature in self._out_features]
+            options["out_indices"] = [first + stage for stage in stages]
             self.body = _build(timm, name, options)
         if checkpoint:
             load_timm_file(timm, self.body, name, checkpoint, in_channels)
         elif pretrained:
             try:
-                self.body = _create(timm, name, {**options, "pretrained": True})
+                self.body = timm.create_model(name, features_only=True, pretrained=True, **options)
             except Exception as error:  # the download, the cache or a damaged file may raise any
                 raise download_error(self.body.pretrained_cfg, name, error) from error
         _drop_unstrided_pools(self.body)
         if synchronize_norms:
             self.body = timm.layers.convert_sync_batchnorm(self.body)
 
-        self._channels_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
         info = self.body.feature_info
         self._out_feature_strides = self._last(info.reduction())
         self._out_feature_channels = self._last(info.channels())
@@ -113,8 +112,6 @@ class TimmBackbone(Backbone):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         keys = cfg.MODEL.HIERA_SEG.TIMM
-        if keys.NORM not in NORMS:
-            raise ConfigError(f"{KEY}.NORM is {keys.NORM!r}; choose one of {NORMS}")
         several_gpus = comm.get_world_size() > 1 and not cfg.MODEL.DEVICE.startswith("cpu")
         return {
             "name": keys.NAME,
@@ -156,6 +153,28 @@ class TimmBackbone(Backbone):
             features[name] = feature.contiguous(memory_format=layout)
         return features
 
+    @torch.no_grad()
+    def _check_features(self, name: str, in_channels: int, output_stride: int) -> None:
+        """Check that the network accepts images of any size, and the sizes of its features."""
+        size = 3 * max(STRIDES.values())  # the smallest that Inception accepts
+        sides = [size // min(stride, output_stride) for stride in STRIDES.values()]
+        height = 1 if self._channels_last else 2
+        training = self.body.training
+        try:
+            features = self.body.eval()(torch.zeros(1, in_channels, size, size))[-len(sides) :]
+            found = [tuple(x.shape[height : height + 2]) for x in features]
+        except (RuntimeError, AssertionError, ValueError) as error:
+            found = error
+        self.body.train(training)
+        expected = [(side, side) for side in sides]
+        if found != expected:
+            raise ConfigError(
+                f"{KEY}.NAME is {name!r}, whose features of an image of {size}x{size} pixels at "
+                f"output stride {output_stride} have the sizes {found}; expected {expected}: "
+                "choose a network for images of any size with padded convolutions, such as HRNet, "
+                "ResNet, ConvNeXt or Swin"
+            )
+
     def _last(self, stages: Sequence[Any]) -> dict[str, Any]:
         """Return a dict by feature name from timm's list of stages, without those before res2."""
         return dict(zip(self._out_features, stages[-len(self._out_features) :], strict=True))
@@ -177,9 +196,7 @@ def _import_timm() -> ModuleType:
         ) from error
 
 
-def _check_options(
-    timm: ModuleType, name: str, output_stride: int, out_features: Sequence[str], out_norm: str
-) -> None:
+def _check_names(timm: ModuleType, name: str, out_features: Sequence[str]) -> None:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
         hint = f"; similar names: {', '.join(near)}" if near else ""
@@ -187,69 +204,20 @@ def _check_options(
             f"{KEY}.NAME is {name!r}, which timm {timm.__version__} does not have{hint} "
             "(timm.list_models() lists all)"
         )
-    if output_stride not in (8, 16, 32):
-        raise ConfigError(f"{KEY}.OUTPUT_STRIDE is {output_stride}; choose 8, 16 or 32")
-    unknown = [feature for feature in out_features if feature not in STRIDES]
-    if unknown or not out_features or len(set(out_features)) < len(out_features):
+    if not out_features or not set(out_features) <= STRIDES.keys():
         raise ConfigError(
             f"{KEY}.OUT_FEATURES is {list(out_features)}; choose among {', '.join(STRIDES)}"
         )
-    if out_norm not in OUT_NORMS:
-        raise ConfigError(f"{KEY}.OUT_NORM is {out_norm!r}; choose one of {OUT_NORMS}")
-
-
-def _create(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
-    return timm.create_model(name, features_only=True, **options)
 
 
 def _build(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
     try:
-        return _create(timm, name, {**options, "pretrained": False})
+        return timm.create_model(name, features_only=True, pretrained=False, **options)
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(
             f"{KEY}: timm cannot build {name} with {options} ({error}); models without dilation "
             "need OUTPUT_STRIDE 32, models without stochastic depth DROP_PATH_RATE 0"
         ) from error
-
-
-def _stage_indices(net: nn.Module, name: str, output_stride: int, any_size: bool) -> dict[str, int]:
-    """Return the index in timm's list of features for each of res2 to res5, the last four."""
-    strides = list(net.feature_info.reduction())
-    wanted = [min(stride, output_stride) for stride in STRIDES.values()]
-    if strides[-4:] != wanted:
-        raise ConfigError(
-            f"{KEY}.NAME is {name!r}, whose features have strides {strides} at output stride "
-            f"{output_stride}; expected {wanted}, as in HRNet, ResNet, ConvNeXt or Swin"
-        )
-    if net.pretrained_cfg.get("fixed_input_size", False) and not any_size:
-        size = net.pretrained_cfg["input_size"][-2:]
-        raise ConfigError(
-            f"{KEY}.NAME is {name!r}, which accepts only images of {size[0]}x{size[1]} pixels; "
-            "choose a convolutional network or a Swin transformer"
-        )
-    return dict(zip(STRIDES, range(len(strides) - 4, len(strides)), strict=True))
-
-
-@torch.no_grad()
-def _check_sizes(net: nn.Module, name: str, in_channels: int) -> None:
-    """Check the sizes of features; without padding, they are smaller than their strides imply."""
-    strides = list(net.feature_info.reduction())[-4:]
-    size = 3 * max(STRIDES.values())  # the smallest that Inception accepts
-    training = net.training
-    try:
-        features = net.eval()(torch.zeros(1, in_channels, size, size))[-4:]
-        height = 1 if str(getattr(net, "output_fmt", "")).endswith("NHWC") else 2
-        found = [f"{x.shape[height]}x{x.shape[height + 1]}" for x in features]
-    except (RuntimeError, AssertionError, ValueError) as error:  # smaller than a window
-        found = [f"an error: {error}"]
-    net.train(training)
-    wanted = [f"{size // stride}x{size // stride}" for stride in strides]
-    if found != wanted:
-        raise ConfigError(
-            f"{KEY}.NAME is {name!r}, whose features of an image of {size}x{size} pixels have "
-            f"sizes {', '.join(found)}; strides {strides} need {', '.join(wanted)}: its "
-            "convolutions are not padded; choose another network, such as ResNet or ConvNeXt"
-        )
 
 
 def _drop_unstrided_pools(net: nn.Module) -> None:

@@ -26,9 +26,7 @@ def load_timm_file(
     other foreign names, timm's own filter for files of that model is tried.
 
     Args:
-        timm: the package.
         net: the result of ``timm.create_model(name, features_only=True)``.
-        name: the model's name in timm.
         path: a file, ``.pth`` or ``.safetensors``, local or ``package://<package>/<file>``.
         in_channels: number of input channels of ``net``; timm adapts the first convolution.
 
@@ -45,10 +43,8 @@ def load_timm_file(
         state = efficientnet_pytorch.translate(state, full.state_dict(), path)
     missing, misfits = _compare(net, native, state)
     if missing or misfits:
-        filtered = _filter_foreign(timm, name, state, full)
-        if filtered is not None:
-            state = filtered
-            missing, misfits = _compare(net, native, state)
+        state = _filter_foreign(timm, name, state, full)
+        missing, misfits = _compare(net, native, state)
     if misfits and in_channels != 3:  # the first convolution is for colours
         first = full.pretrained_cfg.get("first_conv") or ()
         for layer in [first] if isinstance(first, str) else first:
@@ -56,22 +52,17 @@ def load_timm_file(
             if isinstance(weight, Tensor) and weight.shape[1] == 3:
                 state[f"{layer}.weight"] = timm.models.adapt_input_conv(in_channels, weight)
         missing, misfits = _compare(net, native, state)
-    if missing or misfits:
+    problems = [f"{tensor} is missing" for tensor in missing] + misfits
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise CheckpointError(
-            f"{KEY}.CHECKPOINT: {path} does not fit {name}: "
-            + "; ".join(filter(None, [_listed("missing", missing), _listed("", misfits)]))
+            f"{KEY}.CHECKPOINT: {path} does not fit {name}: {'; '.join(problems[:SHOWN])}{more}"
         )
     net.load_state_dict({key: state[native[key]] for key in net.state_dict()}, strict=True)
 
 
 def download_error(source: dict[str, Any], name: str, error: Exception) -> CheckpointError:
-    """Return an error that names the file that timm failed to download, the reason, and a remedy.
-
-    Args:
-        source: timm's ``pretrained_cfg`` of the model.
-        name: the model's name in timm.
-        error: the error that timm raised.
-    """
+    """Return an error that names the file of timm's ``pretrained_cfg``, the reason and a remedy."""
     remedy = f"set {KEY}.CHECKPOINT to a local copy, or {KEY}.PRETRAINED to False"
     if source.get("hf_hub_id"):
         file = source.get("hf_hub_filename") or "model.safetensors"
@@ -80,8 +71,9 @@ def download_error(source: dict[str, Any], name: str, error: Exception) -> Check
         wanted = source["url"]
     else:
         return CheckpointError(f"timm has no weights for {name}; {remedy}")
+    reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
     return CheckpointError(
-        f"timm's weights for {name}: download of {wanted} failed ({_first_line(error)}); {remedy}"
+        f"timm's weights for {name}: download of {wanted} failed ({reason}); {remedy}"
     )
 
 
@@ -122,25 +114,11 @@ def _compare(
 
 def _filter_foreign(
     timm: ModuleType, name: str, state: dict[str, Tensor], full: nn.Module
-) -> dict[str, Tensor] | None:
+) -> dict[str, Tensor]:
+    """Return the result of timm's filter for files of the model, or the state if there is none."""
     module = importlib.import_module(timm.model_entrypoint(name).__module__)
-    filter_fn = getattr(module, "checkpoint_filter_fn", None)
-    if filter_fn is None:
-        return None
     try:
         with torch.no_grad():
-            return filter_fn(dict(state), full)
+            return module.checkpoint_filter_fn(dict(state), full)
     except (KeyError, IndexError, ValueError, AttributeError, RuntimeError):
-        return None  # an unknown file: the comparison reports what is missing
-
-
-def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{what} {', '.join(names[:SHOWN])}{more}".strip()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        return state  # an unknown file: the comparison reports what is missing

@@ -19,12 +19,6 @@ def build_sibling_adjustment(
 ) -> SiblingAdjustment | None:
     """Build the adjustment of MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT, or None if TAU is 0.
 
-    Args:
-        cfg: the whole config.
-        hierarchy: the tree.
-        loss_names: names of the losses that train the model.
-        kind: the head's output, "logits" or "scores".
-
     Raises:
         ConfigError: a negative TAU, no FILE or an unreadable one, or a model that is not decoded by
             a softmax over leaves or per level.
@@ -40,13 +34,11 @@ def build_sibling_adjustment(
             f"leaves or per level; set {DECODE_KEY} to one of {_SOFTMAX}, for a model trained with "
             "marginal_ce or level_ce"
         )
-    if not file:
-        raise ConfigError(
-            f"{KEY}.TAU is {tau}, but {KEY}.FILE is empty; set it to the pixel counts of the "
-            "training set, written by tools/count_nodes.py"
-        )
     try:
         counts = read_node_counts(file, hierarchy)
         return SiblingAdjustment(hierarchy, counts, tau, by_level=variant == "level_softmax")
     except ValueError as error:
-        raise ConfigError(f"{KEY}: {error}") from error
+        raise ConfigError(
+            f"{KEY}.FILE is {file!r}: {error}; set it to the pixel counts of the training set, "
+            "written by tools/count_nodes.py"
+        ) from error

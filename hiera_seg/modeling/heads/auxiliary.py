@@ -101,14 +101,7 @@ def leaf_cross_entropy(
 ) -> Tensor:
     """Compute the cross entropy of upsampled leaf logits over the pixels labelled with a leaf.
 
-    Args:
-        logits: (B, num_leaves, h, w) float.
-        labels: (B, H, W) int64 node ids or the void value.
-        num_leaves: number of leaves of the tree.
-        normalizer: 0-d, the number of pixels to average over; 0 counts as 1.
-
-    Returns:
-        A float32 scalar; 0 with a gradient path if no label is a leaf.
+    Arguments and result are those of :meth:`AuxiliaryHead.losses`, without its weight.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)

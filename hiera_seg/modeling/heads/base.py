@@ -2,13 +2,14 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hiera_seg.config import check_config, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput, node_scores
@@ -92,28 +93,17 @@ class HieraHead(AcceptsLabelCounts, nn.Module):
         variant = decode_variant(self.decode_as, self.loss_names, kind=kind)
         return node_scores(NodeOutput(values, kind), self.hierarchy, variant).leaves(), {}
 
-    @classmethod
-    def resolve_decoding(cls, name: str, loss_names: Iterable[str]) -> str:
-        """Return the decode variant of a name such as "auto" for heads of this class.
 
-        Raises:
-            ConfigError: an unknown variant, or one that does not fit the head.
-        """
-        try:
-            return decode_variant(name, loss_names, kind=cls.output_kind)
-        except ConfigError as error:
-            raise ConfigError(f"{cls.__name__}: {error}") from error
-
-
-def check_things(cfg: CfgNode, hierarchy: Hierarchy) -> None:
-    """Check that leaf 0 stands for all things if the meta-architecture is PanopticFPN.
-
-    Detectron2's ``combine_semantic_and_instance_outputs`` leaves class 0 of the semantic output to
-    the box head.
+def head_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Check the MODEL keys of a config, and return the arguments that all heads have.
 
     Raises:
-        ConfigError: another class is leaf 0.
+        ConfigError: an invalid value; or the meta-architecture is PanopticFPN, whose
+            ``combine_semantic_and_instance_outputs`` leaves class 0 of the semantic output to the
+            box head, but leaf 0 does not stand for all things.
     """
+    check_config(cfg, "MODEL.")
+    hierarchy = resolve_hierarchy(cfg)
     first = hierarchy.leaf_names[0]
     if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" and first not in ("thing", "things"):
         raise ConfigError(
@@ -121,6 +111,12 @@ def check_things(cfg: CfgNode, hierarchy: Hierarchy) -> None:
             f"leaf 0 of tree {hierarchy.name!r} is {first!r}; merge the classes of the box head "
             "into a leaf 'things', and put it first in leaf_order (docs/existing_train_net.md)"
         )
+    return {
+        "hierarchy": hierarchy,
+        "ignore_value": resolve_ignore_label(cfg, hierarchy),
+        "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+        "seed": cfg.SEED if cfg.SEED >= 0 else None,
+    }
 
 
 def _warn_renamed(old: str, new: str) -> None:

@@ -37,11 +37,12 @@ def build_hierarchical_loss(
         ConfigError: a malformed entry, an unknown name, or an invalid weight or option.
     """
     entries = cfg.MODEL.HIERA_SEG.LOSSES
-    if not isinstance(entries, list | tuple):
-        raise _malformed(entries)
-    for entry in entries:
+    for entry in [entries] if isinstance(entries, str) else entries:
         if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
-            raise _malformed(entry)
+            raise ConfigError(
+                f"{KEY} contains {entry!r}; set a list of [name, weight], such as "
+                f"[['focal_tree_min', 1.0]], with names among {', '.join(HIERA_LOSSES.names())}"
+            )
     node_weights = _node_weights(cfg, hierarchy)
     terms = [(name, weight, _options(cfg, name, node_weights)) for name, weight in entries]
     if node_weights is not None and not any("node_weights" in term[2] for term in terms):
@@ -80,20 +81,12 @@ def sampling_generator(
 ) -> torch.Generator | None:
     """Return a generator whose values depend only on the seed, the iteration and the rank.
 
-    Returns:
-        A generator on the device; None, for PyTorch's global one, without a seed or an iteration.
+    None stands for PyTorch's global one, which is used without a seed or an iteration.
     """
     if seed is None or iteration is None:
         return None
     state = np.random.SeedSequence([seed, iteration, comm.get_rank()]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))  # a signed number
-
-
-def _malformed(found: Any) -> ConfigError:
-    return ConfigError(
-        f"{KEY} contains {found!r}; set a list of [name, weight], such as "
-        f"[['focal_tree_min', 1.0]], with names among {', '.join(HIERA_LOSSES.names())}"
-    )
 
 
 def _options(cfg: CfgNode, name: str, node_weights: np.ndarray | None) -> dict[str, Any]:
@@ -113,26 +106,13 @@ def _takes_node_weights(name: str) -> bool:
 def _node_weights(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
     """Return (N,) weights as configured by MODEL.HIERA_SEG.NODE_WEIGHTS, or None."""
     keys = cfg.MODEL.HIERA_SEG.NODE_WEIGHTS
-    if not keys.METHOD:
-        if keys.FILE:
-            raise ConfigError(
-                f"{WEIGHTS_KEY}.FILE is {keys.FILE!r}, but METHOD is empty; choose one of "
-                f"{NODE_WEIGHT_METHODS}"
-            )
+    if not keys.METHOD and not keys.FILE:
         return None
-    if keys.METHOD not in NODE_WEIGHT_METHODS:
-        raise ConfigError(
-            f"{WEIGHTS_KEY}.METHOD is {keys.METHOD!r}; choose one of {NODE_WEIGHT_METHODS}"
-        )
-    if not keys.FILE:
-        raise ConfigError(
-            f"{WEIGHTS_KEY}.METHOD is {keys.METHOD!r}, but FILE is empty; set it to a file "
-            "of counts, written by tools/count_nodes.py"
-        )
-    if not keys.MAX > 0:
-        raise ConfigError(f"{WEIGHTS_KEY}.MAX is {keys.MAX}; set it above 0, such as 10.0")
     try:
         pixels = read_node_counts(keys.FILE, hierarchy)
         return node_weights_from_counts(pixels, hierarchy, keys.METHOD, maximum=keys.MAX)
     except ValueError as error:
-        raise ConfigError(f"{WEIGHTS_KEY}.FILE: {error}") from error
+        raise ConfigError(
+            f"{WEIGHTS_KEY} has METHOD {keys.METHOD!r} and FILE {keys.FILE!r}: {error}; choose a "
+            f"method of {NODE_WEIGHT_METHODS}, and a file of tools/count_nodes.py"
+        ) from error

@@ -9,13 +9,13 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import check_config, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss
+from hiera_seg.modeling.decode import decode_variant
 from hiera_seg.modeling.heads.adjustment import build_sibling_adjustment
-from hiera_seg.modeling.heads.base import HieraHead, accept_counts, check_things
+from hiera_seg.modeling.heads.base import HieraHead, accept_counts, head_arguments
 from hiera_seg.modeling.heads.loss import (
     mean_over_processes,
     sampling_generator,
@@ -94,10 +94,8 @@ class HieraMaskFormerHead(HieraHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         keys = cfg.MODEL.HIERA_SEG.MASK_FORMER
-        hierarchy = resolve_hierarchy(cfg)
-        check_things(cfg, hierarchy)
-        ignore_value = resolve_ignore_label(cfg, hierarchy)
-        check_config(cfg, "MODEL.")
+        arguments = head_arguments(cfg)
+        hierarchy, ignore_value = arguments["hierarchy"], arguments["ignore_value"]
         _check_keys(keys)
         hiera = cfg.MODEL.HIERA_SEG
         for key, value, reason in (  # they would be ignored silently
@@ -141,22 +139,17 @@ class HieraMaskFormerHead(HieraHead):
             oversample_ratio=keys.OVERSAMPLE_RATIO,
             importance_ratio=keys.IMPORTANCE_SAMPLE_RATIO,
         )
-        return {
-            "hierarchy": hierarchy,
+        variant = DecodeOptions.from_config(cfg).variant
+        return arguments | {
             "pixel_decoder": pixel_decoder,
             "transformer_decoder": transformer_decoder,
             "loss": loss,
-            "ignore_value": ignore_value,
-            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
             "deep_supervision": keys.DEEP_SUPERVISION,
-            "seed": cfg.SEED if cfg.SEED >= 0 else None,
             "score_stride": keys.SCORE_STRIDE,
             "size_divisibility": max(
                 input_shape[name].stride for name in pixel_decoder.in_features
             ),
-            "decode_as": cls.resolve_decoding(
-                DecodeOptions.from_config(cfg).variant, cls.loss_names
-            ),
+            "decode_as": decode_variant(variant, cls.loss_names, kind=cls.output_kind),
         }
 
     def node_output(self, features: dict[str, Tensor]) -> NodeOutput:
@@ -262,8 +255,4 @@ def _check_keys(keys: CfgNode) -> None:
         raise ConfigError(
             f"{KEY}.HIDDEN_DIM is {keys.HIDDEN_DIM}; it must be a multiple of 4 and of "
             f"{KEY}.NUM_HEADS, {keys.NUM_HEADS}"
-        )
-    if not 0 <= keys.IMPORTANCE_SAMPLE_RATIO <= 1:
-        raise ConfigError(
-            f"{KEY}.IMPORTANCE_SAMPLE_RATIO is {keys.IMPORTANCE_SAMPLE_RATIO}; set it to 0 to 1"
         )

@@ -9,15 +9,15 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.config import check_config, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers import PixelEmbeddings
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.layers.sibling_adjustment import SiblingAdjustment
 from hiera_seg.losses import HierarchicalLoss, valid_pixels
+from hiera_seg.modeling.decode import decode_variant
 from hiera_seg.modeling.heads.adjustment import build_sibling_adjustment
 from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
-from hiera_seg.modeling.heads.base import HieraHead, accept_counts, check_things
+from hiera_seg.modeling.heads.base import HieraHead, accept_counts, head_arguments
 from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import (
     build_hierarchical_loss,
@@ -115,10 +115,8 @@ class HieraPixelHead(HieraHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        check_config(cfg, "MODEL.")
-        hierarchy = resolve_hierarchy(cfg)
-        check_things(cfg, hierarchy)
-        ignore_value = resolve_ignore_label(cfg, hierarchy)
+        arguments = head_arguments(cfg)
+        hierarchy, ignore_value = arguments["hierarchy"], arguments["ignore_value"]
         loss = build_hierarchical_loss(cfg, hierarchy, ignore_value)
         embedding_head = auxiliary_head = None
         if "embeddings" in loss.needs:  # DDP fails on an unused head
@@ -129,18 +127,15 @@ class HieraPixelHead(HieraHead):
         region_loss = None
         if cfg.MODEL.HIERA_SEG.OCR.WEIGHT > 0 and hasattr(pixel_decoder, "forward_with_regions"):
             region_loss = build_region_loss(cfg, hierarchy, ignore_value, pixel_decoder.region_kind)
-        return {
-            "hierarchy": hierarchy,
+        variant = DecodeOptions.from_config(cfg).variant
+        return arguments | {
             "pixel_decoder": pixel_decoder,
             "loss": loss,
-            "ignore_value": ignore_value,
-            "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
-            "seed": cfg.SEED if cfg.SEED >= 0 else None,
             "embedding_head": embedding_head,
             "auxiliary_head": auxiliary_head,
             "region_loss": region_loss,
             "sibling_adjustment": build_sibling_adjustment(cfg, hierarchy, loss.names),
-            "decode_as": cls.resolve_decoding(DecodeOptions.from_config(cfg).variant, loss.names),
+            "decode_as": decode_variant(variant, loss.names, kind=cls.output_kind),
         }
 
     def node_output(self, features: dict[str, Tensor]) -> NodeOutput:

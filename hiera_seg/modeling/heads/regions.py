@@ -17,12 +17,7 @@ class RegionLoss(nn.Module):
     def __init__(
         self, hierarchy: Hierarchy, *, weight: float, node_loss: HierarchicalLoss | None = None
     ):
-        """
-        Args:
-            hierarchy: the class tree.
-            weight: factor of the loss.
-            node_loss: terms on logits, for regions of nodes; None: cross entropy over leaves.
-        """
+        """Regions are of leaves without `node_loss`, terms on logits for regions of nodes."""
         super().__init__()
         self.num_leaves = hierarchy.num_leaves
         self.weight = weight

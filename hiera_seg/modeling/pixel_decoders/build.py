@@ -9,6 +9,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from hiera_seg.errors import ConfigError
+from hiera_seg.modeling.features import pick_features
 
 GROUPS = 32  # of Detectron2's "GN"
 
@@ -97,36 +98,39 @@ def build_pixel_decoder(
         key: the config key that holds the name, for the error.
 
     Raises:
-        ConfigError: the registry has no such name.
+        ConfigError: the registry has no such name, or the decoder cannot be built with these keys.
     """
     name = cfg.MODEL.HIERA_SEG.PIXEL_DECODER if name is None else name
     if name not in HIERA_PIXEL_DECODERS:
         known = ", ".join(sorted(known for known, _ in HIERA_PIXEL_DECODERS))
         raise ConfigError(f"{key} is {name!r}; choose one of: {known}")
-    return HIERA_PIXEL_DECODERS.get(name)(cfg, input_shape)
+    try:
+        return HIERA_PIXEL_DECODERS.get(name)(cfg, input_shape)
+    except ConfigError:
+        raise
+    except (ValueError, AssertionError) as error:
+        hint = f" (GN has {GROUPS}; BN and SyncBN have none)" if "num_groups" in str(error) else ""
+        raise ConfigError(
+            f"{key} is {name!r}, which does not accept the values of MODEL.SEM_SEG_HEAD: "
+            f"{error}{hint}; change them"
+        ) from error
 
 
-def check_common_stride(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
-    """Raise ConfigError unless MODEL.SEM_SEG_HEAD.COMMON_STRIDE is the finest feature's stride."""
+def head_features(
+    cfg: CfgNode, input_shape: dict[str, ShapeSpec], *, finer: bool = False
+) -> tuple[CfgNode, dict[str, ShapeSpec]]:
+    """Return MODEL.SEM_SEG_HEAD and the shapes of its IN_FEATURES, finest first.
+
+    Raises:
+        ConfigError: a feature that the backbone does not have, or a COMMON_STRIDE that is not the
+            stride of the finest feature (with `finer`: that is larger).
+    """
+    keys = cfg.MODEL.SEM_SEG_HEAD
+    shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
     stride = min(shape.stride for shape in shapes.values())
-    if keys.COMMON_STRIDE != stride:
+    if keys.COMMON_STRIDE > stride or (keys.COMMON_STRIDE < stride and not finer):
         raise ConfigError(
             f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; set it to the stride of "
-            f"the finest of the features {list(shapes)}, which is {stride}"
+            f"the finest of the features {list(shapes)}, which is {stride}{' or less' * finer}"
         )
-
-
-def check_group_norm(keys: CfgNode, channels: dict[str, int] | None = None) -> None:
-    """Raise ConfigError if MODEL.SEM_SEG_HEAD.NORM is "GN" and a layer has unsuitable channels.
-
-    Args:
-        keys: the node MODEL.SEM_SEG_HEAD.
-        channels: channels of each layer with a norm, by config key; None if GN is not supported.
-    """
-    if keys.NORM != "GN" or channels is not None and not any(n % GROUPS for n in channels.values()):
-        return
-    found = "".join(f"; {key} is {value}" for key, value in (channels or {}).items())
-    raise ConfigError(
-        f"MODEL.SEM_SEG_HEAD.NORM is 'GN', which needs multiples of {GROUPS} channels in every "
-        f"layer{found}; set NORM to BN or SyncBN"
-    )
+    return keys, shapes

@@ -1,11 +1,22 @@
 """Build the convolutions of pixel decoders."""
 
+from collections.abc import Callable
+
 import fvcore.nn.weight_init as weight_init
 from detectron2.layers import Conv2d, DepthwiseSeparableConv2d, get_norm
+from torch import nn
 from torch.nn import functional as F
 
 
-def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> Conv2d:
+def conv_norm_relu(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    norm: str,
+    *,
+    relu: bool = True,
+    fill: Callable[[nn.Module], None] = weight_init.c2_msra_fill,
+) -> Conv2d:
     """Build a convolution that keeps the size, with norm (in Detectron2's names) and ReLU."""
     conv = Conv2d(
         in_channels,
@@ -14,9 +25,9 @@ def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int, norm: 
         padding=kernel_size // 2,
         bias=not norm,
         norm=get_norm(norm, out_channels),
-        activation=F.relu,
+        activation=F.relu if relu else None,
     )
-    weight_init.c2_msra_fill(conv)
+    fill(conv)
     return conv
 
 

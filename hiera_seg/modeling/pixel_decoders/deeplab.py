@@ -8,11 +8,9 @@ from detectron2.projects.deeplab import DeepLabV3PlusHead
 from torch import Tensor
 
 from hiera_seg.errors import ConfigError
-from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
     PixelDecoder,
-    check_common_stride,
-    check_group_norm,
+    head_features,
     register_pixel_decoder,
 )
 
@@ -66,9 +64,13 @@ class DeepLabV3PlusDecoder(PixelDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        keys = cfg.MODEL.SEM_SEG_HEAD
-        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
-        _check_deeplab_keys(keys, shapes)
+        keys, shapes = head_features(cfg, input_shape)
+        if len(keys.PROJECT_CHANNELS) != len(shapes) - 1:
+            raise ConfigError(
+                f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(keys.PROJECT_CHANNELS)}; set "
+                f"{len(shapes) - 1} numbers, one for each of MODEL.SEM_SEG_HEAD.IN_FEATURES "
+                f"{list(shapes)} but the coarsest"
+            )
         return {
             "input_shape": shapes,
             "project_channels": keys.PROJECT_CHANNELS,
@@ -81,20 +83,3 @@ class DeepLabV3PlusDecoder(PixelDecoder):
 
     def decode(self, features: dict[str, Tensor]) -> Tensor:
         return self.head.layers(features)
-
-
-def _check_deeplab_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
-    if len(keys.PROJECT_CHANNELS) != len(shapes) - 1:
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(keys.PROJECT_CHANNELS)}; set "
-            f"{len(shapes) - 1} numbers, one for each of MODEL.SEM_SEG_HEAD.IN_FEATURES "
-            f"{list(shapes)} but the coarsest"
-        )
-    if len(keys.ASPP_DILATIONS) != 3:
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.ASPP_DILATIONS is {list(keys.ASPP_DILATIONS)}; set three"
-        )
-    check_common_stride(keys, shapes)
-    projected = {f"PROJECT_CHANNELS[{i}]": n for i, n in enumerate(keys.PROJECT_CHANNELS)}
-    names = ("CONVS_DIM", "ASPP_CHANNELS")
-    check_group_norm(keys, {**projected, **{name: keys[name] for name in names}})

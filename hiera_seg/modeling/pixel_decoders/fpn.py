@@ -6,11 +6,9 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.errors import ConfigError
-from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
     PixelDecoder,
-    check_group_norm,
+    head_features,
     register_pixel_decoder,
 )
 
@@ -54,16 +52,7 @@ class FPNDecoder(PixelDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        keys = cfg.MODEL.SEM_SEG_HEAD
-        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
-        finest = min(shape.stride for shape in shapes.values())
-        if keys.COMMON_STRIDE > finest:
-            raise ConfigError(
-                f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE is {keys.COMMON_STRIDE}; the finest of its "
-                f"features {list(shapes)} has stride {finest}, and FPN only upsamples: choose "
-                f"{finest} or less"
-            )
-        check_group_norm(keys, {"CONVS_DIM": keys.CONVS_DIM})
+        keys, shapes = head_features(cfg, input_shape, finer=True)
         return {
             "input_shape": shapes,
             "conv_dims": keys.CONVS_DIM,

@@ -9,14 +9,12 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.errors import ConfigError
 from hiera_seg.layers import MultiScaleDeformableAttention, sine_positions
-from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
     GROUPS,
     PixelDecoder,
     PixelFeatures,
-    check_common_stride,
+    head_features,
     register_pixel_decoder,
 )
 
@@ -27,13 +25,6 @@ class EncoderLayer(nn.Module):
     """Deformable self-attention and a feed-forward network, each added and normalised."""
 
     def __init__(self, dim: int, *, num_heads: int, num_levels: int, dim_feedforward: int):
-        """
-        Args:
-            dim: number of channels of all maps.
-            num_heads: number of heads of the attention.
-            num_levels: number of maps that attend to each other.
-            dim_feedforward: channels inside the feed-forward network.
-        """
         super().__init__()
         self.attention = MultiScaleDeformableAttention(
             dim, num_heads=num_heads, num_levels=num_levels
@@ -48,12 +39,10 @@ class EncoderLayer(nn.Module):
     def forward(
         self, x: Tensor, positions: Tensor, reference: Tensor, sizes: Sequence[Size]
     ) -> Tensor:
-        """
-        Args:
-            x: (B, S, dim), the maps of all levels, each row by row.
-            positions: (S, dim), added to the queries, not to the values.
-            reference: (S, 2), the centre of each position, (x, y) in [0, 1].
-            sizes: (height, width) of each level.
+        """Return new maps for x (B, S, dim), the maps of all levels row by row.
+
+        `positions` (S, dim) are added to the queries, not to the values; `reference` (S, 2) has the
+        centres (x, y) in [0, 1], and `sizes` the (height, width) of each level.
         """
         x = self.attention_norm(x + self.attention(x + positions, reference, x, sizes))
         return self.feedforward_norm(x + self.contract(F.relu(self.expand(x))))
@@ -122,16 +111,8 @@ class MSDeformAttnDecoder(PixelDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        keys = cfg.MODEL.SEM_SEG_HEAD
-        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
-        check_feature_keys(keys, shapes)
+        keys, shapes = head_features(cfg, input_shape)
         mask_former = cfg.MODEL.HIERA_SEG.MASK_FORMER
-        if keys.CONVS_DIM % GROUPS or keys.CONVS_DIM % mask_former.NUM_HEADS:
-            raise ConfigError(
-                f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {keys.CONVS_DIM}; ms_deform_attn needs a "
-                f"multiple of {GROUPS} and of MODEL.HIERA_SEG.MASK_FORMER.NUM_HEADS, "
-                f"{mask_former.NUM_HEADS}"
-            )
         return {
             "input_shape": shapes,
             "conv_dims": keys.CONVS_DIM,
@@ -177,20 +158,6 @@ class MSDeformAttnDecoder(PixelDecoder):
             level.transpose(1, 2).unflatten(2, size)
             for level, size in zip(levels, sizes, strict=True)
         ]
-
-
-def check_feature_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
-    """Check the features and the stride of a decoder for query heads.
-
-    Raises:
-        ConfigError: fewer than two features, or a COMMON_STRIDE that is not that of the finest.
-    """
-    if len(shapes) < 2:
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(shapes)}; name two features or more: the "
-            "finest for masks, the others for queries"
-        )
-    check_common_stride(keys, shapes)
 
 
 def _centres(height: int, width: int, device: torch.device) -> Tensor:

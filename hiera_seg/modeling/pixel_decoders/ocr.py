@@ -9,17 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hiera_seg.config import resolve_hierarchy
-from hiera_seg.errors import ConfigError
-from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
     PixelDecoder,
-    check_common_stride,
-    check_group_norm,
+    head_features,
     register_pixel_decoder,
 )
 from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu
-
-REGIONS = ("node", "leaf")
 
 
 @register_pixel_decoder("ocr")
@@ -83,9 +78,8 @@ class OCRDecoder(PixelDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        head, keys = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.HIERA_SEG.OCR
-        shapes = pick_features(input_shape, head.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
-        _check_keys(cfg, shapes)
+        keys = cfg.MODEL.HIERA_SEG.OCR
+        head, shapes = head_features(cfg, input_shape)
         hierarchy = resolve_hierarchy(cfg)
         by_node = keys.REGIONS == "node"
         return {
@@ -132,12 +126,8 @@ class OCRDecoder(PixelDecoder):
 def region_vectors(pixels: Tensor, logits: Tensor) -> Tensor:
     """Return the weighted mean of pixels in each soft region (Yuan et al., equation 2).
 
-    Args:
-        pixels: (B, C, H, W) float.
-        logits: (B, K, H, W) float; their softmax over the pixels of an image gives the weights.
-
-    Returns:
-        (B, C, K).
+    The softmax of logits (B, K, H, W) over the pixels (B, C, H, W) of an image gives the weights of
+    the result (B, C, K).
     """
     weights = _softmax(logits.flatten(2)).to(pixels.dtype)
     return torch.einsum("bkp,bcp->bck", weights, pixels.flatten(2))
@@ -146,12 +136,3 @@ def region_vectors(pixels: Tensor, logits: Tensor) -> Tensor:
 def _softmax(x: Tensor) -> Tensor:
     """Softmax over the last dimension, in float32 or float64, because half is too coarse."""
     return x.softmax(dim=-1, dtype=torch.promote_types(x.dtype, torch.float32))
-
-
-def _check_keys(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
-    keys = cfg.MODEL.SEM_SEG_HEAD
-    regions = cfg.MODEL.HIERA_SEG.OCR.REGIONS
-    if regions not in REGIONS:
-        raise ConfigError(f"MODEL.HIERA_SEG.OCR.REGIONS is {regions!r}; choose one of {REGIONS}")
-    check_common_stride(keys, shapes)
-    check_group_norm(keys)

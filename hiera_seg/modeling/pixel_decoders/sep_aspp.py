@@ -8,12 +8,9 @@ from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.errors import ConfigError
-from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
     PixelDecoder,
-    check_common_stride,
-    check_group_norm,
+    head_features,
     register_pixel_decoder,
 )
 from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu, separable_conv
@@ -52,9 +49,7 @@ class SeparableASPPDecoder(PixelDecoder):
         """
         super().__init__(input_shape, channels)
         if len(input_shape) != 2:
-            raise ValueError(
-                f"input_shape has features {self.in_features}; pass two, a fine and a coarse one"
-            )
+            raise ValueError(f"IN_FEATURES is {self.in_features}; name a fine and a coarse one")
         coarse, fine = self.multi_scale_channels
         self.pool = conv_norm_relu(coarse, aspp_channels, 1, norm)
         self.aspp = nn.ModuleList([conv_norm_relu(coarse, aspp_channels, 1, norm)])
@@ -72,12 +67,11 @@ class SeparableASPPDecoder(PixelDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        keys = cfg.MODEL.SEM_SEG_HEAD
-        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
-        _check_keys(keys, shapes)
+        keys, shapes = head_features(cfg, input_shape)
+        (project_channels,) = keys.PROJECT_CHANNELS
         return {
             "input_shape": shapes,
-            "project_channels": keys.PROJECT_CHANNELS[0],
+            "project_channels": project_channels,
             "aspp_channels": keys.ASPP_CHANNELS,
             "aspp_dilations": keys.ASPP_DILATIONS,
             "channels": keys.CONVS_DIM,
@@ -111,22 +105,3 @@ def _pooled(conv: Conv2d, feature: Tensor) -> Tensor:
         x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
     )
     return F.relu(x)
-
-
-def _check_keys(keys: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
-    if len(shapes) != 2:
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(shapes)}; sep_aspp reads two: name a fine "
-            "and a coarse one"
-        )
-    if len(keys.PROJECT_CHANNELS) != 1:
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(keys.PROJECT_CHANNELS)}; set one "
-            "number, for the finer feature"
-        )
-    if not keys.ASPP_DILATIONS:
-        raise ConfigError(
-            "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS is empty; set it to [12, 24, 36], as in the release"
-        )
-    check_common_stride(keys, shapes)
-    check_group_norm(keys)

@@ -2,18 +2,17 @@
 
 import fvcore.nn.weight_init as weight_init
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiera_seg.modeling.features import pick_features
 from hiera_seg.modeling.pixel_decoders.build import (
     PixelDecoder,
     PixelFeatures,
-    check_group_norm,
+    head_features,
     register_pixel_decoder,
 )
-from hiera_seg.modeling.pixel_decoders.ms_deform_attn import check_feature_keys
+from hiera_seg.modeling.pixel_decoders.convolutions import conv_norm_relu
 
 
 @register_pixel_decoder("top_down_fpn")
@@ -35,34 +34,19 @@ class TopDownFPNDecoder(PixelDecoder):
         super().__init__(input_shape, conv_dims)
         self.multi_scale_channels = [conv_dims] * (len(input_shape) - 1)
 
-        def conv(channels: int, size: int, *, smooth: bool) -> Conv2d:
-            layer = Conv2d(
-                channels,
-                conv_dims,
-                size,
-                padding=size // 2,
-                bias=not norm,
-                norm=get_norm(norm, conv_dims),
-                activation=F.relu if smooth else None,
-            )
-            weight_init.c2_xavier_fill(layer)
-            return layer
-
-        self.laterals = nn.ModuleDict(
-            {name: conv(input_shape[name].channels, 1, smooth=False) for name in self.in_features}
-        )
-        self.smooths = nn.ModuleDict(
-            {name: conv(conv_dims, 3, smooth=True) for name in self.in_features}
-        )
+        xavier = {"fill": weight_init.c2_xavier_fill}
+        self.laterals, self.smooths = nn.ModuleDict(), nn.ModuleDict()
+        for name in self.in_features:
+            channels = input_shape[name].channels
+            self.laterals[name] = conv_norm_relu(channels, conv_dims, 1, norm, relu=False, **xavier)
+        for name in self.in_features:
+            self.smooths[name] = conv_norm_relu(conv_dims, conv_dims, 3, norm, **xavier)
         self.mask_features = Conv2d(conv_dims, conv_dims, 3, padding=1)
         weight_init.c2_xavier_fill(self.mask_features)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        keys = cfg.MODEL.SEM_SEG_HEAD
-        shapes = pick_features(input_shape, keys.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
-        check_feature_keys(keys, shapes)
-        check_group_norm(keys, {"CONVS_DIM": keys.CONVS_DIM})
+        keys, shapes = head_features(cfg, input_shape)
         return {"input_shape": shapes, "conv_dims": keys.CONVS_DIM, "norm": keys.NORM}
 
     def forward_features(self, features: dict[str, Tensor]) -> PixelFeatures:

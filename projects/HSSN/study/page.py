@@ -19,7 +19,7 @@ from .design import ARMS, DATA, PROPOSALS, SEEDS, planned_arms
 from .front import PLOT, SHORT_NAMES, front_section, published_table, shown_datasets
 from .plots import plot_curves, plot_differences, plot_leaves
 from .run import QUICK, RESULTS, add_result, read_results
-from .tables import core_minutes, mean_and_deviation, table
+from .tables import by_level, core_minutes, mean_and_deviation, table
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
@@ -83,28 +83,21 @@ def arm_table(results: Results, stage: str, data: str) -> str:
     for arm in arms:
         runs = of(results, stage, data, arm)
         metrics = [r["metrics"] for r in runs]
-        columns = [arm, f"{runs[0]['rate']:g}", str(len(runs))]
-        for name in ("mIoU", "mIoU_direct"):
-            columns += [
-                mean_and_deviation(m[name][level] for m in metrics)
-                for level in reversed(range(len(levels)))
-            ]
-        columns.append(mean_and_deviation(m["consistency"] for m in metrics))
-        columns.append(mean_and_deviation((m["tree_distance"] for m in metrics), 3))
-        columns.append(mean_and_deviation((m["mistake_severity"] for m in metrics), 3))
-        columns += [
-            mean_and_deviation((m["ece"][level] for m in metrics), 1)
-            for level in reversed(range(len(levels)))
-        ]
         times = [r["seconds_per_iteration"] for r in runs if r.get("seconds_per_iteration")]
-        columns.append(f"{np.median(times):.2f}" if times else "")
-        rows.append(columns)
-    header = ["arm", "rate", "seeds"]
-    for name in ("", "direct ", "ECE "):
-        named = [f"{name}{level}" for level in reversed(levels)]
-        header += named if name != "ECE " else []
-    header += ["consistency", "tree distance", "severity"]
-    header += [f"ECE {level}" for level in reversed(levels)]
+        rows.append(
+            [
+                *(arm, f"{runs[0]['rate']:g}", str(len(runs))),
+                *by_level(m["mIoU"] for m in metrics),
+                *by_level(m["mIoU_direct"] for m in metrics),
+                mean_and_deviation(m["consistency"] for m in metrics),
+                mean_and_deviation((m["tree_distance"] for m in metrics), 3),
+                mean_and_deviation((m["mistake_severity"] for m in metrics), 3),
+                *by_level((m["ece"] for m in metrics), 1),
+                f"{np.median(times):.2f}" if times else "",
+            ]
+        )
+    header = ["arm", "rate", "seeds", *levels[::-1], *(f"direct {x}" for x in levels[::-1])]
+    header += ["consistency", "tree distance", "severity", *(f"ECE {x}" for x in levels[::-1])]
     missing = [arm for arm in planned_arms(stage) if arm not in arms]
     note = f"\n\nStill to be run: {', '.join(missing)}." if missing else ""
     return table([*header, "CPU s / it."], rows) + note
@@ -116,13 +109,11 @@ def level_table(results: Results, stage: str, data: str) -> str:
     for arm in arms_of(results, stage, data):
         runs = of(results, stage, data, arm)
         levels = runs[0]["levels"]
-        columns = [arm, str(len(runs))]
-        for level in reversed(range(len(levels))):
-            columns.append(mean_and_deviation(r["metrics"]["mIoU"][level] for r in runs))
         times = [core_minutes(r) for r in runs if r.get("seconds_per_iteration")]
-        columns.append(f"{np.median(times):.0f}" if times else "")
-        columns.append(", ".join(sorted({r.get("processor", "") for r in runs} - {""})))
-        rows.append(columns)
+        minutes = f"{np.median(times):.0f}" if times else ""
+        processors = ", ".join(sorted({r.get("processor", "") for r in runs} - {""}))
+        scores = by_level(r["metrics"]["mIoU"] for r in runs)
+        rows.append([arm, str(len(runs)), *scores, minutes, processors])
     if not rows:
         return f"*No run of {stage} on {data} yet.*"
     return table(["arm", "seeds", *reversed(levels), "minutes of a core", "processor"], rows)
@@ -155,10 +146,8 @@ def decoding_table(results: Results, data: str) -> str:
     for arm in arms_of(results, "main", data):
         runs = of(results, "main", data, arm)
         for variant in runs[0]["variants"]:
-            columns = [arm, variant + (" (own)" if variant == runs[0]["variant"] else "")]
-            for level in reversed(range(len(runs[0]["levels"]))):
-                columns.append(mean_and_deviation(r["variants"][variant][level] for r in runs))
-            rows.append(columns)
+            own = " (own)" if variant == runs[0]["variant"] else ""
+            rows.append([arm, variant + own, *by_level(r["variants"][variant] for r in runs)])
     if not rows:
         return f"*No run of main on {data} yet.*"
     return table(["arm", "decoded by", *reversed(of(results, "main", data)[0]["levels"])], rows)

@@ -50,12 +50,9 @@ def plot_differences(
         return
     columns = max(len(levels) for _, levels, _ in rows)
     heights = [0.5 + 0.42 * (len(found) + 1) for *_, found in rows]
+    size = (3.6 * columns, sum(heights))
     figure, grid = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(3.6 * columns, sum(heights)),
-        height_ratios=heights,
-        squeeze=False,
+        len(rows), columns, figsize=size, height_ratios=heights, squeeze=False
     )
     for (data, levels, found), axes in zip(rows, grid, strict=True):
         for axis in axes[len(levels) :]:
@@ -73,9 +70,7 @@ def plot_differences(
             axis.set_ylim(len(found) - 0.5, -0.5)
         axes[0].set_ylabel(DATA[data].title or data)
         axes[0].set_yticklabels([(names or {}).get(arm, arm) for arm in found])
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def plot_curves(results: Results, data: str, path: Path) -> None:
@@ -94,9 +89,7 @@ def plot_curves(results: Results, data: str, path: Path) -> None:
         axis.set_xlabel("iteration", fontsize=9)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def plot_leaves(results: Results, data: str, path: Path) -> None:
@@ -122,6 +115,10 @@ def plot_leaves(results: Results, data: str, path: Path) -> None:
     axis.set_xticks(range(len(order)), names, rotation=60, ha="right", fontsize=8)
     axis.set_title(f"IoU less {BASELINE}; the most frequent leaf on the left", fontsize=10)
     figure.colorbar(image, ax=axis)
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

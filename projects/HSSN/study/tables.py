@@ -1,6 +1,6 @@
 """Format the cells of the tables of the study's pages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,11 @@ def mean_and_deviation(values: Iterable[float], digits: int = 2, sign: str = "")
     values = np.array(list(values), float)
     mean = f"{values.mean():{sign}.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
+
+
+def by_level(scores: Iterable[Sequence[float]], digits: int = 2) -> list[str]:
+    """Return mean and deviation of each level, fine to coarse, of scores from coarse to fine."""
+    return [mean_and_deviation(level, digits) for level in list(zip(*scores, strict=True))[::-1]]
 
 
 def core_minutes(result: Mapping) -> float:

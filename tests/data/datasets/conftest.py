@@ -26,74 +26,43 @@ class Layout:
     list: str = ""
 
 
+VISTAS = "mapillary_vistas"
 LAYOUTS = {
     "hiera_ade20k_val": Layout(
         "ADEChallengeData2016/images/validation/{}.jpg",
-        "ADEChallengeData2016/annotations/validation/{}.png",
-        150,
-        151,
-    ),
+        "ADEChallengeData2016/annotations/validation/{}.png", 150, 151),
     "hiera_coco_panoptic_val": Layout(
-        "coco/val2017/{}.jpg", "coco/panoptic_semseg_val2017/{}.png", 132, 133
-    ),
+        "coco/val2017/{}.jpg", "coco/panoptic_semseg_val2017/{}.png", 132, 133),
     # Stored is the id less one: 12 is "street sign", which was never labelled.
     "hiera_coco_stuff_train": Layout(
-        "coco/train2017/{}.jpg", "coco/stuffthingmaps/train2017/{}.png", 181, 11
-    ),
+        "coco/train2017/{}.jpg", "coco/stuffthingmaps/train2017/{}.png", 181, 11),
     "hiera_camvid_train": Layout(
-        "camvid/images/train/{}.jpg", "camvid/labels/train/{}.png", 31, 32
-    ),
+        "camvid/images/train/{}.jpg", "camvid/labels/train/{}.png", 31, 32),
     "hiera_cityscapes_val": Layout(
         "cityscapes/leftImg8bit/val/ulm/{}_leftImg8bit.png",
-        "cityscapes/gtFine/val/ulm/{}_gtFine_labelIds.png",
-        33,
-        34,
-    ),
+        "cityscapes/gtFine/val/ulm/{}_gtFine_labelIds.png", 33, 34),
     "hiera_cityscapes_trainids_val": Layout(
         "cityscapes/leftImg8bit/val/ulm/{}_leftImg8bit.png",
-        "cityscapes/gtFine/val/ulm/{}_gtFine_labelTrainIds.png",
-        18,
-        19,
-    ),
+        "cityscapes/gtFine/val/ulm/{}_gtFine_labelTrainIds.png", 18, 19),
     "hiera_street_camvid_test": Layout(
-        "camvid/images/test/{}.jpg", "camvid/labels/test/{}.png", 31, 32
-    ),
+        "camvid/images/test/{}.jpg", "camvid/labels/test/{}.png", 31, 32),
     "hiera_street_cityscapes_train": Layout(
         "cityscapes/leftImg8bit/train/ulm/{}_leftImg8bit.png",
-        "cityscapes/gtFine/train/ulm/{}_gtFine_labelIds.png",
-        33,
-        34,
-    ),
+        "cityscapes/gtFine/train/ulm/{}_gtFine_labelIds.png", 33, 34),
     "hiera_pascal_person_part_test": Layout(
-        "pascal_person_part/images/{}.jpg",
-        "pascal_person_part/labels/{}.png",
-        6,
-        7,
-        "pascal_person_part/test.txt",
-    ),
+        "pascal_person_part/images/{}.jpg", "pascal_person_part/labels/{}.png", 6, 7,
+        "pascal_person_part/test.txt"),
     "hiera_lip_train": Layout("lip/train_images/{}.jpg", "lip/train_segmentations/{}.png", 19, 20),
     "hiera_cihp_val": Layout(
-        "cihp/Validation/Images/{}.jpg", "cihp/Validation/Category_ids/{}.png", 19, 20
-    ),
+        "cihp/Validation/Images/{}.jpg", "cihp/Validation/Category_ids/{}.png", 19, 20),
     "hiera_mapillary_vistas_v2_val": Layout(
-        "mapillary_vistas/validation/images/{}.jpg",
-        "mapillary_vistas/validation/v2.0/labels/{}.png",
-        123,
-        124,
-    ),
+        f"{VISTAS}/validation/images/{{}}.jpg", f"{VISTAS}/validation/v2.0/labels/{{}}.png",
+        123, 124),
     "hiera_mapillary_vistas_v2_3level_train": Layout(
-        "mapillary_vistas/training/images/{}.jpg",
-        "mapillary_vistas/training/v2.0/labels/{}.png",
-        123,
-        124,
-    ),
+        f"{VISTAS}/training/images/{{}}.jpg", f"{VISTAS}/training/v2.0/labels/{{}}.png", 123, 124),
     "hiera_mapillary_vistas_v1_train": Layout(
-        "mapillary_vistas/training/images/{}.jpg",
-        "mapillary_vistas/training/v1.2/labels/{}.png",
-        65,
-        66,
-    ),
-}
+        f"{VISTAS}/training/images/{{}}.jpg", f"{VISTAS}/training/v1.2/labels/{{}}.png", 65, 66),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from PIL import Image
 
-from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.hierarchy import Hierarchy
+from tests.helpers import plain_mapper
 
 # As the release numbers them: what a mirror swaps.
 SWAPPED = {14: 15, 15: 14, 16: 17, 17: 16, 18: 19, 19: 18}
-
-
-def mapper(tree: Hierarchy, *augmentations) -> HieraDatasetMapper:
-    return HieraDatasetMapper(
-        True, hierarchy=tree, ignore_label=255, augmentations=augmentations, image_format="RGB"
-    )
 
 
 @pytest.fixture
@@ -40,7 +34,7 @@ def test_real_samples_read_as_they_are(real):
     modes = set()
     for name, record in real:
         tree = Hierarchy.from_dict(**MetadataCatalog.get(name).hierarchy)
-        found = mapper(tree)(record)
+        found = plain_mapper(tree)(record)
         with Image.open(record["file_name"]) as image:
             modes.add(image.mode)
             assert tuple(found["image"].shape) == (3, image.height, image.width)
@@ -54,14 +48,14 @@ def test_left_and_right_swap_in_a_mirrored_image(real):
     for name, record in real:
         tree = Hierarchy.from_dict(**MetadataCatalog.get(name).hierarchy)
         flip = T.RandomFlip(prob=1.0)
-        found = mapper(tree, flip)(record)
+        found = plain_mapper(tree, [flip])(record)
         raw = np.asarray(Image.open(record["sem_seg_file_name"]))[:, ::-1]
         expected = raw.copy()
         for left, right in SWAPPED.items():
             expected[raw == left] = right
         assert np.array_equal(found["sem_seg"], expected)
         swapped += (expected != raw).any()
-        image = mapper(tree)(record)["image"]
+        image = plain_mapper(tree)(record)["image"]
         assert np.array_equal(found["image"], image.flip(-1))
     assert swapped == 7
 

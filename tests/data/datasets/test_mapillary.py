@@ -5,10 +5,11 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data import HieraDatasetMapper, LabelReader
+from hiera_seg.data import LabelReader
 from hiera_seg.data.datasets import mapillary
 from hiera_seg.evaluation import HieraSemSegEvaluator
 from hiera_seg.hierarchy import Hierarchy
+from tests.helpers import plain_mapper
 
 
 def config(file) -> list[dict]:
@@ -119,9 +120,7 @@ def test_full_size_photos_read_by_index(sample, linked):
     records = DatasetCatalog.get("hiera_mapillary_vistas_v1_val")
     assert len(records) == 2
     tree = Hierarchy.load("mapillary_vistas_v1")
-    mapper = HieraDatasetMapper(
-        True, hierarchy=tree, ignore_label=255, augmentations=[], image_format="RGB"
-    )
+    mapper = plain_mapper(tree)
     found = mapper(records[0])
     raw = np.asarray(Image.open(records[0]["sem_seg_file_name"]))
     assert raw.shape == (1836, 3264) and (raw == 65).any()

@@ -8,9 +8,10 @@ import scipy.io
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from hiera_seg.data import HieraDatasetMapper, LabelReader
+from hiera_seg.data import LabelReader
 from hiera_seg.data.datasets.pascal_person_part import PARTS
 from hiera_seg.hierarchy import Hierarchy
+from tests.helpers import plain_mapper
 
 
 @pytest.fixture
@@ -40,13 +41,7 @@ def test_the_tree_is_the_published_one(root):
 
 
 def test_labels_are_the_palette_index(root):
-    mapper = HieraDatasetMapper(
-        True,
-        hierarchy=Hierarchy.load("pascal_person_part"),
-        ignore_label=255,
-        augmentations=[],
-        image_format="RGB",
-    )
+    mapper = plain_mapper(Hierarchy.load("pascal_person_part"))
     for record in DatasetCatalog.get("hiera_pascal_person_part_test")[:3]:
         sample = mapper(record)
         raw = np.asarray(Image.open(record["sem_seg_file_name"]))
