@@ -156,9 +156,9 @@ def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
             flat.fail(f"the tree is {top.value!r}; expected a mapping or a list", top.line)
         return flat
     seen: dict[tuple[int, str], int] = {}
-    stack = [(_entries(flat, top, -1), -1)]
+    stack = [(_entries(flat, top, -1), -1, tree)]
     while stack:
-        entries, parent = stack[-1]
+        entries, parent, _ = stack[-1]
         entry = next(entries, None)
         if entry is None:
             stack.pop()
@@ -185,7 +185,9 @@ def flat_from_tree(tree: Any, origin: str = "") -> FlatTree:
                 f"group {flat.path(index)!r} is empty; give it children, or no value for a leaf",
                 name.line,
             )
-        stack.append((_entries(flat, node, index), index))
+        if any(value is container for *_, container in stack):  # of Python data; files cannot
+            flat.fail(f"cycle: {flat.path(index)!r} contains itself", name.line)
+        stack.append((_entries(flat, node, index), index, value))
     return flat
 
 

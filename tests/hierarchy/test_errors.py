@@ -54,6 +54,12 @@ def test_bad_nested_data(tree, named):
     assert_names(named, Hierarchy.from_dict, tree)
 
 
+def test_data_that_contains_itself_is_a_cycle():
+    tree = {"a": {"b": None}}
+    tree["a"]["c"] = tree
+    assert_names(["cycle", "'a/c'"], Hierarchy.from_dict, tree)
+
+
 @pytest.mark.parametrize(
     "paths, sep, named",
     [
