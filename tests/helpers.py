@@ -1,6 +1,7 @@
 """What tests of several rooms share: processes, code of pages, configs and small datasets."""
 
 import json
+import logging
 import os
 import re
 import runpy
@@ -36,7 +37,7 @@ def run_python(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
     )
@@ -69,6 +70,9 @@ def run_script(
             sys.argv = command
             sys.path.insert(0, str(Path(script).resolve().parent))
             forget_datasets(_OF_PACKAGES)
+            for logger in logging.Logger.manager.loggerDict.values():
+                if isinstance(logger, logging.Logger):
+                    logger.handlers.clear()  # of other tests' log files
             prepare()
             code = _run_as_main(command[0])
         finally:

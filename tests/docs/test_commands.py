@@ -28,13 +28,21 @@ SCRIPT = re.compile(r"(?:\.\./hiera_seg/)?((?:tools|datasets|docs/hooks)/\w+\.py
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
 CONFIG = re.compile(r"(?<![\w/.])((?:configs|projects)/[\w/.-]+\.(?:ya?ml|py))")
 KEY = re.compile(r"(?<![\w.])([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)+)(?![\w.])")
-OTHERS = {  # files of the repositories of Detectron2, MaskDINO and Mask2Former
+OTHERS = {  # files of the repositories of Detectron2, MaskDINO, Mask2Former and OneFormer
+    "configs/ade20k/oneformer_R50_bs16_160k.yaml",
     "configs/common/train.py",
     "configs/ade20k/semantic-segmentation/maskdino_R50_bs16_160k_steplr.yaml",
     "configs/ade20k/semantic-segmentation/maskformer2_R50_bs16_160k.yaml",
 }
-# By examples of losses of one's own
-MADE_UP = {"MODEL.HIERA_SEG.SMALL_LOGITS", "MODEL.HIERA_SEG.PARENT_MEAN.POWER"}
+# By examples of losses of one's own, and OneFormer's
+MADE_UP = {
+    "MODEL.HIERA_SEG.SMALL_LOGITS",
+    "MODEL.HIERA_SEG.PARENT_MEAN.POWER",
+    "MODEL.TEST.TASK",
+    "DATASETS.TEST_SEMANTIC",
+    "MODEL.TEST.PANOPTIC_ON",
+    "MODEL.TEST.INSTANCE_ON",
+}
 
 
 def text_of(page: Path) -> str:
