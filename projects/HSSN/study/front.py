@@ -7,7 +7,8 @@ from .design import DATA
 from .tables import core_minutes, mean_and_deviation, table
 
 IMAGENET = ("camvid11", "person_part_lite0")
-FLAT_TRUNK = ("camvid", "person_part")  # the first study, shown until the other one has results
+FLAT_TRUNK = ("camvid", "person_part")  # the first study
+ENOUGH_SEEDS = 3  # until the other one has as many, both are shown
 ROWS = {
     "flat": "flat: cross entropy over the leaves",
     "level_ce": "`level_ce`: cross entropy per level",
@@ -39,12 +40,20 @@ PUBLISHED = {
 SIZES = {"person_part_lite0": "EfficientNet-Lite0", "person_part": "ResNet-18"}
 
 
-def shown_datasets(results: Results) -> tuple[str, ...]:
-    """Return the datasets of the newest study that has a row to compare with the baseline."""
+def shown_groups(results: Results) -> list[tuple[str, ...]]:
+    """Return the datasets of each study that is shown, those that have a row to compare."""
+    groups = []
     for group in (IMAGENET, FLAT_TRUNK):
         if found := tuple(data for data in group if shown_arms(results, data)):
-            return found
-    return ()
+            groups.append(found)
+            if min(_seeds(results, found)) >= ENOUGH_SEEDS:
+                break
+    return groups
+
+
+def shown_datasets(results: Results) -> tuple[str, ...]:
+    """Return all datasets of the shown studies."""
+    return tuple(data for group in shown_groups(results) for data in group)
 
 
 def shown_arms(results: Results, data: str) -> list[str]:
@@ -58,36 +67,45 @@ def shown_arms(results: Results, data: str) -> list[str]:
 
 
 def front_section(results: Results) -> str:
-    """Return the table, the plot, and sentences on what was run and what it shows."""
-    datasets = shown_datasets(results)
-    if not datasets:
+    """Return tables, a plot, and sentences on what was run and what it shows."""
+    groups = shown_groups(results)
+    if not groups:
         return "*No result yet.*"
-    group = IMAGENET if datasets[0] in IMAGENET else FLAT_TRUNK
+    parts = [
+        "Test mIoU per level of the tree, finest first. Rows of a table differ only in loss and "
+        "decoding. Minutes: training and test on one core."
+    ]
+    for datasets in groups:
+        parts += [conditions(results, datasets), front_table(results, datasets)]
+        parts.append(verdicts(results, datasets))
+    commands = [COMMANDS[_group(datasets)] for datasets in groups]
+    return "\n\n".join(
+        [
+            *parts,
+            f"![Differences to flat at every level]({PLOT})",
+            "The tables are made from [json lines](projects/HSSN/study/results.jsonl) by "
+            "`python -m projects.HSSN.study.page`; the [study](projects/HSSN/study/README.md) has "
+            "every loss, intervals, and the runs that went badly. To repeat rows of "
+            + " and of ".join(DATA[datasets[-1]].title for datasets in groups)
+            + ":",
+            "\n".join(f"    {command}" for command in commands),
+        ]
+    )
+
+
+def conditions(results: Results, datasets: tuple[str, ...]) -> str:
+    """Return a sentence on the network, training and test images of the runs of a table."""
     runs = [r for data in datasets for arm in ROWS for r in of(results, "main", data, arm)]
     processors = sorted({r.get("processor", "") for r in runs} - {""})
-    iterations = sorted({r["iterations"] for r in runs})
-    seeds = sorted({len(of(results, "main", data, arm)) for data in datasets for arm in ROWS} - {0})
+    seeds = _seeds(results, datasets)
     images = ", ".join(
         f"{DATA[data].title} {of(results, 'main', data)[0]['images']}" for data in datasets
     )
-    how = (
-        f"Test mIoU per level of the tree, finest first; mean ± deviation over {_either(seeds)} "
-        f"seed{'' if seeds == [1] else 's'}. {NETWORKS[group]}, {_either(iterations)} iterations "
-        f"on one core{f' of {_either(processors)}' if processors else ''}; rows differ only in "
-        f"loss and decoding. Test images: {images}. Minutes: training and test on one core."
-    )
-    return "\n\n".join(
-        [
-            how,
-            front_table(results, datasets),
-            f"![Differences to flat at every level]({PLOT})",
-            verdicts(results, datasets),
-            "This table is made from [json lines](projects/HSSN/study/results.jsonl) by "
-            "`python -m projects.HSSN.study.page`; the [study](projects/HSSN/study/README.md) has "
-            "every loss, intervals, and the runs that went badly. To repeat "
-            + ("a row:" if group == IMAGENET else "the main rows of Person-Part:"),
-            f"    {COMMANDS[group]}",
-        ]
+    return (
+        f"{NETWORKS[_group(datasets)]}, {_either(sorted({r['iterations'] for r in runs}))} "
+        f"iterations on one core{f' of {_either(processors)}' if processors else ''}, "
+        + ("one seed" if seeds == [1] else f"mean ± deviation over {_either(seeds)} seeds")
+        + f". Test images: {images}."
     )
 
 
@@ -115,20 +133,37 @@ def front_table(results: Results, datasets: tuple[str, ...]) -> str:
 
 
 def verdicts(results: Results, datasets: tuple[str, ...]) -> str:
-    """Return a sentence per dataset: which rows are ahead of the baseline at every level."""
+    """Return a sentence per dataset: which rows are ahead of the baseline, at which levels."""
     sentences = []
     for data in datasets:
-        ahead = [
-            ROWS[arm].split(":")[0]
-            for arm in shown_arms(results, data)
-            if (paired_differences(results, "main", data, arm).by_seed > 0).all()
-        ]
-        names = " and ".join(ahead) if ahead else "no row"
-        verb = "are" if len(ahead) > 1 else "is"
+        levels = of(results, "main", data)[0]["levels"]
+        everywhere, partly = [], []
+        for arm in shown_arms(results, data):
+            row = ROWS[arm].split(":")[0]
+            ahead = (paired_differences(results, "main", data, arm).by_seed > 0).all(0)
+            if ahead.all():
+                everywhere.append(row)
+            elif ahead.any():
+                where = [level for level, one in zip(levels, ahead, strict=True) if one]
+                partly.append(f"{row} is at {' and '.join(reversed(where))}")
+        names = " and ".join(everywhere) if everywhere else "no row"
+        verb = "are" if len(everywhere) > 1 else "is"
+        partly = "" if everywhere or not partly else f"; {', '.join(partly)}"
         sentences.append(
-            f"On {DATA[data].title} {names} {verb} ahead of flat at every level with every seed."
+            f"On {DATA[data].title} {names} {verb} ahead of flat at every level with every seed"
+            f"{partly}."
         )
     return " ".join(sentences)
+
+
+def _group(datasets: tuple[str, ...]) -> tuple[str, ...]:
+    return IMAGENET if datasets[0] in IMAGENET else FLAT_TRUNK
+
+
+def _seeds(results: Results, datasets: tuple[str, ...]) -> list[int]:
+    """Return the different numbers of seeds of the rows of a table."""
+    counts = {len(of(results, "main", data, arm)) for data in datasets for arm in ROWS}
+    return sorted(counts - {0})
 
 
 def _cell(values: list[float], best: float) -> str:
