@@ -290,13 +290,18 @@ def _band(
 ) -> NodeOutput:
     """Return rows of the first channels of a view at its final size, with mirroring undone."""
     widths = view.padded_size[1], view.image_size[1], width
-    needed = rows_needed(steps, rows) if source.like.device.type == "cpu" else None
+    device = source.like.device
+
+    def take(index: Tensor) -> Tensor:
+        return source.take(index)[:channels]
+
+    needed = rows_needed(steps, rows) if device.type == "cpu" else None
     if needed and len(needed) <= len(rows):  # columns first, since they are fewer
-        values = source.take(torch.arange(needed.start, needed.stop))[:channels]
-        wide = resize_row_range(resize_columns(values, *widths), steps, rows, needed.start)
+        wide = resize_columns(take(torch.arange(needed.start, needed.stop)), *widths)
+        wide = resize_row_range(wide, steps, rows, needed.start)
     else:
-        index = torch.arange(rows.start, rows.stop, device=source.like.device)
-        wide = resize_columns(resize_rows(source, steps, index)[:channels], *widths)
+        index = torch.arange(rows.start, rows.stop, device=device)
+        wide = resize_columns(resize_rows(take, steps, index), *widths)
     if view.mirrored:
         wide = wide.flip(-1)
         if view.swap is not None:

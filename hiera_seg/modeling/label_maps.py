@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import TreeIndex
-from hiera_seg.modeling.resize import Resize, resize_columns
+from hiera_seg.modeling.resize import Resize, resize_columns, resize_row_range, rows_needed
 
 VARIANTS = ("path_sum", "leaf", "marginal")  # in which the scores of siblings grow with the values
 _ROWS = 8  # rows of the result for which columns are resized at a time
@@ -115,41 +115,23 @@ def decode_by_family(
         For each level, coarse to fine, (height, widths[2]) node ids.
     """
     families = Families.of(hierarchy)
-    values = values.index_select(0, families.order)
     num_leaves = hierarchy.num_leaves
     leaf_levels = TreeIndex.of(hierarchy, values.device).leaf_levels
     leaf_levels = leaf_levels[:, families.order[:num_leaves]].to(dtype)
     labels = [torch.empty(height, widths[2], dtype=dtype) for _ in range(hierarchy.num_levels)]
     rows = max(1, band_values // (hierarchy.num_nodes * widths[2]))
-    steps = [[table.flatten().tolist() for table in step] for step in row_steps]
-    narrow = values.new_empty(len(values), rows, widths[2])  # new memory for each band is slow
     for top in range(0, height, _ROWS):
-        end = min(top + _ROWS, height)
-        first, last = top, end - 1
-        for low, high, _ in reversed(steps):
-            first, last = low[first], high[last]
-        wide = resize_columns(values[:, first : last + 1], *widths)
-        for start in range(top, end, rows):
-            band = narrow[:, : min(rows, end - start)]
-            for i in range(band.shape[1]):
-                _resize_row(wide, steps, start + i, first, out=band[:, i])
-            place = _best_leaves(band, families, num_leaves, sigmoid=sigmoid, paths=paths)
+        band = range(top, min(top + _ROWS, height))
+        needed = rows_needed(row_steps, band)
+        narrow = values[:, needed.start : needed.stop].index_select(0, families.order)
+        wide = resize_columns(narrow, *widths)
+        for start in range(band.start, band.stop, rows):
+            stop = min(start + rows, band.stop)
+            part = resize_row_range(wide, row_steps, range(start, stop), needed.start)
+            place = _best_leaves(part, families, num_leaves, sigmoid=sigmoid, paths=paths)
             for level, nodes in zip(labels, leaf_levels, strict=True):
-                flat = nodes.index_select(0, place.flatten())
-                level[start : start + band.shape[1]] = flat.view(place.shape)
+                level[start:stop] = nodes.index_select(0, place.flatten()).view(place.shape)
     return labels
-
-
-def _resize_row(
-    values: Tensor, steps: list, row: int, first: int, out: Tensor | None = None
-) -> Tensor:
-    """Return one row (N, W) after all resizes of rows; `first` is the row of the first value."""
-    if not steps:
-        found = values[:, row - first]
-        return found if out is None else out.copy_(found)
-    *earlier, (low, high, weight) = steps
-    pair = [_resize_row(values, earlier, source[row], first) for source in (low, high)]
-    return torch.lerp(*pair, weight[row], out=out)
 
 
 def _best_leaves(

@@ -1,6 +1,7 @@
 """Resize maps along rows and columns separately, as bilinear resizing does in one step."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,18 +30,18 @@ def _resize_taps(size_in: int, size_out: int, like: Tensor) -> Resize:
     return Resize(low, (low + 1).clamp_(max=size_in - 1), (position - low)[:, None])
 
 
-def resize_rows(source: Any, steps: list[Resize], index: Tensor) -> Tensor:
+def resize_rows(take: Callable[[Tensor], Tensor], steps: list[Resize], index: Tensor) -> Tensor:
     """Return rows `index` of the values after all resizes, as (N, len(index), w).
 
-    The recursion goes from output rows to the input rows that they depend on, which the source
-    returns by ``take(index)``, so that no other row is computed.
+    The recursion goes from output rows to the input rows that they depend on, which `take` returns
+    by their index, so that no other row is computed.
     """
     if not steps:
-        return source.take(index)
+        return take(index)
     *earlier, step = steps
     return torch.lerp(
-        resize_rows(source, earlier, step.low[index]),
-        resize_rows(source, earlier, step.high[index]),
+        resize_rows(take, earlier, step.low[index]),
+        resize_rows(take, earlier, step.high[index]),
         step.weight[index],
     )
 
