@@ -88,7 +88,7 @@ def read_node_counts(path: str | Path, hierarchy: Hierarchy) -> np.ndarray:
 
     Raises:
         ValueError: the file cannot be read, has another format, or holds a node that is not in the
-            tree.
+            tree or a count outside of 0 to 2^63 - 1.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -105,6 +105,11 @@ def read_node_counts(path: str | Path, hierarchy: Hierarchy) -> np.ndarray:
         raise ValueError(
             f"{path} counts {unknown[0]!r}, which is not in tree {hierarchy.name!r}; count the "
             "training set of this tree again with tools/count_nodes.py"
+        )
+    wrong = [name for name, count in counts.items() if not 0 <= count < 2**63]
+    if wrong:
+        raise ValueError(
+            f"{path} counts {counts[wrong[0]]} pixels of {wrong[0]!r}; it must be 0 to 2^63 - 1"
         )
     pixels = np.zeros(hierarchy.num_nodes, dtype=np.int64)
     for name, count in counts.items():

@@ -91,6 +91,8 @@ def test_counts_survive_a_file_and_are_found_by_path(tree, tmp_path):
         ('{"pixels": {"flat/road": "many"}}', "is not a file of tools/count_nodes.py"),
         ('{"pixels": {"flat/road": Infinity}}', "is not a file of tools/count_nodes.py"),
         ('{"pixels": {"flat/roads": 3}}', "counts 'flat/roads', which is not in tree"),
+        ('{"pixels": {"sky": 1, "flat/road": -3}}', "counts -3 pixels of 'flat/road'; .* 0 to"),
+        ('{"pixels": {"flat/road": 9223372036854775808}}', "counts 92.*08 pixels of 'flat/road'"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tree, tmp_path, content, message):
