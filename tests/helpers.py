@@ -28,6 +28,12 @@ CONFIGS = REPOSITORY / "configs"
 _BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
 
 
+def memory_of_process(field: str) -> int:
+    """A field of /proc/self/status in bytes; ru_maxrss would include the peak of the parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
 def run_python(
     *arguments: object, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess:

@@ -4,7 +4,6 @@ Run with 6000 6000 512 for the figure in docs/inference.md. The network is one c
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,13 +12,8 @@ from detectron2.config import get_cfg
 from hiera_seg import Hierarchy, add_hiera_seg_config
 from hiera_seg.inference import HieraPredictor
 from hiera_seg.modeling import DecodeOptions, HieraSegmentor
+from tests.helpers import memory_of_process
 from tests.inference.conftest import ConvolutionHead, Pixels
-
-
-def memory(field: str) -> int:
-    """Return a field of /proc/self/status in bytes; ru_maxrss would include the parent's peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def main(height: int, width: int, window: int) -> None:
@@ -38,9 +32,9 @@ def main(height: int, width: int, window: int) -> None:
     cfg.TEST.AUG.CROP_SIZE = [window, window]
     predictor = HieraPredictor(cfg, model)
     image = np.random.default_rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
-    before = memory("VmRSS")
+    before = memory_of_process("VmRSS")
     result = predictor(image)
-    peak = memory("VmHWM") - before
+    peak = memory_of_process("VmHWM") - before
     maps = [*result["hiera_labels"], *result["hiera_labels_direct"]]
     dtype = str(result["labels"].dtype).removeprefix("torch.")
     print(tree.num_nodes, dtype, peak, sum(x.numel() * x.element_size() for x in maps))
