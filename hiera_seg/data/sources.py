@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hiera_seg.data.json_files import is_labelme, read_json_file
+from hiera_seg.data.json_files import is_labelme, iterate_json_list, read_json_file
 from hiera_seg.data.listing import UnpairedFilesError, expand_root, pair_files, root_hint
 from hiera_seg.data.open_file import refuse_download
 from hiera_seg.errors import DatasetError
@@ -89,10 +89,14 @@ class DatasetSource:
         if index < 0:
             raise DatasetError(f"{origin} holds an empty list" if origin else "lists no images")
 
-    def _read_json(self, path: str) -> list:
+    def _read_json(self, path: str) -> Iterator[Any]:
+        count = yield from iterate_json_list(path)
+        if count is None:
+            return
         content = read_json_file(path, hint=root_hint(self.source))
         if isinstance(content, list):
-            return content
+            yield from content[count:]
+            return
         if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
             problem = (
                 "is a COCO file; register it with "

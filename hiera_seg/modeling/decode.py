@@ -87,7 +87,6 @@ class NodeRows:
 
     def __init__(self, values: Tensor):
         self.shape, self.like = values.shape, values
-        self._nan_count = values.isnan().any(0).sum()
 
     def take(self, index: Tensor) -> Tensor:
         """Return the rows of an ascending `index` as (N, len(index), w)."""
@@ -95,7 +94,7 @@ class NodeRows:
 
     def nan_count(self) -> int:
         """Return the number of positions with NaN, once all rows have been taken."""
-        return int(self._nan_count)
+        return int(self.like.isnan().any(0).sum())
 
 
 def decode_variant(name: str, loss_names: Iterable[str], *, kind: str = "logits") -> str:

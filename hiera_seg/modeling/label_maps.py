@@ -18,7 +18,10 @@ from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.modeling.resize import Resize, resize_columns, resize_row_range, rows_needed
 
 VARIANTS = ("path_sum", "leaf", "marginal")  # in which the scores of siblings grow with the values
-_ROWS = 8  # rows of the result for which columns are resized at a time
+
+# Values of the result for which columns are resized at a time. A larger block resizes fewer rows of
+# the network's output twice; a smaller one stays in the cache.
+_BLOCK_VALUES, _MIN_ROWS = 1 << 23, 8
 
 # The least ratio of nodes to families, and to leaves of the largest, with which this is faster
 _MIN_SHARE = 4
@@ -120,8 +123,9 @@ def decode_by_family(
     leaf_levels = leaf_levels[:, families.order[:num_leaves]].to(dtype)
     labels = [torch.empty(height, widths[2], dtype=dtype) for _ in range(hierarchy.num_levels)]
     rows = max(1, band_values // (hierarchy.num_nodes * widths[2]))
-    for top in range(0, height, _ROWS):
-        band = range(top, min(top + _ROWS, height))
+    block = max(_MIN_ROWS, _BLOCK_VALUES // (hierarchy.num_nodes * widths[2]))
+    for top in range(0, height, block):
+        band = range(top, min(top + block, height))
         needed = rows_needed(row_steps, band)
         narrow = values[:, needed.start : needed.stop].index_select(0, families.order)
         wide = resize_columns(narrow, *widths)

@@ -1,16 +1,19 @@
 """Many samples: listed one by one, held as bytes that worker processes share."""
 
+import json
 import pickle
 import time
+from itertools import product
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
 from detectron2.data import DatasetCatalog
 
-from hiera_seg.data import build_hiera_train_loader, register_hierarchical_dataset
+from hiera_seg.data import build_hiera_train_loader, json_files, register_hierarchical_dataset
 from hiera_seg.data.records import SerializedRecords, iterate_records
 from hiera_seg.errors import DatasetError
 from tests.data.test_loader import take
+from tests.helpers import run_python
 
 NUM = 100_000
 
@@ -80,3 +83,69 @@ def test_many_samples_start_quickly_and_resume_anywhere(tree, tmp_path):
     assert bytes_each < 300
     seen = {sample["name"] for samples in [*first, *batch] for sample in samples}
     assert len(seen) == 12  # an epoch names each sample once
+
+
+_PEAK = """
+import sys
+from hiera_seg.data import register_hierarchical_dataset
+from hiera_seg.data.records import SerializedRecords, iterate_records
+from tests.helpers import memory_of_process
+
+register_hierarchical_dataset("many", sys.argv[1], hierarchy="cityscapes")
+before = memory_of_process("VmRSS")
+size = len(SerializedRecords(iterate_records(["many"]))._bytes)
+print(size, memory_of_process("VmHWM") - before)
+"""
+
+
+def test_a_json_list_takes_little_more_memory_than_its_bytes(tmp_path):
+    """Its dicts and its text would take more than three times as much."""
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(list(made_up(NUM))))
+    done = run_python("-c", _PEAK, path)
+    assert done.returncode == 0, done.stderr
+    size, peak = map(int, done.stdout.split())
+    assert NUM * 100 < size < peak < 1.6 * size
+
+
+_ENTRIES = ["12", "-1.5e3", '"a]\\"}, "', "true", '{"a": [1, {"a": 2, "a": 3}], "b": ""}', "[ ]"]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
+def test_entries_of_a_json_list_do_not_depend_on_chunks(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(json_files, "_CHUNK", chunk)
+    path = tmp_path / "list.json"
+    for space, first, second in product(["", " \n\t"], _ENTRIES, _ENTRIES):
+        text = space.join(["[", first, ",", second, "]", ""])
+        path.write_text(text)
+        entries = json_files.iterate_json_list(path)
+        assert [next(entries), next(entries)] == json.loads(text)
+        with pytest.raises(StopIteration) as end:
+            next(entries)
+        assert end.value.value is None
+
+
+@pytest.mark.parametrize("chunk", [1, 1000])
+@pytest.mark.parametrize(
+    "text, count",
+    [
+        ("[]", 0),
+        ("{}", 0),
+        ("[1, 2", 1),
+        ("[1 2]", 0),
+        ("[1, ]", 1),
+        ("[1] 2", 1),
+        ("\ufeff[1]", 0),
+    ],
+)
+def test_a_json_list_with_a_fault_is_left_to_the_whole_reader(
+    tmp_path, monkeypatch, chunk, text, count
+):
+    monkeypatch.setattr(json_files, "_CHUNK", chunk)
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    entries = json_files.iterate_json_list(path)
+    assert [next(entries) for _ in range(count)] == [1][:count]
+    with pytest.raises(StopIteration) as end:
+        next(entries)
+    assert end.value.value == count

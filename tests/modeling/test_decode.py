@@ -90,6 +90,8 @@ def walk(scores, hierarchy, threshold):
 def bands(request, monkeypatch):
     if request.param == "one row a band":
         monkeypatch.setattr(decode_module, "_BAND_VALUES_CPU", 1)
+        monkeypatch.setattr(label_maps, "_BLOCK_VALUES", 1)
+        monkeypatch.setattr(label_maps, "_MIN_ROWS", 2)
 
 
 @pytest.fixture(params=TREES)
