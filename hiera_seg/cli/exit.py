@@ -34,15 +34,19 @@ def exit_on_error(main: Callable, *args: object) -> None:
     """
     let_threads_sleep()
     # Imported here, because they import torch and Detectron2
+    from hiera_seg.cli.expected_errors import (
+        expected_error,
+        log_expected_errors,
+        raise_disk_failures,
+    )
     from hiera_seg.compat import lost_contact
-    from hiera_seg.engine.expected_errors import expected_error
-    from hiera_seg.engine.writers import raise_disk_failures
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     raise_disk_failures()
     try:
-        main(*args)
+        with log_expected_errors():
+            main(*args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)

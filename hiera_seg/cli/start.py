@@ -17,13 +17,13 @@ from detectron2.utils.env import seed_all_rng
 
 from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle
 from hiera_seg.cli.config_files import load_config
+from hiera_seg.cli.expected_errors import FILE_ONLY
 from hiera_seg.cli.logs import start_log
 from hiera_seg.cli.output_folder import claim_output_folder
 from hiera_seg.cli.threads import set_threads
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.disk import naming
-from hiera_seg.engine.expected_errors import FILE_ONLY
 from hiera_seg.engine.randomness import with_seed
 from hiera_seg.errors import ConfigError
 

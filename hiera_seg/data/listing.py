@@ -78,7 +78,7 @@ def pair_files(
 
     Raises:
         DatasetError: a folder or the split file is missing or empty, two files have the same name,
-            or a line fits several images.
+            a line fits several images, or two lines fit one image.
         UnpairedFilesError: an image has no label, a label no image, or a line no image.
     """
     image_dir, label_dir = expand_root(image_root), sem_seg_root and expand_root(sem_seg_root)
@@ -163,10 +163,10 @@ def pair_listed(
 
 
 def read_list(list_file: str | os.PathLike) -> list[str]:
-    """Return the different first words of the lines of a text file that lists files.
+    """Return the first word of each line of a text file that lists files.
 
     Raises:
-        DatasetError: the file is missing, not text or empty.
+        DatasetError: the file is missing, not text or empty, or two lines begin with one word.
     """
     path = expand_root(list_file)
     try:
@@ -178,7 +178,10 @@ def read_list(list_file: str | os.PathLike) -> list[str]:
         raise DatasetError(f"cannot read the list of files {path}: {error}") from error
     if not words:
         raise DatasetError(f"the list of files {path} is empty")
-    return list(dict.fromkeys(words))
+    word, count = Counter(words).most_common(1)[0]
+    if count > 1:
+        raise DatasetError(f"the list of files {path} names {word!r} {count} times; keep one line")
+    return words
 
 
 def walk_folders(root: str, skip: str | None = None) -> Iterator[tuple[str, list[str]]]:
@@ -265,7 +268,8 @@ def _select(
     for key in images:
         for ending in _endings(key):
             by_ending.setdefault(ending, []).append(key)
-    chosen, missing = {}, []
+    chosen: dict[str, str] = {}
+    missing = []
     for line in read_list(split_file):
         stem, kind = os.path.splitext(line)
         name = (stem if kind.lower() in IMAGE_TYPES else line).removesuffix(image_suffix)
@@ -275,8 +279,13 @@ def _select(
                 f"{expand_root(split_file)}: {line!r} fits {len(fitting)} images, such as "
                 f"{fitting[0]} and {fitting[1]}; add their folders to the line"
             )
-        chosen.update(dict.fromkeys(fitting))
-        missing += [] if fitting else [line]
+        if not fitting:
+            missing.append(line)
+        elif chosen.setdefault(fitting[0], line) != line:
+            raise DatasetError(
+                f"{expand_root(split_file)}: {chosen[fitting[0]]!r} and {line!r} both fit the "
+                f"image {fitting[0]}; keep one of them"
+            )
     return list(chosen), missing
 
 

@@ -57,10 +57,13 @@ class PositionSampler(Sampler):
             shuffle: False runs through the dataset in its own order.
 
         Raises:
-            ValueError: the dataset is empty.
+            ValueError: the dataset is empty, or the position is negative.
         """
-        if size < 1:
-            raise ValueError(f"size is {size}: the dataset is empty")
+        if size < 1 or start_position < 0:
+            raise ValueError(
+                f"size is {size} and start_position {start_position}; they must be 1 or more, and "
+                "0 or more"
+            )
         self.size = size
         self.seed = seed
         self.start_position = start_position

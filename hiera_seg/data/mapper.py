@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 
-from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
+from hiera_seg.config import WIDE_IGNORE_VALUE, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data.augmentations import NodeAugInput, build_augmentations
 from hiera_seg.data.flips import swap_table
 from hiera_seg.data.image_files import check_listed_size, check_same_size
@@ -229,6 +229,11 @@ class _LabelTables(NamedTuple):
     def build(
         cls, name: str | None, hierarchy: Hierarchy, ignore_label: int, exif: str, only_leaves: bool
     ) -> "_LabelTables":
+        if hierarchy.num_nodes > WIDE_IGNORE_VALUE:
+            raise DatasetError(
+                f"tree {hierarchy.name!r} has {hierarchy.num_nodes} nodes, but label maps of 16 "
+                f"bits hold at most {WIDE_IGNORE_VALUE} and void; remove nodes"
+            )
         meta = MetadataCatalog.get(name) if name and name in MetadataCatalog else None
         swap = np.arange(hierarchy.num_nodes)
         if meta is None or meta.get("hierarchy") is None:

@@ -25,7 +25,6 @@ from hiera_seg.data.records import iterate_records
 from hiera_seg.engine.distributed import UnusedParameters, distribute, share_buffers
 from hiera_seg.engine.elastic import should_resume
 from hiera_seg.engine.ema import WeightAverage
-from hiera_seg.engine.expected_errors import log_expected_errors
 from hiera_seg.engine.hooks import (
     BestWeights,
     EarlyStopping,
@@ -34,7 +33,6 @@ from hiera_seg.engine.hooks import (
     check_metrics,
 )
 from hiera_seg.engine.optimizer import build_optimizer
-from hiera_seg.engine.panels import BatchPanels, show_test_images
 from hiera_seg.engine.precision import autocast_precision
 from hiera_seg.engine.randomness import get_random_state, set_random_state, with_seed
 from hiera_seg.engine.schedule import build_lr_scheduler
@@ -45,6 +43,7 @@ from hiera_seg.engine.writers import build_writers, log_summary
 from hiera_seg.errors import ConfigError
 from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA, build_for_eval
+from hiera_seg.report.panels import BatchPanels, show_test_images
 from hiera_seg.report.run import check_reports, report_evaluation
 
 logger = logging.getLogger(__name__)
@@ -161,8 +160,7 @@ class HieraTrainer(DefaultTrainer):
                 f"{self.max_iter}; evaluating the last checkpoint"
             )
         try:
-            with log_expected_errors():
-                TrainerBase.train(self, self.start_iter, self.max_iter)
+            TrainerBase.train(self, self.start_iter, self.max_iter)
         except _Stop as stop:
             done = stop.args[0]
             logger.info(f"Training stops after {done} iterations: {self.stop_reason}")
@@ -201,7 +199,8 @@ class HieraTrainer(DefaultTrainer):
         hooks = super().build_hooks()
         hooks = [evaluation if isinstance(hook, EvalHook) else hook for hook in hooks]
         if comm.is_main_process() and self.cfg.VIS_PERIOD > 0:
-            hooks.insert(-1, BatchPanels(self.cfg))  # before the last hook, which writes
+            panels = BatchPanels(self.cfg, plain_model(self.model))
+            hooks.insert(-1, panels)  # before the last hook, which writes
         return hooks
 
     @property

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import sys
-import threading
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
@@ -20,11 +18,8 @@ from hiera_seg.config import resolve_hierarchy
 from hiera_seg.config.checks import is_installed
 from hiera_seg.data.records import iterate_records
 from hiera_seg.disk import discard_pending, naming
-from hiera_seg.engine.expected_errors import DISK_FAILURES
 
 logger = logging.getLogger(__name__)
-
-_report_in_thread, _report_in_handler = threading.excepthook, logging.Handler.handleError
 
 
 class MetricsFile(JSONWriter):
@@ -121,26 +116,3 @@ def build_writers(
     if tensorboard:
         logger.info("tensorboard is not installed and gets no metrics; `pip install tensorboard`")
     return [*writers, _ClearImages()]
-
-
-def raise_disk_failures() -> None:
-    """Let a full or broken disk end this process with an error that names the file.
-
-    By default a log handler prints a traceback for each of its lines and continues. The thread that
-    writes tensorboard's file prints one as well, although its next call raises the error.
-    """
-    threading.excepthook, logging.Handler.handleError = _in_thread, _in_handler
-
-
-def _in_thread(args: threading.ExceptHookArgs) -> None:
-    if getattr(args.exc_value, "errno", None) not in DISK_FAILURES:
-        _report_in_thread(args)
-
-
-def _in_handler(handler: logging.Handler, record: logging.LogRecord) -> None:
-    error, stream = sys.exc_info()[1], getattr(handler, "stream", None)
-    if stream is None or getattr(error, "errno", None) not in DISK_FAILURES:
-        _report_in_handler(handler, record)
-        return
-    discard_pending(stream)
-    raise OSError(error.errno, error.strerror, str(stream.name)) from error

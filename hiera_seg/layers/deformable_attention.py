@@ -36,9 +36,21 @@ def multi_scale_deformable_attention(
 
     Returns:
         (B, Q, M * D) of the dtype of ``values``. Half precision is interpolated in float32.
+
+    Raises:
+        ValueError: the shapes do not fit each other; not checked in a trace, which would store
+            the comparison of this batch's sizes.
     """
-    batch, _, heads, channels = values.shape
+    batch, positions, heads, channels = values.shape
     queries = locations.shape[1]
+    if not torch.jit.is_tracing():
+        expected = (batch, queries, heads, len(sizes))
+        fits = weights.shape[:4] == expected and locations.shape == (*weights.shape, 2)
+        if not fits or sum(height * width for height, width in sizes) != positions:
+            raise ValueError(
+                f"values {tuple(values.shape)}, locations {tuple(locations.shape)} and weights "
+                f"{tuple(weights.shape)} do not fit each other and maps of the sizes {sizes}"
+            )
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     # In grid_sample's coordinates, -1 and 1 are the borders of the map
     grids = (2 * locations.to(dtype) - 1).transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P, 2)

@@ -49,7 +49,13 @@ def save_label_map(
 
     Raises:
         OSError: the file cannot be written.
+        ValueError: the tree has more than 65,536 nodes.
     """
+    if hierarchy.num_nodes > 1 << 16:
+        raise ValueError(
+            f"{path}: tree {hierarchy.name!r} has {hierarchy.num_nodes} nodes, whose ids do not "
+            "fit 16 bits; save arrays"
+        )
     palette = None
     if hierarchy.num_nodes <= _PALETTE_SIZE:
         palette = np.zeros((256, 3), np.uint8)

@@ -24,7 +24,6 @@ from hiera_seg.cli.threads import set_threads
 from hiera_seg.data.catalog import import_modules
 from hiera_seg.engine.distributed import distribute, share_buffers
 from hiera_seg.engine.elastic import should_resume
-from hiera_seg.engine.expected_errors import log_expected_errors
 from hiera_seg.engine.precision import automatic_precision
 from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.writers import build_writers
@@ -183,8 +182,7 @@ def train_lazily(cfg: DictConfig, *, resume: bool = False) -> dict[str, Any] | N
     checkpointer.resume_or_load(options.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume and checkpointer.has_checkpoint() else 0
     stream.start_iter = start
-    with log_expected_errors():
-        trainer.train(start, options.max_iter)
+    trainer.train(start, options.max_iter)
     return results[-1] if results else None
 
 

@@ -144,7 +144,7 @@ def test_an_output_folder_that_can_not_be_written_is_named(tmp_path, monkeypatch
     (tmp_path / "file").write_text("")
 
     class Args:
-        config_file = str(CONFIGS / "Generated/maskformer_r18.yaml")
+        config_file = str(CONFIGS / "CamVid/hssn_deeplab_v3_plus_r18.yaml")
         opts = ("OUTPUT_DIR", str(tmp_path / "file" / "run"))
 
     with pytest.raises(ConfigError, match="OUTPUT_DIR .*file/run cannot be written"):

@@ -7,8 +7,8 @@ import sys
 import pytest
 from detectron2.engine.train_loop import SimpleTrainer  # noqa: F401  (has the logger of training)
 
+from hiera_seg.cli.expected_errors import log_expected_errors
 from hiera_seg.cli.logs import LOGGERS, start_log
-from hiera_seg.engine.expected_errors import log_expected_errors
 from hiera_seg.errors import ConfigError
 
 

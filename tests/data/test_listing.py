@@ -104,6 +104,20 @@ def test_a_split_file_names_stems_or_paths(tree, tmp_path):
         DatasetCatalog.get("split")
 
 
+@pytest.mark.parametrize(
+    "lines, named", [("a\nb\na 1\n", ["'a' 2"]), ("a\nb\na.jpg\n", ["'a.jpg'"])]
+)
+def test_an_image_is_named_once_in_a_split_file(pairs, tmp_path, lines, named):
+    touch(*(tmp_path / f"images/{name}.jpg" for name in "ab"))
+    touch(*(tmp_path / f"labels/{name}.png" for name in "ab"))
+    split = tmp_path / "train.txt"
+    split.write_text(lines)
+    with pytest.raises(DatasetError) as error:
+        pairs(split_file=split)
+    for part in (str(split), *named):
+        assert part in str(error.value)
+
+
 def test_a_pattern_tells_images_and_labels_of_one_folder_apart(pairs, tmp_path):
     touch(*(tmp_path / name for name in ("s/rgb/a.png", "s/mask/a.png", "t/rgb/b.png")))
     touch(tmp_path / "t/mask/b.png")

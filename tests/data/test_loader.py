@@ -92,6 +92,8 @@ def test_other_streams():
     assert stream == [(2, 2), (3, 0), (4, 1), (5, 2)]
     with pytest.raises(ValueError, match="size is 0"):
         PositionSampler(0, seed=1)
+    with pytest.raises(ValueError, match="start_position -1"):
+        PositionSampler(3, seed=1, start_position=-1)
 
 
 # -- the loader ------------------------------------------------------------------------------

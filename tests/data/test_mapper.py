@@ -180,6 +180,16 @@ def test_trees_of_more_than_255_nodes(cfg, register):
         assert (sample["sem_seg"][24:] == 65535).all()
 
 
+def test_trees_of_more_nodes_than_labels_of_16_bits_are_refused(toy):
+    tree = Hierarchy.from_dict([f"n{i}" for i in range(65536)], name="huge")
+    mapper = HieraDatasetMapper(
+        True, hierarchy=tree, ignore_label=-1, augmentations=[], image_format="RGB"
+    )
+    files = {key: toy[0][key] for key in ("file_name", "sem_seg_file_name")}
+    with pytest.raises(DatasetError, match="tree 'huge' has 65536 nodes"):
+        mapper(files)
+
+
 # -- left and right --------------------------------------------------------------------------
 
 

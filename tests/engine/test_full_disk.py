@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
 
 from hiera_seg import Hierarchy
-from hiera_seg.engine import writers
+from hiera_seg.cli.expected_errors import raise_disk_failures
 from hiera_seg.engine.hooks import EvaluationRecord
 from hiera_seg.engine.writers import MetricsFile
 from hiera_seg.evaluation import HieraSemSegEvaluator
@@ -141,7 +141,7 @@ exit_on_error(main)
 def test_a_log_raises_once_and_other_errors_keep_their_report(monkeypatch, capsys):
     for owner, name in ((threading, "excepthook"), (logging.Handler, "handleError")):
         monkeypatch.setattr(owner, name, getattr(owner, name))  # put back afterwards
-    writers.raise_disk_failures()
+    raise_disk_failures()
     logger = logging.Logger("of a full disk")
     logger.addHandler(logging.StreamHandler(open("/dev/full", "w")))
     with pytest.raises(OSError) as error:

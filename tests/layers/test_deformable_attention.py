@@ -125,6 +125,23 @@ def test_offsets_are_pixels_of_their_level():
     torch.testing.assert_close(found, torch.full((1, 1, 4), 9.0))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v, x, w: (v, [*SIZES[:2], (1, 3)], x, w),  # a position that no map has
+        lambda v, x, w: (v, SIZES, x, w.transpose(3, 4)),  # as many points and levels, swapped
+        lambda v, x, w: (v, SIZES, x, w[..., :1]),
+        lambda v, x, w: (torch.cat([v[:1], v[1:]], 2), SIZES, x, w),  # one image, four heads
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(change):
+    values, sizes, locations, weights = change(*inputs())
+    with pytest.raises(ValueError, match="do not fit") as error:
+        multi_scale_deformable_attention(values, sizes, locations, weights)
+    for tensor in (values, locations, weights):
+        assert str(tuple(tensor.shape)) in str(error.value)
+
+
 def test_heads_that_do_not_divide_the_channels_are_refused():
     with pytest.raises(ValueError, match="dim is 10; .*multiple of num_heads 4"):
         MultiScaleDeformableAttention(10, num_heads=4)

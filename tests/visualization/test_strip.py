@@ -111,3 +111,6 @@ def test_ids_above_255_take_16_bits(tmp_path):
     with Image.open(tmp_path / "a-ids-class.png") as ids:
         assert ids.mode.startswith("I;16")
         np.testing.assert_array_equal(np.asarray(ids), levels[-1])
+    huge = Hierarchy.from_dict([f"c{i}" for i in range(65537)])
+    with pytest.raises(ValueError, match="b.png: .* 65537 nodes"):
+        save_label_map(tmp_path / "b.png", levels[-1], huge)

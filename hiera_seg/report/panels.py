@@ -13,7 +13,6 @@ from torch import nn
 
 from hiera_seg.config.checks import is_installed
 from hiera_seg.data.bands import as_rgb
-from hiera_seg.engine.step import plain_model
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.modeling import HieraSegmentor, evaluation_mode
@@ -49,14 +48,18 @@ class BatchPanels(HookBase):
     """Show the first sample of every VIS_PERIOD-th batch in LOGGERS, after augmentation.
 
     Labels are predicted in eval mode before the step, without changing the training.
+
+    Args:
+        cfg: config of the run.
+        model: without a DistributedDataParallel wrapper.
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, model: nn.Module):
         self._cfg = cfg
+        self._model = model
 
     def before_step(self) -> None:
-        model = plain_model(self.trainer.model)
-        if (self.trainer.iter + 1) % self._cfg.VIS_PERIOD or not _can_draw(self._cfg, model):
+        if (self.trainer.iter + 1) % self._cfg.VIS_PERIOD or not _can_draw(self._cfg, self._model):
             return
 
         def show(module: HieraSegmentor, inputs: tuple) -> None:
@@ -64,7 +67,7 @@ class BatchPanels(HookBase):
             sample = self._predict(module, inputs[0][0])
             _put_panel(f"batch/{sample.name}", sample, module.hierarchy)
 
-        handle = model.register_forward_pre_hook(show)
+        handle = self._model.register_forward_pre_hook(show)
 
     def _predict(self, model: HieraSegmentor, sample: dict[str, Any]) -> ReportImage:
         image = sample["image"].permute(1, 2, 0).cpu().numpy()

@@ -4,9 +4,12 @@ import contextlib
 import errno
 import logging
 import re
+import sys
+import threading
 from collections.abc import Iterator
 
 from hiera_seg.compat import lost_contact
+from hiera_seg.disk import discard_pending
 from hiera_seg.errors import CheckpointError, ConfigError, DatasetError, HierarchyError
 
 FAILURES = (DatasetError, HierarchyError, CheckpointError, FloatingPointError)
@@ -18,6 +21,8 @@ DISK_FAILURES = {
 # Messages of torch.utils.data, and of batch, group and synchronized batch norm
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) .*")
 _ONE_VALUE = "Expected more than 1 value per channel when training"
+
+_report_in_thread, _report_in_handler = threading.excepthook, logging.Handler.handleError
 
 
 def expected_error(error: BaseException) -> Exception | None:
@@ -71,3 +76,26 @@ def log_expected_errors() -> Iterator[None]:
         yield
     finally:
         trainer.removeFilter(shorten)
+
+
+def raise_disk_failures() -> None:
+    """Let a full or broken disk end this process with an error that names the file.
+
+    By default a log handler prints a traceback for each of its lines and continues. The thread that
+    writes tensorboard's file prints one as well, although its next call raises the error.
+    """
+    threading.excepthook, logging.Handler.handleError = _in_thread, _in_handler
+
+
+def _in_thread(args: threading.ExceptHookArgs) -> None:
+    if getattr(args.exc_value, "errno", None) not in DISK_FAILURES:
+        _report_in_thread(args)
+
+
+def _in_handler(handler: logging.Handler, record: logging.LogRecord) -> None:
+    error, stream = sys.exc_info()[1], getattr(handler, "stream", None)
+    if stream is None or getattr(error, "errno", None) not in DISK_FAILURES:
+        _report_in_handler(handler, record)
+        return
+    discard_pending(stream)
+    raise OSError(error.errno, error.strerror, str(stream.name)) from error
