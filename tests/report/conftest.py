@@ -1,4 +1,4 @@
-"""A made-up evaluation whose numbers can be read off, and its report."""
+"""An invented evaluation with round numbers, and images for its report."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Reports and pictures that training makes by itself, and that it does not notice them."""
+"""Test the reports and images of a training, and that they do not change the training."""
 
 import json
 import logging
