@@ -12,11 +12,11 @@ from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import Tensor, nn
 
 from hiera_seg.config import resolve_hierarchy
-from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers import PixelEmbeddings
 from hiera_seg.modeling import HieraSegmentor
 from hiera_seg.modeling.build import build_model
+from hiera_seg.modeling.segmentor import require_segmentor
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,7 @@ def network_cost(cfg: CfgNode, size: tuple[int, int]) -> NetworkCost:
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.HIERA_SEG.TIMM.PRETRAINED = False
     cfg.MODEL.HIERA_SEG.TIMM.CHECKPOINT = ""
-    model = build_model(cfg)
-    if not isinstance(model, HieraSegmentor):
-        raise ConfigError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; only the cost of a "
-            "HieraSegmentor can be counted"
-        )
-    model.eval()
+    model = require_segmentor(build_model(cfg), "the cost analysis").eval()
     step = max(model.size_divisibility, 1)
     padded = [-(-n // step) * step for n in size]
     image = torch.zeros(1, len(cfg.MODEL.PIXEL_MEAN), *padded)

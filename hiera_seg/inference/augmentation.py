@@ -17,6 +17,7 @@ from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.sliding import Size, count_windows, slide
 from hiera_seg.modeling import HieraSegmentor, NodeView
+from hiera_seg.modeling.segmentor import require_segmentor
 
 KEY = "TEST.AUG"
 _PATIENCE = 2  # seconds until a progress bar is shown
@@ -66,11 +67,7 @@ class HieraSegmentorWithTTA(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: HieraSegmentor) -> dict[str, Any]:
-        if not isinstance(model, HieraSegmentor):
-            raise ConfigError(
-                f"{KEY}.ENABLED: the model is a {type(model).__name__}; set "
-                "MODEL.META_ARCHITECTURE to HieraSegmentor"
-            )
+        require_segmentor(model, f"{KEY}.ENABLED")
         keys = cfg.TEST.AUG
         sizes, largest = tuple(keys.MIN_SIZES), keys.MAX_SIZE
         if not sizes:

@@ -43,6 +43,7 @@ from hiera_seg.inference.augmentation import mirrored_nodes
 from hiera_seg.losses.node_weights import read_node_counts, write_node_counts
 from hiera_seg.modeling import HieraSegmentor
 from hiera_seg.modeling.build import build_model
+from hiera_seg.modeling.segmentor import require_segmentor
 
 VERSION = 1
 LICENSE = (
@@ -101,10 +102,7 @@ def publish(
             hold, or safetensors is not installed.
         OSError: the file cannot be written.
     """
-    if not isinstance(model, HieraSegmentor):
-        raise ConfigError(
-            f"MODEL.META_ARCHITECTURE: cannot publish a {type(model).__name__}; use HieraSegmentor"
-        )
+    require_segmentor(model, "an inference file")
     try:
         from safetensors.torch import save
     except ImportError as error:
@@ -249,7 +247,4 @@ def _build(cfg: CfgNode, node_counts: dict[str, int] | None) -> HieraSegmentor:
             file = str(Path(folder) / "counts.json")
             write_node_counts(file, node_counts)
             cfg.merge_from_list([_COUNTS, file])
-        model = build_model(cfg)
-    if not isinstance(model, HieraSegmentor):
-        raise ConfigError(f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}")
-    return model
+        return require_segmentor(build_model(cfg), "an inference file")
