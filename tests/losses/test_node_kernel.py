@@ -133,11 +133,8 @@ def results_with_void(bad, dtype):
     return found
 
 
-BAD = [
-    (bad, dtype)
-    for bad in (math.nan, math.inf, -math.inf)
-    for dtype in (torch.float32, torch.bfloat16)
-]
+BAD = (math.nan, math.inf, -math.inf)
+TYPES = (torch.float32, torch.bfloat16)
 
 
 @needs_triton
@@ -146,9 +143,11 @@ def test_value_and_gradient_equal_those_of_the_tiles(tmp_path):
     done = run_python(__file__, file, TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stderr[-2000:]
     found_all, found_query, found_nan, found_void = torch.load(file)
-    assert len(found_void) == len(BAD)
-    for found, expected in found_void:  # of void that is bad, of void that is 1
-        assert all(map(torch.equal, found, expected)), "logits of void are read"
+    assert len(found_void) == len(TYPES)
+    for expected, *of_bad in found_void:
+        assert len(of_bad) == len(BAD)
+        for found in of_bad:
+            assert all(map(torch.equal, found, expected)), "logits of void are read"
     assert found_nan.isnan().all() and results_with_nan().isnan().all()
     torch.testing.assert_close(found_query, query_results())
     for case, found in zip(CASES, found_all, strict=True):
@@ -234,5 +233,5 @@ if __name__ == "__main__":
     kernel.fits = lambda logits, tree: True
     found = [results(case) for case in CASES]
     assert len(seen) == 2 * len(CASES), "the kernel did not run"
-    of_void = [(results_with_void(bad, dtype), results_with_void(1.0, dtype)) for bad, dtype in BAD]
+    of_void = [[results_with_void(x, dtype) for x in (1.0, *BAD)] for dtype in TYPES]
     torch.save((found, query_results(), results_with_nan(), of_void), sys.argv[1])
