@@ -136,13 +136,13 @@ class HieraSegmentorWithTTA(nn.Module):
         on_window = self._window_bar([copy.shape[-2:] for copy in copies], progress)
         views = []
         for copy in copies:
-            views.append(self._look(copy, on_window))
+            views.append(self._view(copy, on_window))
             if self.flip:
-                view = self._look(copy.flip(-1), on_window)
+                view = self._view(copy.flip(-1), on_window)
                 views.append(view._replace(mirrored=True, swap=self.swap))
         return views
 
-    def _look(self, image: Tensor, on_window: Callable[[], None]) -> NodeView:
+    def _view(self, image: Tensor, on_window: Callable[[], None]) -> NodeView:
         if self.window is None:
             return self.model.node_views([image])[0]
         return slide(self.model, image, self.window, self.stride, on_window)

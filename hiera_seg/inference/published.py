@@ -33,7 +33,8 @@ from torch import Tensor
 from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint import read_file
 from hiera_seg.checkpoint.checkpointer import check_values
-from hiera_seg.config.checks import check_addresses, items_of
+from hiera_seg.config.checks import check_addresses, value_of
+from hiera_seg.config.resolve import changed_items
 from hiera_seg.data.flips import swap_table
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import CheckpointError, ConfigError
@@ -177,15 +178,10 @@ def load_published(path: str | os.PathLike) -> Published:
 
 def _changed_keys(cfg: CfgNode) -> dict[str, Any]:
     """Return the keys of `_STORED` that differ from their defaults, as plain data."""
-    defaults = get_cfg()
-    add_hiera_seg_config(defaults)
-    before = dict(items_of(defaults))
-    found = {
+    found = {key: value_of(cfg, key) for key in _ALWAYS} | {
         key: value
-        for key, value in items_of(cfg)
-        if key.startswith(_STORED)
-        and not key.startswith(_NEVER)
-        and (key in _ALWAYS or key not in before or value != before[key])
+        for key, value in changed_items(cfg).items()
+        if key.startswith(_STORED) and not key.startswith(_NEVER)
     }
     try:
         return json.loads(json.dumps(found))
