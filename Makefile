@@ -10,6 +10,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 READY := $(VENV)/ready
+READY_FOR_DEMO := $(VENV)/ready_for_demo
 # Written before an environment is made. One without it is a user's own: where torch is in it, pins
 # would change what the user has.
 MADE := $(VENV)/made_by_make
@@ -44,9 +45,9 @@ setup: $(READY)
 
 # Runs again when a pin, the package metadata or the way Detectron2 is installed changes.
 # Build tools first and no isolated builds: source packages are built with the pinned ones.
-$(READY): requirements/base.txt requirements/dev.txt setup.py pyproject.toml tools/install_detectron2.py
-	@if [ -x $(BIN)/python ] && [ "$(origin VENV)" = file ] && [ ! -e $(MADE) ] && [ ! -e $@ ] && \
-	    $(BIN)/python -c '$(HAS_TORCH)' 2>/dev/null; then \
+$(READY_FOR_DEMO): requirements/base.txt requirements/demo.txt setup.py pyproject.toml tools/install_detectron2.py
+	@if [ -x $(BIN)/python ] && [ "$(origin VENV)" = file ] && [ ! -e $(MADE) ] && \
+	    [ ! -e $@ ] && [ ! -e $(READY) ] && $(BIN)/python -c '$(HAS_TORCH)' 2>/dev/null; then \
 	    echo "$(VENV) has a torch that make has not put there: make VENV=$(VENV) installs the pinned" \
 	        "versions into it all the same, make VENV=.venv-hiera into one beside it" >&2; \
 	    exit 1; \
@@ -67,19 +68,24 @@ $(READY): requirements/base.txt requirements/dev.txt setup.py pyproject.toml too
 	fi
 	@echo "== installing the pinned requirements (torch is large: one or two minutes)"
 	@$(PIP) install --quiet $$(grep -E '^(setuptools|wheel)==' requirements/base.txt)
-	@$(PIP) install --quiet --no-build-isolation -r requirements/dev.txt
+	@$(PIP) install --quiet --no-build-isolation -r requirements/demo.txt
 	@echo "== installing Detectron2"
 	@$(BIN)/python tools/install_detectron2.py
 	@echo "== installing hiera_seg from this folder"
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(READY)
+$(READY): $(READY_FOR_DEMO) requirements/dev.txt
+	@echo "== installing what the tests need"
+	@$(PIP) install --quiet --no-build-isolation -r requirements/dev.txt
+	@touch $@
+
+demo: $(READY_FOR_DEMO)
 	$(BIN)/python tools/train_net.py --config-file $(DEMO_CONFIG) OUTPUT_DIR $(DEMO_OUTPUT) $(DEMO_OPTS)
 	$(BIN)/python tools/demo.py --config-file $(DEMO_OUTPUT)/config.yaml --num 6 --output $(DEMO_OUTPUT)/overlays
 	$(BIN)/python tools/report.py --run $(DEMO_OUTPUT) --output $(DEMO_OUTPUT)/report.html
 
-results: $(READY)
+results: $(READY_FOR_DEMO)
 	$(BIN)/python tools/train_net.py --config-file $(RESULTS_CONFIG) $(RESULTS_OPTS)
 
 test: $(READY)

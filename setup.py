@@ -54,8 +54,8 @@ setup(
         "hiera_seg.report": ["assets/*"],
     },
     # Two things are missing on purpose. Detectron2 has no release on the registry: see
-    # docs/install.md. OpenCV has several distributions that overwrite each other's files, and
-    # who runs Detectron2 has chosen one: a second one would break it.
+    # docs/install.md. OpenCV has several distributions that overwrite each other's files; users
+    # of Detectron2 have installed one, which a second one would break.
     install_requires=[
         "torch>=2.0",
         "torchvision>=0.15",

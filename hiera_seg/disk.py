@@ -1,10 +1,11 @@
-"""Write files atomically, and name the file in errors."""
+"""Write files atomically, name the file in errors, and prepare values for JSON."""
 
 import contextlib
 import errno
+import math
 import os
-from collections.abc import Callable, Iterator
-from typing import IO
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any
 
 
 def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) -> None:
@@ -44,6 +45,16 @@ def replace_file(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) 
 def replace_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file in UTF-8 by :func:`replace_file`."""
     replace_file(path, lambda file: file.write(text.encode()))
+
+
+def json_data(value: Any) -> Any:
+    """Return a value for a JSON file: arrays become lists, NaN and infinity become None."""
+    if isinstance(value, Mapping):
+        return {str(key): json_data(inner) for key, inner in value.items()}
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, list | tuple):
+        return [json_data(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager

@@ -1,13 +1,16 @@
 """Files on a full disk: each error names its file, and what was there before stays."""
 
 import errno
+import json
+import math
 import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from hiera_seg.disk import discard_pending, naming, replace_file, replace_text
+from hiera_seg.disk import discard_pending, json_data, naming, replace_file, replace_text
 
 FULL = Path("/dev/full")  # every write to it fails as on a full disk
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full, which Linux has")
@@ -68,3 +71,9 @@ def test_what_is_pending_does_not_fail_again():
         file.flush()
     discard_pending(file)
     file.close()
+
+
+def test_arrays_and_values_that_are_not_finite_become_json():
+    value = {3: np.array([[1.5, np.nan]]), "a": (np.float32(np.inf), -math.inf, np.int64(7), None)}
+    found = json.loads(json.dumps(json_data(value), allow_nan=False))
+    assert found == {"3": [[1.5, None]], "a": [None, None, 7, None]}

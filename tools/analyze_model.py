@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from hiera_seg.cli import read_config
     from hiera_seg.config import check_config
-    from hiera_seg.diagnostics.cost import compare_with_flat, comparison_table, module_table
+    from hiera_seg.diagnostics.cost import compare_with_flat
 
     cfg = read_config(args, tool=__file__)
     if (args.size and min(args.size) < 1) or args.depth < 0:
@@ -77,6 +77,51 @@ def as_dict(cost: NetworkCost) -> dict:
         "training_flops": cost.training_flops,
         "modules": [vars(module) for module in cost.modules],
     }
+
+
+def module_table(cost: NetworkCost, depth: int) -> str:
+    """Format one row per module down to a depth, except those without any cost."""
+    rows = []
+    for module in cost.modules:
+        level = module.name.count(".") + 1 if module.name else 0
+        if level > depth or not (module.parameters or module.flops):
+            continue
+        name = "  " * level + (module.name.rpartition(".")[2] or "whole network")
+        is_run = module.flops or module.activations
+        test = [short(n) if is_run else "-" for n in (module.flops, module.activations)]
+        rows.append([name, short(module.parameters), *test])
+    return table(rows, ["module", "parameters", "multiply-adds", "activations"])
+
+
+def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
+    """Format the costs of a network and of the same network with a flat head side by side."""
+    numbers = [
+        ("channels of the output", ours.hierarchy.num_nodes, flat.hierarchy.num_nodes),
+        ("parameters in training", ours.whole.parameters, flat.whole.parameters),
+        ("parameters at test time", ours.test_parameters, flat.test_parameters),
+        ("multiply-adds in training", ours.training_flops, flat.training_flops),
+        ("multiply-adds at test time", ours.whole.flops, flat.whole.flops),
+        ("activations at test time", ours.whole.activations, flat.whole.activations),
+    ]
+    rows = [
+        [what, short(a), short(b), short(a - b), f"{100 * (a / b - 1):+.2f} %"]
+        for what, a, b in numbers
+    ]
+    return table(rows, ["", "hierarchy", "flat", "more", ""])
+
+
+def table(rows: list[list[str]], headers: list[str]) -> str:
+    from tabulate import tabulate
+
+    align = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers, disable_numparse=True, colalign=align, preserve_whitespace=True)
+
+
+def short(number: float) -> str:
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= scale:
+            return f"{number / scale:.2f} {unit}"
+    return f"{number:.0f}"
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from hiera_seg.checkpoint.unpickle import (
 from hiera_seg.errors import CheckpointError
 
 ZIP = b"PK"
-# What torch.save began its files with before version 1.6: a pickled number
+# The first bytes of the files that torch.save wrote before version 1.6: a pickled number
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 DTYPES = {  # without quantized types and types of less than a byte

@@ -5,13 +5,14 @@ A module whose tensors have one row per node or leaf lists them in ``class_rows`
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy.messages import listing
 
 TREE_KEY = "hierarchy"  # of a checkpoint
 
@@ -56,8 +57,8 @@ def difference(theirs: Hierarchy, ours: Hierarchy) -> str:
     known, wanted = set(theirs.paths), set(ours.paths)
     missing = [path for path in ours.paths if path not in known]
     gone = [path for path in theirs.paths if path not in wanted]
-    parts = [f"lacks {_listed(missing)}"] if missing else []
-    parts += [f"has {_listed(gone)}, which this tree lacks"] if gone else []
+    parts = [f"lacks {listing(missing, 3)}"] if missing else []
+    parts += [f"has {listing(gone, 3)}, which this tree lacks"] if gone else []
     return f"it {' and '.join(parts)}" if parts else "its nodes have another order"
 
 
@@ -132,8 +133,3 @@ def _unique_names(h: Hierarchy) -> dict[tuple[bool, str], int]:
     keys = [(v < h.num_leaves, plain_name(name)) for v, name in enumerate(h.node_names)]
     counts = Counter(keys)
     return {key: v for v, key in enumerate(keys) if counts[key] == 1}
-
-
-def _listed(paths: Sequence[str], shown: int = 3) -> str:
-    more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
-    return ", ".join(repr(path) for path in paths[:shown]) + more

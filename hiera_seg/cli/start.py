@@ -148,6 +148,5 @@ def start_run(
 
 def _check_datasets(cfg: CfgNode, evaluates: bool) -> None:
     for key in ("TEST",) if evaluates else ("TRAIN", "TEST"):
-        if not cfg.DATASETS[key] and (evaluates or key == "TRAIN"):
-            raise ConfigError(f"DATASETS.{key} is empty; name at least one registered dataset")
-        require_registered(cfg.DATASETS[key], f"DATASETS.{key}")
+        needed = evaluates or key == "TRAIN"
+        require_registered(cfg.DATASETS[key], f"DATASETS.{key}", some=needed)

@@ -69,7 +69,7 @@ def _without_precise_bn(enabled: bool, cfg: CN) -> str:
 
 
 def _is_in_pixels(size: list[float], cfg: CN) -> str:
-    # The Base configs set TYPE "absolute" and leave SIZE to each dataset, which may forget it.
+    # The Base configs set TYPE "absolute", and SIZE may be missing in the config of a dataset.
     crop = cfg.INPUT.CROP
     if not crop.ENABLED or crop.TYPE != "absolute":
         return ""

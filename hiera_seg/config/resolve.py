@@ -6,12 +6,13 @@ import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 
-from hiera_seg.config.checks import value_of
+from hiera_seg.config.checks import items_of, value_of
 from hiera_seg.config.defaults import OLD_KEYS, add_defaults
 from hiera_seg.errors import ConfigError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
@@ -75,6 +76,14 @@ def resolve_ignore_label(cfg: CN, hierarchy: Hierarchy) -> int:
         key="MODEL.SEM_SEG_HEAD.IGNORE_VALUE",
         value=value,
     )
+
+
+def changed_items(cfg: CN) -> dict[str, Any]:
+    """Return the keys of a config that are not in the defaults, or have another value there."""
+    defaults = get_cfg()
+    add_defaults(defaults)
+    before, missing = dict(items_of(defaults)), object()
+    return {key: value for key, value in items_of(cfg) if value != before.get(key, missing)}
 
 
 def map_old_keys(cfg: CN, before: CN | None = None) -> CN:

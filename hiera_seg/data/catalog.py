@@ -167,8 +167,13 @@ def register_builtin_dataset(
     register_hierarchical_dataset(name, *args, hierarchy=tree, label_map=label_map, **kwargs)
 
 
-def require_registered(names: Iterable[str], where: str) -> None:
-    """Raise ConfigError if a dataset that `where` names is not registered, naming near ones."""
+def require_registered(names: Sequence[str], where: str, *, some: bool = False) -> None:
+    """Raise ConfigError if a dataset that `where` names is not registered, naming near ones.
+
+    With `some`, also if there is no name.
+    """
+    if some and not names:
+        raise ConfigError(f"{where} is empty; name at least one registered dataset")
     for name in names:
         if name not in DatasetCatalog:
             near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -198,14 +197,6 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
     logger.warning(f"{message} (tools/check_dataset.py {name} counts all labels)")
 
 
-def format_reports(reports: Sequence[DatasetReport]) -> str:
-    """Format tables of images, pixels and shares per node, datasets of one tree side by side."""
-    groups: dict[Hierarchy, list[DatasetReport]] = {}
-    for report in reports:
-        groups.setdefault(report.hierarchy, []).append(report)
-    return "\n\n".join(_format_group(tree, group) for tree, group in groups.items())
-
-
 @dataclass
 class _Sample:
     path: str
@@ -276,47 +267,3 @@ def _range_needed(kind: str, low: float, high: float) -> str:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))
-
-
-def _format_group(tree: Hierarchy, reports: list[DatasetReport]) -> str:
-    def row(title: str, images: Sequence, pixels: Sequence) -> list[str]:
-        cells = [title]
-        for report, shown, count in zip(reports, images, pixels, strict=True):
-            share = f"{100 * count / max(report.num_pixels, 1):.4f}"
-            cells += [f"{shown}", f"{count}", share]
-        return cells
-
-    subtree = [report.subtree_pixels for report in reports]
-    blank = [""] * len(reports)
-    rows = [["node", *["images", "pixels", "share %"] * len(reports)]]
-    for v in tree.depth_first.tolist():
-        pad = "  " * int(tree.depth[v])
-        images = [report.node_images[v] for report in reports]
-        rows.append(row(pad + tree.node_names[v], images, [pixels[v] for pixels in subtree]))
-        own = [report.node_pixels[v] for report in reports]
-        if v >= tree.num_leaves and any(own):
-            rows.append(row(f"{pad}  (no finer)", blank, own))
-    rows.append(row("void", blank, [report.void_pixels for report in reports]))
-    images = [report.num_images for report in reports]
-    rows.append(row("all", images, [report.num_pixels for report in reports]))
-    lines = _align([report.name for report in reports], rows)
-    for report in reports:
-        for kind, (low, high, count) in report.image_values.items():
-            lines.append(f"{report.name}: values {low:g} to {high:g} in {count} {kind} images")
-        if report.num_pixels and report.absent_leaves:
-            lines.append(f"{report.name}: no pixel of {', '.join(report.absent_leaves)}")
-    return "\n".join(lines)
-
-
-def _align(names: list[str], rows: list[list[str]]) -> list[str]:
-    """Align columns, and put each name above the three columns of its dataset."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    starts = range(1, len(widths), 3)
-    heading = " " * widths[0]
-    for name, start in zip(names, starts, strict=True):
-        heading += "  " + name.rjust(sum(widths[start : start + 3]) + 4)
-    lines = [heading]
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
-    return lines

@@ -229,7 +229,8 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
                 tiff.SAMPLESPERPIXEL, 1
             ):
                 raise UnidentifiedImageError  # Pillow reads the first of several planes as grey
-            # Pillow decodes some PNG files to find their EXIF data, and forgets the raw mode.
+            # Before the EXIF data are read, for which Pillow decodes some PNG files; the raw mode
+            # is unknown afterwards.
             packed, highest = raw_mode(image), _file_highest(image)
             stored = StoredImage(path, exif_orientation(image))
             stored.turn_by = load_pixels(image, content, exif)

@@ -90,9 +90,7 @@ def _loader_from_config(
     start_position: int | None = None,
 ) -> dict[str, Any]:
     names = tuple(cfg.DATASETS.TRAIN)
-    if not names:
-        raise ConfigError("DATASETS.TRAIN is empty; name at least one registered dataset")
-    require_registered(names, "DATASETS.TRAIN")
+    require_registered(names, "DATASETS.TRAIN", some=True)
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         raise ConfigError(
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}, but this loader draws "

@@ -16,7 +16,6 @@ class RegionLabels(str):
 
     It takes the place of a label file's path in a dataset's dicts. As a string it is
     "<annotation file>/<image>", which messages show and converters derive file names from.
-
     """
 
     size: tuple[int, int]  # (height, width) of the image in pixels

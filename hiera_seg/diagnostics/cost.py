@@ -9,15 +9,14 @@ from detectron2.config import CfgNode
 from detectron2.export import TracingAdapter
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_analysis import JitModelAnalysis
-from tabulate import tabulate
 from torch import Tensor, nn
 
 from hiera_seg.config import resolve_hierarchy
-from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers import PixelEmbeddings
 from hiera_seg.modeling import HieraSegmentor
 from hiera_seg.modeling.build import build_model
+from hiera_seg.modeling.segmentor import require_segmentor
 
 
 @dataclass(frozen=True)
@@ -83,13 +82,7 @@ def network_cost(cfg: CfgNode, size: tuple[int, int]) -> NetworkCost:
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.HIERA_SEG.TIMM.PRETRAINED = False
     cfg.MODEL.HIERA_SEG.TIMM.CHECKPOINT = ""
-    model = build_model(cfg)
-    if not isinstance(model, HieraSegmentor):
-        raise ConfigError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; only the cost of a "
-            "HieraSegmentor can be counted"
-        )
-    model.eval()
+    model = require_segmentor(build_model(cfg), "the cost analysis").eval()
     step = max(model.size_divisibility, 1)
     padded = [-(-n // step) * step for n in size]
     image = torch.zeros(1, len(cfg.MODEL.PIXEL_MEAN), *padded)
@@ -171,46 +164,3 @@ def compare_with_flat(cfg: CfgNode, size: tuple[int, int]) -> tuple[NetworkCost,
     """Return :func:`network_cost` of a config, and of the same network with a flat head."""
     with tempfile.TemporaryDirectory(prefix="hiera_seg_") as folder:
         return network_cost(cfg, size), network_cost(flat_config(cfg, Path(folder)), size)
-
-
-def module_table(cost: NetworkCost, depth: int) -> str:
-    """Format one row per module down to a depth, except those without any cost."""
-    rows = []
-    for module in cost.modules:
-        level = module.name.count(".") + 1 if module.name else 0
-        if level > depth or not (module.parameters or module.flops):
-            continue
-        name = "  " * level + (module.name.rpartition(".")[2] or "whole network")
-        is_run = module.flops or module.activations
-        test = [_short(n) if is_run else "-" for n in (module.flops, module.activations)]
-        rows.append([name, _short(module.parameters), *test])
-    return _table(rows, ["module", "parameters", "multiply-adds", "activations"])
-
-
-def comparison_table(ours: NetworkCost, flat: NetworkCost) -> str:
-    """Format the costs of a network and of the same network with a flat head side by side."""
-    numbers = [
-        ("channels of the output", ours.hierarchy.num_nodes, flat.hierarchy.num_nodes),
-        ("parameters in training", ours.whole.parameters, flat.whole.parameters),
-        ("parameters at test time", ours.test_parameters, flat.test_parameters),
-        ("multiply-adds in training", ours.training_flops, flat.training_flops),
-        ("multiply-adds at test time", ours.whole.flops, flat.whole.flops),
-        ("activations at test time", ours.whole.activations, flat.whole.activations),
-    ]
-    rows = [
-        [what, _short(a), _short(b), _short(a - b), f"{100 * (a / b - 1):+.2f} %"]
-        for what, a, b in numbers
-    ]
-    return _table(rows, ["", "hierarchy", "flat", "more", ""])
-
-
-def _table(rows: list[list[str]], headers: list[str]) -> str:
-    align = ("left", *["right"] * (len(headers) - 1))
-    return tabulate(rows, headers, disable_numparse=True, colalign=align, preserve_whitespace=True)
-
-
-def _short(number: float) -> str:
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(number) >= scale:
-            return f"{number / scale:.2f} {unit}"
-    return f"{number:.0f}"

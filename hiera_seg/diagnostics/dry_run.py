@@ -4,15 +4,14 @@ import os
 import tempfile
 
 import numpy as np
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from fvcore.nn import parameter_count_table
 from tabulate import tabulate
 
-from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint import local_path
 from hiera_seg.checkpoint.checkpointer import split_query
 from hiera_seg.config import resolve_hierarchy, resolve_ignore_label
-from hiera_seg.config.checks import items_of
+from hiera_seg.config.resolve import changed_items
 from hiera_seg.data import build_hiera_train_loader
 from hiera_seg.engine.randomness import seed_everything
 from hiera_seg.engine.trainer import HieraTrainer
@@ -61,7 +60,9 @@ def dry_run(cfg: CfgNode) -> str:
         ["image", "channels x height x width"],
     )
     sections = {
-        "Config keys that differ from the defaults": _changed_keys(given),
+        "Config keys that differ from the defaults": "\n".join(
+            f"{key}: {value!r}" for key, value in changed_items(given).items()
+        ),
         f"Class tree: {counts}, {hierarchy.num_levels} levels": str(hierarchy),
         f"Parameters: {total:,}, {trained:,} of them trained": parameter_count_table(
             trainer.model, max_depth=2
@@ -97,16 +98,6 @@ def label_shares(labels: np.ndarray, hierarchy: Hierarchy, ignore_label: int) ->
         absent = [hierarchy.display_names[v] for v in nodes if not pixels[v]]
         tables.append(f"{table}\nwithout pixels: {', '.join(absent)}" if absent else table)
     return "\n\n".join(tables)
-
-
-def _changed_keys(cfg: CfgNode) -> str:
-    """Format the keys of a config that differ from their defaults, one per line."""
-    defaults = get_cfg()
-    add_hiera_seg_config(defaults)
-    known = dict(items_of(defaults))
-    missing = object()
-    lines = [f"{key}: {x!r}" for key, x in items_of(cfg) if x != known.get(key, missing)]
-    return "\n".join(lines)
 
 
 def _find_weights(cfg: CfgNode) -> str:

@@ -8,6 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hiera_seg.compat import without_buffer_sync
 from hiera_seg.errors import ConfigError
+from hiera_seg.hierarchy.messages import listing
 
 
 def distribute(model: nn.Module) -> nn.Module:
@@ -59,9 +60,8 @@ class UnusedParameters(HookBase):
         unused = [name for name, p in parameters if p.requires_grad and p.grad is None]
         if unused:
             names = sorted(name.removeprefix("module.") for name in unused)
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ConfigError(
-                f"parameters {', '.join(names[:3])}{more} get no gradient from any loss, which "
+                f"parameters {listing(names, 3)} get no gradient from any loss, which "
                 "several processes cannot train; remove the module that holds them, such as a "
                 "stage in MODEL.RESNETS.OUT_FEATURES that no head uses"
             )

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from hiera_seg.checkpoint import HieraCheckpointer, read_file
-from hiera_seg.disk import replace_text
+from hiera_seg.disk import json_data, replace_text
 from hiera_seg.errors import CheckpointError, ConfigError
 from hiera_seg.hierarchy.messages import suggestion
 
@@ -73,8 +73,7 @@ class EvaluationRecord:
     def add(self, iteration: int, metrics: dict[str, float]) -> None:
         """Add the evaluation after `iteration` iterations; replace an earlier one of the same."""
         self.lines = [line for line in self.lines if line["iteration"] < iteration]
-        plain = {k: value if math.isfinite(value) else None for k, value in metrics.items()}
-        self.lines.append({"iteration": iteration, **plain})
+        self.lines.append({"iteration": iteration, **json_data(metrics)})
         self._write()
 
     def values(self, metric: str) -> list[tuple[int, float]]:

@@ -9,8 +9,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from hiera_seg.disk import replace_file
-
-_SHOWN = 8  # names in the message
+from hiera_seg.hierarchy.messages import listing
 
 
 def describe_failure(
@@ -41,10 +40,10 @@ def describe_failure(
     images = [str(sample.get("file_name", "without a name")) for sample in parts[bad]]
     iteration, rank = settings["iteration"], comm.get_rank()
     line = f"the loss is not finite at iteration={iteration}: {', '.join(terms)}; "
-    line += f"images: {_some(images)}; "
+    line += f"images: {listing(images)}; "
     broken = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
     if broken:  # an earlier step is the cause, not these images
-        line += f"weights were not finite before it: {_some(broken)}; "
+        line += f"weights were not finite before it: {listing(broken)}; "
     path = os.path.join(folder, f"not_finite_{iteration}_process_{rank}.pth")
     dump = settings | {
         "process": rank,
@@ -62,8 +61,3 @@ def describe_failure(
     except OSError as error:
         return f"{line}its dump {path} could not be written: {error.strerror}"
     return f"{line}batch, losses and weights are in {path}"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

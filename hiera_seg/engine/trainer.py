@@ -40,7 +40,6 @@ from hiera_seg.engine.step import HieraTrainStep, plain_model
 from hiera_seg.engine.trackers import TRACKERS, Tracker
 from hiera_seg.engine.validation import check_can_validate, validation_losses
 from hiera_seg.engine.writers import build_writers, log_summary
-from hiera_seg.errors import ConfigError
 from hiera_seg.evaluation import HieraSemSegEvaluator, build_hiera_evaluator
 from hiera_seg.inference import HieraSegmentorWithTTA, build_for_eval
 from hiera_seg.report.panels import BatchPanels, show_test_images
@@ -242,8 +241,7 @@ class HieraTrainer(DefaultTrainer):
             ConfigError, CheckpointError: see :func:`~hiera_seg.inference.build_for_eval`.
                 :meth:`test` does not check the weights.
         """
-        if not cfg.DATASETS.TEST:
-            raise ConfigError("DATASETS.TEST is empty; name at least one registered dataset")
+        require_registered(cfg.DATASETS.TEST, "DATASETS.TEST", some=True)
         check_reports(cfg)
         cls._check_test_sets(cfg)
         log_summary(cfg)

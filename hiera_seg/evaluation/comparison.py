@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from hiera_seg.disk import json_data
 from hiera_seg.errors import DatasetError
 from hiera_seg.evaluation.image_counts import FILE_NAME, ImageCounts
 from hiera_seg.evaluation.tables import number_style
@@ -82,15 +83,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a JSON file; None for NaN."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: plain(part) for key, part in value.items()}
-            if isinstance(value, list | tuple):
-                return [plain(part) for part in value]
-            return None if isinstance(value, float) and math.isnan(value) else value
-
-        return plain(dataclasses.asdict(self))
+        return json_data(dataclasses.asdict(self))
 
 
 def read_run(folder: str | os.PathLike) -> ImageCounts:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -20,7 +19,7 @@ from hiera_seg.config import WIDE_IGNORE_VALUE
 from hiera_seg.data.catalog import check_metric_names, resolve_unscored
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.regions import RegionLabels, encode_labels
-from hiera_seg.disk import replace_text
+from hiera_seg.disk import json_data, replace_text
 from hiera_seg.errors import DatasetError
 from hiera_seg.evaluation.boundary import BoundaryQuality
 from hiera_seg.evaluation.confusion_files import write_confusion
@@ -328,7 +327,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             "levels": list(h.level_names),
             "hierarchy": h.to_dict(),
             "images": self._counts.num_images,
-            "metrics": {k: None if math.isnan(v) else v for k, v in metrics.items()},
+            "metrics": json_data(metrics),
         }
         self._write_json("hiera_metrics.json", summary, indent=1)
         for level, name in enumerate(h.level_names):

@@ -1,7 +1,5 @@
 """Convert every form of a class tree to a ``Hierarchy``."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any

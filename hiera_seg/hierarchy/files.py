@@ -1,7 +1,5 @@
 """Read hierarchy files: YAML, JSON and csv."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -3,8 +3,6 @@
 No function here is recursive, so trees may be thousands of levels deep.
 """
 
-from __future__ import annotations
-
 import graphlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence

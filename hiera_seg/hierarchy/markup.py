@@ -3,8 +3,6 @@
 The standard loaders drop both, and the YAML loader is recursive. No tag creates an object.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Raise ``HierarchyError`` with file and line, and format parts of its messages."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from typing import NoReturn

@@ -1,7 +1,5 @@
 """Assign node ids: leaves first in `leaf_order`, then inner nodes from the finest level up."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any

@@ -17,6 +17,7 @@ from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.sliding import Size, count_windows, slide
 from hiera_seg.modeling import HieraSegmentor, NodeView
+from hiera_seg.modeling.segmentor import require_segmentor
 
 KEY = "TEST.AUG"
 _PATIENCE = 2  # seconds until a progress bar is shown
@@ -66,11 +67,7 @@ class HieraSegmentorWithTTA(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: HieraSegmentor) -> dict[str, Any]:
-        if not isinstance(model, HieraSegmentor):
-            raise ConfigError(
-                f"{KEY}.ENABLED: the model is a {type(model).__name__}; set "
-                "MODEL.META_ARCHITECTURE to HieraSegmentor"
-            )
+        require_segmentor(model, f"{KEY}.ENABLED")
         keys = cfg.TEST.AUG
         sizes, largest = tuple(keys.MIN_SIZES), keys.MAX_SIZE
         if not sizes:
@@ -136,13 +133,13 @@ class HieraSegmentorWithTTA(nn.Module):
         on_window = self._window_bar([copy.shape[-2:] for copy in copies], progress)
         views = []
         for copy in copies:
-            views.append(self._look(copy, on_window))
+            views.append(self._view(copy, on_window))
             if self.flip:
-                view = self._look(copy.flip(-1), on_window)
+                view = self._view(copy.flip(-1), on_window)
                 views.append(view._replace(mirrored=True, swap=self.swap))
         return views
 
-    def _look(self, image: Tensor, on_window: Callable[[], None]) -> NodeView:
+    def _view(self, image: Tensor, on_window: Callable[[], None]) -> NodeView:
         if self.window is None:
             return self.model.node_views([image])[0]
         return slide(self.model, image, self.window, self.stride, on_window)

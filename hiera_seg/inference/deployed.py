@@ -8,6 +8,7 @@ from hiera_seg.errors import ConfigError
 from hiera_seg.layers.scores import NodeOutput, node_scores
 from hiera_seg.modeling import HieraPixelHead, HieraSegmentor
 from hiera_seg.modeling.paths import cut_path, direct_labels, greedy_path, path_labels
+from hiera_seg.modeling.segmentor import require_segmentor
 
 
 class DeployedSegmentor(nn.Module):
@@ -31,11 +32,7 @@ class DeployedSegmentor(nn.Module):
                 of other than three channels.
         """
         super().__init__()
-        if not isinstance(model, HieraSegmentor):
-            raise ConfigError(
-                f"MODEL.META_ARCHITECTURE: cannot export a {type(model).__name__}; use "
-                "HieraSegmentor"
-            )
+        require_segmentor(model, "an exported file")
         if len(model.pixel_mean) != 3:
             raise ConfigError(
                 f"MODEL.PIXEL_MEAN: cannot export a network for {len(model.pixel_mean)} channels; "

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from hiera_seg.config.image_format import chosen_bands
 from hiera_seg.data.images import ImageReader
-from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
 from hiera_seg.inference.published import load_published
 from hiera_seg.inference.weights import build_for_eval
 from hiera_seg.modeling import DecodeOptions, HieraSegmentor, NodeView
+from hiera_seg.modeling.segmentor import require_segmentor
 
 Image = np.ndarray | str | os.PathLike
 
@@ -59,12 +59,7 @@ class HieraPredictor:
             cfg, model, _ = load_published(cfg)
         if model is None:
             model, _ = build_for_eval(cfg)
-        if not isinstance(model, HieraSegmentor):
-            raise ConfigError(
-                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, but HieraPredictor "
-                "requires HieraSegmentor; change it"
-            )
-        self.model = model.eval()
+        self.model = require_segmentor(model, "HieraPredictor").eval()
         self.image_format = cfg.INPUT.FORMAT
         self._read_file = ImageReader.from_config(cfg)
         self._augmented = HieraSegmentorWithTTA(cfg, model) if cfg.TEST.AUG.ENABLED else None

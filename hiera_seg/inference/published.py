@@ -33,7 +33,8 @@ from torch import Tensor
 from hiera_seg import add_hiera_seg_config
 from hiera_seg.checkpoint import read_file
 from hiera_seg.checkpoint.checkpointer import check_values
-from hiera_seg.config.checks import check_addresses, items_of
+from hiera_seg.config.checks import check_addresses, value_of
+from hiera_seg.config.resolve import changed_items
 from hiera_seg.data.flips import swap_table
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import CheckpointError, ConfigError
@@ -42,6 +43,7 @@ from hiera_seg.inference.augmentation import mirrored_nodes
 from hiera_seg.losses.node_weights import read_node_counts, write_node_counts
 from hiera_seg.modeling import HieraSegmentor
 from hiera_seg.modeling.build import build_model
+from hiera_seg.modeling.segmentor import require_segmentor
 
 VERSION = 1
 LICENSE = (
@@ -100,10 +102,7 @@ def publish(
             hold, or safetensors is not installed.
         OSError: the file cannot be written.
     """
-    if not isinstance(model, HieraSegmentor):
-        raise ConfigError(
-            f"MODEL.META_ARCHITECTURE: cannot publish a {type(model).__name__}; use HieraSegmentor"
-        )
+    require_segmentor(model, "an inference file")
     try:
         from safetensors.torch import save
     except ImportError as error:
@@ -177,15 +176,10 @@ def load_published(path: str | os.PathLike) -> Published:
 
 def _changed_keys(cfg: CfgNode) -> dict[str, Any]:
     """Return the keys of `_STORED` that differ from their defaults, as plain data."""
-    defaults = get_cfg()
-    add_hiera_seg_config(defaults)
-    before = dict(items_of(defaults))
-    found = {
+    found = {key: value_of(cfg, key) for key in _ALWAYS} | {
         key: value
-        for key, value in items_of(cfg)
-        if key.startswith(_STORED)
-        and not key.startswith(_NEVER)
-        and (key in _ALWAYS or key not in before or value != before[key])
+        for key, value in changed_items(cfg).items()
+        if key.startswith(_STORED) and not key.startswith(_NEVER)
     }
     try:
         return json.loads(json.dumps(found))
@@ -253,7 +247,4 @@ def _build(cfg: CfgNode, node_counts: dict[str, int] | None) -> HieraSegmentor:
             file = str(Path(folder) / "counts.json")
             write_node_counts(file, node_counts)
             cfg.merge_from_list([_COUNTS, file])
-        model = build_model(cfg)
-    if not isinstance(model, HieraSegmentor):
-        raise ConfigError(f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}")
-    return model
+        return require_segmentor(build_model(cfg), "an inference file")

@@ -4,8 +4,6 @@ Each query attends to a few points of each of several feature maps instead of al
 implementation uses ``grid_sample`` and needs no compiled operator.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ A loss on a few thousand points takes a fraction of the time and memory of a los
 trains as well (Kirillov et al., PointRend, CVPR 2020; Cheng et al., Mask2Former, CVPR 2022).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Encode the positions of a feature map as vectors for attention."""
 
-from __future__ import annotations
-
 import math
 
 import torch

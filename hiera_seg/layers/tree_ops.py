@@ -5,8 +5,6 @@ floating-point dtype and any device, and are differentiable. Time and memory are
 number of nodes.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

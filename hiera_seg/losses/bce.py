@@ -1,7 +1,5 @@
 """Define the binary cross entropy of nodes, the baseline of the tree-min loss."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Build the weighted sum of losses that a config names, for heads to call."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Validate the arguments of losses."""
 
-from __future__ import annotations
-
 import math
 import numbers
 import os

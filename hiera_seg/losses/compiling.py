@@ -1,7 +1,5 @@
 """Exclude the losses from torch.compile."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar

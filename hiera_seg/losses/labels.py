@@ -1,11 +1,10 @@
 """Check a batch of logits and labels, and map labels to the columns of `TreeIndex` tables."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy.messages import listing
 from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.losses.checks import (
     CHECK_VARIABLE,
@@ -70,10 +69,8 @@ def label_index(labels: Tensor, hierarchy: Hierarchy, ignore_label: int) -> Tens
     lowest, highest = known.aminmax() if known.numel() else (0, 0)
     if lowest < 0 or highest >= num_nodes:
         values = known[(known < 0) | (known >= num_nodes)].unique()
-        shown = ", ".join(str(value) for value in values[:8].tolist())
-        more = f" and {len(values) - 8} more" if len(values) > 8 else ""
         raise ValueError(
-            f"labels hold {shown}{more}: neither a node id of {tree_text(hierarchy)}, "
+            f"labels hold {listing(values.tolist())}: neither a node id of {tree_text(hierarchy)}, "
             f"0 .. {num_nodes - 1}, nor the ignore label {ignore_label}"
         )
     return known.masked_fill_(void, num_nodes)

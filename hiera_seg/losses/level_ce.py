@@ -1,7 +1,5 @@
 """Define the per-level cross entropy: one softmax among the nodes of each level."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

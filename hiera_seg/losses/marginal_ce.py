@@ -1,7 +1,5 @@
 """Define the marginal cross entropy: one softmax over the leaves, summed up the tree."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Compute node weights from pixel counts (against class imbalance), and read and write counts."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

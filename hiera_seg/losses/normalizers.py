@@ -1,7 +1,5 @@
 """Compute the normalizers of losses: the numbers of pixels that they divide by."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

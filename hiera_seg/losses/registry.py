@@ -1,7 +1,5 @@
 """Register loss modules by the names that configs use, and read what they declare."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable
 from typing import Any

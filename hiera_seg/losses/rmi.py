@@ -1,7 +1,5 @@
 """Define the region mutual information loss between neighbourhoods of scores and of labels."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

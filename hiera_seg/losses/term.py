@@ -1,7 +1,5 @@
 """Define the base class of losses, which generates loss modules from loss functions."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from inspect import Parameter, Signature

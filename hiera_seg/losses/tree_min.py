@@ -1,7 +1,5 @@
 """Define the tree-min loss: binary cross entropy on scores made consistent with the tree."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Define the tree-triplet loss, by which distances of embeddings follow those in the tree."""
 
-from __future__ import annotations
-
 import math
 import numbers
 from typing import NamedTuple

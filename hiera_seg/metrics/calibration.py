@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from hiera_seg.disk import json_data
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.metrics.checks import check_ids, check_shapes, floats_or_none
+from hiera_seg.metrics.checks import check_ids, check_shapes
 
 NUM_BINS = 15
 # Sums of scores are integers in this unit, which makes them independent of the order of images.
@@ -102,12 +103,11 @@ class LevelCalibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry of a level in ``calibration.json`` (docs/metrics.md); None for NaN."""
-        edges = np.linspace(0, 1, len(self.count) + 1).tolist()
+        edges = np.linspace(0, 1, len(self.count) + 1)
         names = ("low", "high", "confidence", "accuracy", "count")
-        scores = (floats_or_none(values) for values in (self.confidence, self.accuracy))
-        rows = zip(edges[:-1], edges[1:], *scores, self.count.tolist(), strict=True)
-        bins = [dict(zip(names, row, strict=True)) for row in rows]
-        return {"bins": bins, "ece": floats_or_none([self.ece])[0]}
+        columns = (edges[:-1], edges[1:], self.confidence, self.accuracy, self.count)
+        bins = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return json_data({"bins": bins, "ece": self.ece})
 
 
 def level_calibrations(counts: CalibrationCounts) -> list[LevelCalibration]:

@@ -30,8 +30,3 @@ def check_ids(ids: np.ndarray, stop: int, hierarchy: Hierarchy, what: str) -> No
             f"{what} holds ids {ids.min()} to {ids.max()}; tree {hierarchy.name!r} allows 0 to "
             f"{stop - 1}"
         )
-
-
-def floats_or_none(values: Iterable[float]) -> list[float | None]:
-    """Convert numbers for a JSON file; NaN becomes None."""
-    return [None if np.isnan(value) else float(value) for value in values]

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from hiera_seg.disk import json_data
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.metrics.checks import check_ids, check_shapes, floats_or_none
+from hiera_seg.metrics.checks import check_ids, check_shapes
 
 # Dense near 0 and 1, where most scores of a trained network are; above 1 for heads whose scores may
 # exceed 1.
@@ -133,15 +134,15 @@ class SafeDepthCurve:
         """Return the content of ``safe_depth.json`` (docs/metrics.md); None for NaN."""
         levels = zip(self.hierarchy.level_names, self.reached, strict=True)
         overall = {
-            "thresholds": floats_or_none(self.thresholds),
-            "accuracy": floats_or_none(self.accuracy),
-            "specificity": floats_or_none(self.specificity),
-            "information_gain": floats_or_none(self.information_gain),
-            "reached": {name: floats_or_none(values) for name, values in levels},
-            "area": floats_or_none([self.area])[0],
+            "thresholds": self.thresholds,
+            "accuracy": self.accuracy,
+            "specificity": self.specificity,
+            "information_gain": self.information_gain,
+            "reached": dict(levels),
+            "area": self.area,
             "pixels": self.num_pixels,
         }
-        return {"overall": overall}
+        return {"overall": json_data(overall)}
 
 
 def node_information(hierarchy: Hierarchy) -> np.ndarray:

@@ -298,6 +298,16 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
         return list(by_size.values())
 
 
+def require_segmentor(model: nn.Module, purpose: str) -> HieraSegmentor:
+    """Return a model; raise ConfigError, which names the purpose, if it is not a HieraSegmentor."""
+    if not isinstance(model, HieraSegmentor):
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE: {purpose} requires a HieraSegmentor, but the model is a "
+            f"{type(model).__name__}; change it"
+        )
+    return model
+
+
 def _label_of(sample: dict[str, Any]) -> Tensor:
     name = sample.get("file_name", "a training image without file_name")
     if "sem_seg" not in sample:

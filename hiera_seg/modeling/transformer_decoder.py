@@ -48,7 +48,7 @@ class Attention(nn.Module):
         """Return the queries x (B, Q, dim) after attending to memory (B, S, dim).
 
         Positions (Q, dim) and (S, dim) are added to queries and keys, not to values. `allowed`,
-        bool (B, 1, Q, S), tells where each query may attend; None: everywhere.
+        bool (B, 1, Q, S), is True where a query may attend; None: everywhere.
         """
         heads = (self.num_heads, -1)
         query = self.query(x + query_positions).unflatten(-1, heads).transpose(1, 2)

@@ -153,16 +153,5 @@ def _curve(name: str, points: Mapping[int, float]) -> dict[str, Any]:
     return {"name": name, "x": x, "y": [float(f"{points[i]:.5g}") for i in x]}
 
 
-def finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by None."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def _fractions(values: np.ndarray) -> list[float | None]:
     return [None if math.isnan(v) else round(v, 6) for v in values.tolist()]

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from hiera_seg.disk import replace_text
+from hiera_seg.disk import json_data, replace_text
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.report.data import curve_data, finite, level_data, tree_data
+from hiera_seg.report.data import curve_data, level_data, tree_data
 from hiera_seg.report.images import ReportImage, image_data
 
 MAX_IMAGE_BYTES = 9_000_000  # larger files open slowly; plotly.js has 5 MB
@@ -68,7 +68,7 @@ def write_report(
         "images": _images_that_fit(images, hierarchy),
         "notes": list(notes),
     }
-    page, path = _page(finite(data)), Path(path)
+    page, path = _page(json_data(data)), Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, page)

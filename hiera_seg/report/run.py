@@ -14,6 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from torch import nn
 
 from hiera_seg.config import resolve_hierarchy
+from hiera_seg.data.json_files import read_json_file
 from hiera_seg.errors import ConfigError, DatasetError, HierarchyError
 from hiera_seg.evaluation import evaluation_folder, read_confusion
 from hiera_seg.hierarchy import Hierarchy
@@ -255,12 +256,7 @@ def _read_matrix(folder: Path, hierarchy: Hierarchy, level: int) -> np.ndarray:
 
 def _read_json(path: Path) -> Any:
     """Return the content of a json file; None if it does not exist."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
+    return read_json_file(str(path)) if path.exists() else None
 
 
 def _read_lines(path: Path) -> list[str]:

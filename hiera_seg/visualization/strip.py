@@ -58,24 +58,24 @@ def draw_levels(
     colors = tree_colors(hierarchy) if colors is None else np.asarray(colors)
     width = width or int(np.clip(image.shape[1], *_PANEL_WIDTHS))
     size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
-    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if width < image.shape[1] else
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if width < image.shape[1] else
                          cv2.INTER_CUBIC)  # fmt: skip
 
     def fit(labels: np.ndarray) -> np.ndarray:
         return cv2.resize(labels.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
 
     def overlay(labels: np.ndarray) -> np.ndarray:
-        return overlay_labels(picture, labels, hierarchy, colors, alpha, names=True)
+        return overlay_labels(resized, labels, hierarchy, colors, alpha, names=True)
 
     predicted = [fit(labels) for labels in hiera_labels]
-    rows = [[("image", picture)]]
+    rows = [[("image", resized)]]
     for name, labels in zip(hierarchy.level_names, predicted, strict=True):
         title = name if truth is None else f"{name}, prediction"
         rows[0].append((title, overlay(labels)))
     present = {int(node) for labels in predicted for node in np.unique(labels)}
     if truth is not None:
         truth = fit(truth)
-        mistakes = overlay_mistakes(picture, predicted[-1], truth, hierarchy)
+        mistakes = overlay_mistakes(resized, predicted[-1], truth, hierarchy)
         rows.append([("mistakes: yellow near, red far", mistakes)])
         for name, labels in zip(
             hierarchy.level_names, cut_at_levels(truth, hierarchy), strict=True

@@ -1,4 +1,4 @@
-"""What ends a run ends it in one line that names the cause, and before hours of training."""
+"""Test that errors end a run with one line that names the cause, and before hours of training."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The log of a run: what the console shows, what the file holds."""
+"""Test the log of a run: the messages on the console, and those in the file."""
 
 import io
 import logging

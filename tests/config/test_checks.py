@@ -1,4 +1,4 @@
-"""Every rule of hiera_seg.config.RULES refuses a value, naming key and value."""
+"""Test that every rule of hiera_seg.config.RULES refuses a value, and names key and value."""
 
 import pickle
 
@@ -134,7 +134,7 @@ def test_training_and_dry_run_check_the_config_first(cfg, build, key, value):
 @pytest.mark.parametrize(
     "build", [build_model, HieraPredictor, load_predictor, HieraTrainer.evaluate]
 )
-def test_whatever_builds_a_model_checks_its_keys(cfg, build):
+def test_everything_that_builds_a_model_checks_its_keys(cfg, build):
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.WEIGHTS = "nope", "trained.pth"
     with pytest.raises(ConfigError) as caught:
         build(cfg)

@@ -2,11 +2,12 @@ import csv
 
 import numpy as np
 import pytest
+from check_dataset import format_reports
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from hiera_seg.data import register_hierarchical_dataset
-from hiera_seg.data.dataset_check import check_dataset, format_reports, warn_of_absent_leaves
+from hiera_seg.data.dataset_check import check_dataset, warn_of_absent_leaves
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 

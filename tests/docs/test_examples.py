@@ -1,4 +1,4 @@
-"""The code blocks of the how-to pages run, and do what the pages say."""
+"""Test that the code blocks of the how-to pages run, with the results that the pages state."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""The recipes of docs/existing_train_net.md run against small models of the same interfaces."""
+"""Test the recipes of docs/existing_train_net.md with small models of the same interfaces."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The site: which pages it has, where links lead, and that nothing comes from the network."""
+"""Test the documentation site: its pages, its links, and that it loads nothing from the network."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ DOCS = REPOSITORY / "docs"
 
 @pytest.fixture(scope="module")
 def pages(hook):
-    """The hook that makes pages; MkDocs itself need not be installed."""
+    """The hook that generates pages; MkDocs itself need not be installed."""
     parts = ("config", "config.defaults", "structure", "structure.files")
     stand_in = SimpleNamespace(MkDocsConfig=None, File=None, Files=None)
     with pytest.MonkeyPatch.context() as patch:
@@ -37,7 +37,7 @@ def test_every_page_of_the_navigation_is_there(pages, navigation):
     assert all((REPOSITORY / source).is_file() for source in pages.PAGES.values())
 
 
-def test_pictures_beside_such_a_page_come_along(pages, monkeypatch, tmp_path):
+def test_images_beside_a_page_are_copied_with_it(pages, monkeypatch, tmp_path):
     monkeypatch.setattr(pages, "REPOSITORY", tmp_path)
     for name in ("projects/HSSN/study/plot.png", "docs/images/demo.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def test_links_lead_somewhere_in_the_repository(pages):
     assert found > 50 and broken == []
 
 
-def test_what_a_page_would_fetch_is_found(hook, tmp_path):
+def test_addresses_that_a_page_loads_are_found(hook, tmp_path):
     check = hook("check_offline")
     (tmp_path / "index.html").write_text(
         '<a href="https://x.org">a link is fine</a><link rel="canonical" href="https://x.org/">'

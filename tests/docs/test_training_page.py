@@ -55,7 +55,7 @@ def dumped(tmp_path, monkeypatch) -> None:
     trainer.resume_or_load(resume=False)
     with torch.no_grad():
         trainer.model.sem_seg_head.auxiliary_head.predictor.bias[0] = float("inf")
-    with pytest.raises(FloatingPointError, match="not finite before it: sem_seg_head.auxiliary"):
+    with pytest.raises(FloatingPointError, match="not finite before it: 'sem_seg_head.auxiliary"):
         trainer.train()
 
 

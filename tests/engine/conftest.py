@@ -1,4 +1,4 @@
-"""A disk that is full in earnest."""
+"""A file system that is really full."""
 
 import os
 import subprocess

@@ -191,7 +191,7 @@ def test_parameters_that_no_loss_reaches_are_named_before_they_stop_the_job(cfgs
     cfg = cfgs["bce"]
     cfg.merge_from_list(["MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res4"], "DATASETS.TEST", ()])
     for message in in_processes(train_unused, cfg, folder=tmp_path):
-        assert message.startswith("parameters backbone.res5.0.conv1.weight, backbone.res5.")
+        assert message.startswith("parameters 'backbone.res5.0.conv1.weight', 'backbone.res5.")
     cfg.SOLVER.MAX_ITER = 1
     HieraTrainer(cfg).train()  # one process alone does not mind
 

@@ -1,4 +1,4 @@
-"""A run whose disk is full ends in one line that names a file, whatever was being written."""
+"""Test that a run whose disk is full ends with one line that names the file being written."""
 
 import logging
 import os

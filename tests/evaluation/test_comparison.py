@@ -20,7 +20,6 @@ from hiera_seg.evaluation import (
     read_run,
 )
 from hiera_seg.evaluation.comparison import NO_DIFFERENCE
-from hiera_seg.evaluation.comparison_plot import plot_comparison
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import PathCounts, hierarchy_scores
 
@@ -139,7 +138,7 @@ def test_what_cannot_be_compared_is_named():
         compare_runs([first], [other])
 
 
-def test_tables_and_plot(tmp_path):
+def test_tables():
     maps = truths()
     first, _ = counted(predict(maps, 1, BASE))
     second, _ = counted(predict(maps, 2, {CAR: (BUS, 0.2)}))
@@ -152,9 +151,6 @@ def test_tables_and_plot(tmp_path):
     absent = next(line for line in text.split("\n") if line.startswith("| ufo"))
     assert [cell.strip() for cell in absent.split("|")[2:-1]] == ["0", "-", "-", "-", "-", "-"]
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["levels"][1]["name"] == "class"
-    plot_comparison([found, compare_runs([first], [first])], tmp_path / "plot.png")
-    with Image.open(tmp_path / "plot.png") as image:
-        assert image.width > 600
 
 
 def test_counts_are_saved_small_and_read_back(tmp_path):

@@ -206,7 +206,7 @@ def test_what_is_no_image(cfg, make_model, image, tmp_path):
         predictor(image, safe_depth=-1)
     with pytest.raises(DatasetError, match=r"none\.png"):
         predictor(tmp_path / "none.png")
-    with pytest.raises(ConfigError, match=r"MODEL\.META_ARCHITECTURE is .*HieraSegmentor"):
+    with pytest.raises(ConfigError, match=r"MODEL\.META_ARCHITECTURE: HieraPredictor .*Identity"):
         HieraPredictor(cfg, torch.nn.Identity())
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from hiera_seg import Hierarchy
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss, tree_min_loss
 from hiera_seg.losses.queries.masks import mask_bce, mask_costs, mask_dice, point_targets
-from hiera_seg.losses.queries.matching import HungarianMatcher
+from hiera_seg.losses.queries.matching import _warn_once, match
 
 TREE = Hierarchy.from_dict(
     {
@@ -144,7 +144,7 @@ class TestMatcher:
     @pytest.mark.parametrize("shape", [(4, 3), (3, 4)])
     def test_finds_the_assignment_of_least_cost(self, shape):
         costs = torch.randn(5, *shape, generator=generator())
-        found = HungarianMatcher()(costs)
+        found = match(costs)
         assert found.shape == (5, 2, 3)
         for cost, (rows, columns) in zip(costs, found, strict=True):
             best = min(
@@ -158,9 +158,9 @@ class TestMatcher:
     def test_costs_that_are_not_finite_are_avoided_with_one_warning(self, caplog):
         costs = torch.tensor([[[1.0, math.nan], [math.inf, 3.0], [2.0, -math.inf]]])
         before = costs.clone()
-        matcher = HungarianMatcher()
+        _warn_once.cache_clear()
         with caplog.at_level(logging.WARNING):
-            found = [matcher(costs) for _ in range(3)]
+            found = [match(costs) for _ in range(3)]
         assert len(caplog.records) == 1 and "not finite" in caplog.text
         assert found[0].tolist() == [[[0, 1], [0, 1]]]
         assert torch.equal(costs, before) or costs.isnan().sum() == before.isnan().sum()
@@ -168,10 +168,10 @@ class TestMatcher:
     def test_costs_that_are_not_finite_are_above_the_highest_however_high(self):
         for highest in (-3e38, -5.0, 0.0, 3e6, 3e38):
             costs = torch.tensor([[[math.nan, highest, math.inf]]])
-            assert HungarianMatcher()(costs).tolist() == [[[0], [1]]], highest
+            assert match(costs).tolist() == [[[0], [1]]], highest
 
     def test_nothing_finite_at_all_still_matches(self):
-        assert HungarianMatcher()(torch.full((1, 3, 2), math.nan)).shape == (1, 2, 2)
+        assert match(torch.full((1, 3, 2), math.nan)).shape == (1, 2, 2)
 
 
 def perfect(labels, name="leaf_softmax", queries=5, scale=30.0):

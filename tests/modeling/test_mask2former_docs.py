@@ -1,4 +1,4 @@
-"""The example of docs/mask2former.md runs, and what the page names is there."""
+"""Test that the example of docs/mask2former.md runs, and that the names on the page exist."""
 
 import re
 

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-NEEDS = ("requirements/base.txt", "requirements/dev.txt", "setup.py", "pyproject.toml")
+NEEDS = (
+    *(f"requirements/{name}.txt" for name in ("base", "demo", "dev")),
+    "setup.py",
+    "pyproject.toml",
+)
 PYTHON = """#!/bin/sh
 echo "$0 $*" >> calls
 case "$*" in
@@ -64,6 +68,13 @@ def test_an_environment_is_made_once_and_then_left_alone(folder):
     assert code == 0 and "-m venv" not in calls and "install_detectron2.py" in calls
 
 
+def test_the_demo_installs_nothing_that_tests_alone_need(folder):
+    code, _, calls = make(folder, "demo")
+    assert code == 0 and "requirements/demo.txt" in calls and "requirements/dev.txt" not in calls
+    code, _, calls = make(folder, "setup")
+    assert code == 0 and "requirements/dev.txt" in calls and "install_detectron2.py" not in calls
+
+
 def test_an_environment_of_the_users_is_not_changed_unasked(folder):
     add_python(folder / ".venv/bin/python")
     (folder / ".venv/bin/torch").touch()
@@ -96,7 +107,7 @@ def test_a_half_made_environment_is_gone_on_with(folder):
     (folder / ".venv/made_by_make").touch()
     code, _, calls = make(folder, "setup")
     assert code == 0 and "-m venv" not in calls and " install --quiet " in calls
-    (folder / ".venv/ready").unlink()
+    (folder / ".venv/ready_for_demo").unlink()
     (folder / ".venv/bin/no_pip").touch()  # the making of the environment was
     code, _, calls = make(folder, "setup")
     assert code == 0 and "-m venv .venv" in calls

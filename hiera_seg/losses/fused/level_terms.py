@@ -1,7 +1,5 @@
 """Compute the pixel weights of losses that are averaged per level (level_ce and marginal_ce)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -7,8 +7,6 @@ row per level for the positive nodes. One pass over these rows gives the values 
 binary terms. Comparisons then move each slope to the node whose logit was taken.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial

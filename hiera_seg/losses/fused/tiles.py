@@ -6,8 +6,6 @@ tile of pixels that fits a CPU's cache and returns value and gradient at once. O
 kept, in the dtype of the logits; no mask, target or intermediate of full size ever exists.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ its leaves. *node_sigmoid*: one sigmoid per node, trained by the tree-min loss o
 query's label; for a query without a segment all nodes are negative.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Match the queries of a mask transformer with segments and compute their losses."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +12,7 @@ from hiera_seg.losses.fused.tiles import loss_dtype
 from hiera_seg.losses.labels import label_index
 from hiera_seg.losses.queries.classes import NO_OBJECT
 from hiera_seg.losses.queries.masks import mask_bce, mask_costs, mask_dice, point_targets
-from hiera_seg.losses.queries.matching import HungarianMatcher
+from hiera_seg.losses.queries.matching import match
 
 
 class QueryLoss(nn.Module):
@@ -58,7 +56,6 @@ class QueryLoss(nn.Module):
             "oversample_ratio": oversample_ratio,
             "importance_ratio": importance_ratio,
         }
-        self.matcher = HungarianMatcher()
 
     def segments(self, labels: Tensor) -> list[Tensor]:
         """Return the labels present in each image, in ascending order.
@@ -188,7 +185,7 @@ class QueryLoss(nn.Module):
             + self.weights["dice"] * dice
             - self.weights["class"] * scores
         )
-        queries, found = self.matcher(costs).to(present.device).unbind(1)
+        queries, found = match(costs).to(present.device).unbind(1)
         return queries, present[found]
 
     def _mask_losses(

@@ -1,7 +1,5 @@
 """Compute the BCE and dice loss of masks at points, for matched pairs or all combinations."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
