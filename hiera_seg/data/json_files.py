@@ -41,8 +41,9 @@ def iterate_json_list(path: str) -> Generator[Any, None, int | None]:
         None if these are all, else their number: :func:`read_json_file` then returns what the file
         holds, such as a list without entries, or raises what is wrong with it.
     """
-    decode = json.JSONDecoder(object_pairs_hook=_with_shared_keys).raw_decode
-    count = 0
+    # One key object for all entries, as `json.load` makes it
+    share_keys = {"object_pairs_hook": lambda pairs: {sys.intern(k): v for k, v in pairs}}
+    decode, count = json.JSONDecoder(**share_keys).raw_decode, 0
     try:
         with PathManager.open(path, "r") as file:
             text = file.read(_CHUNK).lstrip(_SPACE)
@@ -67,11 +68,6 @@ def iterate_json_list(path: str) -> Generator[Any, None, int | None]:
                     return count
     except (OSError, ValueError, RecursionError):
         return count
-
-
-def _with_shared_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a dict whose keys are the same objects in all entries, as `json.load` makes them."""
-    return {sys.intern(key): value for key, value in pairs}
 
 
 def is_labelme(content: Any) -> bool:
