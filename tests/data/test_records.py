@@ -149,3 +149,10 @@ def test_a_json_list_with_a_fault_is_left_to_the_whole_reader(
     with pytest.raises(StopIteration) as end:
         next(entries)
     assert end.value.value == count
+
+
+def test_entries_of_a_json_list_share_their_keys(tmp_path):
+    path = tmp_path / "list.json"
+    path.write_text('[{"file_name": "a"}, {"file_name": "b"}]')
+    first, second = json_files.iterate_json_list(path)
+    assert next(iter(first)) is next(iter(second))
