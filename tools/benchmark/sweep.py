@@ -108,8 +108,10 @@ def plot(points: list[Point], path: str) -> None:
             beside.plot(x, [point.memory for point in chosen], "s--", color="tab:orange")
         beside.set_ylabel("MiB, peak of extra memory", color="tab:orange")
         if name == "depth":
-            axis.set_ylim(bottom=0)
-            beside.set_ylim(bottom=0)
+            for each in (axis, beside):
+                each.update_datalim([(x[0], 0)])  # so that the margin is a part of all heights
+                each.autoscale_view()
+                each.set_ylim(bottom=0)
         else:
             for each in (axis, beside):
                 each.set_xscale("log", base=2)
