@@ -121,6 +121,9 @@ class WindowRows(NodeRows):
             self._run_row(keep=max(first - 1, 0))
         return self._sums.index_select(1, index - self._first)
 
+    def nan_count(self) -> int:
+        return int(self._nan_count)
+
     @property
     def _complete(self) -> int:
         """The number of rows of the image that no later window covers."""
