@@ -16,7 +16,8 @@ from torch import Tensor
 Tile = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 
 # Number of values of a tile per CPU thread, for which the few buffers of a loss fit the L2 cache of
-# a core, and the maximum for a tile.
+# a core, and the maximum for a tile. Several threads have twice as many, because they wait for the
+# slowest of them in each operation.
 _THREAD_VALUES = 1 << 17
 _MAX_VALUES = 1 << 20
 # With fewer pixels, the overhead per operation would dominate for trees of thousands of nodes.
@@ -63,7 +64,8 @@ def strides(maps: Tensor) -> tuple[int, int, int] | None:
 
 def tile_pixels(num_nodes: int) -> int:
     """Return the number of pixels of one tile on a CPU."""
-    values = min(_THREAD_VALUES * torch.get_num_threads(), _MAX_VALUES)
+    threads = torch.get_num_threads()
+    values = min(_THREAD_VALUES * threads * (1 if threads == 1 else 2), _MAX_VALUES)
     return max(values // num_nodes, _MIN_PIXELS)
 
 
