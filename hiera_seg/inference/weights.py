@@ -106,6 +106,8 @@ def build_for_eval(
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS = path  # backbones then do not download their own pretrained weights
+    node_weights = cfg.MODEL.HIERA_SEG.NODE_WEIGHTS
+    node_weights.METHOD = node_weights.FILE = ""  # used in training only; the file may be gone
     model = build(cfg)
     load_for_eval(
         model,

@@ -234,6 +234,7 @@ def test_weights_of_the_config(cfg, image, tree, tmp_path):
     with pytest.raises(CheckpointError, match=r"weights\.pth: no such"):
         HieraPredictor(cfg)
     torch.save({"model": state}, cfg.MODEL.WEIGHTS)
+    cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.update(METHOD="inverse", FILE="where/it/trained.json")
     assert torch.equal(HieraPredictor(cfg)(image)["sem_seg"], random(image)["sem_seg"])
     backbone = {key: value for key, value in state.items() if key.startswith("backbone")}
     torch.save({"model": backbone}, cfg.MODEL.WEIGHTS)

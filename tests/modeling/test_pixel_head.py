@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -245,16 +247,21 @@ ADJUSTMENT = "MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT"
 def node_counts(hierarchy, tmp_path):
     """A file of counts, and the counts."""
     pixels = {path: 10**i for i, path in enumerate(hierarchy.paths[: hierarchy.num_leaves])}
-    write_node_counts(tmp_path / "counts.json", pixels)
+    (tmp_path / "counted").mkdir()
+    file = tmp_path / "counted" / "counts.json"
+    write_node_counts(file, pixels)
     inner = hierarchy.num_nodes - hierarchy.num_leaves
-    return str(tmp_path / "counts.json"), np.array([*pixels.values(), *[0] * inner])
+    return str(file), np.array([*pixels.values(), *[0] * inner])
 
 
 @pytest.mark.parametrize("loss", ["marginal_ce", "level_ce"])
 def test_a_sibling_adjustment_changes_eval_alone(
-    make_model, make_inputs, hierarchy, node_counts, loss
+    make_model, make_inputs, hierarchy, node_counts, loss, monkeypatch
 ):
     file, pixels = node_counts
+    if loss == "level_ce":
+        monkeypatch.syspath_prepend(Path(file).parents[1])
+        file = f"package://{Path(file).parent.name}/counts.json"
     options = (LOSSES, [[loss, 1.0]])
     plain = make_model(*options)
     model = make_model(*options, f"{ADJUSTMENT}.TAU", 0.5, f"{ADJUSTMENT}.FILE", file)

@@ -13,12 +13,14 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from hiera_seg.checkpoint import local_path
 from hiera_seg.cli import load_config
 from hiera_seg.config import resolve_hierarchy
 from hiera_seg.data import LabelReader
 from hiera_seg.data.catalog import import_modules, require_registered
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.losses import read_node_counts
 from projects.GeneratedStreets import TREE, files, list_scenes, scene
 from projects.GeneratedStreets.canvas import VOID, Camera, Canvas, Dice, Light
 from projects.GeneratedStreets.scene import draw_scene
@@ -239,6 +241,19 @@ def test_registered_as_ordinary_datasets(cache_folder, monkeypatch, tree):
     assert metadata.stuff_classes == list(tree.leaf_names)
     assert metadata.ignore_label == VOID
     assert Hierarchy.from_dict(**metadata.hierarchy) == tree
+
+
+def test_the_demo_weights_classes_by_counts_of_the_whole_training_split(tree):
+    cfg = load_config(str(REPOSITORY / "configs/Generated/level_ce_deeplab_v3_plus_lite0.yaml"), [])
+    file = local_path(cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.FILE)
+    counts, (_, scenes) = json.loads(Path(file).read_text()), files.SPLITS["train"]
+    assert (counts["datasets"], counts["images"]) == (["hiera_generated_train"], scenes)
+    pixels = read_node_counts(file, tree)
+    assert pixels.sum() + counts["void"] == scenes * files.SIZE[0] * files.SIZE[1]
+    share = pixels[: tree.num_leaves] / pixels.sum()
+    labels = [draw_scene(0, index)[1] for index in range(16)]
+    seen = np.bincount(np.concatenate(labels, None), minlength=256)[: tree.num_leaves]
+    assert np.abs(np.sqrt(seen / seen.sum()) - np.sqrt(share)).max() < 0.1
 
 
 def test_registering_and_listing_need_no_opencv():

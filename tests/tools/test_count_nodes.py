@@ -76,10 +76,14 @@ def config(**keys):
     return cfg
 
 
-def test_a_config_hands_them_to_the_losses_that_take_them(tmp_path):
+@pytest.mark.parametrize("file", ["{folder}/c.json", "package://counted/c.json"])
+def test_a_config_hands_them_to_the_losses_that_take_them(tmp_path, monkeypatch, file):
     pixels = {"road/road_surface/Road": 8, "ceiling/sky/Sky": 2}
-    (tmp_path / "c.json").write_text(json.dumps({"pixels": pixels}))
-    cfg = config(METHOD="inverse", FILE=str(tmp_path / "c.json"))
+    folder = tmp_path / "counted"
+    folder.mkdir()
+    (folder / "c.json").write_text(json.dumps({"pixels": pixels}))
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = config(METHOD="inverse", FILE=file.format(folder=folder))
     focal, rmi = build_model(cfg).sem_seg_head.loss.losses
     tree = focal.hierarchy
     assert focal.node_weights[tree["Sky"]] == pytest.approx(1.6)

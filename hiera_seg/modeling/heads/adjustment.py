@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from detectron2.config import CfgNode
 
+from hiera_seg.checkpoint import local_path
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.sibling_adjustment import SiblingAdjustment
@@ -35,7 +36,7 @@ def build_sibling_adjustment(
             "marginal_ce or level_ce"
         )
     try:
-        counts = read_node_counts(file, hierarchy)
+        counts = read_node_counts(local_path(file), hierarchy)
         return SiblingAdjustment(hierarchy, counts, tau, by_level=variant == "level_softmax")
     except ValueError as error:
         raise ConfigError(

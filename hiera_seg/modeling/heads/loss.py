@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from hiera_seg.checkpoint import local_path
 from hiera_seg.compat import has_event_storage
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
@@ -109,7 +110,7 @@ def _node_weights(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
     if not keys.METHOD and not keys.FILE:
         return None
     try:
-        pixels = read_node_counts(keys.FILE, hierarchy)
+        pixels = read_node_counts(local_path(keys.FILE), hierarchy)
         return node_weights_from_counts(pixels, hierarchy, keys.METHOD, maximum=keys.MAX)
     except ValueError as error:
         raise ConfigError(
