@@ -58,5 +58,9 @@ class Markdown(griffe.Extension):
             func.docstring.value = with_type(func.docstring.value, type_name)
 
     def on_module_members(self, *, node: ast.AST, mod: griffe.Module, **_: Any) -> None:
+        if mod.is_init_module:  # names that a package imports from its modules are public
+            for member in mod.members.values():
+                if member.is_alias and member.target_path.startswith("hiera_seg."):
+                    member.public = True
         for name, text in assigned_docstrings(node).items():
             mod.members[name].docstring = griffe.Docstring(as_markdown(text), parent=mod[name])

@@ -107,7 +107,7 @@ def test_the_verdict_comes_first_and_nothing_is_tabled_that_was_not_read(project
 
 
 def test_bad_arguments_are_one_line(project, check):
-    named = ("NAME names the dataset 'mine_test', which is not registered (near", "mine_train")
+    named = ("NAME names the dataset 'mine_test', which is not registered; near", "mine_train")
     check_one_error(check("mine_test"), 2, *named)
     imported = "--import my_dataset: No module named 'my_dataset'"
     check_one_error(check("mine", "--import", "my_dataset"), 2, imported)

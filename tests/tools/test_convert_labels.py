@@ -43,5 +43,5 @@ def test_bad_input_is_one_line(project, convert):
     )  # fmt: skip
     original = "labels holds the original labels of 'to_convert'"
     check_one_error(convert("to_convert", "labels"), 1, original)
-    unknown = "NAME names the dataset 'to_convrt', which is not registered (near"
+    unknown = "NAME names the dataset 'to_convrt', which is not registered; near"
     check_one_error(convert("to_convrt", "ids"), 2, unknown)
