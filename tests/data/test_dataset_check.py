@@ -57,7 +57,7 @@ def test_every_problem_is_one_line(toy):
     Image.new("RGB", (10, 12)).save(image_root / "alone.png")
     report = check_dataset("toy")
     expected = [
-        f"dataset 'toy': 1 image without a label: {image_root}/alone.png (",
+        f"dataset 'toy': 1 image without a label: '{image_root}/alone.png' (",
         f"size differs: image {image_root}/0.png is 10x12, label {label_root}/0.png is 11x12",
         f"{label_root}/1.png: raw ids 77 are not in the label map of dataset 'toy'",
         f"cannot read image file {image_root}/2.png: ",
