@@ -12,10 +12,10 @@ from detectron2.utils.file_io import PathManager
 
 from hiera_seg.data.array_files import ARRAY_TYPES
 from hiera_seg.errors import DatasetError
+from hiera_seg.hierarchy.messages import listing
 
 IMAGE_TYPES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _LOSSY_TYPES = (".jpg", ".jpeg")
-_SHOWN = 5  # maximum number of files that an error lists
 
 
 class UnpairedFilesError(DatasetError):
@@ -133,8 +133,7 @@ def pair_files(
         unused = () if split_file is not None else labels.keys() - set(pairs.values())
         no_image = sorted(labels[key] for key in unused)
     problems = [
-        f"{len(paths)} {what}{'s' * (len(paths) > 1)} {rest}: {', '.join(paths[:_SHOWN])}"
-        + ", ..." * (len(paths) > _SHOWN)
+        f"{len(paths)} {what}{'s' * (len(paths) > 1)} {rest}: {listing(paths, 5)}"
         for paths, what, rest in (
             (missing, "line", f"of {split_file and expand_root(split_file)} without an image"),
             (no_label, "image", "without a label"),

@@ -14,10 +14,10 @@ from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import walk_folders
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
+from hiera_seg.hierarchy.messages import listing
 
 NODE_IDS = "node"  # as label map: the files hold node ids
 _TYPES = (".png", ".bmp", ".tif", ".tiff", ".pgm", *ARRAY_TYPES)
-_SHOWN = 3  # maximum number of images that an error lists
 
 
 def evaluate_predictions(
@@ -92,7 +92,7 @@ def evaluate_predictions(
         except DatasetError as error:
             if unknown := reader.unmapped(raw):
                 raise DatasetError(
-                    f"prediction {path} holds the ids {str(unknown[:20])[1:-1]}, which {source} "
+                    f"prediction {path} holds the ids {listing(unknown, 20)}, which {source} "
                     "does not map; specify a label map (--label-map) with null for void"
                 ) from error
             raise
@@ -182,7 +182,7 @@ def match_predictions(
     if missing:
         raise DatasetError(
             f"{len(missing)} of {len(records)} images have no prediction below {folder}: "
-            f"{', '.join(missing[:_SHOWN])}{', ...' * (len(missing) > _SHOWN)}; expected "
+            f"{listing(missing, 3)}; expected "
             f"{_stem(missing[0])}{suffix}.png or .npy{_suffix_hint(_stem(missing[0]), by_stem)}"
         )
     return found

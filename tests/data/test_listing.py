@@ -95,8 +95,8 @@ def test_a_split_file_names_stems_or_paths(tree, tmp_path):
     split.write_text("x/a\nd\nnone\n")  # one pair, one image without a label, and no image
     with pytest.raises(UnpairedFilesError) as error:
         DatasetCatalog.get("split")
-    assert f"1 line of {split}" in str(error.value) and ": none;" in str(error.value)
-    assert f"1 image without a label: {tmp_path}/images/y/d_rgb.jpg" in str(error.value)
+    assert f"1 line of {split}" in str(error.value) and ": 'none';" in str(error.value)
+    assert f"1 image without a label: '{tmp_path}/images/y/d_rgb.jpg'" in str(error.value)
     assert "alone" not in str(error.value)
     assert names_of(error.value.records, tmp_path) == [("images/x/a_rgb.jpg", "labels/x/a.png")]
     split.write_text("b\n")
@@ -201,11 +201,11 @@ def test_unpaired_files_are_named_and_counted(tmp_path):
     touch(tmp_path / "labels/0.png", tmp_path / "labels/t/x.png", tmp_path / "labels/u/x.png")
     with pytest.raises(UnpairedFilesError) as error:
         pair_files(tmp_path / "images", tmp_path / "labels")
-    first = ", ".join(str(tmp_path / f"images/{i}.jpg") for i in range(1, 6))
+    first = ", ".join(repr(str(tmp_path / f"images/{i}.jpg")) for i in range(1, 6))
     # x is ambiguous: two labels have its stem, and neither its path
-    both = f"{tmp_path}/labels/t/x.png, {tmp_path}/labels/u/x.png"
+    both = f"'{tmp_path}/labels/t/x.png', '{tmp_path}/labels/u/x.png'"
     assert str(error.value).startswith(
-        f"9 images without a label: {first}, ...; 2 labels without an image: {both} ("
+        f"9 images without a label: {first} and 4 more; 2 labels without an image: {both} ("
     )
     assert names_of(error.value.records, tmp_path) == [("images/0.jpg", "labels/0.png")]
 
