@@ -108,6 +108,21 @@ def evaluate_predictions(
     return evaluator.evaluate()
 
 
+class _LabelMapLoader(yaml.SafeLoader):
+    """Read lists as keys, for colours, and refuse repeated keys, of which YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        found: dict = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            key = tuple(key) if isinstance(key, list) else key
+            if key in found:
+                problem = f"the key {key!r} occurs twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            found[key] = self.construct_object(value_node, deep=True)
+        return found
+
+
 def read_label_map(path: str | os.PathLike) -> dict[Any, Any]:
     """Read a yaml file of a label map, ``id: node`` per line.
 
@@ -116,8 +131,8 @@ def read_label_map(path: str | os.PathLike) -> dict[Any, Any]:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            content = yaml.load(file, _LabelMapLoader)
+    except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"label map {path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(

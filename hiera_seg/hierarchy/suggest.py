@@ -77,6 +77,7 @@ def name_similarity(names: Sequence[str]) -> np.ndarray:
         vectors.append(vector)
     parts = sorted({part for vector in vectors for part in vector}, key=str)
     table = np.array([[vector[part] for part in parts] for vector in vectors])
+    table = table.reshape(len(names), len(parts))
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     similarity = np.clip(table @ table.T, 0, 1)
     np.fill_diagonal(similarity, 1)
