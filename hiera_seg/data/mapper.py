@@ -33,7 +33,7 @@ OUTPUTS = ("nodes", "leaves", "instances", "panoptic")
 
 
 class HieraDatasetMapper:
-    """Map dicts of Detectron2's format to samples, for data loaders of any package.
+    """Map dicts in Detectron2's format to samples for its data loaders or this package's.
 
     A training sample holds ``image`` (uint8 tensor (C, H, W), in the channel order of
     INPUT.FORMAT; float32 if these are bands) and ``sem_seg`` (int64 tensor (H, W), node ids of the

@@ -218,7 +218,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_METADATA)
-    except (ImportError, SafetensorError):  # of another format, which read_file knows
+    except (ImportError, SafetensorError):  # the file is of another format that read_file reads
         text = None
     if text is None:
         raise CheckpointError(

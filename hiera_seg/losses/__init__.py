@@ -1,4 +1,4 @@
-"""Losses on node logits and embeddings: functions, their modules, and weighted sums of them."""
+"""Compute losses on node logits and embeddings, as functions, modules or weighted sums."""
 
 from hiera_seg.losses.bce import bce_loss
 from hiera_seg.losses.build import HierarchicalLoss
