@@ -229,7 +229,9 @@ def _find_nodes(tree: Hierarchy, paths: Mapping[Any, tuple], path: str) -> dict[
         try:
             node = by_path.get("/".join(names))
             nodes[number] = int(tree.id(names[-1])) if node is None else node
-        except HierarchyError:
+        except HierarchyError as error:
+            if names[-1] in tree.node_names:  # several nodes have this name
+                raise DatasetError(f"{path}: category {number!r}: {error}") from error
             missing.append(names[-1])
     if missing:
         raise DatasetError(

@@ -172,6 +172,9 @@ def test_a_given_tree_and_its_background(coco):
         register_coco_hierarchical("other", path, images, hierarchy=["person", "x"])
     with pytest.raises(DatasetError, match="'vehicle'.*'moving/vehicle'"):
         register_coco_hierarchical("other", path, images, hierarchy=tree, background="vehicle")
+    tree = {"real": ["person", "car", "bus"], "toy": ["car"]}
+    with pytest.raises(DatasetError, match=r"instances\.json: category 5: .*'real/car', 'toy/car'"):
+        register_coco_hierarchical("other", path, images, hierarchy=tree)
 
 
 @pytest.mark.parametrize(
