@@ -114,7 +114,7 @@ def test_a_split_file_of_names_with_spaces(pairs, tmp_path):
         (f"images/{name}.jpg", f"labels/{name}.png") for name in (*names[1:3], "street")
     ]
     split.write_text("x/none.jpg y/street.png\n")  # the second column is no image
-    with pytest.raises(UnpairedFilesError, match=r"1 line of .*train\.txt without.*: x/none\.jpg"):
+    with pytest.raises(UnpairedFilesError, match=r"1 line of .*train\.txt without.*x/none\.jpg"):
         pairs(split_file=split)
 
 
