@@ -1,4 +1,4 @@
-"""Package metadata; the versions that were tested together stand in requirements/."""
+"""Define the package metadata; requirements/ lists versions that were tested together."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 def read_version() -> str:
-    """Return __version__ of the package without importing it (its imports may not be there yet)."""
+    """Return __version__ of the package without importing it; its dependencies may be missing."""
     text = (HERE / "hiera_seg" / "__init__.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
 
@@ -21,7 +21,7 @@ class BuildWithConfigs(build_py):
 
     def run(self) -> None:
         super().run()
-        if self.editable_mode:  # then they are read where they lie
+        if self.editable_mode:  # they are read in place
             return
         for file in [
             *HERE.glob("configs/**/*.yaml"),

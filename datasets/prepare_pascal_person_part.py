@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
     for ours, theirs in VOC_SPLITS.items():
         voc_list = args.voc / f"ImageSets/Main/{theirs}.txt"
         splits[ours] = args.lists / f"{ours}.txt" if args.lists else voc_list
-    names = {split: read_list(path) for split, path in splits.items()}
+    names = {split: [x.split()[0] for x in read_list(path)] for split, path in splits.items()}
     out = Path(expand_root(args.out))
     for folder in ("images", "labels"):
         (out / folder).mkdir(parents=True, exist_ok=True)

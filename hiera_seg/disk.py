@@ -70,8 +70,9 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 def discard_pending(file: IO) -> None:
-    """Redirect an open file to the null device, so that flushing its buffers after a failed write
-    does not fail again when the file is closed or the interpreter ends.
+    """Redirect an open file to the null device after a failed write.
+
+    Its buffers are flushed when it is closed or the interpreter ends, which would fail again.
     """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, file.fileno())

@@ -44,7 +44,7 @@ class Section:
 
     Attributes:
         name: the node, such as ``MODEL.HIERA_SEG.TEST``.
-        comment: what is said of all of it.
+        comment: the comment on the node.
         keys: last part of the key, default, comment.
     """
 
@@ -54,7 +54,7 @@ class Section:
 
 
 def config_page() -> str:
-    """The page as markdown."""
+    """Return the page as markdown."""
     lines = [INTRODUCTION]
     for section in hiera_seg_sections():
         lines += [
@@ -95,12 +95,12 @@ def cell(text: str) -> str:
 
 
 def link_pages(text: str) -> str:
-    """docs/losses.md -> a link to it from a page in a folder beside it."""
+    """Replace docs/losses.md by a link to it from a page in a folder beside it."""
     return re.sub(r"docs/(\w+\.md)", r"[\g<0>](../\1)", text)
 
 
 def hiera_seg_sections() -> list[Section]:
-    """What add_hiera_seg_config adds beyond Detectron2 and its DeepLab project."""
+    """Return the keys that add_hiera_seg_config adds to Detectron2 and its DeepLab project."""
     before, after = get_cfg(), get_cfg()
     add_deeplab_config(before)
     add_hiera_seg_config(after)
@@ -108,14 +108,14 @@ def hiera_seg_sections() -> list[Section]:
 
 
 def deeplab_sections() -> list[Section]:
-    """What add_deeplab_config adds to Detectron2's own keys."""
+    """Return the keys that add_deeplab_config adds to those of Detectron2."""
     before, after = get_cfg(), get_cfg()
     add_deeplab_config(after)
     return sections(before, after, add_deeplab_config)
 
 
 def sections(before: CfgNode, after: CfgNode, function: Callable[[CfgNode], None]) -> list[Section]:
-    """The keys by which two configs differ, with the comments of the function that adds them."""
+    """Return the keys that differ in two configs, with comments of the function that adds them."""
     stock, comments = dict(flat(before)), comments_of(function)
     found: dict[str, Section] = {}
     for key, value in flat(after):
@@ -129,7 +129,7 @@ def sections(before: CfgNode, after: CfgNode, function: Callable[[CfgNode], None
 
 
 def flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All keys of a config with their values; those of a node before those of its children."""
+    """Yield all keys of a config with their values, first those of a node, then its children's."""
     for name, value in node.items():
         if not isinstance(value, CfgNode):
             yield prefix + name, value
@@ -139,10 +139,10 @@ def flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def comments_of(function: Callable[[CfgNode], None]) -> dict[str, str]:
-    """What a function that adds config keys says of each: the comment above it, and beside it.
+    """Return the comment above and beside each key in a function that adds config keys.
 
-    A comment at ``cfg.A = CN({"B": 0})`` is that of ``A.B``; one at ``cfg.A = CN()`` that of the
-    node ``A``.
+    A comment on ``cfg.A = CN({"B": 0})`` belongs to ``A.B``, one on ``cfg.A = CN()`` to the node
+    ``A``.
     """
     source = textwrap.dedent(inspect.getsource(function))
     above, beside = read_comments(source)
@@ -171,7 +171,7 @@ def comments_of(function: Callable[[CfgNode], None]) -> dict[str, str]:
 
 
 def read_comments(source: str) -> tuple[dict[int, str], dict[int, str]]:
-    """Comments by line: those that have a line to themselves, and those after code."""
+    """Return comments by line: those that have their own line, and those after code."""
     above, beside = {}, {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:

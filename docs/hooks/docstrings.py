@@ -1,7 +1,7 @@
-"""Griffe extension: docstrings are written for who reads the code; here they become markdown.
+"""Griffe extension that converts docstrings to markdown.
 
-Sphinx roles, ``:func:`name```, are linked where the site has the name; double backquotes and the
-``::`` before a block of code become their like.
+Sphinx roles, ``:func:`name```, become links if the site has the name. Double backquotes and the
+``::`` before a block of code are replaced by their counterparts in markdown.
 """
 
 import ast
@@ -18,7 +18,7 @@ LITERAL = re.compile(r"(?<!`)``(?!`)([^`]+)``(?!`)")
 
 
 def as_markdown(text: str) -> str:
-    """A docstring with what is not markdown in it turned into markdown."""
+    """Return a docstring with its reStructuredText converted to markdown."""
 
     def role(match: re.Match) -> str:
         name = match[1]
@@ -32,12 +32,12 @@ def as_markdown(text: str) -> str:
 
 
 def with_type(text: str, type_name: str) -> str:
-    """Put the type before what is returned, or the text up to its first colon would count as it."""
+    """Put the type before the text of "Returns:", whose part up to a colon would be read as one."""
     return RETURNS.sub(rf"\g<0>{type_name}: ", text)
 
 
 def assigned_docstrings(module: ast.AST) -> dict[str, str]:
-    """What a module says of its objects by ``NAME.__doc__ = "..."``, as registries have it."""
+    """Return the docstrings that a module assigns by ``NAME.__doc__ = "..."``."""
     return {
         node.targets[0].value.id: inspect.cleandoc(node.value.value)
         for node in getattr(module, "body", [])
@@ -58,5 +58,9 @@ class Markdown(griffe.Extension):
             func.docstring.value = with_type(func.docstring.value, type_name)
 
     def on_module_members(self, *, node: ast.AST, mod: griffe.Module, **_: Any) -> None:
+        if mod.is_init_module:  # names that a package imports from its modules are public
+            for member in mod.members.values():
+                if member.is_alias and member.target_path.startswith("hiera_seg."):
+                    member.public = True
         for name, text in assigned_docstrings(node).items():
             mod.members[name].docstring = griffe.Docstring(as_markdown(text), parent=mod[name])

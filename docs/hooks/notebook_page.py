@@ -1,10 +1,10 @@
-"""Turn a notebook into a page of the site."""
+"""Convert a notebook to a page of the site."""
 
 from typing import Any
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:
-    """The text of a notebook, with its code, printed text and images."""
+    """Return the text of a notebook, with its code, printed text and images."""
     parts = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])

@@ -1,7 +1,7 @@
-"""MkDocs hook: pages that stand elsewhere in the repository, or are made from code.
+"""MkDocs hook that adds pages from elsewhere in the repository, and pages made from code.
 
-The README of the repository is the site's first page, and so on (PAGES): each text exists once.
-Links are written for who reads the files in the repository, and are turned into those of the site.
+For example, the README of the repository is the first page of the site (PAGES). Links in these
+files are written for readers of the repository, and are converted to links of the site.
 """
 
 import json
@@ -28,9 +28,9 @@ PAGES = {
     "quick_start.md": "docs/quick_start.ipynb",
 }
 CONFIG_PAGE = "reference/config.md"
-CONFIG_SOURCE = "hiera_seg/config/defaults.py"  # what it is made of, for who reads the repository
+CONFIG_SOURCE = "hiera_seg/config/defaults.py"  # its source, which files of the repository link to
 LINK = re.compile(r"(?P<head>!?\[(?P<text>[^\]]*)\])\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
-NOTES = re.compile(r"\A(?:<!--.*?-->\s*)+", flags=re.DOTALL)  # for who edits the file
+NOTES = re.compile(r"\A(?:<!--.*?-->\s*)+", flags=re.DOTALL)  # for editors of the file
 FENCE = re.compile(r"^ *```")
 
 
@@ -52,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def images_elsewhere(markdown: str, source: str) -> list[str]:
-    """The pictures of a file's text that do not lie in docs/, as places in the repository."""
+    """Return the images of a text that are not in docs/, as paths in the repository."""
     targets = [match["target"] for match in LINK.finditer(markdown) if match["head"][0] == "!"]
     paths = {os.path.normpath(PurePosixPath(source).parent / target) for target in targets}
     return sorted(
@@ -69,13 +69,13 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 
 def site_links(markdown: str, page: str) -> str:
-    """Turn the links of a page's text from places in the repository to places in the site.
+    """Convert the links of a page from paths in the repository to paths in the site.
 
-    What is not in the site, such as a config, keeps its text and loses the link.
+    A link to a file that is not in the site, such as a config, becomes plain text.
 
     Args:
         markdown: the text.
-        page: where it is in the site, such as ``reference/config.md``.
+        page: its path in the site, such as ``reference/config.md``.
     """
     source = PurePosixPath(PAGES.get(page, f"{DOCS}/{page}"))
 

@@ -6,16 +6,3 @@ from hiera_seg.checkpoint.read import read_checkpoint, read_file
 from hiera_seg.checkpoint.trees import TREE_KEY, class_layers, tree_entries
 from hiera_seg.checkpoint.unpickle import allow_unsafe_pickle, unsafe_pickle_allowed
 from hiera_seg.errors import CheckpointError
-
-__all__ = [
-    "TREE_KEY",
-    "CheckpointError",
-    "HieraCheckpointer",
-    "allow_unsafe_pickle",
-    "class_layers",
-    "local_path",
-    "read_checkpoint",
-    "read_file",
-    "tree_entries",
-    "unsafe_pickle_allowed",
-]

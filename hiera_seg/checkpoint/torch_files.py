@@ -29,6 +29,7 @@ from hiera_seg.checkpoint.unpickle import (
     sizes,
 )
 from hiera_seg.errors import CheckpointError
+from hiera_seg.hierarchy.messages import listing
 
 ZIP = b"PK"
 # The first bytes of the files that torch.save wrote before version 1.6: a pickled number
@@ -219,7 +220,7 @@ def check_archive(path: Path) -> None:
     if "data.pkl" not in inside:
         raise CheckpointError(
             f"{path}: a zip archive that torch.save did not write; it holds "
-            f"{', '.join(names[:3]) or 'nothing'}{', ...' if len(names) > 3 else ''}"
+            f"{listing(names, 3) or 'nothing'}"
         )
     if bad:
         raise CheckpointError(f"{path}: {bad}; save the checkpoint again with torch.save")

@@ -8,6 +8,7 @@ arguments.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hiera_seg.cli import threads
 from hiera_seg.cli.arguments import (
     add_config,
     add_import,
@@ -17,26 +18,11 @@ from hiera_seg.cli.arguments import (
     tool_parser,
 )
 from hiera_seg.cli.exit import exit_on_error
-from hiera_seg.cli.threads import let_threads_sleep
 
 if TYPE_CHECKING:
     from hiera_seg.cli.config_files import load_config
     from hiera_seg.cli.processes import launch
     from hiera_seg.cli.start import read_config, setup
-
-__all__ = [
-    "add_config",
-    "add_import",
-    "add_opts",
-    "add_unsafe_pickle",
-    "argument_parser",
-    "exit_on_error",
-    "launch",
-    "load_config",
-    "read_config",
-    "setup",
-    "tool_parser",
-]
 
 _LATER = {
     "launch": "processes",
@@ -48,6 +34,6 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        let_threads_sleep()
+        threads.let_threads_sleep()
         return getattr(importlib.import_module(f"hiera_seg.cli.{_LATER[name]}"), name)
     raise AttributeError(f"module 'hiera_seg.cli' has no attribute {name!r}")

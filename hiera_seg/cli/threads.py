@@ -42,8 +42,8 @@ def set_threads(number: int) -> None:
 def available_cpus() -> int:
     """Return the number of CPUs for this process: by its affinity, and its control group's quota.
 
-    torch looks at the affinity only, and starts a thread per CPU of the machine in a container that
-    may use a few.
+    torch reads the affinity only. In a container with a quota of a few CPUs, it starts a thread for
+    each CPU of the machine.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, math.floor(min([allowed or 1, *_quotas()])))

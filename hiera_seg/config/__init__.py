@@ -9,14 +9,3 @@ from hiera_seg.config.resolve import (
     resolve_ignore_label,
 )
 from hiera_seg.errors import ConfigError
-
-__all__ = [
-    "RULES",
-    "STOCK_IGNORE_VALUE",
-    "WIDE_IGNORE_VALUE",
-    "ConfigError",
-    "check_config",
-    "map_old_keys",
-    "resolve_hierarchy",
-    "resolve_ignore_label",
-]

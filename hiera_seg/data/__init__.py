@@ -3,8 +3,8 @@
 Importing this package registers the built-in datasets with Detectron2.
 """
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
-from hiera_seg.data import datasets  # noqa: F401  (registers)
+import hiera_seg.compat  # must be imported before detectron2
+from hiera_seg.data import datasets  # registers
 from hiera_seg.data.catalog import register_hierarchical_dataset
 from hiera_seg.data.coco_json import register_coco_hierarchical
 from hiera_seg.data.images import read_image_file
@@ -18,17 +18,3 @@ from hiera_seg.data.loader import (
 )
 from hiera_seg.data.mapper import HieraDatasetMapper
 from hiera_seg.errors import DatasetError
-
-__all__ = [
-    "DatasetError",
-    "HieraDatasetMapper",
-    "LabelReader",
-    "PositionSampler",
-    "build_hiera_test_loader",
-    "build_hiera_train_loader",
-    "pair_files",
-    "read_image_file",
-    "read_label_file",
-    "register_coco_hierarchical",
-    "register_hierarchical_dataset",
-]

@@ -37,7 +37,11 @@ def read_array_file(path: str, variable: str | None = None) -> np.ndarray:
     is_mat = path.lower().endswith(".mat")
     with open_file(path, "label") as file:
         if is_mat:
-            arrays = _fields(loadmat(file))
+            try:
+                arrays = _fields(loadmat(file))
+            except NotImplementedError as error:
+                message = f"label file {path} is of MATLAB's version 7.3; save it with '-v7'"
+                raise DatasetError(message) from error
         else:
             arrays = {"the file": np.load(file, allow_pickle=False)}
     named = is_mat and variable is not None

@@ -23,8 +23,8 @@ def is_band_file(path: str) -> bool:
 def read_all_bands(path: str, num_bands: int | None = None) -> tuple[np.ndarray, int]:
     """Read all values of a .npy or TIFF file, (H, W, C) and not turned, and its EXIF orientation.
 
-    `num_bands` tells (C, H, W) from (H, W, C). If it is None, the first axis is that of the bands
-    if it is shorter than the last one.
+    `num_bands` distinguishes (C, H, W) from (H, W, C). If it is None, the first axis is that of the
+    bands if it is shorter than the last one.
 
     Raises:
         DatasetError: the file cannot be read or does not hold one image, or tifffile is missing.

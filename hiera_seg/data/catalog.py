@@ -1,6 +1,5 @@
 """Register datasets with a class tree."""
 
-import difflib
 import importlib
 import logging
 import os
@@ -17,6 +16,7 @@ from hiera_seg.data.labels import LabelReader, default_void
 from hiera_seg.data.sources import DatasetSource
 from hiera_seg.errors import ConfigError, DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy, as_hierarchy, tree_colors
+from hiera_seg.hierarchy.messages import suggestion
 
 logger = logging.getLogger(__name__)
 
@@ -176,11 +176,9 @@ def require_registered(names: Sequence[str], where: str, *, some: bool = False) 
         raise ConfigError(f"{where} is empty; name at least one registered dataset")
     for name in names:
         if name not in DatasetCatalog:
-            near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
             raise ConfigError(
                 f"{where} names the dataset {name!r}, which is not registered"
-                + (f" (nearest: {', '.join(near)})" if near else "")
-                + f"; {how_to_register([name])}"
+                f"{suggestion(name, DatasetCatalog.list())}; {how_to_register([name])}"
             )
 
 

@@ -13,11 +13,11 @@ from hiera_seg.data.listing import expand_root
 from hiera_seg.data.regions import RegionLabels
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy, as_hierarchy
+from hiera_seg.hierarchy.messages import listing
 
 logger = logging.getLogger(__name__)
 
 _NO_SUPERCATEGORY = ("", "none")  # as exports of CVAT and Roboflow write it
-_SHOWN = 5  # maximum number of categories that an error lists
 
 
 def register_coco_hierarchical(
@@ -229,13 +229,14 @@ def _find_nodes(tree: Hierarchy, paths: Mapping[Any, tuple], path: str) -> dict[
         try:
             node = by_path.get("/".join(names))
             nodes[number] = int(tree.id(names[-1])) if node is None else node
-        except HierarchyError:
+        except HierarchyError as error:
+            if names[-1] in tree.node_names:  # several nodes have this name
+                raise DatasetError(f"{path}: category {number!r}: {error}") from error
             missing.append(names[-1])
     if missing:
-        shown = ", ".join(map(repr, missing[:_SHOWN])) + ", ..." * (len(missing) > _SHOWN)
         raise DatasetError(
             f"{path}: {len(missing)} of {len(paths)} categories are not in tree {tree.name!r}: "
-            f"{shown}; add them to the tree, or rename them"
+            f"{listing(missing, 5)}; add them to the tree, or rename them"
         )
     return nodes
 

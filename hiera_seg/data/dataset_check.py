@@ -17,12 +17,12 @@ from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import UnpairedFilesError
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy.messages import listing
 
 logger = logging.getLogger(__name__)
 
 _MIN_BRIGHTNESS_LEVELS = 64  # fewer cause a warning
 _MAX_FILES = 500  # label files to read before training
-_SHOWN = 8  # maximum number of leaves that a message lists
 
 
 @dataclass
@@ -74,7 +74,7 @@ class DatasetReport:
         share = 100 * self.default_void_pixels / self.num_pixels
         return [
             *self.file_problems,
-            f"leaves that never occur: {_few(leaves)}, while raw id {self.default_void} "
+            f"leaves that never occur: {listing(leaves)}, while raw id {self.default_void} "
             f"({self.default_void_pixels} pixels, {share:.2f} %) is void by default; register the "
             "dataset with a label_map that maps this id to a leaf, or to None if it is void",
         ]
@@ -189,7 +189,7 @@ def warn_of_absent_leaves(name: str, hierarchy: Hierarchy, exif: str = "apply") 
     if not absent or not read:
         return
     message = (
-        f"No pixel of {_few(absent)} in {read} of the {len(files)} label files of {name}; these "
+        f"No pixel of {listing(absent)} in {read} of the {len(files)} label files of {name}; these "
         "leaves are excluded from the means of its evaluation"
     )
     if default_void:
@@ -263,7 +263,3 @@ def _range_needed(kind: str, low: float, high: float) -> str:
     step = 2 ** (int(kind.removesuffix("-bit")) - 8)
     levels = int(high // step - low // step) + 1
     return f"keep {levels} of 256 brightness levels" if levels < _MIN_BRIGHTNESS_LEVELS else ""
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))

@@ -22,7 +22,7 @@ def read_json_file(path: str, *, hint: str = "") -> Any:
         DatasetError: the file is missing (the message ends with `hint`) or not valid JSON.
     """
     try:
-        with PathManager.open(path, "r") as file:
+        with PathManager.open(path, "r", encoding="utf-8-sig") as file:
             return json.load(file)
     except FileNotFoundError as error:
         raise DatasetError(f"json file not found: {path}{hint}") from error
@@ -45,7 +45,7 @@ def iterate_json_list(path: str) -> Generator[Any, None, int | None]:
     share_keys = {"object_pairs_hook": lambda pairs: {sys.intern(k): v for k, v in pairs}}
     decode, count = json.JSONDecoder(**share_keys).raw_decode, 0
     try:
-        with PathManager.open(path, "r") as file:
+        with PathManager.open(path, "r", encoding="utf-8-sig") as file:
             text = file.read(_CHUNK).lstrip(_SPACE)
             if not text.startswith("["):
                 return count

@@ -72,7 +72,7 @@ def _polygon(shape: dict[str, Any], path: str) -> list[float] | None:
     try:
         points = [(float(x), float(y)) for x, y in shape["points"]]
         shape["label"].strip()
-        if kind == "rectangle":
+        if kind == "rectangle" and len(points) != 4:  # X-AnyLabeling writes all four corners
             (left, top), (right, bottom) = points
             points = [(left, top), (right, top), (right, bottom), (left, bottom)]
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -1,6 +1,5 @@
 """Map the values of label files to node ids of a tree."""
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +12,9 @@ from hiera_seg.data.color_labels import color_table
 from hiera_seg.data.label_files import MAX_RAW_ID, read_oriented_label
 from hiera_seg.errors import DatasetError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy.messages import listing, suggestion
 
 _UNMAPPED = np.iinfo(np.int64).min
-_SHOWN = 20  # maximum number of ids that an error lists
 
 
 class LabelReader:
@@ -152,9 +151,7 @@ class LabelReader:
         unknown = self.unmapped(raw)
         if not unknown:
             return
-        ids = f"{unknown[:_SHOWN]}"
-        if len(unknown) > _SHOWN:
-            ids = f"{ids[:-1]}, ... {len(unknown)} in all]"
+        ids = listing(unknown, 20)
         of = f" of dataset {self.name!r}" if self.name else ""
         if self._has_map:
             raise DatasetError(
@@ -234,12 +231,10 @@ class _TranslatedReader(LabelReader):
         for node in np.unique(own.table[is_node]).tolist():
             path = own.hierarchy.paths[node]
             if path not in target:
-                near = difflib.get_close_matches(path, target, n=1, cutoff=0.5)
                 raise DatasetError(
                     f"dataset {own.name!r}: node {path!r} of {_tree_text(own.hierarchy)} is not in "
-                    f"the model's {_tree_text(hierarchy).removeprefix('the ')}"
-                    + (f" (nearest: {near[0]!r})" if near else "")
-                    + "; nodes of two trees are matched by path"
+                    f"the model's {_tree_text(hierarchy).removeprefix('the ')}, whose nodes are "
+                    f"matched by path{suggestion(path, target)}"
                 )
             table[own.table == node] = target[path]
         self.table, self.known = _read_only(table)
@@ -301,10 +296,9 @@ def _resolve_key(key: Any, raw_ids: Mapping[str, int | None]) -> int:
     elif _is_int(key) or (isinstance(key, str) and key.strip().lstrip("-").isdecimal()):
         raw_id = int(key)
     if raw_id is None:
-        near = difflib.get_close_matches(str(key), raw_ids, n=3)
         raise DatasetError(
             f"label_map has the key {key!r}, which is neither a raw id nor the name of exactly one "
-            "in raw_classes" + (f" (nearest: {', '.join(near)})" if near else "")
+            f"in raw_classes{suggestion(str(key), raw_ids)}"
         )
     if not 0 <= raw_id <= MAX_RAW_ID:
         raise DatasetError(

@@ -12,10 +12,10 @@ from detectron2.utils.file_io import PathManager
 
 from hiera_seg.data.array_files import ARRAY_TYPES
 from hiera_seg.errors import DatasetError
+from hiera_seg.hierarchy.messages import listing
 
 IMAGE_TYPES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _LOSSY_TYPES = (".jpg", ".jpeg")
-_SHOWN = 5  # maximum number of files that an error lists
 
 
 class UnpairedFilesError(DatasetError):
@@ -69,8 +69,8 @@ def pair_files(
         image_glob: shell pattern for the paths of images below `image_root`, such as
             "*/rgb/*.png"; ``*`` matches "/" too.
         split_file: text file that names the images of a split, one stem or path per line, with or
-            without folders, suffix and file type. Only the first word of a line is read, because
-            some lists have further columns. Other images and labels are ignored.
+            without folders, suffix and file type. Columns after the first word are ignored,
+            if no image has the name of the whole line. Other images and labels are ignored.
 
     Returns:
         Dicts with ``file_name`` and ``sem_seg_file_name``, sorted by file name, or in the order of
@@ -110,6 +110,8 @@ def pair_files(
             hint += _suffix_question(labels.values(), labels.values()) or (
                 "; if it holds images and labels, specify image_glob, image_suffix or label_suffix"
             )
+        elif label_dir:
+            hint += _suffix_question(_all_files(image_dir), _all_files(label_dir))
         raise DatasetError(
             f"no {what} files ({pattern} of type {' '.join(IMAGE_TYPES)}) below "
             f"{expand_root(root)}{hint}"
@@ -131,8 +133,7 @@ def pair_files(
         unused = () if split_file is not None else labels.keys() - set(pairs.values())
         no_image = sorted(labels[key] for key in unused)
     problems = [
-        f"{len(paths)} {what}{'s' * (len(paths) > 1)} {rest}: {', '.join(paths[:_SHOWN])}"
-        + ", ..." * (len(paths) > _SHOWN)
+        f"{len(paths)} {what}{'s' * (len(paths) > 1)} {rest}: {listing(paths, 5)}"
         for paths, what, rest in (
             (missing, "line", f"of {split_file and expand_root(split_file)} without an image"),
             (no_label, "image", "without a label"),
@@ -163,25 +164,25 @@ def pair_listed(
 
 
 def read_list(list_file: str | os.PathLike) -> list[str]:
-    """Return the first word of each line of a text file that lists files.
+    """Return the lines of a text file that lists files, without white space at their ends.
 
     Raises:
-        DatasetError: the file is missing, not text or empty, or two lines begin with one word.
+        DatasetError: the file is missing, not text or empty, or two lines are equal.
     """
     path = expand_root(list_file)
     try:
-        with PathManager.open(path, "r") as file:
-            words = [line.split()[0] for line in file if line.strip()]
+        with PathManager.open(path, "r", encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file if line.strip()]
     except FileNotFoundError as error:
         raise DatasetError(f"list of files not found: {path}{root_hint(list_file)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read the list of files {path}: {error}") from error
-    if not words:
+    if not lines:
         raise DatasetError(f"the list of files {path} is empty")
-    word, count = Counter(words).most_common(1)[0]
+    line, count = Counter(lines).most_common(1)[0]
     if count > 1:
-        raise DatasetError(f"the list of files {path} names {word!r} {count} times; keep one line")
-    return words
+        raise DatasetError(f"the list of files {path} names {line!r} {count} times; keep one line")
+    return lines
 
 
 def walk_folders(root: str, skip: str | None = None) -> Iterator[tuple[str, list[str]]]:
@@ -247,6 +248,12 @@ def _list_files(
     return found
 
 
+def _all_files(folder: str) -> list[str]:
+    paths = (os.path.join(parent, name) for parent, names in walk_folders(folder) for name in names)
+    types = (*IMAGE_TYPES, *ARRAY_TYPES)
+    return [path for path in paths if os.path.splitext(path)[1].lower() in types]
+
+
 def _match(images: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
     """Return {key of an image: key of its label}, by equal keys, then by stems that are unique."""
     labels = set(labels)
@@ -271,9 +278,9 @@ def _select(
     chosen: dict[str, str] = {}
     missing = []
     for line in read_list(split_file):
-        stem, kind = os.path.splitext(line)
-        name = (stem if kind.lower() in IMAGE_TYPES else line).removesuffix(image_suffix)
-        fitting = next((by_ending[e] for e in _endings(name) if e in by_ending), [])
+        whole = [e for e in _endings(_key(line, image_suffix)) if len(e.split()) > 1]
+        endings = whole + _endings(_key(line.split()[0], image_suffix))
+        fitting = next((by_ending[e] for e in endings if e in by_ending), [])
         if len(fitting) > 1:
             raise DatasetError(
                 f"{expand_root(split_file)}: {line!r} fits {len(fitting)} images, such as "
@@ -287,6 +294,12 @@ def _select(
                 f"image {fitting[0]}; keep one of them"
             )
     return list(chosen), missing
+
+
+def _key(path: str, suffix: str) -> str:
+    """Remove the type of an image file, if there is one, and the suffix of its stem."""
+    stem, kind = os.path.splitext(path)
+    return (stem if kind.lower() in IMAGE_TYPES else path).removesuffix(suffix)
 
 
 def _endings(path: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Load samples; in training they depend only on the seed and the position in the stream."""
 
 import contextlib
-import itertools
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -120,7 +119,7 @@ def build_hiera_train_loader(
     seed: int = -1,
     start_position: int = 0,
     on_error: str = "raise",
-) -> "HieraTrainLoader":
+) -> "ReportingLoader":
     """Build the endless loader of training batches, lists of mapped dicts.
 
     The content of a batch depends on the seed and its position in the stream, not on the number of
@@ -153,7 +152,7 @@ def build_hiera_train_loader(
     if seed < 0:
         seed = comm.shared_random_seed()
     records = SerializedRecords(dataset)
-    return HieraTrainLoader(
+    return ReportingLoader(
         _SeededDataset(records, mapper, seed, skip=on_error == "skip"),
         batch_size=total_batch_size // world_size,
         sampler=PositionSampler(len(records), seed=seed, start_position=start_position),
@@ -164,26 +163,21 @@ def build_hiera_train_loader(
 
 
 class ReportingLoader(DataLoader):
-    """A DataLoader that raises errors about files without the traceback of a worker."""
+    """A DataLoader that raises errors about files without the traceback of a worker.
 
-    def __iter__(self) -> Iterator[list[dict]]:
-        for batch in super().__iter__():
-            for sample in batch:
-                if isinstance(sample, _Failure):
-                    raise DatasetError(sample.message)
-            yield batch
-
-
-class HieraTrainLoader(ReportingLoader):
-    """Load a training stream, and log each skipped file once."""
+    A file that is skipped is logged once.
+    """
 
     def __iter__(self) -> Iterator[list[dict]]:
         logged = set()
         for batch in super().__iter__():
-            for message in itertools.chain(*map(skipped_of, batch)):
-                if message not in logged:
-                    logged.add(message)
-                    logger.warning(f"Skipped a training sample: {message}")
+            for sample in batch:
+                if isinstance(sample, _Failure):
+                    raise DatasetError(sample.message)
+                for message in skipped_of(sample):
+                    if message not in logged:
+                        logged.add(message)
+                        logger.warning(f"Skipped a training sample: {message}")
             yield batch
 
 

@@ -9,7 +9,14 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
-from fvcore.transforms.transform import Transform
+from detectron2.data.detection_utils import (
+    annotations_to_instances,
+    filter_empty_instances,
+    transform_instance_annotations,
+)
+from detectron2.structures import BitMasks, Instances
+from fvcore.transforms.transform import Transform, TransformList
+from torch import Tensor
 
 from hiera_seg.config import WIDE_IGNORE_VALUE, resolve_hierarchy, resolve_ignore_label
 from hiera_seg.data.augmentations import NodeAugInput, build_augmentations
@@ -17,15 +24,16 @@ from hiera_seg.data.flips import swap_table
 from hiera_seg.data.image_files import check_listed_size, check_same_size
 from hiera_seg.data.images import ImageReader
 from hiera_seg.data.labels import LabelReader, default_void
-from hiera_seg.data.targets import OUTPUTS, annotated_objects, class_masks
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 
 logger = logging.getLogger(__name__)
 
+OUTPUTS = ("nodes", "leaves", "instances", "panoptic")
+
 
 class HieraDatasetMapper:
-    """Map dicts of Detectron2's format to samples, for its data loaders and for ours.
+    """Map dicts in Detectron2's format to samples for its data loaders or this package's.
 
     A training sample holds ``image`` (uint8 tensor (C, H, W), in the channel order of
     INPUT.FORMAT; float32 if these are bands) and ``sem_seg`` (int64 tensor (H, W), node ids of the
@@ -80,7 +88,7 @@ class HieraDatasetMapper:
                 models of this package. "leaves": it holds leaf ids, and labels of inner nodes
                 become void, for flat models. "instances": also ``instances`` with one binary mask
                 per leaf, for models that classify masks, such as Mask2Former
-                (:func:`~hiera_seg.data.targets.class_masks`). "panoptic": node ids, and
+                (:func:`class_masks`). "panoptic": node ids, and
                 ``instances`` of the dict's ``annotations``, for PanopticFPN.
             mask_format: INPUT.MASK_FORMAT, the format of the masks of ``annotations``.
 
@@ -256,3 +264,43 @@ class _LabelTables(NamedTuple):
         if only_leaves:
             straight[hierarchy.num_leaves :] = mirrored[hierarchy.num_leaves :] = ignore_label
         return cls(reader, compact, straight, mirrored)
+
+
+def class_masks(labels: Tensor, ignore_label: int) -> Instances:
+    """Return one binary mask per class, as the semantic mappers of Mask2Former and MaskDINO do.
+
+    Args:
+        labels: int64 (H, W) leaf ids.
+        ignore_label: void.
+
+    Returns:
+        ``gt_classes`` int64 (K,) ascending, ``gt_masks`` bool (K, H, W) and their ``gt_boxes``.
+    """
+    classes = torch.unique(labels)
+    classes = classes[classes != ignore_label]
+    masks = BitMasks(labels == classes[:, None, None])
+    return Instances(
+        tuple(labels.shape),
+        gt_classes=classes,
+        gt_masks=masks.tensor,
+        gt_boxes=masks.get_bounding_boxes(),
+    )
+
+
+def annotated_objects(
+    annotations: Sequence[dict], transforms: TransformList, size: tuple[int, int], mask_format: str
+) -> Instances:
+    """Return the objects of a dict's annotations after augmentation, as Detectron2's mapper does.
+
+    Args:
+        annotations: in Detectron2's format; not changed. Crowd regions are left out.
+        transforms: the augmentations of the image.
+        size: (height, width) of the augmented image.
+        mask_format: INPUT.MASK_FORMAT, "polygon" or "bitmask".
+    """
+    objects = [
+        transform_instance_annotations(dict(annotation), transforms, size)
+        for annotation in annotations
+        if not annotation.get("iscrowd", 0)
+    ]
+    return filter_empty_instances(annotations_to_instances(objects, size, mask_format))

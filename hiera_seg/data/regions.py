@@ -58,8 +58,8 @@ class RegionLabels(str):
         height, width = self.size
         try:
             if isinstance(segmentation, list):
-                if any(len(polygon) % 2 for polygon in segmentation):
-                    raise ValueError("a polygon has an odd number of coordinates")
+                if not all(map(_is_polygon, segmentation)):
+                    raise ValueError("a polygon is not a list of numbers x1, y1, x2, y2, ...")
                 polygons = [p for p in segmentation if len(p) >= _MIN_NUMBERS]
                 if not polygons:
                     return None
@@ -67,20 +67,41 @@ class RegionLabels(str):
             if list(segmentation["size"]) != [height, width]:
                 h, w = segmentation["size"]
                 raise ValueError(f"its size is {w}x{h}, the image is {width}x{height}")
-            counts = segmentation["counts"]
-            if not isinstance(counts, list):
-                mask_util.decode(segmentation)  # raises unless it fills the image exactly
-                return segmentation
+            is_plain = isinstance(segmentation["counts"], list)
+            counts = segmentation["counts"] if is_plain else _run_lengths(segmentation["counts"])
+            # pycocotools fills what the counts do not cover with uninitialized memory.
             if min(counts, default=0) < 0 or sum(counts) != height * width:
                 raise ValueError(
                     f"its counts add up to {sum(counts)} pixels, the image has {height * width}"
                 )
-            return mask_util.frPyObjects(segmentation, height, width)
+            return mask_util.frPyObjects(segmentation, height, width) if is_plain else segmentation
         except Exception as error:  # pycocotools raises errors of many types
             raise DatasetError(
                 f"{self}: {what}: the segmentation cannot be decoded: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+
+def _is_polygon(values: Any) -> bool:
+    points = np.asarray(values, dtype=float)
+    return points.ndim == 1 and points.size % 2 == 0 and bool(np.isfinite(points).all())
+
+
+def _run_lengths(counts: str | bytes) -> list[int]:
+    """Return the run lengths of COCO's compressed encoding, as ``rleFrString`` of pycocotools."""
+    codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
+    codes = codes.astype(np.int64) - ord("0")
+    if ((codes < 0) | (codes > 63)).any() or (codes[-1:] & 32).any():
+        raise ValueError("its counts are not text in COCO's encoding")
+    # A number has five bits per character, the lowest first, and a sixth that says "more follow".
+    ends = np.flatnonzero(codes & 32 == 0)
+    starts = np.append(0, ends[:-1] + 1)[: ends.size]
+    place = np.arange(codes.size) - np.repeat(starts, ends - starts + 1)
+    runs = np.add.reduceat((codes & 31) << 5 * place, starts) if ends.size else codes
+    runs -= (codes[ends] & 16) << 5 * (ends - starts) + 1  # the sign
+    for first in (1, 2):  # from the fourth on, a number is the difference to the last but one
+        runs[first::2] = runs[first::2].cumsum()
+    return runs.tolist()
 
 
 def encode_labels(labels: np.ndarray) -> dict[int, dict[str, Any]]:

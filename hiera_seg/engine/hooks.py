@@ -90,7 +90,7 @@ class BestWeights:
     """Keep the weights of the best evaluation in ``model_best.pth``.
 
     The file holds them under "model", as MODEL.WEIGHTS expects, with the "metric", "mode", "value"
-    and "iteration", from which a resumed run knows the best value so far.
+    and "iteration", from which a resumed run reads the best value so far.
 
     Args:
         folder: folder of the run.

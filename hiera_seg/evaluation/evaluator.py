@@ -10,26 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from hiera_seg.config import WIDE_IGNORE_VALUE
+from hiera_seg.config import WIDE_IGNORE_VALUE, resolve_hierarchy
 from hiera_seg.data.catalog import check_metric_names, resolve_unscored
+from hiera_seg.data.image_files import check_same_size
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.regions import RegionLabels, encode_labels
 from hiera_seg.disk import json_data, replace_text
 from hiera_seg.errors import DatasetError
-from hiera_seg.evaluation.boundary import BoundaryQuality
 from hiera_seg.evaluation.confusion_files import write_confusion
 from hiera_seg.evaluation.image_counts import FILE_NAME, ImageCounts
-from hiera_seg.evaluation.selective import (
-    Calibration,
-    SelectivePrediction,
-    as_numpy,
-    is_complete,
-)
+from hiera_seg.evaluation.parts import BoundaryQuality, Calibration, SelectivePrediction, as_numpy
 from hiera_seg.evaluation.tables import report
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import (
@@ -40,7 +36,6 @@ from hiera_seg.metrics import (
     level_cells,
     score_names,
 )
-from hiera_seg.metrics.checks import size_text
 from hiera_seg.modeling.paths import best_channel
 
 logger = logging.getLogger(__name__)
@@ -188,11 +183,8 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             known = "height" in image and "width" in image
             size = (image["height"], image["width"]) if known else None
             truth = self._read_truth(truth_file, size)
-            if size is not None and truth.shape != size:
-                raise DatasetError(
-                    f"ground truth {truth_file} has {size_text(truth.shape)} pixels, "
-                    f"its image {file_name} {size_text(size)}"
-                )
+            if size is not None:
+                check_same_size(file_name, size, truth_file, truth.shape)
             try:
                 labels, direct = self._read_output(output)
                 unpredicted = output.get("hiera_unpredicted")
@@ -237,7 +229,7 @@ class HieraSemSegEvaluator(DatasetEvaluator):
         more: dict[str, float] = {}
         files: dict[str, Any] = {}
         for part in self._parts:
-            complete = is_complete(part, self._counts.num_images)
+            complete = part.is_complete(self._counts.num_images)
             found, content = part.results() if complete else ({}, None)
             more |= found
             if part.file_name:
@@ -347,6 +339,36 @@ class HieraSemSegEvaluator(DatasetEvaluator):
     def _write_json(self, name: str, content: Any, indent: int | None = None) -> None:
         path = os.path.join(self._output_dir, name)
         replace_text(path, json.dumps(content, allow_nan=False, indent=indent))
+
+
+def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
+    """Return OUTPUT_DIR, or one folder per dataset below it if there are several test sets."""
+    if len(cfg.DATASETS.TEST) > 1:
+        return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+    return cfg.OUTPUT_DIR
+
+
+def build_hiera_evaluator(cfg: CfgNode, dataset_name: str) -> HieraSemSegEvaluator:
+    """Build the evaluator that a trainer's ``build_evaluator`` returns.
+
+    It evaluates in the tree of the model, which may differ from that of the dataset.
+
+    Args:
+        cfg: the whole config; files are written to the :func:`evaluation_folder`.
+        dataset_name: see :class:`HieraSemSegEvaluator`.
+
+    Raises:
+        ConfigError: the config names no tree.
+        DatasetError: the dataset has no tree, or has labels that the model's tree lacks.
+    """
+    folder = evaluation_folder(cfg, dataset_name)
+    return HieraSemSegEvaluator(
+        dataset_name,
+        output_dir=folder,
+        hierarchy=resolve_hierarchy(cfg),
+        exif=cfg.INPUT.EXIF,
+        boundary_iou=cfg.MODEL.HIERA_SEG.TEST.BOUNDARY_IOU,
+    )
 
 
 def _exists(path: str | os.PathLike) -> bool:

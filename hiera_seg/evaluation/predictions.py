@@ -14,10 +14,10 @@ from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import walk_folders
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.evaluation.evaluator import HieraSemSegEvaluator
+from hiera_seg.hierarchy.messages import listing
 
 NODE_IDS = "node"  # as label map: the files hold node ids
 _TYPES = (".png", ".bmp", ".tif", ".tiff", ".pgm", *ARRAY_TYPES)
-_SHOWN = 3  # maximum number of images that an error lists
 
 
 def evaluate_predictions(
@@ -92,7 +92,7 @@ def evaluate_predictions(
         except DatasetError as error:
             if unknown := reader.unmapped(raw):
                 raise DatasetError(
-                    f"prediction {path} holds the ids {str(unknown[:20])[1:-1]}, which {source} "
+                    f"prediction {path} holds the ids {listing(unknown, 20)}, which {source} "
                     "does not map; specify a label map (--label-map) with null for void"
                 ) from error
             raise
@@ -108,6 +108,21 @@ def evaluate_predictions(
     return evaluator.evaluate()
 
 
+class _LabelMapLoader(yaml.SafeLoader):
+    """Read lists as keys, for colours, and refuse repeated keys, of which YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        found: dict = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            key = tuple(key) if isinstance(key, list) else key
+            if key in found:
+                problem = f"the key {key!r} occurs twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            found[key] = self.construct_object(value_node, deep=True)
+        return found
+
+
 def read_label_map(path: str | os.PathLike) -> dict[Any, Any]:
     """Read a yaml file of a label map, ``id: node`` per line.
 
@@ -116,8 +131,8 @@ def read_label_map(path: str | os.PathLike) -> dict[Any, Any]:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            content = yaml.load(file, _LabelMapLoader)
+    except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"label map {path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(
@@ -167,7 +182,7 @@ def match_predictions(
     if missing:
         raise DatasetError(
             f"{len(missing)} of {len(records)} images have no prediction below {folder}: "
-            f"{', '.join(missing[:_SHOWN])}{', ...' * (len(missing) > _SHOWN)}; expected "
+            f"{listing(missing, 3)}; expected "
             f"{_stem(missing[0])}{suffix}.png or .npy{_suffix_hint(_stem(missing[0]), by_stem)}"
         )
     return found

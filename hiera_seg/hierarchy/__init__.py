@@ -5,5 +5,3 @@ from hiera_seg.hierarchy.colors import tree_colors
 from hiera_seg.hierarchy.convert import as_hierarchy
 from hiera_seg.hierarchy.files import builtin_names
 from hiera_seg.hierarchy.tree import Hierarchy
-
-__all__ = ["Hierarchy", "HierarchyError", "as_hierarchy", "builtin_names", "tree_colors"]

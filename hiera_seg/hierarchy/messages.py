@@ -35,7 +35,11 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
 
 
 def suggestion(name: str, known: Iterable[str], likely: Iterable[str] = ()) -> str:
-    """Return "; nearest: ..." with `likely` first, or "; known: ..." if no name is similar."""
+    """Return "; nearest: ..." with `likely` first, or "; known: ..." if no name is similar.
+
+    If no name is known, the result is empty.
+    """
     known = list(dict.fromkeys(known))
-    close = list(dict.fromkeys((*likely, *nearest(name, known))))
-    return f"; nearest: {listing(close)}" if close else f"; known: {listing(known)}"
+    if close := list(dict.fromkeys((*likely, *nearest(name, known)))):
+        return f"; nearest: {listing(close)}"
+    return f"; known: {listing(known)}" if known else ""

@@ -77,6 +77,7 @@ def name_similarity(names: Sequence[str]) -> np.ndarray:
         vectors.append(vector)
     parts = sorted({part for vector in vectors for part in vector}, key=str)
     table = np.array([[vector[part] for part in parts] for vector in vectors])
+    table = table.reshape(len(names), len(parts))
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     similarity = np.clip(table @ table.T, 0, 1)
     np.fill_diagonal(similarity, 1)
@@ -134,12 +135,15 @@ def suggest_hierarchy(
             f"{len(clustered)} of {len(names)} classes are similar to another one; 3 or more are "
             "needed to make groups"
         )
-    groups = group_sizes(len(clustered), num_levels) if groups is None else list(groups)
+    given = groups is not None
+    groups = list(groups) if given else group_sizes(len(clustered), num_levels)
     increasing = groups and groups == sorted(set(groups))
     if not increasing or groups[0] < 2 or groups[-1] >= len(clustered):
         raise HierarchyError(
             f"groups per level: {groups} for {len(clustered)} classes that are similar to another "
             f"one; expected increasing numbers from 2 to {len(clustered) - 1}, coarse to fine"
+            + f"; choose fewer than {num_levels} levels"
+            * (not given)
         )
     distance = (1 - similarity)[np.ix_(clustered, clustered)]
     np.fill_diagonal(distance, 0)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: average the scores of resized and mirrored copies of an image."""
+"""Average the scores of resized and mirrored copies of an image (test-time augmentation)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

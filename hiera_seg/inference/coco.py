@@ -11,7 +11,7 @@ import numpy as np
 
 from hiera_seg.data.regions import encode_labels
 from hiera_seg.disk import discard_pending, naming, replace_text
-from hiera_seg.evaluation.selective import as_numpy
+from hiera_seg.evaluation.parts import as_numpy
 from hiera_seg.hierarchy import Hierarchy
 
 IMAGES_FILE = "rle-images.json"

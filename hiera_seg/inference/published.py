@@ -31,7 +31,7 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from hiera_seg import add_hiera_seg_config
-from hiera_seg.checkpoint import read_file
+from hiera_seg.checkpoint import local_path, read_file
 from hiera_seg.checkpoint.checkpointer import check_values
 from hiera_seg.config.checks import check_addresses, value_of
 from hiera_seg.config.resolve import changed_items
@@ -112,7 +112,7 @@ def publish(
     pairs = [] if swap is None else [[v, w] for v, w in enumerate(swap.tolist()) if v < w]
     adjustment, node_counts = cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT, None
     if adjustment.TAU:
-        pixels = read_node_counts(adjustment.FILE, tree).tolist()
+        pixels = read_node_counts(local_path(adjustment.FILE), tree).tolist()
         node_counts = dict(zip(tree.paths, pixels, strict=True))
     about = {
         "version": VERSION,
@@ -218,7 +218,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_METADATA)
-    except (ImportError, SafetensorError):  # of another format, which read_file knows
+    except (ImportError, SafetensorError):  # the file is of another format that read_file reads
         text = None
     if text is None:
         raise CheckpointError(

@@ -16,25 +16,3 @@ from hiera_seg.layers.tree_ops import (
     path_sum,
     sum_over_leaves,
 )
-
-__all__ = [
-    "DECODE_VARIANTS",
-    "MultiScaleDeformableAttention",
-    "NodeOutput",
-    "PixelEmbeddings",
-    "Points",
-    "SiblingAdjustment",
-    "TreeIndex",
-    "ancestor_min",
-    "descendant_max",
-    "draw_points",
-    "draw_uncertain_points",
-    "mean_scores",
-    "multi_scale_deformable_attention",
-    "node_scores",
-    "path_sum",
-    "sample_maps",
-    "sibling_shares",
-    "sine_positions",
-    "sum_over_leaves",
-]

@@ -1,4 +1,4 @@
-"""Losses on node logits and embeddings: functions, their modules, and weighted sums of them."""
+"""Compute losses on node logits and embeddings, as functions, modules or weighted sums."""
 
 from hiera_seg.losses.bce import bce_loss
 from hiera_seg.losses.build import HierarchicalLoss
@@ -17,24 +17,3 @@ from hiera_seg.losses.rmi import rmi_loss
 from hiera_seg.losses.term import LossTerm
 from hiera_seg.losses.tree_min import tree_min_loss
 from hiera_seg.losses.tree_triplet import tree_triplet_loss, triplet_weight
-
-__all__ = [
-    "HIERA_LOSSES",
-    "NODE_WEIGHT_METHODS",
-    "QUERY_OPTIONS",
-    "HierarchicalLoss",
-    "LossTerm",
-    "QueryLoss",
-    "bce_loss",
-    "declared_decoding",
-    "level_ce_loss",
-    "marginal_ce_loss",
-    "node_weights_from_counts",
-    "read_node_counts",
-    "rmi_loss",
-    "tree_min_loss",
-    "tree_triplet_loss",
-    "triplet_weight",
-    "valid_pixels",
-    "write_node_counts",
-]

@@ -7,11 +7,10 @@ from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import NodeIds, take_nodes
-from hiera_seg.losses.compiling import runs_eagerly
 from hiera_seg.losses.fused.level_terms import LevelTerms, level_factors
 from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.registry import HIERA_LOSSES
-from hiera_seg.losses.term import LossTerm
+from hiera_seg.losses.term import LossTerm, runs_eagerly
 
 
 @runs_eagerly

@@ -8,12 +8,11 @@ from torch.autograd.function import once_differentiable
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.losses.checks import check_number
-from hiera_seg.losses.compiling import runs_eagerly
 from hiera_seg.losses.fused.tiles import loss_dtype
 from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.normalizers import pixel_normalizer
 from hiera_seg.losses.registry import HIERA_LOSSES
-from hiera_seg.losses.term import LossTerm
+from hiera_seg.losses.term import LossTerm, runs_eagerly
 
 _POOL = 3  # side and stride of the max-pooling, padding 1
 _WINDOW = 3  # side of a neighbourhood, which has 9 pixels

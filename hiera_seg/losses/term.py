@@ -1,9 +1,10 @@
-"""Define the base class of losses, which generates loss modules from loss functions."""
+"""Define the base class of losses, and exclude loss functions from torch.compile."""
 
 import inspect
 from collections.abc import Callable
+from functools import wraps
 from inspect import Parameter, Signature
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,25 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses.checks import as_node_weights
 
 _CALL_OPTIONS = ("valid_count", "generator")  # arguments of the call, not of the module
+Function = TypeVar("Function", bound=Callable)
+
+
+def runs_eagerly(function: Function) -> Function:
+    """Decorator: run a function eagerly inside of compiled code.
+
+    The losses compute value and gradient in one pass over tiles that fit the cache, and read tables
+    of the tree that are made with numpy. Tracing them gives a large graph that is no faster when
+    compiled. The code before and after the loss stays compiled.
+    """
+    if not hasattr(torch, "compiler"):  # torch 2.0
+        return function
+    eager = torch.compiler.disable(function)
+
+    @wraps(function)
+    def call(*args, **kwargs):  # torch.compile(eager) itself would compile `function`
+        return eager(*args, **kwargs)
+
+    return call
 
 
 class LossTerm(nn.Module):

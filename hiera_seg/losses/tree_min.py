@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hiera_seg.hierarchy import Hierarchy
-from hiera_seg.losses.compiling import runs_eagerly
 from hiera_seg.losses.fused.node_terms import NodeTerms, node_factors
 from hiera_seg.losses.labels import LabelledLogits
 from hiera_seg.losses.registry import HIERA_LOSSES
-from hiera_seg.losses.term import LossTerm
+from hiera_seg.losses.term import LossTerm, runs_eagerly
 
 
 @runs_eagerly

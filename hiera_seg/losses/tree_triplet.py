@@ -12,11 +12,10 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.pixel_embeddings import PixelEmbeddings
 from hiera_seg.layers.tree_index import NearestLeaves, TreeIndex
 from hiera_seg.losses.checks import check_embeddings, check_number
-from hiera_seg.losses.compiling import runs_eagerly
 from hiera_seg.losses.fused.tiles import loss_dtype
 from hiera_seg.losses.labels import label_index
 from hiera_seg.losses.registry import HIERA_LOSSES
-from hiera_seg.losses.term import LossTerm
+from hiera_seg.losses.term import LossTerm, runs_eagerly
 
 FINAL_WEIGHT = 0.5
 # Tables of all pairs of leaves are kept for trees up to this size.

@@ -73,9 +73,11 @@ class BoundaryCounts:
                 index = index_at_level(self.hierarchy, level)
                 _count_level(counts, index, labels, truth, width)
             if leaves <= MAX_DETECTRON2_CLASSES:
-                differences = [_detectron2_boundary(m, leaves, width) for m in (labels, truth)]
-                void = (differences[0] == leaves) | (differences[1] == leaves)
-                _count_pairs(self.detectron2, *(np.where(void, leaves, m) for m in differences))
+                predicted, true = (_detectron2_boundary(m, leaves, width) for m in (labels, truth))
+                # Detectron2 numbers the pairs in 8 bits, which overflow for more than 15 classes.
+                pairs = np.divmod(predicted * np.uint8(leaves + 1) + true, np.uint8(leaves + 1))
+                void = (pairs[0] == leaves) | (pairs[1] == leaves)
+                _count_pairs(self.detectron2, *(np.where(void, leaves, m) for m in pairs))
         self.vector[-1] += 1
 
     def level_iou(self, level: int) -> np.ndarray:

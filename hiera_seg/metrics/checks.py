@@ -12,15 +12,8 @@ def check_shapes(maps: Iterable[Any], truth: Any, what: str) -> None:
     """Raise ValueError if a map, named by `what`, has another shape than the ground truth."""
     for values in maps:
         if values.shape != truth.shape:
-            raise ValueError(
-                f"{what} has size {size_text(values.shape)}, but the ground truth "
-                f"{size_text(truth.shape)}"
-            )
-
-
-def size_text(shape: Iterable[int]) -> str:
-    """Return the size of a map for an error message, such as "12 x 17"."""
-    return " x ".join(map(str, shape))
+            size, expected = (" x ".join(map(str, x.shape)) for x in (values, truth))
+            raise ValueError(f"{what} has size {size}, but the ground truth {expected}")
 
 
 def check_ids(ids: np.ndarray, stop: int, hierarchy: Hierarchy, what: str) -> None:

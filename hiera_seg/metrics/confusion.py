@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy.messages import listing
 from hiera_seg.metrics.cells import Cells
 from hiera_seg.metrics.checks import check_shapes
 
@@ -267,9 +268,8 @@ class _LabelMap:
         which = "the" if len(self.ids) == high - low + 1 else f"{len(self.ids)} of the"
         void = "" if self.void is None else f", and {self.void} for void"
         raise ValueError(
-            f"the {self.name} holds {', '.join(map(str, found[:5]))}"
-            f"{', ...' if len(found) > 5 else ''}; allowed are {which} node ids {low} to "
-            f"{high}{void}"
+            f"the {self.name} holds {listing(found.tolist(), 5)}; allowed are {which} node ids "
+            f"{low} to {high}{void}"
         )
 
 

@@ -14,7 +14,7 @@ _FOLDERS = ("configs", "projects/HSSN/configs")
 
 
 def config_names() -> list[str]:
-    """Return the names that :func:`get_config_file` knows, sorted."""
+    """Return the names that :func:`get_config_file` accepts, sorted."""
     files = (file for folder in _FOLDERS for file in (_ROOT / folder).rglob("*.yaml"))
     return sorted(file.relative_to(_ROOT).as_posix().removeprefix("configs/") for file in files)
 

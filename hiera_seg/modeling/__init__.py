@@ -3,7 +3,7 @@
 Importing this package registers all parts in Detectron2's registries.
 """
 
-import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
+import hiera_seg.compat  # must be imported before detectron2
 from hiera_seg.modeling.backbones import TimmBackbone, build_hiera_timm_backbone
 from hiera_seg.modeling.decode import NodeView, decode, decode_variant
 from hiera_seg.modeling.heads import (
@@ -30,32 +30,3 @@ from hiera_seg.modeling.pixel_decoders import (
 )
 from hiera_seg.modeling.segmentor import HieraSegmentor
 from hiera_seg.modeling.transformer_decoder import MaskedAttentionDecoder, QueryPrediction
-
-__all__ = [
-    "HIERA_PIXEL_DECODERS",
-    "AuxiliaryHead",
-    "DecodeOptions",
-    "DeepLabV3PlusDecoder",
-    "EmbeddingHead",
-    "FPNDecoder",
-    "HieraHead",
-    "HieraMaskFormerHead",
-    "HieraPixelHead",
-    "HieraSegmentor",
-    "MSDeformAttnDecoder",
-    "MaskedAttentionDecoder",
-    "NodeView",
-    "OCRDecoder",
-    "PixelFeatures",
-    "QueryPrediction",
-    "SeparableASPPDecoder",
-    "TimmBackbone",
-    "TopDownFPNDecoder",
-    "build_hiera_timm_backbone",
-    "build_hierarchical_loss",
-    "build_pixel_decoder",
-    "decode",
-    "decode_variant",
-    "evaluation_mode",
-    "fall_back_to_batch_norm",
-]

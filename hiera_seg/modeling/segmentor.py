@@ -71,7 +71,7 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
         square_size = padding_of(backbone)[1]
         if square_size > 0:
             raise ConfigError(
-                f"{type(backbone).__name__} asks for images padded to squares of {square_size} "
+                f"{type(backbone).__name__} requires images padded to squares of {square_size} "
                 "pixels (padding_constraints), but HieraSegmentor takes images of any size; build "
                 "the backbone without it (ViTs: square_pad=0)"
             )

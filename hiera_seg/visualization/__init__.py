@@ -15,16 +15,3 @@ from hiera_seg.visualization.overlay import (
 from hiera_seg.visualization.save import draw_kinds, save_label_map, save_levels
 from hiera_seg.visualization.strip import draw_levels
 from hiera_seg.visualization.video import VideoWriter
-
-__all__ = [
-    "VideoWriter",
-    "cut_at_level",
-    "cut_at_levels",
-    "draw_kinds",
-    "draw_levels",
-    "legend",
-    "overlay_labels",
-    "overlay_mistakes",
-    "save_label_map",
-    "save_levels",
-]

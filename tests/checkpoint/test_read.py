@@ -112,7 +112,7 @@ def safetensors() -> bytes:
         (tar, "it is a tar archive"),
         (
             lambda: zip_of("a.jpg", "b.jpg", "c.jpg", "d.jpg"),
-            "torch.save did not write; it holds a.jpg, b.jpg, c.jpg, ...",
+            "torch.save did not write; it holds 'a.jpg', 'b.jpg', 'c.jpg' and 1 more",
         ),
         (zip_of, "torch.save did not write; it holds nothing"),
         (script, "a TorchScript program"),

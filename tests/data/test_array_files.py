@@ -43,6 +43,10 @@ def test_bad_files_are_named(tmp_path):
     savemat(tmp_path / "x.mat", {"a": VALUES, "b": VALUES})
     with pytest.raises(DatasetError, match=r"x\.mat.*a: int64.*b: int64"):
         read_label_file(str(tmp_path / "x.mat"))
+    newest = b"MATLAB 7.3 MAT-file".ljust(124, b"\0") + b"\0\2IM" + bytes(384) + b"\x89HDF\r\n"
+    (tmp_path / "x.mat").write_bytes(newest)
+    with pytest.raises(DatasetError, match=r"x\.mat.*7\.3.*-v7"):
+        read_label_file(str(tmp_path / "x.mat"))
     (tmp_path / "x.mat").write_bytes(b"nothing")
     with pytest.raises(DatasetError, match=r"x\.mat"):
         read_label_file(str(tmp_path / "x.mat"))

@@ -227,7 +227,6 @@ def test_a_json_file_has_paths_relative_to_the_roots(tree, tmp_path):
         ('{"file_name": "a"}', "{path} holds a dict; "),
         ('[{"file_name": "a"}, {"image": "b"}]', "{path}, entry 1: not a dict with a 'file_name'"),
         ('[{"file_name": "a"}] 1', "{path}, line 1: not valid json: Extra data"),
-        ('\ufeff[{"file_name": "a"}]', "{path}, line 1: not valid json: Unexpected UTF-8 BOM"),
         ("[]", "{path} holds an empty list"),
         (
             '[{"file_name": "a", "sem_seg_file_name": 3}]',

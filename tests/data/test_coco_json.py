@@ -112,6 +112,29 @@ def test_label_maps_equal_pycocotools(coco):
     assert second.shape == (4, 6) and (second == 255).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_shortened_encoding_is_refused(coco, seed):
+    """pycocotools decodes it, with what was in memory before."""
+    rng = np.random.default_rng(seed)
+    noise = rng.random(SIZE).repeat(5, seed % 2)[: SIZE[0], : SIZE[1]]  # short and long runs
+    encoded = compressed((noise < 0.3).astype(np.uint8))
+    path, images = coco(**one(segmentation=encoded))
+    register_coco_hierarchical("whole", path, images)
+    assert np.array_equal(labels_of("whole")[0], by_pycocotools(path, 7, {5: 1}))
+    for length in range(1, len(encoded["counts"])):
+        path, images = coco(**one(segmentation=encoded | {"counts": encoded["counts"][:length]}))
+        register_coco_hierarchical(f"short_{length}", path, images)
+        with pytest.raises(DatasetError, match=r"instances\.json.*annotation 1"):
+            labels_of(f"short_{length}")
+
+
+def test_a_byte_order_mark_is_no_content(coco):
+    path, images = coco()
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    register_coco_hierarchical("toy", path, images)
+    assert len(labels_of("toy")) == 2
+
+
 def test_every_reader_of_labels_sees_them(coco):
     path, images = coco()
     register_coco_hierarchical("toy", path, images, background="ground")
@@ -149,6 +172,9 @@ def test_a_given_tree_and_its_background(coco):
         register_coco_hierarchical("other", path, images, hierarchy=["person", "x"])
     with pytest.raises(DatasetError, match="'vehicle'.*'moving/vehicle'"):
         register_coco_hierarchical("other", path, images, hierarchy=tree, background="vehicle")
+    tree = {"real": ["person", "car", "bus"], "toy": ["car"]}
+    with pytest.raises(DatasetError, match=r"instances\.json: category 5: .*'real/car', 'toy/car'"):
+        register_coco_hierarchical("other", path, images, hierarchy=tree)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +227,12 @@ def one(**changes):
         (one(segmentation={"size": [20, 30], "counts": [5, 5]}), "annotation 1.*10 pixels"),
         (one(segmentation={"size": [9, 30], "counts": "abc"}), "annotation 1.*30x9"),
         (one(segmentation={"size": [20, 30], "counts": "abc"}), "annotation 1"),
-        (one(segmentation=[[1, 1, 2, 2, 3, 3, 4]]), "annotation 1.*odd"),
+        (one(segmentation={"size": [20, 30], "counts": "0"}), "annotation 1.* 0 pixels"),
+        (one(segmentation={"size": [20, 30], "counts": ""}), "annotation 1.* 0 pixels"),
+        (one(segmentation=[[1, 1, 2, 2, 3, 3, 4]]), "annotation 1.*polygon"),
+        (one(segmentation=[[1, 1, 9, float("nan"), 9, 9]]), "annotation 1.*polygon"),
+        (one(segmentation=[1, 1, 9, 1, 9, 9]), "annotation 1.*polygon"),
+        (one(segmentation=[[[1, 1], [9, 1], [9, 9]]]), "annotation 1.*polygon"),
         (one(category_id=9), "annotation 1.*category_id 9"),
         (one(image_id=9), "annotation 1.*image_id 9"),
         (one(segmentation=[], bbox=[1, 1, 4, 4]), "1 of 1 annotations"),

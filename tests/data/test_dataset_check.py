@@ -57,9 +57,9 @@ def test_every_problem_is_one_line(toy):
     Image.new("RGB", (10, 12)).save(image_root / "alone.png")
     report = check_dataset("toy")
     expected = [
-        f"dataset 'toy': 1 image without a label: {image_root}/alone.png (",
+        f"dataset 'toy': 1 image without a label: '{image_root}/alone.png' (",
         f"size differs: image {image_root}/0.png is 10x12, label {label_root}/0.png is 11x12",
-        f"{label_root}/1.png: raw ids [77] are not in the label map of dataset 'toy'",
+        f"{label_root}/1.png: raw ids 77 are not in the label map of dataset 'toy'",
         f"cannot read image file {image_root}/2.png: ",
     ]
     assert len(report.problems) == 4
@@ -184,7 +184,7 @@ def mask(register):
 
 def test_a_mask_of_0_and_255_without_a_label_map_is_a_problem(mask):
     (problem,) = mask("masks").problems
-    assert "never occur: vessel" in problem and "255 (18 pixels" in problem
+    assert "never occur: 'vessel'" in problem and "255 (18 pixels" in problem
     assert mask("mapped", {0: "background", 255: "vessel"}).problems == []
     assert mask("decided", {0: "background", 1: "vessel", 255: None}).problems == []
     assert mask("whole", values=(0, 1, 255)).problems == []

@@ -125,7 +125,7 @@ def test_cityscapes_scores_19_of_its_34_classes():
     assert (np.delete(nodes, scored) == 255).all()
     assert [cityscapes.CLASSES[i] for i in scored] == meta.stuff_classes
     trainids = LabelReader.from_metadata(MetadataCatalog.get("hiera_cityscapes_trainids_val"))
-    with pytest.raises(DatasetError, match=r"raw ids \[19\] are not in the label map"):
+    with pytest.raises(DatasetError, match=r"raw ids 19 are not in the label map"):
         trainids.lookup(np.array([[19]], np.uint8))
 
 

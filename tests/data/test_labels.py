@@ -186,11 +186,11 @@ def test_unmapped_ids_are_listed_with_the_file(tree, tmp_path):
     Image.fromarray(np.array([[0, 41, 40], [1, 41, 255]], np.uint8)).save(path)
     with pytest.raises(DatasetError) as error:
         LabelReader(tree, {0: "road", 1: None}, name="mine")(path)
-    for word in (path, "[40, 41]", "label map", "'mine'"):
+    for word in (path, "40, 41", "label map", "'mine'"):
         assert word in str(error.value)
     with pytest.raises(DatasetError) as error:
         LabelReader(tree)(path)
-    for word in (path, "[40, 41]", "tree 'toy'", "(0..9, void 255)", "label_map"):
+    for word in (path, "40, 41", "tree 'toy'", "(0..9, void 255)", "label_map"):
         assert word in str(error.value)
 
 
@@ -201,18 +201,18 @@ def test_no_integer_wraps_round(tree, dtype):
     wrong = [-1, -65536] if np.issubdtype(dtype, np.signedinteger) else [65536, 70000]
     wrong = [value for value in wrong if np.iinfo(dtype).min <= value]
     for value in wrong:
-        with pytest.raises(DatasetError, match=rf"raw ids \[{value}\] are not in the label map"):
+        with pytest.raises(DatasetError, match=rf"raw ids {value} are not in the label map"):
             reader.lookup(np.array([[0, value]], dtype))
 
 
 def test_a_negative_void_is_no_raw_id(tree):
     reader = LabelReader(tree, ignore_label=-1)
-    with pytest.raises(DatasetError, match=r"ids \[-1\] .* \(0\.\.\d+\);"):
+    with pytest.raises(DatasetError, match=r"ids -1 .* \(0\.\.\d+\);"):
         reader.lookup(np.array([[0, -1]], np.int32))
 
 
 def test_a_long_list_of_ids_is_counted(tree):
-    with pytest.raises(DatasetError, match=r"\[10, 11, .* 29, \.\.\. 190 in all\]"):
+    with pytest.raises(DatasetError, match="ids 10, 11, .* 29 and 170 more"):
         LabelReader(tree).lookup(np.arange(200, dtype=np.uint8)[None])
 
 
@@ -224,7 +224,7 @@ def test_a_long_list_of_ids_is_counted(tree):
         ({3: 1.5}, None, "label_map[3] is 1.5"),
         ({3: True}, None, "label_map[3] is True"),
         ({"tar": 0}, None, "key 'tar', which is neither a raw id nor"),
-        ({"tra": 0}, ["tar"], "in raw_classes (nearest: tar)"),
+        ({"tra": 0}, ["tar"], "in raw_classes; nearest: 'tar'"),
         (
             {"tar": 0},
             ["tar", "tar"],
@@ -288,7 +288,7 @@ def test_a_translated_reader_names_the_ids_of_its_own_files(tree):
     assert (reader.name, reader.exif, reader.default_void) == ("mine", "ignore", 255)
     assert reader.lookup(np.array([[0, 255]], np.uint8)).tolist() == [[larger["road"], 200]]
     assert reader.unmapped(np.array([[0, 10, 255]])) == [10]
-    with pytest.raises(DatasetError, match=r"a\.png: ids \[10\] .* tree 'toy' .* \(0\.\.9"):
+    with pytest.raises(DatasetError, match=r"a\.png: ids 10 .* tree 'toy' .* \(0\.\.9"):
         reader.lookup(np.array([[0, 10]], np.uint8), "a.png")
     with pytest.raises(DatasetError, match="ignore_label 3"):
         reader.to_hierarchy(larger, 3)

@@ -95,8 +95,8 @@ def test_a_split_file_names_stems_or_paths(tree, tmp_path):
     split.write_text("x/a\nd\nnone\n")  # one pair, one image without a label, and no image
     with pytest.raises(UnpairedFilesError) as error:
         DatasetCatalog.get("split")
-    assert f"1 line of {split}" in str(error.value) and ": none;" in str(error.value)
-    assert f"1 image without a label: {tmp_path}/images/y/d_rgb.jpg" in str(error.value)
+    assert f"1 line of {split}" in str(error.value) and ": 'none';" in str(error.value)
+    assert f"1 image without a label: '{tmp_path}/images/y/d_rgb.jpg'" in str(error.value)
     assert "alone" not in str(error.value)
     assert names_of(error.value.records, tmp_path) == [("images/x/a_rgb.jpg", "labels/x/a.png")]
     split.write_text("b\n")
@@ -104,8 +104,23 @@ def test_a_split_file_names_stems_or_paths(tree, tmp_path):
         DatasetCatalog.get("split")
 
 
+def test_a_split_file_of_names_with_spaces(pairs, tmp_path):
+    names = ("my street 1", "my street 2", "other/my street 3", "street")
+    touch(*(tmp_path / f"images/{name}.jpg" for name in names))
+    touch(*(tmp_path / f"labels/{name}.png" for name in names))
+    split = tmp_path / "train.txt"
+    split.write_text("my street 2\r\nmy street 3.jpg\r\nx/street.jpg y/street.png\r\n", "utf-8-sig")
+    assert pairs(split_file=split) == [
+        (f"images/{name}.jpg", f"labels/{name}.png") for name in (*names[1:3], "street")
+    ]
+    split.write_text("x/none.jpg y/street.png\n")  # the second column is no image
+    with pytest.raises(UnpairedFilesError, match=r"1 line of .*train\.txt without.*x/none\.jpg"):
+        pairs(split_file=split)
+
+
 @pytest.mark.parametrize(
-    "lines, named", [("a\nb\na 1\n", ["'a' 2"]), ("a\nb\na.jpg\n", ["'a.jpg'"])]
+    "lines, named",
+    [("a\nb\na\n", ["'a' 2"]), ("a\nb\na 1\n", ["'a 1'"]), ("a\nb\na.jpg\n", ["'a.jpg'"])],
 )
 def test_an_image_is_named_once_in_a_split_file(pairs, tmp_path, lines, named):
     touch(*(tmp_path / f"images/{name}.jpg" for name in "ab"))
@@ -151,6 +166,14 @@ def test_an_error_of_pairing_asks_for_the_suffix(pairs, tmp_path, images, labels
     assert message.endswith(question) if question else "did you mean" not in message
 
 
+@pytest.mark.parametrize("wrong", ["_masks", "_mask.png"])
+def test_a_wrong_suffix_is_corrected(pairs, tmp_path, wrong):
+    touch(*(tmp_path / f"images/{name}.jpg" for name in "ab"))
+    touch(*(tmp_path / f"labels/{name}_mask.png" for name in "ab"))
+    with pytest.raises(DatasetError, match=rf"\*{wrong} .*did you mean label_suffix='_mask'\?"):
+        pairs(label_suffix=wrong)
+
+
 def test_a_folder_is_listed_once_whatever_links_lead_to_it(pairs, tmp_path):
     names = ("a", "s/b", "s/t/c")
     touch(*(tmp_path / f"data/images/{name}.jpg" for name in names))
@@ -178,11 +201,11 @@ def test_unpaired_files_are_named_and_counted(tmp_path):
     touch(tmp_path / "labels/0.png", tmp_path / "labels/t/x.png", tmp_path / "labels/u/x.png")
     with pytest.raises(UnpairedFilesError) as error:
         pair_files(tmp_path / "images", tmp_path / "labels")
-    first = ", ".join(str(tmp_path / f"images/{i}.jpg") for i in range(1, 6))
+    first = ", ".join(repr(str(tmp_path / f"images/{i}.jpg")) for i in range(1, 6))
     # x is ambiguous: two labels have its stem, and neither its path
-    both = f"{tmp_path}/labels/t/x.png, {tmp_path}/labels/u/x.png"
+    both = f"'{tmp_path}/labels/t/x.png', '{tmp_path}/labels/u/x.png'"
     assert str(error.value).startswith(
-        f"9 images without a label: {first}, ...; 2 labels without an image: {both} ("
+        f"9 images without a label: {first} and 4 more; 2 labels without an image: {both} ("
     )
     assert names_of(error.value.records, tmp_path) == [("images/0.jpg", "labels/0.png")]
 

@@ -288,7 +288,7 @@ def test_bad_samples_name_their_files(cfg, toy, tmp_path):
          f"size differs: image {image} is 32x24, label {tmp_path}/narrow.png is 31x24"),
         ({"height": 20}, f"size differs: image {image} is 32x24, its dataset lists 32x20 (width x"),
         ({"sem_seg_file_name": f"{tmp_path}/strange.png"},
-         f"{tmp_path}/strange.png: ids [55] are not node ids of tree 'toy' of dataset 'toy' (0..9"),
+         f"{tmp_path}/strange.png: ids 55 are not node ids of tree 'toy' of dataset 'toy' (0..9"),
         ({"file_name": f"{tmp_path}/half.jpg"}, f"cannot read image file {tmp_path}/half.jpg: "),
         ({"file_name": f"{tmp_path}/no.jpg"}, f"image file not found: {tmp_path}/no.jpg"),
         ({"sem_seg_file_name": f"{tmp_path}/no.png"}, f"label file not found: {tmp_path}/no.png"),

@@ -117,7 +117,7 @@ def test_entries_of_a_json_list_do_not_depend_on_chunks(tmp_path, monkeypatch, c
     path = tmp_path / "list.json"
     for space, first, second in product(["", " \n\t"], _ENTRIES, _ENTRIES):
         text = space.join(["[", first, ",", second, "]", ""])
-        path.write_text(text)
+        path.write_text(text, "utf-8-sig" if space else "utf-8")
         entries = json_files.iterate_json_list(path)
         assert [next(entries), next(entries)] == json.loads(text)
         with pytest.raises(StopIteration) as end:
@@ -135,7 +135,6 @@ def test_entries_of_a_json_list_do_not_depend_on_chunks(tmp_path, monkeypatch, c
         ("[1 2]", 0),
         ("[1, ]", 1),
         ("[1] 2", 1),
-        ("\ufeff[1]", 0),
     ],
 )
 def test_a_json_list_with_a_fault_is_left_to_the_whole_reader(

@@ -11,7 +11,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.projects.point_rend import add_pointrend_config
 from detectron2.structures import ImageList
 from torch import nn
@@ -164,10 +164,14 @@ def test_one_former_gets_a_text_per_class(tiny_dataset):
     assert sample["task"] == "The task is semantic" and "text" not in sample
 
 
-def test_point_rends_keys_exist():
+def test_point_rend_is_built_from_the_printed_config():
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
     add_pointrend_config(cfg)
     (text,) = code_blocks(PAGE, "yaml", "point_rend.yaml")
     cfg.merge_from_other_cfg(type(cfg)(yaml.safe_load(text)))
-    assert cfg.MODEL.POINT_HEAD.NUM_CLASSES == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 19
+    cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = "cpu", 18, 64
+    model = build_model(cfg).eval()
+    with torch.no_grad():
+        (output,) = model([{"image": torch.zeros(3, 64, 64)}])
+    assert output["sem_seg"].shape == (19, 64, 64)

@@ -152,7 +152,7 @@ def test_seeds_of_neighbouring_steps_have_nothing_in_common():
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("DATASETS.TEST", ("tiny_street_val",), "nearest: tiny_street_train"),
+        ("DATASETS.TEST", ("tiny_street_val",), "nearest: 'tiny_street_train'"),
         ("MODEL.HIERA_SEG.LOSSES", [["tre_min", 1.0]], "unknown loss 'tre_min'; known: "),
         ("MODEL.HIERA_SEG.TEST.DECODE", "best", "DECODE is 'best'"),
         ("MODEL.HIERA_SEG.TEST.OUTPUT", "all", "OUTPUT is 'all'; choose one of"),

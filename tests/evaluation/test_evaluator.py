@@ -266,10 +266,10 @@ def test_bad_ground_truth_names_the_file(dataset):
     with pytest.raises(DatasetError, match=rf"{image}: {label} and second\.png"):
         HieraSemSegEvaluator(f"{name}_twice").process([bare], [good_output()])
     other = {**records[0], "sem_seg_file_name": records[1]["sem_seg_file_name"]}
-    with pytest.raises(DatasetError, match=rf"label1\.png has 9 x 30 pixels, .*{image} 12 x 17"):
+    with pytest.raises(DatasetError, match=rf"image {image} is 17x12, label .*label1\.png is 30x9"):
         evaluator.process([other], [good_output()])
     Image.fromarray(np.full(SHAPES[0], 9, np.uint8)).save(label)
-    with pytest.raises(DatasetError, match=rf"{label}: ids \[9\]"):
+    with pytest.raises(DatasetError, match=rf"{label}: ids 9"):
         evaluator.process(records[:1], [good_output()])
 
 

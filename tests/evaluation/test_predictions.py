@@ -9,6 +9,7 @@ from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.data.datasets.cityscapes import CLASSES
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.evaluation import evaluate_predictions
+from hiera_seg.evaluation.predictions import read_label_map
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.metrics import PathCounts, hierarchy_scores
 
@@ -155,6 +156,18 @@ def test_problems_are_named(toy):
     (toy / "ids.yaml").write_text("[1, 2]")
     with pytest.raises(ConfigError, match=r"ids\.yaml.*list"):
         evaluate_predictions("toy", folder, label_map=toy / "ids.yaml")
+    (toy / "ids.yaml").write_text("1: null\n2: null\n1: null\n")
+    with pytest.raises(ConfigError, match=r"ids\.yaml.* 1 .*twice.*line 3"):
+        evaluate_predictions("toy", folder, label_map=toy / "ids.yaml")
+    (toy / "ids.yaml").write_text("{a: b}: null\n")
+    with pytest.raises(ConfigError, match=r"ids\.yaml.*dict"):
+        evaluate_predictions("toy", folder, label_map=toy / "ids.yaml")
+
+
+def test_colours_as_keys_of_a_label_map(tmp_path):
+    file = tmp_path / "colors.yaml"
+    file.write_text("'#0a0000': road\n[0, 20, 0]: null\n")
+    assert read_label_map(file) == {"#0a0000": "road", (0, 20, 0): None}
 
 
 def test_one_prediction_for_two_images(toy):

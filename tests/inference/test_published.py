@@ -72,16 +72,20 @@ def test_a_file_predicts_as_its_checkpoint(cfg, tmp_path, street):
     assert torch.equal(variances, model.backbone.res2[0].conv1.norm.running_var)
 
 
-def test_adjusted_logits_and_mirrored_classes_are_kept(cfg, tmp_path, street):
+def test_adjusted_logits_and_mirrored_classes_are_kept(cfg, tmp_path, street, monkeypatch):
     counts = {path: 10**i for i, path in enumerate(street.paths)}
-    write_node_counts(tmp_path / "counts.json", counts)
+    (tmp_path / "counted_to_publish").mkdir()
+    write_node_counts(tmp_path / "counted_to_publish/counts.json", counts)
+    monkeypatch.syspath_prepend(tmp_path)
     name = "published_figure"
     register_hierarchical_dataset(name, list, hierarchy=street, flip_pairs=[("car", "truck")])
     try:
         cfg.DATASETS.TRAIN = (name,)
         cfg.MODEL.HIERA_SEG.LOSSES = [["marginal_ce", 1.0]]
         cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.TAU = 0.5
-        cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.FILE = str(tmp_path / "counts.json")
+        cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.FILE = (
+            "package://counted_to_publish/counts.json"
+        )
         cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.MIN_SIZES = True, (40,)
         model = small_model(cfg)
         publish(tmp_path / "model.safetensors", cfg, model)

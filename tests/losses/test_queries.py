@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from hiera_seg import Hierarchy
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss, tree_min_loss
+from hiera_seg.losses.queries.loss import _warn_once, match
 from hiera_seg.losses.queries.masks import mask_bce, mask_costs, mask_dice, point_targets
-from hiera_seg.losses.queries.matching import _warn_once, match
 
 TREE = Hierarchy.from_dict(
     {

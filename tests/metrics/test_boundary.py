@@ -1,5 +1,7 @@
 """Boundary IoU against an erosion of one mask per class, and against Detectron2's own code."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from detectron2.evaluation import SemSegEvaluator
@@ -103,43 +105,40 @@ def test_void_and_empty_images_count_nothing():
     assert np.isnan(counts.level_iou(0)).all() and counts.num_images == 2
 
 
-def plain_detectron2(cases, num_classes):
-    """What Detectron2's main does, with SciPy's erosion: the label map less its minimum."""
+def plain_detectron2(cases, num_classes, boundary_of):
+    """What Detectron2's main does: pairs of classes are numbered in the 8 bits of label maps."""
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    for labels, truth in cases:
-        width = max(1, int(round(0.02 * np.sqrt(truth.shape[0] ** 2 + truth.shape[1] ** 2))))
-        parts = []
-        for values in (labels, truth):
-            eroded = minimum_filter(np.pad(values, 1), 2 * width + 1, mode="nearest")[1:-1, 1:-1]
-            parts.append(values - eroded)
-        np.add.at(matrix, tuple(parts), 1)
+    for case in cases:
+        labels, truth = (boundary_of(values.astype(np.uint8)).reshape(-1) for values in case)
+        pairs = np.bincount((num_classes + 1) * labels + truth, minlength=matrix.size)
+        matrix += pairs.reshape(matrix.shape)
     right = matrix.diagonal()[:-1].astype(float)
     matrix = matrix[:-1, :-1]
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - right
     return np.divide(right, union, out=np.full(num_classes, np.nan), where=union > 0)
 
 
+def plain_boundary(values):
+    """The label map less its minimum, with SciPy's erosion."""
+    width = max(1, int(round(0.02 * np.hypot(*values.shape))))
+    eroded = minimum_filter(np.pad(values, 1), 2 * width + 1, mode="nearest")[1:-1, 1:-1]
+    return values - eroded
+
+
+@pytest.mark.parametrize("tree", [TREE, Hierarchy.load("cityscapes"), Hierarchy.load("ade20k_150")])
 @pytest.mark.parametrize("seed", range(3))
-def test_leaves_equal_detectron2_main(seed):
+def test_leaves_equal_detectron2_main(seed, tree):
     rng = np.random.default_rng(seed)
-    leaves = TREE.num_leaves
-    counts, cases = BoundaryCounts(TREE), []
+    leaves = tree.num_leaves
+    counts, cases = BoundaryCounts(tree), []
     for shape in ((60, 80), (90, 51), (31, 7)):
         truth = blobs(rng, shape, leaves + 1)
         labels = np.where(rng.random(shape) < 0.05, rng.integers(0, leaves, shape), truth)
         labels = np.where(labels == leaves, 1, labels)
         counts.add(labels, np.where(truth == leaves, 255, truth))
         cases.append((labels, truth))
-    np.testing.assert_allclose(counts.detectron2_iou(), plain_detectron2(cases, leaves))
-    if not hasattr(SemSegEvaluator, "_mask_to_boundary"):
-        return  # Detectron2 0.6 has none
-    matrix = np.zeros((leaves + 1,) * 2, np.int64)
-    for labels, truth in cases:
-        parts = [
-            SemSegEvaluator._mask_to_boundary(None, values.astype(np.uint8))
-            for values in (labels, truth)
-        ]
-        np.add.at(matrix, tuple(parts), 1)
-    right, matrix = matrix.diagonal()[:-1], matrix[:-1, :-1]
-    union = matrix.sum(axis=0) + matrix.sum(axis=1) - right
-    np.testing.assert_allclose(counts.detectron2_iou(), right / union)
+    expected = plain_detectron2(cases, leaves, plain_boundary)
+    np.testing.assert_allclose(counts.detectron2_iou(), expected)
+    if hasattr(SemSegEvaluator, "_mask_to_boundary"):  # Detectron2 0.6 has none
+        stock = partial(SemSegEvaluator._mask_to_boundary, None)
+        np.testing.assert_allclose(expected, plain_detectron2(cases, leaves, stock))

@@ -102,7 +102,7 @@ def test_a_backbone_may_say_how_to_pad_as_in_detectron2_main(parts, make_inputs)
     model.eval()(inputs)
     assert [tuple(x.shape[2:]) for x in model.backbone.seen] == [(48, 60)] * 2
     assert model.sem_seg_head.targets.shape == (1, 48, 60)
-    with pytest.raises(ConfigError, match="LikeViT asks for .* squares of 64 pixels.*square_pad=0"):
+    with pytest.raises(ConfigError, match="LikeViT requires .* squares of 64 pixels.*square_pad=0"):
         HieraSegmentor(**parts | {"backbone": LikeViT(64)})
 
 

@@ -264,7 +264,7 @@ class TestWeights:
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        ("resnet5d", {}, r"TIMM\.NAME is 'resnet5d', .* names: .*resnet50d"),
+        ("resnet5d", {}, r"TIMM\.NAME is 'resnet5d', .* nearest: .*'resnet50d'"),
         ("", {}, r"TIMM\.NAME is '', which timm .* does not have"),
         ("test_vit", {}, r"'test_vit', .*; expected \[\(24, 24\), \(12, 12\)"),
         *(

@@ -171,6 +171,21 @@ def test_the_check_of_a_gpu_finds_a_loss_that_is_off(monkeypatch):
         assert (value > 0.04 and slope > 0.02) == key.startswith("bce")
 
 
+@pytest.mark.parametrize("has_kernel", [True, False])
+def test_the_check_of_a_gpu_times_the_kernel_if_it_fits(monkeypatch, has_kernel):
+    launched = []
+
+    def launch(terms, logits, index, gradient):
+        launched.append((terms.gamma, logits.dtype, index.shape, gradient.shape == logits.shape))
+
+    monkeypatch.setattr(gpu.kernel, "fits", lambda *_: has_kernel)
+    monkeypatch.setattr(gpu.kernel, "launch", launch)
+    monkeypatch.setattr(gpu.NodeTerms, "sum", lambda self: self)
+    assert gpu.copy_shares(CPU, (8, 16), 1).keys() == {"float32", "bfloat16"}
+    dtypes = (torch.float32, torch.bfloat16) if has_kernel else ()
+    assert set(launched) == {(2.0, dtype, (2, 8, 16), True) for dtype in dtypes}
+
+
 def test_the_script_of_the_gpu_check_refuses_a_folder_that_is_not_there(tmp_path):
     script = Path(gpu.__file__).with_name("gpu_check.sh")
     done = subprocess.run(

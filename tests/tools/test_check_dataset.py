@@ -56,7 +56,7 @@ def test_ids_that_are_void_by_mistake_end_with_status_1(project, check):
         mask = np.array([[1, 255], [255, 1]], np.uint8)
         Image.fromarray(mask).save(project / f"val/labels/{stem}.png")
     code, out, _ = check("mine_val")
-    assert code == 1 and "never occur: grass, while raw id 255 (4 pixels" in out
+    assert code == 1 and "never occur: 'grass', while raw id 255 (4 pixels" in out
 
 
 @pytest.mark.parametrize("exif, status", [("apply", 1), ("ignore", 0)])
@@ -86,8 +86,8 @@ def test_problems_are_listed_and_the_status_is_1(project, check):
     code, out, err = check("mine_val")
     assert code == 1 and err == ""
     assert "mine_val: 2 problem(s)" in out
-    assert "1 image without a label: val/images/b.png (images below val/images" in out
-    assert "val/labels/a.png: raw ids [8, 9] are not in the label map of dataset 'mine_val'" in out
+    assert "1 image without a label: 'val/images/b.png' (images below val/images" in out
+    assert "val/labels/a.png: raw ids 8, 9 are not in the label map of dataset 'mine_val'" in out
     code, out, _ = check("mine_val", "--show", "1")
     assert code == 1 and "... and 1 more" in out
 
@@ -107,7 +107,7 @@ def test_the_verdict_comes_first_and_nothing_is_tabled_that_was_not_read(project
 
 
 def test_bad_arguments_are_one_line(project, check):
-    named = ("NAME names the dataset 'mine_test', which is not registered (near", "mine_train")
+    named = ("NAME names the dataset 'mine_test', which is not registered; near", "mine_train")
     check_one_error(check("mine_test"), 2, *named)
     imported = "--import my_dataset: No module named 'my_dataset'"
     check_one_error(check("mine", "--import", "my_dataset"), 2, imported)

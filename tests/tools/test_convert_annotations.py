@@ -39,11 +39,13 @@ def test_bad_input_is_one_line(convert, tmp_path):
 def test_a_folder_of_labelme_files(convert, tmp_path):
     for name, shapes in {
         "a": [
-            {"label": "car", "points": [[0, 0], [3, 0], [3, 2], [0, 2]], "shape_type": "polygon"},
+            {"label": "car", "points": [[0, 0], [3, 0], [3, 2], [0, 2]]},
             {"label": "road", "points": [[0, 0], [6, 3]], "shape_type": "rectangle"},
             {"label": "car", "points": [[1, 1]], "shape_type": "point"},
         ],
-        "x/b": [{"label": "road", "points": [[0, 0], [2, 0], [2, 4], [0, 4]]}],
+        "x/b": [
+            {"label": "road", "points": [[0, 0], [2, 0], [2, 4], [0, 4]], "shape_type": "rectangle"}
+        ],
     }.items():
         path = tmp_path / f"in/{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,10 +38,10 @@ def test_node_ids_are_written(project, convert):
 def test_bad_input_is_one_line(project, convert):
     Image.fromarray(np.array([[0, 1, 3]], np.uint8)).save(project / "labels/a.png")
     assert convert("to_convert", "ids") == (
-        1, "", "error: labels/a.png: raw ids [3] are not in the label map of dataset 'to_convert'; "
+        1, "", "error: labels/a.png: raw ids 3 are not in the label map of dataset 'to_convert'; "
         "map each to a node, or to None for void\n",
     )  # fmt: skip
     original = "labels holds the original labels of 'to_convert'"
     check_one_error(convert("to_convert", "labels"), 1, original)
-    unknown = "NAME names the dataset 'to_convrt', which is not registered (near"
+    unknown = "NAME names the dataset 'to_convrt', which is not registered; near"
     check_one_error(convert("to_convrt", "ids"), 2, unknown)

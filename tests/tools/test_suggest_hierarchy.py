@@ -84,5 +84,8 @@ def test_other_bad_arguments_are_named(run, tmp_path):
     code, _, error = run("hiera_unknown")
     assert code and "hiera_unknown" in error
     check_one_error(run(source, "--groups", 4), 1, "[4]")
+    check_one_error(run(source, "--levels", 9), 1, "fewer than 9 levels")
+    (tmp_path / "empty.txt").write_text("")
+    check_one_error(run(tmp_path / "empty.txt"), 1, "0 of 0 classes")
     code, _, error = run(source, "--levels", 1)
     assert code == 2 and "--levels" in error

@@ -1,4 +1,4 @@
-"""What hierarchy costs: cases that time ours against a flat counterpart in one run."""
+"""Measure the cost of the hierarchy: time this package and a flat counterpart in one run."""
 
 import hiera_seg.compat  # noqa: F401  (must be imported before detectron2)
 

@@ -1,4 +1,4 @@
-"""Counting a full-size image against the least that a confusion matrix costs, and against stock."""
+"""Compare counting a full-size image with one confusion matrix and with the stock evaluator."""
 
 import atexit
 import logging
@@ -22,7 +22,7 @@ _SIZE = (1024, 2048)
 
 
 def _maps() -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """Ground truth, labels and direct labels per level; some 3 of 4 pixels are right."""
+    """Return ground truth, labels and direct labels per level; 3 of 4 pixels are correct."""
     torch.manual_seed(0)
     tree = cityscapes()
     cpu = torch.device("cpu")
@@ -37,14 +37,14 @@ def _maps() -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
 
 
 def make_counts(device) -> Callable[[], object]:
-    """All that the evaluator counts of an image: labels, direct labels, consistency."""
+    """Count all that the evaluator counts of an image: labels, direct labels, consistency."""
     truth, paths, direct = _maps()
     counts = PathCounts(cityscapes(), VOID)
     return lambda: counts.add(paths[-1], truth, direct)
 
 
 def make_bincount(device) -> Callable[[], object]:
-    """One flat confusion matrix, as stock Detectron2 counts it."""
+    """Count one flat confusion matrix as stock Detectron2 does."""
     truth, paths, _ = _maps()
     classes = cityscapes().num_leaves + 1
     labels = paths[-1].astype(np.int64)
@@ -58,7 +58,7 @@ def make_bincount(device) -> Callable[[], object]:
 
 
 def _registered() -> tuple[str, str]:
-    """A dataset of one label file, and that file."""
+    """Register a dataset of one label file; return its name and that file."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     label_file = str(folder / "label.png")

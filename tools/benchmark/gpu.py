@@ -67,7 +67,7 @@ def copy_shares(device: torch.device, size: tuple[int, int], repeats: int) -> di
         terms = NodeTerms(batch, *node_factors(batch, "sum", None, None), gamma=2.0)
         gradient = torch.empty_like(logits)
         if kernel.fits(logits, tree):
-            run = partial(terms.fused, logits, terms.index, gradient)
+            run = partial(kernel.launch, terms, logits, terms.index, gradient)
         else:
             logits.requires_grad_()
             run = terms.sum
@@ -92,7 +92,7 @@ def _seconds(run: Callable[[], object], device: torch.device, repeats: int) -> f
 
 
 def make_bf16_step(hierarchical: bool, depth: int, batch: int, crop, device):
-    """A training step of `make_step` with the forward pass in bfloat16."""
+    """Return a training step of `make_step` with the forward pass in bfloat16."""
     run = make_step(hierarchical, depth, batch, crop, device)
 
     def step():
@@ -103,7 +103,7 @@ def make_bf16_step(hierarchical: bool, depth: int, batch: int, crop, device):
 
 
 def steps(device: torch.device) -> list[Comparison]:
-    """The steps that are compared: the paper's size on a GPU, a small one on a CPU."""
+    """Return the steps to compare: of the paper's size on a GPU, small ones on a CPU."""
     on_gpu = device.type == "cuda"
     batch, crop = (8, (512, 1024)) if on_gpu else (1, (64, 128))
     return [

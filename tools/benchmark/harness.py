@@ -1,8 +1,8 @@
-"""Timing and peak memory of pairs of functions.
+"""Measure the time and peak memory of pairs of functions.
 
-Times are medians of rounds in which both sides take turns, so that a machine that slows down slows
-both. Memory is the peak of one run above what was there before it, each side in a process of its
-own, because a process gives little of what it has once used back to the system.
+Times are medians of rounds in which the two sides alternate, so a slowdown of the machine affects
+both. Memory is the peak of one run above the memory in use before it. Each side is measured in its
+own process, because a process returns little of its memory to the system.
 """
 
 import gc
@@ -20,9 +20,9 @@ import torch
 
 MIN_ROUNDS = 7
 _MEBI = 1 << 20
-_TOOLS = str(Path(__file__).resolve().parents[1])  # where the package "benchmark" lies
+_TOOLS = str(Path(__file__).resolve().parents[1])  # the folder of the package "benchmark"
 
-# Makes the inputs on a device and returns what is to be measured.
+# Makes the inputs on a device and returns the function to measure.
 Maker = Callable[[torch.device], Callable[[], object]]
 
 
@@ -31,13 +31,13 @@ class Comparison:
     """Two functions that are measured side by side.
 
     Attributes:
-        name: of the row.
-        ours, other: make what is measured.
-        against: what `other` is, in words.
-        max_time: target for the ratio of the times; None: there is none.
-        max_memory: target for the ratio of the peaks of extra memory; None: there is none.
-        max_extra: target for our own peak of extra memory, MiB; None: there is none.
-        from_start: memory counts what is made beforehand, such as a model and its weights.
+        name: name of the row.
+        ours, other: make the functions of this package and of its counterpart.
+        against: description of `other`.
+        max_time: target for the ratio of the times; None for none.
+        max_memory: target for the ratio of the peaks of extra memory; None for none.
+        max_extra: target for the peak of extra memory of `ours`, in MiB; None for none.
+        from_start: include the memory of the inputs, such as a model and its weights.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Result:
-    """Medians in seconds and MiB; a ratio is ours over the other, of the same run."""
+    """The medians of a comparison in seconds and MiB; ratios are `ours` divided by `other`."""
 
     name: str
     against: str
@@ -83,9 +83,9 @@ def measure(
 
     Args:
         comparison: what to measure.
-        key: "group:index", by which a child process finds the comparison again.
-        device: where to run.
-        rounds: timed runs of each side, after one or more to warm up.
+        key: "group:index", by which a child process finds the comparison.
+        device: the device to run on.
+        rounds: number of timed runs of each side, after two for warm-up.
         memory: whether to measure memory too, in two child processes.
     """
     seconds, other_seconds, ratio = _times(comparison, device, rounds)
@@ -109,7 +109,7 @@ def measure(
 
 def _times(comparison: Comparison, device, rounds: int) -> tuple[float, float, float]:
     sides = (comparison.ours(device), comparison.other(device))
-    for run in sides * 2:  # twice: caches, then the allocator
+    for run in sides * 2:  # warm up twice: caches, then the allocator
         _timed(run, device)
     pairs = []
     for index in range(rounds):
@@ -134,16 +134,16 @@ def _timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_in_child(key: str, side: str, device: torch.device) -> float | None:
-    """`peak_memory` of one side of a row, in a process of its own.
+    """Return `peak_memory` of one side of a row, measured in its own process.
 
-    There every larger block of memory goes back to the system when it is freed; a process that
-    keeps blocks to use them again would seem to need none.
+    That process returns every larger block of memory to the system when it is freed; if it reused
+    its blocks, later runs would seem to need no memory.
     """
     command = [sys.executable, "-W", "ignore", "-m", "benchmark.peak"]
     command += [key, side, str(device), str(torch.get_num_threads())]
@@ -160,13 +160,16 @@ def peak_in_child(key: str, side: str, device: torch.device) -> float | None:
 
 
 def peak_memory(make: Maker, device: torch.device, from_start: bool = False) -> float | None:
-    """Peak of a run above what was there before it, MiB; None where the system does not tell.
+    """Return the peak memory of a run above the memory in use before it, in MiB.
 
     Args:
-        make: of what is measured.
-        device: where to run.
-        from_start: count from before `make`. Else the second of two runs counts, from its
-            beginning: the first one also loads libraries.
+        make: makes the function to measure.
+        device: the device to run on.
+        from_start: measure from before `make`. Otherwise the second of two runs is measured from
+            its beginning, because the first one also loads libraries.
+
+    Returns:
+        The peak; None if the system does not report it.
     """
     if device.type == "cuda":
         torch.zeros(1, device=device)
@@ -207,13 +210,13 @@ def _peak(device: torch.device) -> float:
 
 
 def _resident(name: str) -> int:
-    """A line of /proc/self/status, KiB."""
+    """Return a value of /proc/self/status in KiB."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(name + ":"))
 
 
 def table(results: list[Result]) -> str:
-    """The results as a table for people."""
+    """Format the results as a table."""
     from tabulate import tabulate
 
     def number(value: float | None, digits: int) -> str:
@@ -242,6 +245,6 @@ def table(results: list[Result]) -> str:
 
 
 def as_rows(results: list) -> list[dict]:
-    """Results, or the points of a sweep, as plain data; results say whether targets are met."""
+    """Return results, with whether each meets its targets, or points of a sweep as plain data."""
     met = [{"passed": row.passed} if hasattr(row, "passed") else {} for row in results]
     return [asdict(row) | more for row, more in zip(results, met, strict=True)]

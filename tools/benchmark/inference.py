@@ -1,4 +1,4 @@
-"""Prediction against a flat network, and decoding in bands against whole tensors."""
+"""Compare prediction with a flat network, and decoding in bands with decoding of whole tensors."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +28,7 @@ def _logits(make_tree, size, device):
 
 
 def make_bands(make_tree, size: tuple[int, int], device) -> Callable[[], object]:
-    """Label maps of all levels from logits of stride 4, as the model makes them."""
+    """Decode logits of stride 4 to label maps of all levels, as the model does."""
     tree, logits = _logits(make_tree, size, device)
     view = NodeView(NodeOutput(logits, "logits"), padded_size=size, image_size=size)
     options = DecodeOptions(_VARIANT, direct=False, output="labels")
@@ -36,7 +36,7 @@ def make_bands(make_tree, size: tuple[int, int], device) -> Callable[[], object]
 
 
 def make_whole(make_tree, size: tuple[int, int], device) -> Callable[[], object]:
-    """The defining order: resize everything, score everything, take the best path."""
+    """Decode in the order of the definition: resize and score whole tensors, take the best path."""
     tree, logits = _logits(make_tree, size, device)
     leaf_levels = TreeIndex.of(tree, device).leaf_levels
 
@@ -51,7 +51,7 @@ def make_whole(make_tree, size: tuple[int, int], device) -> Callable[[], object]
 
 
 def _network(architecture: str, head: str, depth: int, device) -> nn.Module:
-    """DeepLabV3+ on a ResNet for Cityscapes, in eval mode, with random weights."""
+    """Build a DeepLabV3+ on a ResNet for Cityscapes, in eval mode, with random weights."""
     torch.manual_seed(0)
     cfg = network_config(depth, _INPUT, device)
     cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.SEM_SEG_HEAD.NAME = architecture, head
@@ -71,13 +71,13 @@ def _image(size: tuple[int, int]) -> torch.Tensor:
 
 
 def make_prediction(depth: int, device) -> Callable[[], object]:
-    """Label maps of all levels at the size of Cityscapes' images, from half of it."""
+    """Predict label maps of all levels at the size of Cityscapes' images, from half that size."""
     model, image = _network("HieraSegmentor", "HieraPixelHead", depth, device), _image(_INPUT)
     return lambda: model([{"image": image, "height": _FULL[0], "width": _FULL[1]}])
 
 
 def make_flat_prediction(depth: int, device) -> Callable[[], object]:
-    """The label map of stock Detectron2."""
+    """Predict the label map of stock Detectron2."""
     model, image = _network("SemanticSegmentor", "DeepLabV3PlusHead", depth, device), _image(_INPUT)
     sample = {"image": image, "height": _FULL[0], "width": _FULL[1]}
 
@@ -98,7 +98,7 @@ def _augmented(depth: int, sides: tuple[int, ...], device) -> HieraSegmentorWith
 def make_augmented(
     depth: int, size: tuple[int, int], sides: tuple[int, ...], device
 ) -> Callable[[], object]:
-    """Test-time augmentation over several sizes and their mirror images."""
+    """Predict with test-time augmentation over several sizes and their mirror images."""
     model, image = _augmented(depth, sides, device), _image(size)
     return lambda: model([{"image": image}])
 
@@ -106,7 +106,7 @@ def make_augmented(
 def make_plain_average(
     depth: int, size: tuple[int, int], sides: tuple[int, ...], device
 ) -> Callable[[], object]:
-    """The mean of full-size softmax maps of the same network."""
+    """Average full-size softmax maps of the same network."""
     model, image = _augmented(depth, sides, device), _image(size).permute(1, 2, 0).numpy()
     average = _plain_average(model.hierarchy, size, device)
     return lambda: average(model.views(image))
@@ -120,7 +120,7 @@ def make_banded_views(size: tuple[int, int], sides: tuple[int, ...], device):
 
 
 def make_plain_views(size: tuple[int, int], sides: tuple[int, ...], device):
-    """The mean of the full-size softmax maps of the same views."""
+    """Average full-size softmax maps of the same views."""
     tree, views = _views(size, sides, device)
     average = _plain_average(tree, size, device)
     return lambda: average(views)

@@ -1,4 +1,4 @@
-"""Losses against the flat loss they replace, forward and backward."""
+"""Compare losses with the flat loss that they replace, forward and backward."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +21,7 @@ def cityscapes() -> Hierarchy:
 
 
 def balanced(num_leaves: int, kinds: int, groups: int) -> Hierarchy:
-    """A tree of three levels and ``num_leaves + kinds + groups`` nodes."""
+    """Return a tree of three levels and ``num_leaves + kinds + groups`` nodes."""
     return Hierarchy.from_paths(
         [f"g{i % kinds % groups}/k{i % kinds}/l{i}" for i in range(num_leaves)]
     )
@@ -42,7 +42,7 @@ def street_labels(
     patch: int = 32,
     void: int = VOID,
 ) -> Tensor:
-    """Leaf ids in patches, as labels lie in images, one pixel in 20 void."""
+    """Return leaf ids in square patches, similar to real labels; one pixel in 20 is void."""
     batch, height, width = shape
     labels = torch.randint(num_leaves, (batch, -(-height // patch), -(-width // patch)))
     labels = labels.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
@@ -54,7 +54,7 @@ def street_labels(
 def _backward(loss: Callable[[Tensor], Tensor], values: Tensor) -> Callable[[], object]:
     def run():
         loss(values).backward()
-        gradient, values.grad = values.grad, None  # so that every run begins without one
+        gradient, values.grad = values.grad, None  # every run begins without a gradient
         return gradient
 
     return run
@@ -80,7 +80,7 @@ def make_tree_min(make_tree, shape, compiled: bool, device, patch: int = 32):
 
 
 def make_bce(make_tree, shape, device):
-    """Binary cross entropy of all nodes against ready-made float targets."""
+    """Return the binary cross entropy of all nodes with precomputed float targets."""
     tree = make_tree()
     logits, labels = _logits(tree, shape, device)
     labels = labels.masked_fill(labels == _void(tree), tree.num_nodes)
@@ -96,7 +96,7 @@ def make_tree_ce(loss, shape, device, make_tree=cityscapes):
 
 
 def make_flat_ce(shape, device):
-    """Cross entropy over the leaves; the logits of the other nodes are not there."""
+    """Return the cross entropy over the leaves, without logits of other nodes."""
     tree = cityscapes()
     logits, labels = _logits(tree, shape, device)
     leaves = logits.detach()[:, : tree.num_leaves].clone().requires_grad_()
@@ -119,7 +119,7 @@ def make_triplet(device, make_tree=cityscapes, embeddings=_EMBEDDINGS, size=(512
 
 
 def make_normalized(device):
-    """L2-normalise the whole embedding, and go back."""
+    """Return the L2-normalisation of all embeddings, forward and backward."""
     torch.manual_seed(0)
     embeddings = torch.randn(_EMBEDDINGS, device=device, requires_grad=True)
     gradient = torch.randn(_EMBEDDINGS, device=device)

@@ -1,4 +1,4 @@
-"""Child process of the benchmark: prints the peak memory of one side of one row, MiB."""
+"""Print the peak memory of one side of one row, in MiB; run as a child process."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""How the tree-min loss scales: time and memory against nodes, depth and pixels."""
+"""Measure time and memory of the tree-min loss by number of nodes, depth and number of pixels."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ _GROUPS = 8
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement: seconds of forward and backward (median), MiB at the peak."""
+    """A measurement: median seconds of forward and backward, and peak memory in MiB."""
 
     sweep: str
     nodes: int
@@ -47,13 +47,13 @@ def _tree(name: str, index: int) -> Hierarchy:
 
 
 def make_point(name: str, index: int) -> Maker:
-    """What one point of a sweep measures."""
+    """Return the function that a point of a sweep measures."""
     tree, size = _tree(name, index), SWEEPS[name][index][2:]
     return partial(make_tree_min, lambda: tree, (1, *size), False)
 
 
 def run_sweeps(device: torch.device, rounds: int, memory: bool = True) -> list[Point]:
-    """Measure all points, saying so."""
+    """Measure all points and print each."""
     points = []
     for name, cases in SWEEPS.items():
         for index, (_, depth, height, width) in enumerate(cases):
@@ -109,7 +109,7 @@ def plot(points: list[Point], path: str) -> None:
         beside.set_ylabel("MiB, peak of extra memory", color="tab:orange")
         if name == "depth":
             for each in (axis, beside):
-                each.update_datalim([(x[0], 0)])  # so that the margin is a part of all heights
+                each.update_datalim([(x[0], 0)])  # the margin is then a share of the whole height
                 each.autoscale_view()
                 each.set_ylim(bottom=0)
         else:

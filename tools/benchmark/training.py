@@ -1,4 +1,4 @@
-"""A training step with the tree against the same network, flat, in the stock meta-architecture."""
+"""Compare a training step with that of the same flat network in the stock meta-architecture."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ _DEEP = {18: 64, 50: 256, 101: 256}  # channels of res2
 
 
 def network_config(depth: int, crop: tuple[int, int], device: torch.device) -> CfgNode:
-    """DeepLabV3+ on a ResNet: what both sides share."""
+    """Return the config of a DeepLabV3+ on a ResNet that both sides share."""
     cfg = get_cfg()
     add_hiera_seg_config(cfg)
     cfg.MODEL.DEVICE = str(device)

@@ -10,14 +10,3 @@ from hiera_seg.checkpoint.convert.convert import (
 )
 from hiera_seg.checkpoint.convert.mask2former import convert_mask2former
 from hiera_seg.checkpoint.convert.mmseg import convert_mmseg
-
-__all__ = [
-    "CONVERTERS",
-    "ConversionReport",
-    "Converter",
-    "convert_checkpoint",
-    "convert_mask2former",
-    "convert_mmseg",
-    "read_checkpoint",
-    "save_checkpoint",
-]

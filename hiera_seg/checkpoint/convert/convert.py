@@ -15,6 +15,7 @@ from hiera_seg.checkpoint.convert.mmseg import convert_mmseg
 from hiera_seg.checkpoint.trees import plain_name
 from hiera_seg.errors import CheckpointError, ConfigError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy.messages import listing
 
 State = dict[str, Tensor]
 
@@ -118,7 +119,7 @@ def convert_checkpoint(
     if not report.loaded:
         raise CheckpointError(
             f"{path}: none of its {len(given)} tensors fits the network; expected a checkpoint of "
-            f"{project}, found {', '.join(list(given)[:3])}, ..."
+            f"{project}, found {listing(given, 3)}"
         )
     loaded = set(report.loaded)
     report.initialized = [

@@ -3,10 +3,9 @@
 from hiera_seg.data.datasets import (  # noqa: F401  (each registers its datasets)
     ade20k,
     camvid,
-    cihp,
     cityscapes,
     coco,
-    lip,
+    human_parsing,
     mapillary,
     pascal_person_part,
     street,

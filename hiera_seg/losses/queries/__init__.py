@@ -2,5 +2,3 @@
 
 from hiera_seg.losses.queries.classes import QUERY_OPTIONS
 from hiera_seg.losses.queries.loss import QueryLoss
-
-__all__ = ["QUERY_OPTIONS", "QueryLoss"]

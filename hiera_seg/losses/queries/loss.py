@@ -1,6 +1,8 @@
 """Match the queries of a mask transformer with segments and compute their losses."""
 
+import logging
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,8 @@ from hiera_seg.losses.fused.tiles import loss_dtype
 from hiera_seg.losses.labels import label_index
 from hiera_seg.losses.queries.classes import NO_OBJECT
 from hiera_seg.losses.queries.masks import mask_bce, mask_costs, mask_dice, point_targets
-from hiera_seg.losses.queries.matching import match
+
+logger = logging.getLogger(__name__)
 
 
 class QueryLoss(nn.Module):
@@ -211,3 +214,41 @@ class QueryLoss(nn.Module):
             mask_bce(logits, targets).view(shape).sum(1),
             mask_dice(logits, targets).view(shape).sum(1),
         )
+
+
+def match(costs: Tensor) -> Tensor:
+    """Match the queries and segments of one image by SciPy, separately per layer.
+
+    Costs that are not finite are replaced by a number above the highest finite cost, with a warning
+    the first time.
+
+    Args:
+        costs: (A, Q, S) float, for A layers.
+
+    Returns:
+        int64 (A, 2, K) on the CPU, K = min(Q, S): matched queries and their segments, in ascending
+        order of segments.
+    """
+    # Importing SciPy takes half a second, and inference does not need it.
+    from scipy.optimize import linear_sum_assignment
+
+    costs = costs.detach().double().cpu()
+    finite = costs.isfinite()
+    if not finite.all():
+        _warn_once()
+        highest = costs[finite].max() if finite.any() else costs.new_zeros(())
+        costs = torch.where(finite, costs, highest + highest.abs().clamp(min=1))
+    matched = []
+    for cost in costs.transpose(1, 2).numpy():  # segments first: SciPy sorts by rows
+        segments, queries = linear_sum_assignment(cost)
+        matched.append(torch.stack([torch.as_tensor(queries), torch.as_tensor(segments)]))
+    return torch.stack(matched).long()
+
+
+@lru_cache
+def _warn_once() -> None:
+    logger.warning(
+        "Costs of matching queries with segments are not finite: a mask or class logit is infinite "
+        "or NaN. If the loss is not finite either, lower SOLVER.BASE_LR or set "
+        "SOLVER.CLIP_GRADIENTS. This warning is shown once."
+    )

@@ -1,6 +1,5 @@
 """Wrap timm models with features of strides 4, 8, 16 and 32 as Detectron2 backbones."""
 
-import difflib
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -15,6 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from hiera_seg.errors import ConfigError
+from hiera_seg.hierarchy.messages import suggestion
 from hiera_seg.modeling.backbones.timm_weights import download_error, load_timm_file
 
 KEY = "MODEL.HIERA_SEG.TIMM"
@@ -198,11 +198,9 @@ def _import_timm() -> ModuleType:
 
 def _check_names(timm: ModuleType, name: str, out_features: Sequence[str]) -> None:
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-        hint = f"; similar names: {', '.join(near)}" if near else ""
         raise ConfigError(
-            f"{KEY}.NAME is {name!r}, which timm {timm.__version__} does not have{hint} "
-            "(timm.list_models() lists all)"
+            f"{KEY}.NAME is {name!r}, which timm {timm.__version__} does not have"
+            f"{suggestion(name, timm.list_models())} (timm.list_models() lists all)"
         )
     if not out_features or not set(out_features) <= STRIDES.keys():
         raise ConfigError(

@@ -6,12 +6,3 @@ from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import build_hierarchical_loss
 from hiera_seg.modeling.heads.maskformer import HieraMaskFormerHead
 from hiera_seg.modeling.heads.pixel import HieraPixelHead
-
-__all__ = [
-    "AuxiliaryHead",
-    "EmbeddingHead",
-    "HieraHead",
-    "HieraMaskFormerHead",
-    "HieraPixelHead",
-    "build_hierarchical_loss",
-]

@@ -14,8 +14,12 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.losses import QUERY_OPTIONS, QueryLoss
 from hiera_seg.modeling.decode import decode_variant
-from hiera_seg.modeling.heads.adjustment import build_sibling_adjustment
-from hiera_seg.modeling.heads.base import HieraHead, accept_counts, head_arguments
+from hiera_seg.modeling.heads.base import (
+    HieraHead,
+    accept_counts,
+    build_sibling_adjustment,
+    head_arguments,
+)
 from hiera_seg.modeling.heads.loss import (
     mean_over_processes,
     sampling_generator,

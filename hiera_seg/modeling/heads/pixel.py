@@ -15,9 +15,13 @@ from hiera_seg.layers.scores import NodeOutput
 from hiera_seg.layers.sibling_adjustment import SiblingAdjustment
 from hiera_seg.losses import HierarchicalLoss, valid_pixels
 from hiera_seg.modeling.decode import decode_variant
-from hiera_seg.modeling.heads.adjustment import build_sibling_adjustment
 from hiera_seg.modeling.heads.auxiliary import AuxiliaryHead
-from hiera_seg.modeling.heads.base import HieraHead, accept_counts, head_arguments
+from hiera_seg.modeling.heads.base import (
+    HieraHead,
+    accept_counts,
+    build_sibling_adjustment,
+    head_arguments,
+)
 from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import (
     build_hierarchical_loss,

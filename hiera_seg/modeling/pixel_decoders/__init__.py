@@ -11,15 +11,3 @@ from hiera_seg.modeling.pixel_decoders.ms_deform_attn import MSDeformAttnDecoder
 from hiera_seg.modeling.pixel_decoders.ocr import OCRDecoder
 from hiera_seg.modeling.pixel_decoders.sep_aspp import SeparableASPPDecoder
 from hiera_seg.modeling.pixel_decoders.top_down_fpn import TopDownFPNDecoder
-
-__all__ = [
-    "HIERA_PIXEL_DECODERS",
-    "DeepLabV3PlusDecoder",
-    "FPNDecoder",
-    "MSDeformAttnDecoder",
-    "OCRDecoder",
-    "PixelFeatures",
-    "SeparableASPPDecoder",
-    "TopDownFPNDecoder",
-    "build_pixel_decoder",
-]

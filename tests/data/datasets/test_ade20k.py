@@ -113,4 +113,4 @@ def test_bad_releases_are_one_line(release, prepare):
     label.rename(label.with_name("ADE_val_00000002.png"))
     code, _, err = prepare("ADEChallengeData2016", "ADEChallengeData2016")
     image = folder / "images/validation/ADE_val_00000001.jpg"
-    assert code == 1 and err.startswith(f"error: 1 image without a label: {image}; 1 label ")
+    assert code == 1 and err.startswith(f"error: 1 image without a label: '{image}'; 1 label ")

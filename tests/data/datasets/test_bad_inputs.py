@@ -39,7 +39,7 @@ def test_label_without_image(made_up):
     made_up.image("a").unlink()
     if made_up.layout.list:
         assert_one_line_that_names(
-            made_up, f"1 line of {made_up.root}/", ".txt", " a (images below"
+            made_up, f"1 line of {made_up.root}/", ".txt", " 'a' (images below"
         )
     else:
         assert_one_line_that_names(made_up, made_up.label("a"))
@@ -50,5 +50,5 @@ def test_unknown_id(made_up):
     label[2, 3] = made_up.layout.unknown
     Image.fromarray(label).save(made_up.label("a"))
     assert_one_line_that_names(
-        made_up, f"{made_up.label('a')}: raw ids [{made_up.layout.unknown}] are not in"
+        made_up, f"{made_up.label('a')}: raw ids {made_up.layout.unknown} are not in"
     )
