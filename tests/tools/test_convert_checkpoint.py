@@ -217,7 +217,7 @@ def test_code_in_a_pickle_is_not_run(folder, convert):
         (["none.pth", "ours.pth"], 1, "none.pth: no such checkpoint file"),
         (["classes.txt", "ours.pth"], 1, "classes.txt: it is a text file"),
         (["empty.pth", "ours.pth"], 1, 'empty.pth: no tensors by name, neither .* "model"'),
-        (["other.pth", "ours.pth"], 1, "other.pth: .* 1 tensors .*mask2former.* layer.w"),
+        (["other.pth", "ours.pth"], 1, "other.pth: .* 1 tensors .*mask2former.*layer.w"),
         (["official.pth", "ours.pth"], 2, r"3 classes .* has 4 leaves.*\(--classes\)"),
         (["--classes", "camvid", "official.pth", "o.pth"], 2, "camvid: 31 classes.* has 3"),
         (["--classes", "none.txt", "official.pth", "o.pth"], 2, "class names none.txt"),

@@ -19,9 +19,12 @@ WEIGHTS = [
     *("MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD", "inverse_sqrt"),
     *("MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", "configs/CamVid11/train_pixels.json"),
 ]
+NO_DROPOUT = ["MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", 0.0]
 # Rate, iterations, and keys. Iterations are such that all take about the CPU time of the first one.
 RECIPES: dict[str, tuple[float, int, list]] = {
     "sgd": (0.05, 200, SGD),
     "sgd-weights": (0.05, 200, SGD + WEIGHTS),
     "adamw": (0.001, 200, ADAMW),
+    "adamw-weights": (0.001, 200, ADAMW + WEIGHTS),
+    "adamw-weights-no-dropout": (0.001, 200, ADAMW + WEIGHTS + NO_DROPOUT),
 }
