@@ -135,15 +135,14 @@ def suggest_hierarchy(
             f"{len(clustered)} of {len(names)} classes are similar to another one; 3 or more are "
             "needed to make groups"
         )
-    given = groups is not None
-    groups = list(groups) if given else group_sizes(len(clustered), num_levels)
+    advice = "" if groups is not None else f"; choose fewer than {num_levels} levels"
+    groups = group_sizes(len(clustered), num_levels) if groups is None else list(groups)
     increasing = groups and groups == sorted(set(groups))
     if not increasing or groups[0] < 2 or groups[-1] >= len(clustered):
         raise HierarchyError(
             f"groups per level: {groups} for {len(clustered)} classes that are similar to another "
             f"one; expected increasing numbers from 2 to {len(clustered) - 1}, coarse to fine"
-            + f"; choose fewer than {num_levels} levels"
-            * (not given)
+            f"{advice}"
         )
     distance = (1 - similarity)[np.ix_(clustered, clustered)]
     np.fill_diagonal(distance, 0)

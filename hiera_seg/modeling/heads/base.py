@@ -18,7 +18,7 @@ from hiera_seg.layers.sibling_adjustment import SiblingAdjustment
 from hiera_seg.losses import read_node_counts
 from hiera_seg.modeling.decode import DECODE_KEY, decode_variant
 
-KEY = "MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT"
+_ADJUSTMENT_KEY = "MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT"
 _SOFTMAX = ("marginal", "marginal_path_sum", "level_softmax")  # variants that can be adjusted
 
 
@@ -141,17 +141,17 @@ def build_sibling_adjustment(
     variant = decode_variant(test.DECODE, loss_names, kind=kind)
     if variant not in _SOFTMAX:
         raise ConfigError(
-            f"{KEY}.TAU is {tau}, but {DECODE_KEY} is {variant!r}, which has no softmax over the "
-            f"leaves or per level; set {DECODE_KEY} to one of {_SOFTMAX}, for a model trained with "
-            "marginal_ce or level_ce"
+            f"{_ADJUSTMENT_KEY}.TAU is {tau}, but {DECODE_KEY} is {variant!r}, which has no "
+            f"softmax over the leaves or per level; set {DECODE_KEY} to one of {_SOFTMAX}, for a "
+            "model trained with marginal_ce or level_ce"
         )
     try:
         counts = read_node_counts(local_path(file), hierarchy)
         return SiblingAdjustment(hierarchy, counts, tau, by_level=variant == "level_softmax")
     except ValueError as error:
         raise ConfigError(
-            f"{KEY}.FILE is {file!r}: {error}; set it to the pixel counts of the training set, "
-            "written by tools/count_nodes.py"
+            f"{_ADJUSTMENT_KEY}.FILE is {file!r}: {error}; set it to the pixel counts of the "
+            "training set, written by tools/count_nodes.py"
         ) from error
 
 
