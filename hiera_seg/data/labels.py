@@ -79,6 +79,8 @@ class LabelReader:
         table = np.full(MAX_RAW_ID + 1, _UNMAPPED, dtype=np.int64)
         table[list(raw_ids)] = list(raw_ids.values())
         self.table, self.known = _read_only(table)
+        # Whether 255 is the id of a class, and cannot stand for a -1 in an array file.
+        self._wide = table[STOCK_IGNORE_VALUE] not in (_UNMAPPED, ignore_label)
 
     @classmethod
     def from_metadata(cls, meta: Metadata, exif: str = "apply") -> "LabelReader":
@@ -121,7 +123,9 @@ class LabelReader:
 
     def read_raw(self, path: str, size: tuple[int, int] | None = None) -> tuple[np.ndarray, int]:
         """Read the raw ids of a file, (H, W), and its EXIF orientation; arguments as of a call."""
-        raw, orientation = read_oriented_label(path, self.exif, self.colors, self.variable)
+        raw, orientation = read_oriented_label(
+            path, self.exif, self.colors, self.variable, self._wide
+        )
         if self.resize and size is not None and raw.shape != tuple(size):
             rows, columns = map(_nearest, raw.shape, size)
             raw = raw[np.ix_(rows, columns)]
