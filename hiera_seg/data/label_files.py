@@ -53,13 +53,20 @@ def read_label_file(
 
 
 def read_oriented_label(
-    path: str, exif: str, colors: np.ndarray | None = None, variable: str | None = None
+    path: str,
+    exif: str,
+    colors: np.ndarray | None = None,
+    variable: str | None = None,
+    minus_one: int | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Read a label file by :func:`read_label_file`; return its values and EXIF orientation."""
+    """Read a label file by :func:`read_label_file`; return its values and EXIF orientation.
+
+    `minus_one` is as of :func:`~hiera_seg.data.array_files.read_array_file`.
+    """
     if isinstance(path, RegionLabels):
         return path.read(), 1
     if is_array_file(path):
-        return read_array_file(path, variable), 1
+        return read_array_file(path, variable, minus_one), 1
     with open_image(path, "label") as (image, content):
         _check_label_image(image, path, colors is not None)
         stretch = _STRETCH.get(raw_mode(image))

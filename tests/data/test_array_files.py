@@ -34,6 +34,19 @@ def test_minus_one_is_read_as_in_images(tmp_path, highest, void):
     assert read_array_file(str(tmp_path / "x.npy")).tolist() == [[void, highest]]
 
 
+def test_minus_one_is_not_the_id_of_a_node(tmp_path, tree):
+    np.save(tmp_path / "x.npy", np.array([[-1, 3]]))
+    label_map = {**dict.fromkeys(range(254), "road"), 255: "grass", 65535: None}
+    reader = LabelReader(tree, label_map, 65535)
+    assert reader(str(tmp_path / "x.npy")).tolist() == [[65535, tree["road"]]]
+    label_map[255] = None
+    reader = LabelReader(tree, label_map, 65535)
+    assert reader(str(tmp_path / "x.npy")).tolist() == [[65535, tree["road"]]]
+    del label_map[65535]
+    reader = LabelReader(tree, label_map, 65535)
+    assert reader.read_raw(str(tmp_path / "x.npy"))[0].tolist() == [[255, 3]]
+
+
 def test_bad_files_are_named(tmp_path):
     path = str(tmp_path / "x.npy")
     for array in (VALUES / 2, VALUES[0], np.array([[{}]])):
