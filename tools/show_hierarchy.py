@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Print a class tree with its node ids, or draw it with its colors."""
+"""Print a class tree with its node ids, or draw it with its colours."""
 
 import argparse
 import os

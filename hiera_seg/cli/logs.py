@@ -19,9 +19,9 @@ def start_log(folder: str) -> None:
     """Log the messages of the package, Detectron2 and fvcore to the console and to ``log.txt``.
 
     Only the main process logs to the console, without the messages of Detectron2 and fvcore that
-    are longer than a line, such as configs and models, and with colors only on a terminal. The file
-    has all messages, without colors; every other process writes ``log.txt.rank<rank>``. The folder
-    is created if it does not exist.
+    are longer than a line, such as configs and models, and with colours only on a terminal. The
+    file has all messages, without colours; every other process writes ``log.txt.rank<rank>``. The
+    folder is created if it does not exist.
 
     Raises:
         OSError: the file cannot be written.

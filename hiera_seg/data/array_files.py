@@ -18,20 +18,18 @@ def is_array_file(path: object) -> bool:
     return str(path).lower().endswith(ARRAY_TYPES)
 
 
-def read_array_file(
-    path: str, variable: str | None = None, minus_one: int | None = None
-) -> np.ndarray:
+def read_array_file(path: str, variable: str | None = None, *, wide: bool = False) -> np.ndarray:
     """Read the label map of a .npy file, or one of a .mat file (MATLAB's version 5).
 
     Args:
         path: the file. Pickled objects in it are refused.
         variable: name of the label map in a .mat file, with dots for fields of a struct
             ("GTcls.Segmentation"); None if it is the only array of integers (H, W).
-        minus_one: what a stored -1 is read as; None: 255, or 65535 if the file holds values of 255
-            or more, as in image files of 8 and 16 bits.
+        wide: whether 255 is the id of a class, so that a stored -1 is always read as 65535.
 
     Returns:
-        (H, W) uint8 or uint16; int64 if a value is outside 0..65535.
+        (H, W) uint8 or uint16; int64 if a value is outside 0..65535. A stored -1 is read as 255, or
+        as 65535 if the file holds values of 255 or more, as in image files of 8 and 16 bits.
 
     Raises:
         DatasetError: the file is missing or damaged, does not hold one array of integers (H, W), or
@@ -64,9 +62,7 @@ def read_array_file(
     values = maps[0].astype(np.int64)
     low, high = values.min(), values.max()
     if low == -1:
-        if minus_one is None:
-            minus_one = _MAX_8_BIT if high < _MAX_8_BIT else _MAX_16_BIT
-        values[values == -1] = minus_one
+        values[values == -1] = _MAX_8_BIT if high < _MAX_8_BIT and not wide else _MAX_16_BIT
         low, high = 0, values.max()
     if low < 0 or high > _MAX_16_BIT:
         return values

@@ -31,7 +31,7 @@ class DatasetReport:
 
     name: str
     hierarchy: Hierarchy
-    num_images: int = 0  # number of images that are listed with a label file
+    num_images: int = 0  # number of images that are listed
     node_images: np.ndarray = field(init=False)  # int64 (N,), images of a node or its descendants
     node_pixels: np.ndarray = field(init=False)  # int64 (N,), labelled with the node itself
     void_pixels: int = 0  # pixels labelled as void

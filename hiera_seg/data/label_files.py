@@ -57,16 +57,21 @@ def read_oriented_label(
     exif: str,
     colors: np.ndarray | None = None,
     variable: str | None = None,
-    minus_one: int | None = None,
+    wide: bool = False,
 ) -> tuple[np.ndarray, int]:
     """Read a label file by :func:`read_label_file`; return its values and EXIF orientation.
 
-    `minus_one` is as of :func:`~hiera_seg.data.array_files.read_array_file`.
+    `wide` is as in `read_array_file`.
     """
     if isinstance(path, RegionLabels):
         return path.read(), 1
     if is_array_file(path):
-        return read_array_file(path, variable, minus_one), 1
+        if colors is not None:
+            raise DatasetError(
+                f"label file {path} is an array of ids, but the keys of the label map are colours; "
+                "store colours as RGB PNG, or specify a label map of ids"
+            )
+        return read_array_file(path, variable, wide=wide), 1
     with open_image(path, "label") as (image, content):
         _check_label_image(image, path, colors is not None)
         stretch = _STRETCH.get(raw_mode(image))

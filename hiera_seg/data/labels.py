@@ -79,9 +79,8 @@ class LabelReader:
         table = np.full(MAX_RAW_ID + 1, _UNMAPPED, dtype=np.int64)
         table[list(raw_ids)] = list(raw_ids.values())
         self.table, self.known = _read_only(table)
-        # In arrays -1 must not become the id of a node.
-        is_node = table[STOCK_IGNORE_VALUE] not in (_UNMAPPED, self.ignore_label)
-        self._minus_one = WIDE_IGNORE_VALUE if is_node else None
+        # Whether 255 is the id of a class, and cannot stand for a -1 in an array file.
+        self._wide = table[STOCK_IGNORE_VALUE] not in (_UNMAPPED, ignore_label)
 
     @classmethod
     def from_metadata(cls, meta: Metadata, exif: str = "apply") -> "LabelReader":
@@ -125,7 +124,7 @@ class LabelReader:
     def read_raw(self, path: str, size: tuple[int, int] | None = None) -> tuple[np.ndarray, int]:
         """Read the raw ids of a file, (H, W), and its EXIF orientation; arguments as of a call."""
         raw, orientation = read_oriented_label(
-            path, self.exif, self.colors, self.variable, self._minus_one
+            path, self.exif, self.colors, self.variable, self._wide
         )
         if self.resize and size is not None and raw.shape != tuple(size):
             rows, columns = map(_nearest, raw.shape, size)

@@ -101,9 +101,11 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             self.hierarchy = hierarchy
             self._read_truth = self._read_truth.to_hierarchy(hierarchy, WIDE_IGNORE_VALUE)
             check_metric_names(hierarchy, meta.as_dict())
-        unscored = {own.paths[v] for v in resolve_unscored(meta.get("unscored_classes") or (), own)}
+        unscored = resolve_unscored(meta.get("unscored_classes"), own)
+        # In the model's tree, a leaf of the dataset may be a node with leaves below it.
+        above = tuple(f"{own.paths[leaf]}/" for leaf in unscored)
         leaves = self.hierarchy.paths[: self.hierarchy.num_leaves]
-        self._unscored = [leaf for leaf, path in enumerate(leaves) if path in unscored]
+        self._unscored = [i for i, path in enumerate(leaves) if f"{path}/".startswith(above)]
         self._num_void_classes = len(meta.get("void_classes") or ())
         self.reset()
 
@@ -199,9 +201,12 @@ class HieraSemSegEvaluator(DatasetEvaluator):
             if self._output_dir:
                 self._images.append((os.fspath(file_name), cells))
             if self._save_predictions:
+                if unpredicted is not None:
+                    labels = np.where(unpredicted, -1, labels.astype(np.int64))
                 self._predictions += [
                     {"file_name": os.fspath(file_name), "category_id": node, "segmentation": rle}
                     for node, rle in encode_labels(labels).items()
+                    if node >= 0
                 ]
 
     def evaluate(self) -> dict[str, dict[str, float]]:

@@ -79,6 +79,8 @@ class Calibration(Part):
     def add(self, output: Mapping[str, Any], labels: np.ndarray, truth: np.ndarray) -> None:
         maps = _first_of(output, self.outputs)
         if maps is not None:
+            if (unpredicted := output.get("hiera_unpredicted")) is not None:
+                truth = np.where(unpredicted, -1, truth)  # there is no label to be correct
             self.counts.add(labels, [as_numpy(values) for values in maps], truth)
 
     def results(self) -> tuple[dict[str, float], dict[str, Any]]:

@@ -13,7 +13,9 @@ and the probability of a leaf is the product along its path. The probabilities o
 not change, and neither does the sum over a family.
 
 The softmaxes of a network with one softmax per level are adjusted separately. The nodes of a level
-are treated as the leaves of a tree that ends there.
+are treated as the leaves of a tree that ends there. A leaf above the last level has one logit for
+several softmaxes, and keeps the adjustment of its own level at finer ones. There the probabilities
+of the top level are preserved only as far as the softmaxes agree on the leaf's siblings.
 """
 
 import numpy as np
@@ -83,8 +85,9 @@ class SiblingAdjustment(nn.Module):
             logits: (B, N, h, w) float.
 
         Returns:
-            (B, N, h, w), float32 (float64 for float64 logits): logits whose softmax is q. With a
-            softmax over leaves, the logits of inner nodes are not used and do not change.
+            (B, N, h, w), float32 (float64 for float64 logits): logits whose softmax is q
+            (approximately at levels below a leaf's own). With a softmax over leaves, the logits of
+            inner nodes are not used and do not change.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         # In half precision the smallest probability would be 0, and 0 / 0 is NaN.

@@ -66,6 +66,8 @@ class BoundaryCounts:
         """
         nodes, leaves = self.hierarchy.num_nodes, self.hierarchy.num_leaves
         width = boundary_width(truth.shape)
+        # In a map of 8 bits np.where would truncate N silently.
+        labels, truth = (values.astype(np.int64, copy=False) for values in (labels, truth))
         labels = labels if unpredicted is None else np.where(unpredicted, nodes, labels)
         truth = np.where((truth >= 0) & (truth < nodes), truth, nodes)
         if truth.size:

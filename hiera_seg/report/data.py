@@ -23,7 +23,7 @@ MAX_POINTS = 1_000  # of a curve
 
 
 def tree_data(hierarchy: Hierarchy) -> dict[str, Any]:
-    """Return the names, parents and colors of a tree, and each node's ancestor at each level."""
+    """Return the names, parents and colours of a tree, and each node's ancestor at each level."""
     own = np.arange(hierarchy.num_nodes)
     standing = [np.where(row < 0, own, row).tolist() for row in hierarchy.level_ancestor]
     colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in tree_colors(hierarchy).tolist()]

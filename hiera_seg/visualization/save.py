@@ -17,7 +17,7 @@ from hiera_seg.visualization.strip import draw_levels
 KINDS = ("overlay", "labels", "strip")
 # Endings of file names, after the stem; the name of a level follows the first two
 OVERLAY, LABELS, STRIP = "_", "-ids-", "-levels"
-_PALETTE_SIZE = 255  # of the 256 colors of a PNG palette; the last one is for void
+_PALETTE_SIZE = 255  # of the 256 colours of a PNG palette; the last one is for void
 
 
 def file_names(stem: str, hierarchy: Hierarchy) -> Iterator[str]:

@@ -12,6 +12,7 @@ from hiera_seg.data import (
 from hiera_seg.data.array_files import read_array_file
 from hiera_seg.data.dataset_check import check_dataset
 from hiera_seg.errors import DatasetError
+from hiera_seg.hierarchy import Hierarchy
 from tests.helpers import plain_mapper
 
 VALUES = np.array([[0, 3, 7], [255, 1, 2]])
@@ -34,17 +35,18 @@ def test_minus_one_is_read_as_in_images(tmp_path, highest, void):
     assert read_array_file(str(tmp_path / "x.npy")).tolist() == [[void, highest]]
 
 
-def test_minus_one_is_not_the_id_of_a_node(tmp_path, tree):
+def test_minus_one_is_not_the_class_of_id_255(tmp_path, tree):
     np.save(tmp_path / "x.npy", np.array([[-1, 3]]))
-    label_map = {**dict.fromkeys(range(254), "road"), 255: "grass", 65535: None}
-    reader = LabelReader(tree, label_map, 65535)
-    assert reader(str(tmp_path / "x.npy")).tolist() == [[65535, tree["road"]]]
-    label_map[255] = None
-    reader = LabelReader(tree, label_map, 65535)
-    assert reader(str(tmp_path / "x.npy")).tolist() == [[65535, tree["road"]]]
-    del label_map[65535]
-    reader = LabelReader(tree, label_map, 65535)
-    assert reader.read_raw(str(tmp_path / "x.npy"))[0].tolist() == [[255, 3]]
+    label_map = {3: "road", 255: "head", 65535: None}
+    assert LabelReader(tree, label_map)(str(tmp_path / "x.npy")).tolist() == [[255, tree["road"]]]
+    wide = Hierarchy.from_dict([f"c{i}" for i in range(300)])
+    assert LabelReader(wide, None, 65535)(str(tmp_path / "x.npy")).tolist() == [[65535, 3]]
+
+
+def test_ids_are_not_read_as_colors(tmp_path, tree):
+    np.save(tmp_path / "x.npy", np.array([[0, 1]]))
+    with pytest.raises(DatasetError, match=r"x\.npy.*ids.*colours"):
+        LabelReader(tree, {"#ff0000": "road", "#00ff00": "head"})(str(tmp_path / "x.npy"))
 
 
 def test_bad_files_are_named(tmp_path):

@@ -327,6 +327,47 @@ def test_a_dataset_leaves_classes_out_of_its_means(dataset, other_tree):
     assert len(set(iou.values())) > 1
 
 
+def test_classes_left_out_of_the_means_stay_out_in_a_finer_tree(dataset):
+    name, records, truths = dataset
+    MetadataCatalog.get(name).set(unscored_classes=["vehicle/bus"])
+    parts = {"sky": None, "flat": ["road", "path"], "vehicle": {"car": None, "bus": ["b1", "b2"]}}
+    tree = Hierarchy.from_dict(parts, levels=["group", "class", "part"])
+    to_finer = np.array([tree.id(f"/{path}") for path in TREE.paths])
+    found = []
+    for other, ids in ((None, np.arange(TREE.num_nodes)), (tree, to_finer)):
+        evaluator = HieraSemSegEvaluator(name, distributed=False, hierarchy=other)
+        for index, record in enumerate(records):
+            labels = ids[FakeModel(truths).labels(index)]
+            evaluator.process([record], [{"hiera_labels": labels}])
+        found.append(evaluator.evaluate()["sem_seg"])
+    for key in ("mIoU_group", "mIoU_class", "mACC_class", "fwIoU_class"):
+        assert found[0][key] == found[1][key]
+
+
+def test_pixels_without_a_prediction_have_no_region_and_no_confidence(dataset, tmp_path):
+    name, records, truths = dataset
+    missing = truths[0] == ROAD
+    labels = FakeModel(truths).labels(0)
+    output = {"hiera_confidence": [np.random.default_rng(0).random(labels.shape)] * 2}
+    evaluator = HieraSemSegEvaluator(
+        name, distributed=False, output_dir=str(tmp_path), save_predictions=True
+    )
+    some = {"hiera_labels": np.where(missing, 250, labels), "hiera_unpredicted": missing}
+    evaluator.process(records[:1], [output | some])
+    found = evaluator.evaluate()["sem_seg"]
+    regions = json.loads((tmp_path / "hiera_predictions.json").read_text())
+    assert sum(mask_util.area(x["segmentation"]) for x in regions) == (~missing).sum()
+
+    truth = np.where(missing, 255, truths[0]).astype(np.uint8)  # the same pixels do not count
+    Image.fromarray(truth).save(records[0]["sem_seg_file_name"])
+    evaluator.reset()
+    evaluator.process(records[:1], [output | {"hiera_labels": labels}])
+    expected = evaluator.evaluate()["sem_seg"]
+    assert [found[key] for key in ("ECE_group", "ECE_class")] == [
+        expected[key] for key in ("ECE_group", "ECE_class")
+    ]
+
+
 @pytest.mark.parametrize("dense_classes", [2048, 2])
 def test_confusion_matrices_of_many_classes_are_written_as_cells(
     dense_classes, dataset, tmp_path, monkeypatch

@@ -98,6 +98,19 @@ def test_every_level_equals_masks_one_at_a_time(seed, max_cells, monkeypatch):
     assert counts.num_images == 2
 
 
+@pytest.mark.parametrize("groups, dtype", [(13, np.uint8), (7, np.int8)])  # 273 and 147 nodes
+def test_maps_of_8_bits_count_in_a_tree_whose_size_does_not_fit_them(groups, dtype):
+    tree = Hierarchy.from_dict({f"g{i}": [f"{i}-{j}" for j in range(20)] for i in range(groups)})
+    rng = np.random.default_rng(0)
+    truth, labels = blobs(rng, (40, 50), 45), blobs(rng, (40, 50), 45)
+    truth = np.where(rng.random(truth.shape) < 0.1, tree.num_nodes if groups == 13 else -1, truth)
+    unpredicted = blobs(rng, truth.shape, [False, True])
+    narrow, wide = BoundaryCounts(tree), BoundaryCounts(tree)
+    wide.add(labels, truth, unpredicted)
+    narrow.add(labels.astype(dtype), truth.astype(dtype) if groups == 7 else truth, unpredicted)
+    np.testing.assert_array_equal(narrow.vector, wide.vector)
+
+
 def test_void_and_empty_images_count_nothing():
     counts = BoundaryCounts(TREE)
     counts.add(np.zeros((5, 5), int), np.full((5, 5), 255))
