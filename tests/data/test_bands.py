@@ -210,6 +210,14 @@ def test_bands_are_trained_evaluated_and_predicted(cfg, tmp_path):
     assert torch.equal(predictor(array)["labels"], labels)
     with pytest.raises(ValueError, match=r"\(H, W, 5\) of bands"):
         predictor(np.zeros((40, 48, 3), np.uint8))
+    scaled = cfg.clone()
+    scaled.INPUT.IMAGE_RANGE = [500, 3000]
+    predict_scaled = HieraPredictor(scaled, trainer.model)
+    scores = predict_scaled(record["file_name"])["sem_seg"]
+    assert torch.equal(predict_scaled(array)["sem_seg"], scores)
+    empty = np.where(array == array.max(), np.nan, array)
+    expected = predictor(np.nan_to_num(empty))["sem_seg"]
+    assert torch.equal(predictor(empty)["sem_seg"], expected)
     sample = HieraDatasetMapper(cfg, False)(record)
     with torch.no_grad():
         (output,) = trainer.model.eval()([sample])
