@@ -71,6 +71,9 @@ def test_missing_values_and_a_range(tmp_path):
     values[0, :2, 0] = 0
     scaled = read_image_file(path, "BANDS", value_range=(1000, 2000))
     np.testing.assert_allclose(scaled, ((values - 1000) * 0.255).clip(0, 255), rtol=1e-5)
+    values[0, 0, 0], values[0, 1, 0] = np.nan, np.inf
+    scaled = read_image_file(write(tmp_path / "x.npy", values), "BANDS", value_range=(-50, 2000))
+    assert scaled[0, :2, 0].tolist() == [0, 0] and scaled[1, 1, 1] > 0
 
 
 def test_other_files_have_bands_too(tmp_path):
