@@ -79,10 +79,12 @@ def select_bands(
             "numbers; set one per band, or choose bands, such as INPUT.FORMAT 'BANDS:0,3,2'"
         )
     chosen = values[:, :, list(bands)] if bands else values
-    chosen = np.nan_to_num(chosen.astype(np.float32), nan=0, posinf=0, neginf=0)
+    chosen = chosen.astype(np.float32)
+    missing = ~np.isfinite(chosen)
     if value_range:
         low, high = value_range
         chosen = ((chosen - low) * (255 / (high - low))).clip(0, 255)
+    chosen[missing] = 0
     return np.ascontiguousarray(chosen)
 
 

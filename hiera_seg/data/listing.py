@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -69,8 +69,9 @@ def pair_files(
         image_glob: shell pattern for the paths of images below `image_root`, such as
             "*/rgb/*.png"; ``*`` matches "/" too.
         split_file: text file that names the images of a split, one stem or path per line, with or
-            without folders, suffix and file type. Columns after the first word are ignored,
-            if no image has the name of the whole line. Other images and labels are ignored.
+            without folders, suffix and file type. A line fits an image if one of their paths ends
+            with the other. Columns after the first word are ignored, if no image has the name of
+            the whole line. Other images and labels are ignored.
 
     Returns:
         Dicts with ``file_name`` and ``sem_seg_file_name``, sorted by file name, or in the order of
@@ -268,9 +269,12 @@ def _match(images: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
 
 
 def _select(
-    images: Iterable[str], split_file: str | os.PathLike, image_suffix: str
+    images: Collection[str], split_file: str | os.PathLike, image_suffix: str
 ) -> tuple[list[str], list[str]]:
-    """Return the keys of the images that a split file names, and the lines that fit no image."""
+    """Return the keys of the images that a split file names, and the lines that fit no image.
+
+    A line fits an image if one of the two paths ends with the other.
+    """
     by_ending: dict[str, list[str]] = {}
     for key in images:
         for ending in _endings(key):
@@ -279,8 +283,11 @@ def _select(
     missing = []
     for line in read_list(split_file):
         whole = [e for e in _endings(_key(line, image_suffix)) if len(e.split()) > 1]
-        endings = whole + _endings(_key(line.split()[0], image_suffix))
-        fitting = next((by_ending[e] for e in endings if e in by_ending), [])
+        found: list[list[str]] = []
+        for endings in (whole, _endings(_key(line.split()[0], image_suffix))):
+            found += [by_ending.get(e, []) for e in endings[:1]]
+            found += [[e] for e in endings if e in images]
+        fitting = next(filter(None, found), [])
         if len(fitting) > 1:
             raise DatasetError(
                 f"{expand_root(split_file)}: {line!r} fits {len(fitting)} images, such as "

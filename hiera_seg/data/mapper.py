@@ -180,8 +180,12 @@ class HieraDatasetMapper:
                 sample["instances"] = class_masks(sample["sem_seg"], self.ignore_label)
         if self.is_train and self.output == "panoptic":
             annotations = dataset_dict.get("annotations", ())
-            size = tuple(sample["image"].shape[-2:])
-            sample["instances"] = annotated_objects(annotations, transforms, size, self.mask_format)
+            height, width = sample["image"].shape[-2:]
+            rows, columns = augmented.image.shape[:2]
+            transforms += T.PadTransform(0, 0, width - columns, height - rows)
+            sample["instances"] = annotated_objects(
+                annotations, transforms, (height, width), self.mask_format
+            )
         return sample
 
     def _read_labels(
@@ -292,6 +296,8 @@ def annotated_objects(
 ) -> Instances:
     """Return the objects of a dict's annotations after augmentation, as Detectron2's mapper does.
 
+    The box of an object with a mask is that of the part of the mask that augmentations leave.
+
     Args:
         annotations: in Detectron2's format; not changed. Crowd regions are left out.
         transforms: the augmentations of the image.
@@ -303,4 +309,7 @@ def annotated_objects(
         for annotation in annotations
         if not annotation.get("iscrowd", 0)
     ]
-    return filter_empty_instances(annotations_to_instances(objects, size, mask_format))
+    instances = annotations_to_instances(objects, size, mask_format)
+    if instances.has("gt_masks"):
+        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+    return filter_empty_instances(instances)

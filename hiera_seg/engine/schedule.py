@@ -1,5 +1,7 @@
 """Build the learning-rate schedule: one of Detectron2, or "poly" with warm-up."""
 
+import logging
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
@@ -7,6 +9,8 @@ from detectron2.solver import build_lr_scheduler as build_core_lr_scheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
 from hiera_seg.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 class PolyParamScheduler(ParamScheduler):
@@ -48,4 +52,11 @@ def build_lr_scheduler(
         min(cfg.SOLVER.WARMUP_ITERS / cfg.SOLVER.MAX_ITER, 1.0),
         cfg.SOLVER.WARMUP_METHOD,
     )
+    highest = max(schedule(percent / 100) for percent in range(100))
+    if highest < 0.5:
+        logger.warning(
+            f"SOLVER.WARMUP_ITERS is {cfg.SOLVER.WARMUP_ITERS} of SOLVER.MAX_ITER "
+            f"{cfg.SOLVER.MAX_ITER}: the learning rate reaches {highest:.2g} of SOLVER.BASE_LR, "
+            "because it grows to what the decay leaves; reduce WARMUP_ITERS"
+        )
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=cfg.SOLVER.MAX_ITER)

@@ -15,6 +15,7 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy
 from torch import Tensor
 
 from hiera_seg.config.image_format import chosen_bands
+from hiera_seg.data.bands import select_bands
 from hiera_seg.data.images import ImageReader
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.augmentation import HieraSegmentorWithTTA
@@ -83,9 +84,9 @@ class HieraPredictor:
 
         Args:
             images: a path, or a uint8 array (H, W, 3) in BGR, as in OpenCV and in Detectron2's
-                predictor (an array (H, W, C) of the model's bands if INPUT.FORMAT is "BANDS"); or a
-                batch: a list of these, of any sizes, or an array (B, H, W, 3).
-                Images that are padded to one size are run as one batch.
+                predictor (if INPUT.FORMAT is "BANDS", an array (H, W, C) of the model's bands, with
+                values as in files); or a batch: a list of these, of any sizes, or an array
+                (B, H, W, 3). Images that are padded to one size are run as one batch.
             level: index or name of the level of "labels"; None: the finest.
             safe_depth: confidence threshold, 0..1, for stopping at an inner node: predict the
                 parent if its best child scores below this. None: that of `options`.
@@ -156,7 +157,7 @@ class HieraPredictor:
                 f"{getattr(image, 'dtype', '')} {getattr(image, 'shape', '')}"
             )
         if of_bands:
-            return image.astype(np.float32)
+            return select_bands("images", image, "BANDS", None, self._read_file.value_range)
         if self.image_format == "BGR":
             return image
         rgb = image[:, :, ::-1]

@@ -262,7 +262,7 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
         return dataclasses.replace(options, variant=variant)
 
     def _normalize(self, image: Tensor) -> Tensor:
-        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+        return (image.to(self.pixel_mean) - self.pixel_mean) / self.pixel_std  # float64 of YUV too
 
     def _targets(self, inputs: list[dict[str, Any]]) -> Tensor:
         labels = [_label_of(x).to(self.device, torch.long) for x in inputs]

@@ -71,6 +71,9 @@ def test_missing_values_and_a_range(tmp_path):
     values[0, :2, 0] = 0
     scaled = read_image_file(path, "BANDS", value_range=(1000, 2000))
     np.testing.assert_allclose(scaled, ((values - 1000) * 0.255).clip(0, 255), rtol=1e-5)
+    values[0, 0, 0], values[0, 1, 0] = np.nan, np.inf
+    scaled = read_image_file(write(tmp_path / "x.npy", values), "BANDS", value_range=(-50, 2000))
+    assert scaled[0, :2, 0].tolist() == [0, 0] and scaled[1, 1, 1] > 0
 
 
 def test_other_files_have_bands_too(tmp_path):
@@ -207,6 +210,14 @@ def test_bands_are_trained_evaluated_and_predicted(cfg, tmp_path):
     assert torch.equal(predictor(array)["labels"], labels)
     with pytest.raises(ValueError, match=r"\(H, W, 5\) of bands"):
         predictor(np.zeros((40, 48, 3), np.uint8))
+    scaled = cfg.clone()
+    scaled.INPUT.IMAGE_RANGE = [500, 3000]
+    predict_scaled = HieraPredictor(scaled, trainer.model)
+    scores = predict_scaled(record["file_name"])["sem_seg"]
+    assert torch.equal(predict_scaled(array)["sem_seg"], scores)
+    empty = np.where(array == array.max(), np.nan, array)
+    expected = predictor(np.nan_to_num(empty))["sem_seg"]
+    assert torch.equal(predictor(empty)["sem_seg"], expected)
     sample = HieraDatasetMapper(cfg, False)(record)
     with torch.no_grad():
         (output,) = trainer.model.eval()([sample])

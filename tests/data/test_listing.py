@@ -118,6 +118,19 @@ def test_a_split_file_of_names_with_spaces(pairs, tmp_path):
         pairs(split_file=split)
 
 
+def test_a_line_does_not_fit_an_image_of_another_folder(pairs, tmp_path):
+    touch(*(tmp_path / f"images/{name}.jpg" for name in ("drive/2/1", "drive/2/2")))
+    touch(*(tmp_path / f"labels/{name}.png" for name in ("drive/2/1", "drive/2/2")))
+    split = tmp_path / "train.txt"
+    split.write_text("images/drive/2/2.jpg\n2/1\n")
+    assert [image for image, _ in pairs(split_file=split)] == [
+        f"images/drive/2/{name}.jpg" for name in "21"
+    ]
+    split.write_text("drive/2/2\ndrive/1/1\n")
+    with pytest.raises(UnpairedFilesError, match=r"1 line of .*: 'drive/1/1'"):
+        pairs(split_file=split)
+
+
 @pytest.mark.parametrize(
     "lines, named",
     [("a\nb\na\n", ["'a' 2"]), ("a\nb\na 1\n", ["'a 1'"]), ("a\nb\na.jpg\n", ["'a.jpg'"])],

@@ -1,12 +1,14 @@
 """HieraDatasetMapper for the models of others: leaves, one mask per class, annotated objects."""
 
 import numpy as np
+import pycocotools.mask
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, build_detection_train_loader
 from detectron2.modeling import build_model
 from detectron2.projects.point_rend import add_pointrend_config
 from detectron2.structures import Boxes, BoxMode
+from PIL import Image
 
 from hiera_seg.data import HieraDatasetMapper, register_hierarchical_dataset
 from hiera_seg.errors import ConfigError
@@ -82,6 +84,31 @@ def test_annotated_objects_beside_node_ids(cfg, tree):
     objects = sample["instances"]  # without the crowd
     assert objects.gt_boxes.tensor.tolist() == [[32, 64, 64, 96]]
     assert objects.gt_classes.tolist() == [1] and len(objects.gt_masks) == 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (20, 28), (64, 28)])
+def test_masks_and_boxes_of_objects_follow_crops_and_padding(cfg, size):
+    triangle = np.tri(48, dtype=np.uint8)
+    mask = pycocotools.mask.encode(np.asfortranarray(triangle))
+    record = DatasetCatalog.get("toy")[0]
+    record["annotations"] = [{**BOX, "bbox": [0, 0, 48, 48], "segmentation": mask}]
+    Image.fromarray(np.repeat(255 * triangle[..., None], 3, 2)).save(record["file_name"])
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "absolute"
+    cfg.INPUT.CROP.SIZE, cfg.INPUT.MASK_FORMAT = list(size), "bitmask"
+    cfg.MODEL.PIXEL_MEAN = [0.0] * 3  # the padding
+    mapper, sizes = HieraDatasetMapper(cfg, True, output="panoptic"), set()
+    for _ in range(10):
+        sample = mapper(record)
+        objects, shown = sample["instances"], sample["image"][0] > 0
+        if not shown.any():
+            assert len(objects) == 0
+            continue
+        assert torch.equal(objects.gt_masks.tensor[0], shown)
+        rows, columns = shown.any(1).nonzero(), shown.any(0).nonzero()
+        expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert objects.gt_boxes.tensor[0].tolist() == expected
+        sizes.add(tuple(objects.gt_boxes.tensor[0].tolist()))
+    assert len(sizes) > 1 or size == (64, 64)
 
 
 def test_errors_name_the_key(cfg):

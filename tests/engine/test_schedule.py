@@ -51,6 +51,12 @@ def test_warmup_grows_linearly_to_the_decayed_rate():
     assert seen[15] == pytest.approx(0.5 * (1 - 15 / 100) ** 0.9)
 
 
+@pytest.mark.parametrize("iterations, warns", [(10, False), (50, False), (90, True), (900, True)])
+def test_a_warmup_that_leaves_no_learning_rate_is_named(caplog, iterations, warns):
+    seen = rates(*make(make_cfg(100, WARMUP_ITERS=iterations)), 100)
+    assert (max(seen) < 0.25) == warns == ("WARMUP_ITERS" in caplog.text)
+
+
 @pytest.mark.parametrize("other", [5, 400])
 def test_state_of_one_schedule_loads_into_a_longer_or_shorter_one(other):
     optimizer, scheduler = make(make_cfg(10))

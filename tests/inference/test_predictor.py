@@ -65,6 +65,7 @@ def test_files_of_floats_and_turned_files_are_read_by_the_keys(cfg, make_model, 
 
 def test_an_array_becomes_what_the_model_was_trained_on(cfg, make_model, image, tmp_path):
     Image.fromarray(image).save(tmp_path / "a.png")
+    cfg.INPUT.MIN_SIZE_TEST = 0
     for image_format in ("L", "YUV-BT.601"):
         cfg.INPUT.FORMAT = image_format
         predictor = HieraPredictor(cfg, make_model(stride=4))
@@ -72,6 +73,9 @@ def test_an_array_becomes_what_the_model_was_trained_on(cfg, make_model, image, 
         found = predictor._read(image[:, :, ::-1])
         assert found.shape == expected.shape == (*image.shape[:2], 1 if image_format == "L" else 3)
         np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float64  # of YUV; the network computes in float32
+    (result,) = predictor.model.predict([torch.from_numpy(found).permute(2, 0, 1).float()])
+    assert torch.equal(predictor(tmp_path / "a.png")["sem_seg"], result["sem_seg"])
 
 
 def test_a_list_gives_a_list(cfg, make_model, image):

@@ -104,7 +104,7 @@ def conditions(results: Results, datasets: tuple[str, ...]) -> str:
     return (
         f"{NETWORKS[_group(datasets)]}, {_either(sorted({r['iterations'] for r in runs}))} "
         f"iterations on one core{f' of {_either(processors)}' if processors else ''}, "
-        + ("one seed" if seeds == [1] else f"mean ± deviation over {_either(seeds)} seeds")
+        + ("one seed" if seeds == [1] else "mean ± deviation over seeds")
         + f". Test images: {images}."
     )
 
