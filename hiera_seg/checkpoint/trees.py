@@ -134,8 +134,9 @@ def move_rows(
 
 
 def plain_name(name: str) -> str:
-    """Return a class name without case and punctuation."""
-    return " ".join("".join(c if c.isalnum() else " " for c in name.casefold()).split())
+    """Return a class name without case and punctuation, unless it has nothing else."""
+    plain = "".join(c if c.isalnum() else " " for c in name.casefold())
+    return " ".join(plain.split()) or name
 
 
 def _unique_names(h: Hierarchy) -> dict[tuple[bool, str], int]:

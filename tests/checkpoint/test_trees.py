@@ -45,6 +45,8 @@ def test_names_of_several_nodes_and_leaves_that_have_children_now():
     coarse = Hierarchy.from_dict({"vehicle": None, "sky": None})
     fine = Hierarchy.from_dict({"vehicle": ["car", "bus"], "sky": None})
     assert match_nodes(coarse, fine) == {fine[name]: coarse[name] for name in ("vehicle", "sky")}
+    plus, minus = (Hierarchy.from_dict([sign, "sky"]) for sign in "+-")
+    assert match_nodes(plus, minus) == {1: 1}
 
 
 @pytest.mark.parametrize(
