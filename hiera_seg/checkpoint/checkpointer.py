@@ -17,6 +17,7 @@ from hiera_seg.checkpoint.trees import (
     class_layers,
     difference,
     move_rows,
+    training_only,
     tree_entries,
     tree_of,
 )
@@ -24,8 +25,11 @@ from hiera_seg.config.checks import remote_scheme, weights_source_problem
 from hiera_seg.disk import replace_file
 from hiera_seg.errors import CheckpointError, HierarchyError
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy.messages import listing
 
 MAP_KEY = "MODEL.HIERA_SEG.MAP_CLASSES"
+_WRAPPER = "module."
+_STATISTICS = (".running_mean", ".running_var")  # the only buffers that are trained
 
 
 class HieraCheckpointer(DetectionCheckpointer):
@@ -53,9 +57,9 @@ class HieraCheckpointer(DetectionCheckpointer):
             save_dir: folder of checkpoints.
             map_classes: also load weights of another tree, and move the rows of its class layers
                 by the names of their nodes.
-            require_head: raise if a file does not fit the model, or has no weights for the
-                segmentation head or some of its classes. Detectron2 only warns, and the head would
-                predict noise.
+            require_head: raise if a file does not fit the model, or lacks weights that predictions
+                depend on: those of any module but ones with the attribute ``training_only``.
+                Detectron2 only warns, and the model would predict noise.
             save_to_disk: by default True in the main process only.
             checkpointables: objects with ``state_dict`` and ``load_state_dict``, by name.
         """
@@ -130,6 +134,12 @@ class HieraCheckpointer(DetectionCheckpointer):
             raise CheckpointError(
                 f"{path}: no segmentation head among its weights (those of a backbone only?); set "
                 "MODEL.WEIGHTS to a trained model"
+            )
+        read = parameters | {key for key in missing if key.endswith(_STATISTICS)}
+        if absent := sorted(missing & read - training_only(self.model)):
+            raise CheckpointError(
+                f"{path}: no weights for {listing(absent, 3)}, on which predictions depend; use "
+                "the config that it was trained with"
             )
 
     def _local_path(self, path: str) -> str:
@@ -317,7 +327,7 @@ def check_values(model: nn.Module, state: Mapping[str, Tensor], path: str) -> No
     """
     own = model.state_dict()
     for name, value in state.items():
-        target = own.get(name, own.get(name.removeprefix("module.")))
+        target = own.get(name)
         reason = misfit(value, target) if isinstance(target, Tensor) else ""
         if reason:
             raise CheckpointError(
@@ -339,7 +349,7 @@ def _without(state: Any, ending: str) -> Any:
 
 
 def _state(state: Any, path: str) -> dict[str, Any]:
-    """Return tensors by name, made of tensors or arrays."""
+    """Return tensors by name, made of tensors or arrays, without the prefix of a DDP wrapper."""
     if not isinstance(state, Mapping):
         raise CheckpointError(
             f'{path}: "model" is a {type(state).__name__}, not a dict of tensors by name; save '
@@ -352,4 +362,6 @@ def _state(state: Any, path: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: expected tensors by name, found {found or 'nothing'}; save model.state_dict()"
         )
+    if all(name.startswith(_WRAPPER) for name in tensors):
+        return {name.removeprefix(_WRAPPER): value for name, value in tensors.items()}
     return tensors

@@ -47,6 +47,16 @@ def class_layers(model: nn.Module) -> dict[str, str]:
     return layers
 
 
+def training_only(model: nn.Module) -> set[str]:
+    """Return the names of the tensors of modules with a true attribute ``training_only``."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if getattr(module, "training_only", False)
+        for name in module.state_dict()
+    }
+
+
 def difference(theirs: Hierarchy, ours: Hierarchy) -> str:
     """Describe how the nodes of two trees, or their numbering, differ; "" if they do not.
 

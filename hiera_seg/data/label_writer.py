@@ -7,6 +7,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from hiera_seg.data.image_files import read_size
 from hiera_seg.data.label_files import MAX_RAW_ID
 from hiera_seg.data.labels import LabelReader
 from hiera_seg.data.listing import expand_root
@@ -19,9 +20,10 @@ def convert_labels(
 ) -> Iterator[str]:
     """Write the labels of a registered dataset as grey PNGs of node ids.
 
-    The files have 8 bits per pixel if all ids and void fit, otherwise 16. Their paths below ``out``
-    are those of the originals below the dataset's ``sem_seg_root``, or below their common folder if
-    some are elsewhere.
+    The files have 8 bits per pixel if all ids and void fit, otherwise 16, and the size of their
+    images if the dataset was registered with ``resize_labels``. Their paths below ``out`` are those
+    of the originals below the dataset's ``sem_seg_root``, or below their common folder if some are
+    elsewhere.
 
     Args:
         name: name of the dataset.
@@ -47,8 +49,9 @@ def convert_labels(
         )
     wide = max(reader.hierarchy.num_nodes - 1, reader.ignore_label) > 255
     records = DatasetCatalog.get(name)
-    paths = [record.get("sem_seg_file_name") for record in records]
-    paths = [path for path in paths if path is not None]
+    image_of = {record.get("sem_seg_file_name"): record["file_name"] for record in records}
+    image_of.pop(None, None)
+    paths = list(image_of)
     if not paths:
         raise DatasetError(f"dataset {name!r} lists no label files")
     targets = _plan(paths, meta.get("sem_seg_root"), out)
@@ -61,7 +64,7 @@ def convert_labels(
             )
 
     for path, target in targets.items():
-        labels = reader(path)
+        labels = reader(path, read_size(image_of[path], exif)[0] if reader.resize else None)
         if leaves:
             inner = (labels >= reader.hierarchy.num_leaves) & (labels != reader.ignore_label)
             labels[inner] = reader.ignore_label

@@ -24,6 +24,8 @@ class HierarchicalLoss(nn.Module):
         needs: set of the inputs that the losses need: "logits", "embeddings".
     """
 
+    training_only = True  # evaluations need no parameters of losses
+
     def __init__(
         self,
         hierarchy: Hierarchy,

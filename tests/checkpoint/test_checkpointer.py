@@ -121,6 +121,33 @@ def test_predicting_needs_weights_of_every_node(trained):
         load_for_eval(Segmentor(LARGER), "street.pth", map_classes=True)
 
 
+def test_rows_of_weights_that_were_saved_wrapped_move_too(trained):
+    content = torch.load("street.pth")
+    wrapped = {f"module.{name}": value for name, value in content["model"].items()}
+    torch.save({**content, "model": wrapped}, "wrapped.pth")
+    model = Segmentor(REORDERED)
+    HieraCheckpointer(model, map_classes=True).load("wrapped.pth")
+    for path in STREET.paths:
+        assert torch.equal(row(model, path), row(trained, path)), path
+
+
+@pytest.mark.parametrize(
+    "lacking", ["sem_seg_head.predictor.weight", "sem_seg_head.hidden.bias", "norm.running_var"]
+)
+def test_predicting_needs_every_weight_that_predictions_depend_on(lacking):
+    model = Segmentor(STREET)
+    model.norm, model.extra = nn.BatchNorm2d(2), nn.Linear(2, 2)
+    model.extra.training_only = True
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("extra.")}
+    torch.save(state, "whole.pth")
+    load_for_eval(model, "whole.pth")
+    del state[lacking]
+    torch.save(state, "part.pth")
+    HieraCheckpointer(model).load("part.pth")
+    with pytest.raises(CheckpointError, match=f"^part.pth: .*{lacking}"):
+        load_for_eval(model, "part.pth")
+
+
 def test_a_run_is_not_resumed_under_another_tree(trained):
     for map_classes in (False, True):
         checkpointer = HieraCheckpointer(

@@ -6,6 +6,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from hiera_seg.data.dataset_check import check_dataset
+from hiera_seg.data.label_writer import convert_labels
 from hiera_seg.errors import DatasetError
 from hiera_seg.evaluation import HieraSemSegEvaluator, evaluate_predictions
 from hiera_seg.report.samples import SampleReader
@@ -35,6 +36,12 @@ def test_labels_take_the_size_of_their_image(registered, tree):
     report = check_dataset("toy")
     assert report.problems == []
     assert report.node_pixels[:5].tolist() == [12] * 5 and report.void_pixels == 12
+
+
+def test_converted_labels_take_the_size_of_their_image(registered, tmp_path):
+    registered(resize_labels="nearest")
+    (file,) = convert_labels("toy", str(tmp_path / "ids"))
+    assert np.array_equal(np.asarray(Image.open(file)), LARGE)
 
 
 def test_smaller_images_too(registered, tree):

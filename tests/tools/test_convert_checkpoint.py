@@ -151,6 +151,26 @@ def test_sigmoids_start_from_the_difference_to_no_object(folder, official):
     assert any("inner nodes are randomly initialized" in note for note in report.notes)
 
 
+def test_sigmoids_of_a_tree_with_one_inner_node_are_no_softmax(folder, official):
+    Hierarchy.from_dict({"all": ["road", "car", "traffic light"]}).to_yaml("tree.yaml")
+    cfg = load_config("config.yaml", ["MODEL.HIERA_SEG.MASK_FORMER.OPTION", "node_sigmoid"])
+    theirs = official["sem_seg_head.predictor.class_embed.bias"]
+    ours = convert_into(cfg)[0][f"{PREDICTOR}.bias"]
+    torch.testing.assert_close(ours[:3], theirs[:3] - theirs[3])
+    torch.testing.assert_close(ours[3].sigmoid(), torch.tensor(0.05))
+
+
+@pytest.mark.parametrize("options", [{}, {"classes": "classes.txt"}])
+def test_names_that_differ_in_case_alone_are_two_classes(folder, official, options):
+    names = ["Car", "car", "light"]
+    Hierarchy.from_dict({"thing": names}).to_yaml("tree.yaml")
+    Path("classes.txt").write_text("\n".join(names))
+    model = build_model(load_config("config.yaml", []))
+    state, _ = convert_checkpoint("official.pth", "mask2former", model, **options)
+    expected = official["sem_seg_head.predictor.class_embed.weight"]
+    assert torch.equal(state[f"{PREDICTOR}.weight"], expected)
+
+
 def test_as_many_classes_as_leaves_are_taken_in_order_and_that_is_said(folder, official):
     Hierarchy.from_dict({"ground": ["road"], "thing": ["light", "car"]}).to_yaml("tree.yaml")
     cfg = load_config("config.yaml", [])

@@ -181,19 +181,20 @@ def _remap_classes(
             f"{len(leaves)} leaves; specify the checkpoint's classes (--classes): a tree with "
             "these leaves, or a .txt file with one name per line"
         )
-    rows = _match_classes(names, hierarchy)
+    rows = _match_classes(names, hierarchy) if classes else {leaf: leaf for leaf in range(count)}
     missing = [name for leaf, name in enumerate(leaves) if leaf not in rows]
-    softmax = state[layers[0]].shape[0] == hierarchy.num_leaves + 1
+    softmax = "leaves_and_none" in head.class_rows.values()
     if any(given[name].shape[1:] != state[name].shape[1:] for name in layers):
         return  # of another width: reported like any tensor that does not fit
     for name in layers:
         state[name] = _remap_rows(given[name], state[name], rows, softmax=softmax)
         report.loaded.append(name)
-    report.notes.append(
-        f"class layer: {len(rows)} of {hierarchy.num_leaves} leaves by name"
-        + (f"; missing in the checkpoint: {', '.join(missing)}" if missing else "")
-    )
-    if classes is None:
+    if classes is not None:
+        report.notes.append(
+            f"class layer: {len(rows)} of {hierarchy.num_leaves} leaves by name"
+            + (f"; missing in the checkpoint: {', '.join(missing)}" if missing else "")
+        )
+    else:
         report.notes.append(
             f"class layer: assumed that the checkpoint's {count} classes are the leaves of tree "
             f"{hierarchy.name!r} in order; if not, specify them (--classes)"
@@ -223,13 +224,18 @@ def read_class_names(source: str) -> list[str]:
 
 
 def _match_classes(names: Sequence[str], hierarchy: Hierarchy) -> dict[int, int]:
-    """Return {leaf: row} of the leaves with given names; case and punctuation are ignored."""
-    rows: dict[str, int] = {}
-    for row, name in enumerate(names):
-        rows.setdefault(plain_name(name), row)
+    """Return {leaf: row} of the leaves with given names.
+
+    Case and punctuation are ignored where one name alone fits then.
+    """
+    rows = {name: row for row, name in reversed(list(enumerate(names)))}
+    plain = [plain_name(name) for name in names]
+    similar = {key: row for row, key in enumerate(plain) if plain.count(key) == 1}
     found = {}
     for leaf, spellings in enumerate(zip(hierarchy.display_names, hierarchy.paths, strict=True)):
-        row = next((rows[key] for key in map(plain_name, spellings) if key in rows), None)
+        exact = (rows[key] for key in spellings if key in rows)
+        others = (similar[key] for key in map(plain_name, spellings) if key in similar)
+        row = next(exact, next(others, None))
         if leaf < hierarchy.num_leaves and row is not None:
             found[leaf] = row
     return found

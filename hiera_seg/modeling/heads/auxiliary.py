@@ -18,6 +18,7 @@ class AuxiliaryHead(nn.Module):
     """
 
     class_rows = {"predictor": "leaves"}
+    training_only = True
 
     @configurable
     def __init__(

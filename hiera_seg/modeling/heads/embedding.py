@@ -20,6 +20,8 @@ class EmbeddingHead(nn.Module):
     the embedding shrinks.
     """
 
+    training_only = True
+
     @configurable
     def __init__(
         self, *, in_feature: str, in_channels: int, hidden_channels: int, dim: int, norm: str
