@@ -49,7 +49,9 @@ def parse_args() -> argparse.Namespace:
         help="the files as they are, or the training stream of --config-file (annotation)",
     )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="for images")
-    parser.add_argument("--num", type=int, default=8, help="samples to draw of each dataset (8)")
+    parser.add_argument(
+        "--num", type=int, default=8, help="samples of each dataset or of the stream (8)"
+    )
     parser.add_argument("--alpha", type=float, default=0.55, help="opacity of colors, 0..1 (0.55)")
     add_config(parser, required=False, weights=False)
     return parser.parse_args()

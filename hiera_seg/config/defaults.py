@@ -80,7 +80,7 @@ def set_defaults(cfg: CN) -> None:
     hiera.EMBEDDING.IN_FEATURE = "res5"  # backbone feature
     hiera.EMBEDDING.HIDDEN_CHANNELS = 0  # 0 means the channels of IN_FEATURE
     hiera.EMBEDDING.DIM = 256  # channels of the embedding
-    # Norm of the hidden layer, as in Detectron2's get_norm. With "" or "FrozenBN" the head is
+    # Norm of the hidden layer, as in Detectron2's get_norm. With "", "FrozenBN" or "LN" the head is
     # computed only at the sampled pixels.
     hiera.EMBEDDING.NORM = "BN"
 
