@@ -199,7 +199,8 @@ class TreeIndex:
         size = np.ones(nodes + 1, int)
         for node in before[::-1]:
             size[parent[node]] += size[node]  # the last entry, -1, counts all nodes
-        # A node comes after its subtree instead of before it, and no longer after its ancestors.
+        # In post-order a node is later than in pre-order by the number of its descendants, and
+        # earlier by the number of its ancestors.
         last = np.append(np.argsort(before) + size[:-1] - 1 - self.hierarchy.depth, nodes)
         first = last - size + 1
         is_inner = np.arange(nodes) >= self.hierarchy.num_leaves

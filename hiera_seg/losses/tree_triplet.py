@@ -161,7 +161,7 @@ def _place_of(number: Tensor, cumulative: Tensor, row: Tensor) -> Tensor:
         cumulative: int64 (L, L), not decreasing along rows.
         row: int64 (S,).
     """
-    # One search in all rows joined end to end; (S, L) copies of rows would be too large.
+    # Rows are concatenated, so that one search serves all samples without copying a row for each.
     leaves = len(cumulative)
     stride = cumulative[:, -1].max() + 1
     offsets = torch.arange(leaves, device=row.device) * stride

@@ -325,7 +325,8 @@ def _count_sparsely(label_map: _LabelMap, truth: _LabelMap, num_nodes: int) -> C
 def _cell_numbers(maps: Sequence[_LabelMap], num_pixels: int) -> Iterator[np.ndarray]:
     """Yield the number of the cell of each pixel in the joint histogram, some pixels at a time.
 
-    Numbers beyond the histogram mean ids without a bin; ids out of range raise ValueError.
+    A number beyond the histogram marks a pixel whose ids have no bin; an id out of range raises
+    ValueError.
     """
     shape = [label_map.size for label_map in maps]
     num_cells = int(np.prod(shape))
