@@ -97,14 +97,17 @@ class CocoSource:
         """Return one dict per image, in the order of the file.
 
         Raises:
-            DatasetError: the folder of the images is missing, or an image or an annotation lacks
-                a required key.
+            DatasetError: the folder of the images is missing, an image or an annotation lacks a
+                required key, or two images have the same id or file.
         """
         path, root = expand_root(self.json_file), expand_root(self.image_root)
         if not os.path.isdir(root):
             raise DatasetError(f"image folder not found: {root}")
         content = _read_coco(path)
-        images = {_value(image, "id", path): image for image in content["images"]}
+        images: dict[Any, dict] = {}
+        for image in content["images"]:
+            if images.setdefault(_value(image, "id", path), image) != image:
+                raise DatasetError(f"{path} has two images of id {image['id']!r}")
         known = {"image_id": images, "category_id": self.nodes}
         regions: dict[Any, list] = {image_id: [] for image_id in images}
         no_mask = 0
@@ -123,9 +126,15 @@ class CocoSource:
             if no_mask == len(content["annotations"]):
                 raise DatasetError(f"{message}; export polygons or masks, not boxes")
             logger.warning(f"{message} (only a box); their pixels are not labelled")
-        return [
-            self._record(image, regions[number], path, root) for number, image in images.items()
-        ]
+        records: dict[str, dict] = {}
+        for number, image in images.items():
+            record = self._record(image, regions[number], path, root)
+            if (other := records.setdefault(record["file_name"], record)) is not record:
+                raise DatasetError(
+                    f"{path}: images {other['image_id']!r} and {number!r} are both "
+                    f"{record['file_name']}; give their annotations one image_id"
+                )
+        return list(records.values())
 
     def _record(self, image: Mapping, regions: list, path: str, root: str) -> dict:
         size = (int(_value(image, "height", path)), int(_value(image, "width", path)))

@@ -221,6 +221,11 @@ def one(**changes):
     return {"annotations": [{**ANNOTATIONS[0], **changes}]}
 
 
+def two_images(number, file_name):
+    images = [(7, "a.png"), (number, file_name)]
+    return {"images": [{"id": i, "file_name": f, "height": 20, "width": 30} for i, f in images]}
+
+
 @pytest.mark.parametrize(
     "changes, named",
     [
@@ -246,6 +251,8 @@ def one(**changes):
             "lead back",
         ),
         ({"images": [{"id": 7, "file_name": "a.png", "width": 30}]}, "'height'"),
+        (two_images(7, "val/b.png"), "two images of id 7"),
+        (two_images(8, "./a.png"), "images 7 and 8 .*a.png"),
     ],
 )  # fmt: skip
 def test_bad_files_are_named(coco, changes, named):
