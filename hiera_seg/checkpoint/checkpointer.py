@@ -111,7 +111,7 @@ class HieraCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _check_loaded(self, incompatible: Any, path: str) -> None:
-        """Raise if nothing of a file fits the model, or no weights of the head if required."""
+        """Raise if nothing of a file fits, or, with `require_head`, if predictions lack weights."""
         parameters = {key for key, _ in self.model.named_parameters()}
         missing = set(incompatible.missing_keys)
         shapes = {key: (theirs, ours) for key, theirs, ours in incompatible.incorrect_shapes}
@@ -135,8 +135,8 @@ class HieraCheckpointer(DetectionCheckpointer):
                 f"{path}: no segmentation head among its weights (those of a backbone only?); set "
                 "MODEL.WEIGHTS to a trained model"
             )
-        read = parameters | {key for key in missing if key.endswith(_STATISTICS)}
-        if absent := sorted(missing & read - training_only(self.model)):
+        trained = {key for key in missing if key in parameters or key.endswith(_STATISTICS)}
+        if absent := sorted(trained - training_only(self.model)):
             raise CheckpointError(
                 f"{path}: no weights for {listing(absent, 3)}, on which predictions depend; use "
                 "the config that it was trained with"

@@ -181,15 +181,16 @@ def _remap_classes(
             f"{len(leaves)} leaves; specify the checkpoint's classes (--classes): a tree with "
             "these leaves, or a .txt file with one name per line"
         )
-    rows = _match_classes(names, hierarchy) if classes else {leaf: leaf for leaf in range(count)}
-    missing = [name for leaf, name in enumerate(leaves) if leaf not in rows]
+    by_name = classes is not None
+    rows = _match_classes(names, hierarchy) if by_name else {leaf: leaf for leaf in range(count)}
     softmax = "leaves_and_none" in head.class_rows.values()
     if any(given[name].shape[1:] != state[name].shape[1:] for name in layers):
         return  # of another width: reported like any tensor that does not fit
     for name in layers:
         state[name] = _remap_rows(given[name], state[name], rows, softmax=softmax)
         report.loaded.append(name)
-    if classes is not None:
+    if by_name:
+        missing = [name for leaf, name in enumerate(leaves) if leaf not in rows]
         report.notes.append(
             f"class layer: {len(rows)} of {hierarchy.num_leaves} leaves by name"
             + (f"; missing in the checkpoint: {', '.join(missing)}" if missing else "")
@@ -230,7 +231,8 @@ def _match_classes(names: Sequence[str], hierarchy: Hierarchy) -> dict[int, int]
     """
     rows = {name: row for row, name in reversed(list(enumerate(names)))}
     plain = [plain_name(name) for name in names]
-    similar = {key: row for row, key in enumerate(plain) if plain.count(key) == 1}
+    times = Counter(plain)
+    similar = {key: row for row, key in enumerate(plain) if times[key] == 1}
     found = {}
     for leaf, spellings in enumerate(zip(hierarchy.display_names, hierarchy.paths, strict=True)):
         exact = (rows[key] for key in spellings if key in rows)
