@@ -19,6 +19,7 @@ WEIGHTS = [
     *("MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD", "inverse_sqrt"),
     *("MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", "configs/CamVid11/train_pixels.json"),
 ]
+FOUR_CROPS = ["SOLVER.IMS_PER_BATCH", 4]
 NO_DROPOUT = ["MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", 0.0]
 # Rate, iterations, and keys. Iterations are such that all take about the CPU time of the first one.
 RECIPES: dict[str, tuple[float, int, list]] = {
@@ -27,4 +28,6 @@ RECIPES: dict[str, tuple[float, int, list]] = {
     "adamw": (0.001, 200, ADAMW),
     "adamw-weights": (0.001, 200, ADAMW + WEIGHTS),
     "adamw-weights-no-dropout": (0.001, 200, ADAMW + WEIGHTS + NO_DROPOUT),
+    "adamw-4": (0.001, 400, ADAMW + FOUR_CROPS),
+    "adamw-4-half": (0.0005, 400, ADAMW + FOUR_CROPS),
 }
