@@ -30,4 +30,5 @@ RECIPES: dict[str, tuple[float, int, list]] = {
     "adamw-weights-no-dropout": (0.001, 200, ADAMW + WEIGHTS + NO_DROPOUT),
     "adamw-4": (0.001, 400, ADAMW + FOUR_CROPS),
     "adamw-4-half": (0.0005, 400, ADAMW + FOUR_CROPS),
+    "adamw-4-double": (0.002, 400, ADAMW + FOUR_CROPS),
 }
