@@ -19,6 +19,9 @@ WEIGHTS = [
     *("MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD", "inverse_sqrt"),
     *("MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", "configs/CamVid11/train_pixels.json"),
 ]
+STRIDE_16 = [
+    *("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 16, "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18])
+]
 FOUR_CROPS = ["SOLVER.IMS_PER_BATCH", 4]
 NO_DROPOUT = ["MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", 0.0]
 # Rate, iterations, and keys. Iterations are such that all take about the CPU time of the first one.
@@ -31,4 +34,5 @@ RECIPES: dict[str, tuple[float, int, list]] = {
     "adamw-4": (0.001, 400, ADAMW + FOUR_CROPS),
     "adamw-4-half": (0.0005, 400, ADAMW + FOUR_CROPS),
     "adamw-4-double": (0.002, 400, ADAMW + FOUR_CROPS),
+    "adamw-4-stride-16": (0.001, 280, ADAMW + FOUR_CROPS + STRIDE_16),
 }
