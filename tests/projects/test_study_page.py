@@ -134,6 +134,11 @@ def test_the_readme_has_the_first_study_until_the_one_from_imagenet_weights_comp
     text = page.fill("{{results}}", old | first)
     assert text.index("one seed. Test") < text.index("CamVid 31: class")  # both are shown
 
+    short = made_up_runs("camvid11_short", {"level_ce": 1.0})
+    text = page.fill("{{results}}", old | short | first)
+    assert "CamVid 11 (short): class" in text and "CamVid 11: class" in text
+    assert "CamVid 11 (short)" not in page.fill("{{results}}", old | short | new)
+
     both = new | made_up_runs("person_part_lite0", {"level_ce": 1.0})
     header = page.fill("{{results}}", both).split("| --- |")[0].splitlines()[-1]
     assert "CamVid 11: class | kind | group | minutes | Person-Part: " in header

@@ -123,7 +123,7 @@ DATA = {
     "camvid11_short": Data(
         *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
         watched="hiera_camvid11_val",
-        title="CamVid 11, short",
+        title="CamVid 11 (short)",
         **LITE0 | {"rates": (LITE0_RATE,), "iterations": 1200},
     ),
     "camvid_lite0": Data(
