@@ -78,7 +78,7 @@ def parse_args() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--safe-depth", type=float, metavar="T",
-        help="stop at an inner node where the best child scores below this (as the config says)",
+        help="stop at an inner node where the best child scores below this (default: the config's)",
     )  # fmt: skip
     parser.add_argument("--alpha", type=float, default=0.55, help="opacity of colours, 0..1 (0.55)")
     add_config(parser)

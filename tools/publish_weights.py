@@ -24,7 +24,7 @@ examples:
         --opts MODEL.WEIGHTS model_final.pth
 
 The file holds the weights in half precision, the class tree, the config, the metrics of the run's
-last evaluation, a licence note and a hash. The licences of many datasets forbid to share weights
+last evaluation, a licence note and a hash. The licences of many datasets forbid sharing weights
 that were trained on them: check them first. docs/export.md explains the file.
 """
 

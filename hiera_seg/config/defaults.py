@@ -138,7 +138,7 @@ def set_defaults(cfg: CN) -> None:
     hiera.TIMM.NAME = ""  # name of a timm model, such as "hrnet_w48" (docs/backbones.md)
     # Download timm's pretrained weights; ignored if MODEL.WEIGHTS is set.
     hiera.TIMM.PRETRAINED = True
-    # Local file with weights to load instead.
+    # File with weights to load instead: a local path, or package://<package>/<file>.
     hiera.TIMM.CHECKPOINT = ""
     # 8 or 16 dilate the last stages of models that support it.
     hiera.TIMM.OUTPUT_STRIDE = 32
@@ -184,7 +184,7 @@ def set_defaults(cfg: CN) -> None:
     # Write report.html after every evaluation (docs/report.md).
     cfg.TEST.REPORT = False
     cfg.TEST.REPORT_IMAGES = 6  # number of images in the report
-    # Number of test images drawn in TensorBoard at each evaluation, with all levels.
+    # Number of test images sent to the LOGGERS at each evaluation, with all levels.
     cfg.TEST.STRIP_IMAGES = 2
 
     # Save the weights with the best METRIC, such as "sem_seg/mIoU" or "validation_loss", to

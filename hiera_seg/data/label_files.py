@@ -43,7 +43,7 @@ def read_label_file(
         variable: name of the label map in a ``.mat`` file with several arrays.
 
     Returns:
-        (H, W) uint8 or uint16; int32 if a file of 32 bits holds values outside 0..65535.
+        (H, W) uint8 or uint16; int32, or int64 of an array file, if a value is outside 0..65535.
 
     Raises:
         DatasetError: the file is missing, unreadable or cut short, or does not hold one lossless

@@ -182,7 +182,7 @@ class ReportingLoader(DataLoader):
 
 
 def build_hiera_test_loader(
-    dataset: list[dict], mapper: Callable[[dict], dict], *, num_workers: int = 0
+    dataset: Iterable[dict], mapper: Callable[[dict], dict], *, num_workers: int = 0
 ) -> ReportingLoader:
     """Build the loader of all samples of a dataset, one at a time, divided among processes.
 

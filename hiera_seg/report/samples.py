@@ -32,8 +32,8 @@ class SampleReader:
 
     Args:
         cfg: its INPUT determines how files are read.
-        dataset_name: a registered dataset. One without a tree has no ground truth. None for images
-            that are not of a dataset.
+        dataset_name: a registered dataset. None for images that are not of a dataset. A dataset
+            without a tree has no ground truth, and needs `hierarchy`.
         hierarchy: the tree of the ground truth; default: that of the dataset.
 
     Attributes:

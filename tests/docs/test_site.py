@@ -78,13 +78,21 @@ def test_links_of_the_repository_become_links_of_the_site(pages, page, written, 
     assert pages.site_links(written, page) == in_site
 
 
+def anchors(markdown: str) -> set[str]:
+    """Return the anchors of the headings of a page that GitHub and the site have both."""
+    text = re.sub(r"^ *```.*?^ *```", "", markdown, flags=re.M | re.S)
+    titles = re.findall(r"^#+ +(.+?) *$", text, flags=re.M)
+    plain = [re.sub(r"[^\w\s-]", "", title).lower().strip() for title in titles]
+    return {"#" + title.replace(" ", "-") for title in plain if "  " not in title}
+
+
 def test_links_lead_somewhere_in_the_repository(pages):
     folders = ("docs", "datasets", "projects", "configs", "hiera_seg", "tests", "tools")
     files = [
         *REPOSITORY.glob("*.md"),
         *(f for x in folders for f in (REPOSITORY / x).rglob("*.md")),
     ]
-    found, broken = 0, []
+    found, found_anchors, broken = 0, 0, []
     for file in files:
         text = re.sub(r"^ *```.*?^ *```", "", file.read_text(encoding="utf-8"), flags=re.M | re.S)
         for match in pages.LINK.finditer(text):
@@ -93,7 +101,12 @@ def test_links_lead_somewhere_in_the_repository(pages):
                 found += 1
                 if not (file.parent / target).exists():
                     broken.append(f"{file.relative_to(REPOSITORY)}: {target}")
-    assert found > 50 and broken == []
+            goal = file.parent / target if target else file
+            if match["anchor"] and goal.suffix == ".md" and goal.is_file():
+                found_anchors += 1
+                if match["anchor"] not in anchors(goal.read_text(encoding="utf-8")):
+                    broken.append(f"{file.relative_to(REPOSITORY)}: {target}{match['anchor']}")
+    assert found > 50 and found_anchors > 50 and broken == []
 
 
 def test_addresses_that_a_page_loads_are_found(hook, tmp_path):
