@@ -36,8 +36,11 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the weights of a model."""
-        state = model.state_dict()
+        state, updated = model.state_dict(), set()
         for name, value in self.model.state_dict().items():
+            if value.data_ptr() in updated:  # tied weights have several names
+                continue
+            updated.add(value.data_ptr())
             if value.is_floating_point():
                 value.lerp_(state[name], 1 - self.decay)
             else:

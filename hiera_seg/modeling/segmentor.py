@@ -82,8 +82,10 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
             )
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            # Integers, such as [0, 0, 0], would truncate images of floats to them.
+            values = torch.tensor(values, dtype=torch.get_default_dtype())
+            self.register_buffer(name, values.view(-1, 1, 1), False)
         self.decode_options = self._resolve(decode_options or DecodeOptions())
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)  # else each convolution converts its weights

@@ -127,6 +127,16 @@ def test_an_average_follows_the_weights():
     assert torch.equal(again.model.weight, average.model.weight)
 
 
+def test_tied_weights_are_averaged_once_per_step():
+    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1))
+    model[2].weight = model[0].weight
+    nn.init.ones_(model[0].weight)
+    average = WeightAverage(model, decay=0.75)
+    nn.init.constant_(model[0].weight, 2.0)
+    average.update(model)
+    assert average.model[2].weight.item() == average.model[0].weight.item() == 1.25
+
+
 class RandomToy(Toy):
     """A loss that is a random draw, of each of the generators that a model may use."""
 

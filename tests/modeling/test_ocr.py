@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from hiera_seg.errors import ConfigError
-from hiera_seg.losses import HierarchicalLoss, valid_pixels
+from hiera_seg.losses import HierarchicalLoss, LossTerm, valid_pixels
 from hiera_seg.modeling.pixel_decoders import OCRDecoder
 from hiera_seg.modeling.pixel_decoders.ocr import region_vectors
 
@@ -91,6 +92,17 @@ def test_regions_of_nodes_learn_by_the_losses_of_nodes(make_model, make_inputs, 
     for name, loss in expected.items():
         found = regions[name.replace("loss_", "loss_regions_")]
         torch.testing.assert_close(found, 0.5 * loss)
+
+
+def test_regions_of_nodes_follow_the_schedules_of_losses(make_model, make_inputs, monkeypatch):
+    monkeypatch.setattr(LossTerm, "weight_at", lambda _, iteration: 1.0 if iteration is None else 3)
+    model = make_model(*OCR, f"{KEY}LOSSES", [["bce", 1.0]])
+    head, output, targets = head_and_output(model, make_inputs((64, 96)))
+    final = head.losses(output, targets)
+    with EventStorage(start_iter=1):
+        scheduled = head.losses(output, targets)
+    for name in ("loss_bce", "loss_regions_bce"):
+        torch.testing.assert_close(scheduled[name], 3 * final[name])
 
 
 def test_regions_of_nodes_need_a_loss_on_logits(make_model):

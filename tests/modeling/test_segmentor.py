@@ -82,6 +82,13 @@ def test_what_third_party_code_reads(plain, hierarchy):
     assert not plain.state_dict()  # mean and std come from the config, as in Detectron2
 
 
+def test_a_mean_of_integers_keeps_the_fractions_of_floats(parts):
+    model = HieraSegmentor(**parts | {"pixel_mean": [0, 0, 0], "pixel_std": [1, 1, 1]}).eval()
+    image = torch.linspace(0, 1, 3 * 32 * 32).view(3, 32, 32)
+    model.predict([image])
+    assert torch.equal(model.backbone.seen[0], image[None])
+
+
 class LikeViT(Recorder):
     """Specifies padding as the ViTs of Detectron2's main do, by a read-only property alone."""
 

@@ -196,16 +196,13 @@ class HieraPixelHead(HieraHead):
             output.logits.to(dtype), targets.shape[-2:], mode="bilinear", align_corners=False
         )
         iteration = training_iteration()
-        losses = self.loss(
-            logits,
-            targets,
-            output.embeddings,
-            valid_count=normalizer,
-            iteration=iteration,
-            generator=sampling_generator(self.seed, iteration),
-        )
+        sampling = {
+            "iteration": iteration,
+            "generator": sampling_generator(self.seed, iteration),
+        }
+        losses = self.loss(logits, targets, output.embeddings, valid_count=normalizer, **sampling)
         if output.regions is not None:
-            losses |= self.region_loss(output.regions, targets, normalizer)
+            losses |= self.region_loss(output.regions, targets, normalizer, **sampling)
         if output.auxiliary is not None:
             losses |= self.auxiliary_head.losses(output.auxiliary, targets, normalizer[-1])
         return {name: self.loss_weight * loss for name, loss in losses.items()}

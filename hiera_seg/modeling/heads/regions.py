@@ -1,5 +1,7 @@
 """Train the soft regions that a pixel decoder such as "ocr" predicts."""
 
+from typing import Any
+
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,13 +25,16 @@ class RegionLoss(nn.Module):
         self.weight = weight
         self.node_loss = node_loss
 
-    def forward(self, logits: Tensor, labels: Tensor, normalizer: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, logits: Tensor, labels: Tensor, normalizer: Tensor, **sampling: Any
+    ) -> dict[str, Tensor]:
         """Compute weighted losses of region logits.
 
         Args:
             logits: (B, N or L, h, w) float.
             labels: (B, H, W) int64 node ids or the void value.
             normalizer: (1 + num_levels,), as returned by ``valid_pixels``.
+            sampling: "iteration" and "generator", as of ``HierarchicalLoss``; for nodes only.
 
         Returns:
             {"loss_regions": scalar} of leaves, {"loss_regions_<name>": scalar} of nodes.
@@ -40,7 +45,7 @@ class RegionLoss(nn.Module):
         logits = F.interpolate(
             logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False
         )
-        losses = self.node_loss(logits, labels, valid_count=normalizer)
+        losses = self.node_loss(logits, labels, valid_count=normalizer, **sampling)
         return {
             name.replace("loss_", "loss_regions_", 1): self.weight * loss
             for name, loss in losses.items()
