@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hiera_seg.checkpoint.read import as_tensor, misfit, read_file
 from hiera_seg.checkpoint.trees import (
+    ROWS_KEY,
     TREE_KEY,
     class_layers,
     difference,
@@ -197,6 +198,15 @@ class HieraCheckpointer(DetectionCheckpointer):
             raise CheckpointError(
                 f'{path}: invalid class tree under "{TREE_KEY}": {error}; use an intact checkpoint'
             ) from error
+        layers = class_layers(self.model)
+        rows = checkpoint.pop(ROWS_KEY, None)
+        for name, own in layers.items():
+            # Shapes are equal if "no object" has the place of the only inner node
+            if isinstance(rows, Mapping) and rows.get(name, own) != own:
+                raise CheckpointError(
+                    f"{path}: the rows of {name} are {rows[name]}, but {own} in this model; use "
+                    "the config that it was trained with (MODEL.HIERA_SEG.MASK_FORMER.OPTION?)"
+                )
         differs = difference(theirs, ours)
         if not differs:
             return
@@ -214,7 +224,6 @@ class HieraCheckpointer(DetectionCheckpointer):
                 f"{trees}; set MODEL.HIERA_SEG.HIERARCHY to the tree of the weights, or {MAP_KEY} "
                 "True to move the rows of its nodes by their names"
             )
-        layers = class_layers(self.model)
         own = self.model.state_dict()
         missing = move_rows(checkpoint["model"], own, layers, theirs, ours)
         for name, state in checkpoint.items():  # such as averaged weights

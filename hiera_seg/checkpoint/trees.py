@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.hierarchy.messages import listing
 
-TREE_KEY = "hierarchy"  # of a checkpoint
+TREE_KEY, ROWS_KEY = "hierarchy", "class_rows"  # of a checkpoint
 
 
 def tree_entries(model: nn.Module) -> dict[str, Any]:
     """Return the entries of a checkpoint for the tree of a model, as plain data."""
     hierarchy = tree_of(model)
-    return {} if hierarchy is None else {TREE_KEY: hierarchy.to_dict()}
+    if hierarchy is None:
+        return {}
+    return {TREE_KEY: hierarchy.to_dict(), ROWS_KEY: class_layers(model)}
 
 
 def tree_of(model: nn.Module) -> Hierarchy | None:

@@ -186,7 +186,10 @@ def import_modules(modules: Iterable[str], *, tool: str | os.PathLike | None = N
     """Import modules that register datasets, from the current folder or as installed.
 
     If `tool` is the path of one of the repository's scripts, the projects beside it that register
-    datasets are imported as well. ConfigError: a module is not found.
+    datasets are imported as well.
+
+    Raises:
+        ConfigError: a module is not found.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

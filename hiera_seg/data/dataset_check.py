@@ -18,6 +18,7 @@ from hiera_seg.data.listing import UnpairedFilesError
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.hierarchy.messages import listing
+from hiera_seg.hierarchy.numbering import subtree_sums
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class DatasetReport:
     @property
     def subtree_pixels(self) -> np.ndarray:
         """int64 (N,), pixels of a node and all of its descendants."""
-        return self.node_pixels @ self.hierarchy.ancestor_matrix
+        return subtree_sums(self.hierarchy.parent, self.hierarchy.depth, self.node_pixels)
 
     @property
     def absent_leaves(self) -> list[str]:
@@ -154,7 +155,8 @@ def leaves_without_label(hierarchy: Hierarchy, node_pixels: np.ndarray) -> list[
 
     `node_pixels` (N,) has the number of pixels that are labelled with the node itself.
     """
-    known = hierarchy.ancestor_matrix[: hierarchy.num_leaves] @ (np.asarray(node_pixels) > 0)
+    paths = hierarchy.level_ancestor[:, : hierarchy.num_leaves]
+    known = (np.asarray(node_pixels) > 0)[paths].any(0)
     return [hierarchy.display_names[leaf] for leaf in np.flatnonzero(~known)]
 
 
@@ -245,7 +247,8 @@ def _add_sample(report: DatasetReport, sample: _Sample) -> None:
     report.node_pixels += sample.pixels
     report.void_pixels += sample.void
     report.default_void_pixels += sample.default_void
-    report.node_images += (sample.pixels > 0) @ report.hierarchy.ancestor_matrix
+    tree = report.hierarchy
+    report.node_images += subtree_sums(tree.parent, tree.depth, sample.pixels) > 0
     if sample.orientations[0] != sample.orientations[1]:
         report.turned.append((sample.path, *sample.orientations))
     if sample.kind:

@@ -20,7 +20,10 @@ def count_nodes(names: Sequence[str], *, progress: bool = False, exif: str = "ap
     """Count the labels of registered datasets; nodes of different trees are matched by path.
 
     The arguments are those of :func:`~hiera_seg.data.dataset_check.check_dataset`; images are not
-    decoded. DatasetError: a dataset has no tree, or a file is missing or unusable.
+    decoded.
+
+    Raises:
+        DatasetError: a dataset has no tree, or a file is missing or unusable.
     """
     total = NodeCounts()
     for name in names:

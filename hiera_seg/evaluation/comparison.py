@@ -93,18 +93,16 @@ def read_run(folder: str | os.PathLike) -> ImageCounts:
         folder: OUTPUT_DIR of an evaluation, or its file ``image_counts.npz``.
 
     Raises:
-        DatasetError: the file does not exist or cannot be read, or the folder holds evaluations of
-            several datasets.
+        DatasetError: the file does not exist or cannot be read, or the folder holds several.
     """
     path = Path(folder)
-    found = [path if path.is_file() else path / FILE_NAME]
-    if not found[0].is_file():
-        found = sorted(path.glob(f"inference/*/{FILE_NAME}"))
+    places = [FILE_NAME, f"inference/*/{FILE_NAME}"]  # of one test set, of several
+    found = [path] if path.is_file() else [f for place in places for f in sorted(path.glob(place))]
     if len(found) != 1:
-        folders = ", ".join(str(file.parent) for file in found)
+        files = ", ".join(map(str, found))
         raise DatasetError(
             f"run {path}: found {len(found)} files {FILE_NAME} of evaluations; "
-            + (f"pass one of {folders}" if found else "pass an OUTPUT_DIR, or evaluate it again")
+            + (f"pass one of {files}" if found else "pass an OUTPUT_DIR, or evaluate it again")
         )
     return ImageCounts.load(found[0])
 

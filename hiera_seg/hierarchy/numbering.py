@@ -67,6 +67,14 @@ def nodes_by_depth(depth: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(np.split(order, np.cumsum(np.bincount(depth))[:-1]))
 
 
+def subtree_sums(parent: np.ndarray, depth: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return (N,): the sum of `values` (N,) over each node and all of its descendants."""
+    sums = np.array(values)
+    for nodes in reversed(nodes_by_depth(depth)[1:]):
+        np.add.at(sums, parent[nodes], sums[nodes])
+    return sums
+
+
 def first_leaves(parent: np.ndarray, depth: np.ndarray, leaves: Any) -> np.ndarray:
     """Return (N,): for each node the smallest position in `leaves` of a leaf below it."""
     first = np.full(len(parent) + 1, len(parent))  # the last entry is the virtual root's

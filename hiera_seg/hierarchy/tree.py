@@ -190,7 +190,11 @@ class Hierarchy:
         return numbering.frozen(numbering.depths(self.parent))
 
     def level_index(self, level: int | str) -> int:
-        """Return the index of a level given by name or by (negative) index."""
+        """Return the index of a level given by name or by (negative) index.
+
+        Raises:
+            HierarchyError: the tree has no such level.
+        """
         total, names = self.num_levels, self.level_names
         if isinstance(level, str):
             if level in names:

@@ -19,6 +19,7 @@ def sine_positions(
         height: rows of the map.
         width: columns of the map.
         channels: length of a vector, a multiple of 4.
+        device: device of the result.
 
     Returns:
         float32 (height * width, channels), row by row.

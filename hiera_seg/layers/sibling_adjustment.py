@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy.numbering import subtree_sums
 
 _LEAST = 1e-30  # lower bound of probabilities, which keeps the sum of a family above 0
 
@@ -39,7 +40,7 @@ def sibling_shares(pixels: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
         shares of 0.
     """
     parent = hierarchy.parent
-    subtree = np.asarray(pixels, np.float64) @ hierarchy.ancestor_matrix + 1
+    subtree = subtree_sums(parent, hierarchy.depth, np.asarray(pixels, np.float64)) + 1
     inner = parent >= 0
     family = np.zeros(hierarchy.num_nodes)
     np.add.at(family, parent[inner], subtree[inner])

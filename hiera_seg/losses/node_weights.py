@@ -8,6 +8,7 @@ import numpy as np
 
 from hiera_seg.disk import replace_text
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.hierarchy.numbering import subtree_sums
 
 NODE_WEIGHT_METHODS = ("inverse", "inverse_sqrt", "median")
 
@@ -51,7 +52,7 @@ def node_weights_from_counts(
         raise ValueError(f"maximum is {maximum}; it must be above 0")
     if not pixels.any():
         raise ValueError("pixels are all 0; node weights need the counts of a labelled dataset")
-    subtree = pixels @ hierarchy.ancestor_matrix
+    subtree = subtree_sums(hierarchy.parent, hierarchy.depth, pixels)
     weights = np.ones(hierarchy.num_nodes)
     for start, stop in hierarchy.level_slices:
         seen = start + np.flatnonzero(subtree[start:stop])

@@ -78,9 +78,12 @@ def overlay_mistakes(
     known = (truth >= 0) & (truth < num_nodes) & (labels >= 0) & (labels < num_nodes)
     # Descendants of the true node are not wrong: an inner node as truth is a coarse label
     label, true = np.where(known, labels, 0), np.where(known, truth, 0)
-    wrong = known & ~hierarchy.ancestor_matrix[label, true]
     depth = hierarchy.depth
-    shared = (depth[label] + depth[true] - hierarchy.distance_matrix[label, true]) // 2 + 1
+    both = np.minimum(depth[label], depth[true])
+    shared = np.zeros(label.shape, np.int64)  # nodes that are on both paths
+    for level, ancestor in enumerate(hierarchy.level_ancestor):
+        shared += (ancestor[label] == ancestor[true]) & (level <= both)
+    wrong = known & (shared <= depth[true])
     severity = 1 - (shared / np.maximum(depth[true], 1))[..., None]
     near, far = np.array([255, 225, 60.0]), np.array([215, 20, 40.0])
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)

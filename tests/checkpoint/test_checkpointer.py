@@ -105,6 +105,16 @@ def test_rows_move_by_name_when_told_to(trained, tree):
     assert torch.equal(model.sem_seg_head.hidden.weight, hidden)
 
 
+def test_rows_of_another_kind_are_refused_where_their_number_is_the_same():
+    tree = Hierarchy.from_dict({"road": None, "vehicle": ["car", "truck"]})
+    model, other = Segmentor(tree), Segmentor(tree)
+    model.sem_seg_head.class_rows = {"predictor": "leaves_and_none"}
+    HieraCheckpointer(model, ".").save("queries")
+    HieraCheckpointer(model).load("queries.pth")
+    with pytest.raises(CheckpointError, match=r"queries\.pth: .*predictor.*leaves_and_none.*nodes"):
+        HieraCheckpointer(other).load("queries.pth")
+
+
 def test_averaged_weights_in_a_checkpoint_move_too(trained):
     content = torch.load("street.pth")
     torch.save({**content, "ema": trained.state_dict()}, "averaged.pth")

@@ -47,6 +47,7 @@ def test_counts_are_those_of_a_loop(tree, labels, toy, quick):
     shown = {tree.node_names[v]: n for v, n in enumerate(report.node_images.tolist()) if n}
     assert shown == {"road": 3, "ground": 3, "left-arm": 3, "left": 3, "body": 3}
     assert report.absent_leaves == ["grass", "right-arm", "head"]
+    assert "ancestor_matrix" not in vars(report.hierarchy)
 
 
 def test_every_problem_is_one_line(toy):

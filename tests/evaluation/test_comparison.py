@@ -178,16 +178,21 @@ def test_unusable_runs_are_named(tmp_path):
             assert read_run(tmp_path).images == counts.images
     with pytest.raises(DatasetError, match=r"found 2 files .*; pass one of .*inference/a"):
         read_run(tmp_path)
+    counts.save(tmp_path / "image_counts.npz")
+    (tmp_path / "inference/b/image_counts.npz").unlink()
+    with pytest.raises(DatasetError, match=r"found 2 files"):  # either could be the older one
+        read_run(tmp_path)
+    read_run(tmp_path / "image_counts.npz")
     for content in (b"", b"no zip", (tmp_path / "inference/a/image_counts.npz").read_bytes()[:400]):
         (tmp_path / "image_counts.npz").write_bytes(content)
         with pytest.raises(DatasetError, match=r"image_counts.npz: cannot be read"):
-            read_run(tmp_path)
+            read_run(tmp_path / "image_counts.npz")
     with np.load(tmp_path / "inference/a/image_counts.npz") as arrays:
         damaged = dict(arrays)
     damaged["true"] = damaged["true"] + 50
     np.savez(tmp_path / "image_counts.npz", **damaged)
     with pytest.raises(DatasetError, match="do not fit"):
-        read_run(tmp_path)
+        read_run(tmp_path / "image_counts.npz")
 
 
 @pytest.fixture

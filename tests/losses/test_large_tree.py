@@ -1,14 +1,17 @@
 """Losses on a tree of thousands of leaves: no table of pairs of nodes."""
 
+import numpy as np
 import pytest
 import torch
 
 from hiera_seg.hierarchy import Hierarchy
+from hiera_seg.layers import sibling_shares
 from hiera_seg.layers.tree_index import TreeIndex
 from hiera_seg.losses import (
     bce_loss,
     level_ce_loss,
     marginal_ce_loss,
+    node_weights_from_counts,
     rmi_loss,
     tree_min_loss,
     tree_triplet,
@@ -49,6 +52,8 @@ def test_no_table_grows_with_the_square_of_the_tree(tree, batch):
     tree_triplet_loss(torch.randn(1, 4, 7, 8), labels, tree, **options)
     LeafSoftmax(tree).loss(torch.randn(5, LEAVES + 1), torch.tensor([0, 7, LEAVES, -1, 2]), 0.1)
     point_targets(labels[0, 1], labels[0, 2:].flatten(), tree, torch.float32)
+    sibling_shares(np.ones(tree.num_nodes), tree)
+    node_weights_from_counts(np.ones(tree.num_nodes), tree, "inverse")
     tables = [
         x for value in vars(TreeIndex.of(tree, logits.device)).values() for x in tensors(value)
     ]

@@ -88,6 +88,8 @@ def test_mistakes_are_coloured_by_what_they_share_with_the_truth(image):
     drawn = overlay_mistakes(image[:1, :5], labels, truth, STREET)[0].tolist()
     half = [235, 122, 50]
     assert drawn == [half, yellow, red, red, half]
+    # of a tree of thousands of nodes they would take gigabytes
+    assert not {"ancestor_matrix", "distance_matrix"} & set(vars(STREET))
 
 
 def test_cutting_at_a_level():

@@ -1,4 +1,4 @@
-"""HSSN on generated street scenes: the config of the demo as a LazyConfig."""
+"""configs/Generated/hssn_deeplab_v3_plus_r18.yaml, HSSN on street scenes, as a LazyConfig."""
 
 import sys
 from pathlib import Path
