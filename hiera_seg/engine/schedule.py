@@ -46,11 +46,14 @@ def build_lr_scheduler(
             return build_core_lr_scheduler(cfg, optimizer)
         except ValueError as error:
             raise ConfigError(f"SOLVER.LR_SCHEDULER_NAME: {error}") from error
+    # A key of Detectron2's main: whether the decay begins after the warm-up
+    rescale = {"rescale_interval": True} if cfg.SOLVER.get("RESCALE_INTERVAL") else {}
     schedule = WarmupParamScheduler(
         PolyParamScheduler(cfg.SOLVER.POLY_LR_POWER, cfg.SOLVER.POLY_LR_CONSTANT_ENDING),
         cfg.SOLVER.WARMUP_FACTOR,
         min(cfg.SOLVER.WARMUP_ITERS / cfg.SOLVER.MAX_ITER, 1.0),
         cfg.SOLVER.WARMUP_METHOD,
+        **rescale,
     )
     highest = max(schedule(percent / 100) for percent in range(100))
     if highest < 0.5:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from fvcore.common.param_scheduler import CompositeParamScheduler, ConstantParamScheduler
 
-from hiera_seg.engine import build_lr_scheduler
+from hiera_seg.engine import build_lr_scheduler, schedule
 from tests.helpers import new_config
 
 
@@ -64,6 +65,19 @@ def test_state_of_one_schedule_loads_into_a_longer_or_shorter_one(other):
     optimizer2, scheduler2 = make(make_cfg(other))
     scheduler2.load_state_dict(scheduler.state_dict())
     assert scheduler2.get_lr() == pytest.approx([0.5 * max(1 - 8 / other, 0) ** 0.9])
+
+
+def test_the_decay_begins_after_the_warmup_on_request(monkeypatch):
+    """RESCALE_INTERVAL is a key of Detectron2's main; its class is imitated for 0.6."""
+
+    def warmup(decay, factor, length, method, rescale_interval=False):
+        scaling = ["rescaled", "rescaled" if rescale_interval else "fixed"]
+        parts = [ConstantParamScheduler(factor), decay]
+        return CompositeParamScheduler(parts, [length, 1 - length], scaling)
+
+    monkeypatch.setattr(schedule, "WarmupParamScheduler", warmup)
+    seen = rates(*make(make_cfg(10, WARMUP_ITERS=5, RESCALE_INTERVAL=True)), 6)
+    assert seen[-1] == pytest.approx(0.5)
 
 
 def test_other_names_are_left_to_detectron2():
