@@ -132,7 +132,9 @@ def curve_data(
             if isinstance(value, int | float) and math.isfinite(value):
                 series[key][iteration] = float(value)
     if max_iter is not None:
-        series = {key: {min(i, max_iter): x for i, x in series[key].items()} for key in series}
+        for points in series.values():
+            if (last_evaluation := points.pop(max_iter + 1, None)) is not None:
+                points[max_iter] = last_evaluation
     order = [f"mIoU_{level}" for level in levels]
     losses = [key for key in series if re.search(r"(^|_)loss(_|$)", key.rpartition("/")[2])]
     miou = [key for key in series if key.rpartition("/")[2] in order]

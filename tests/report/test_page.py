@@ -63,6 +63,8 @@ def test_curves_of_a_resumed_and_killed_run():
     assert curves["miou"] == [{"name": "group", "x": [20], "y": [55.0]}]
     (miou,) = curve_data(lines, ["group", "class"], max_iter=19)["miou"]
     assert miou["x"] == [19]
+    (miou,) = curve_data(lines, ["group"], max_iter=5)["miou"]  # the run was longer
+    assert miou["x"] == [20]
     assert curve_data([], ["class"]) == {"losses": [], "miou": []}
 
 
