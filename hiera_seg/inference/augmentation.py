@@ -1,12 +1,13 @@
 """Average the scores of resized and mirrored copies of an image (test-time augmentation)."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -18,6 +19,8 @@ from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.inference.sliding import Size, count_windows, slide
 from hiera_seg.modeling import HieraSegmentor, NodeView
 from hiera_seg.modeling.segmentor import require_segmentor
+
+logger = logging.getLogger(__name__)
 
 KEY = "TEST.AUG"
 _PATIENCE = 2  # seconds until a progress bar is shown
@@ -179,6 +182,8 @@ def _output_size(x: dict[str, Any], size: Size) -> Size:
 def mirrored_nodes(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
     """Return the node that each node becomes in a mirrored image, by the datasets' ``flip_pairs``.
 
+    If there are none, and a dataset is not registered, a warning says that they are unknown.
+
     Returns:
         int64 (N,), its own inverse; None if no nodes are swapped.
 
@@ -187,7 +192,8 @@ def mirrored_nodes(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
     """
     nodes = np.arange(hierarchy.num_nodes)
     swap = nodes.copy()
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    for name in names:
         metadata = MetadataCatalog.get(name) if name in MetadataCatalog else None
         if metadata is None or not metadata.get("flip_pairs"):
             continue
@@ -203,7 +209,16 @@ def mirrored_nodes(cfg: CfgNode, hierarchy: Hierarchy) -> np.ndarray | None:
                 "another dataset; make them agree, or set TEST.AUG.FLIP False"
             )
         swap[told] = table[told]
-    return None if (swap == nodes).all() else with_inner_nodes(swap, hierarchy)
+    if (swap != nodes).any():
+        return with_inner_nodes(swap, hierarchy)
+    unknown = [x for x in names if x not in MetadataCatalog and x not in DatasetCatalog]
+    if unknown:
+        logger.warning(
+            f"Dataset {unknown[0]!r} is not registered, so its flip_pairs are unknown: left and "
+            f"right nodes do not swap in mirrored copies ({KEY}.FLIP); import the module that "
+            "registers it"
+        )
+    return None
 
 
 def _size(value: Sequence[int], key: str) -> Size | None:

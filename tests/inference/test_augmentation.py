@@ -174,6 +174,17 @@ def test_pairs_of_all_datasets_are_turned_back(cfg):
         mirrored_nodes(cfg, both)
 
 
+def test_unknown_pairs_are_named(cfg, tree, caplog):
+    register_hierarchical_dataset("without_pairs", list, hierarchy=tree)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("without_pairs",), ()
+    assert mirrored_nodes(cfg, tree) is None
+    assert not caplog.records
+    cfg.DATASETS.TRAIN = ("not_imported",)
+    assert mirrored_nodes(cfg, tree) is None
+    (record,) = caplog.records
+    assert "'not_imported'" in record.message and "flip_pairs" in record.message
+
+
 def test_a_stock_model_is_refused(cfg):
     with pytest.raises(ConfigError, match=r"TEST\.AUG\.ENABLED .*Linear"):
         HieraSegmentorWithTTA(cfg, torch.nn.Linear(1, 1))
