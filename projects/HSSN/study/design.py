@@ -51,8 +51,7 @@ QUERY_RATE = 0.0005  # of the shipped configs
 COARSE_ARMS = ("flat", "focal_tree_min_triplet")  # the same from ImageNet weights
 SCRATCH_ARMS = ("flat", "level_ce", "focal_tree_min")
 RATES = (0.002, 0.02, 0.2)
-LITE0_RATE = 0.001  # with 8 crops
-LITE0_RATES = tuple(factor * LITE0_RATE for factor in (0.25, 1, 4))
+LITE0_RATES = tuple(factor * SHIPPED_SOLVER["BASE_LR"] for factor in (0.25, 1, 4))
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of proposals
 SEEDS = (1, 2, 3)
 LITE0_SEEDS = (0, 1, 2)
@@ -60,7 +59,7 @@ ALL_SEEDS = (0, *SEEDS)
 SCRATCH_RATE = 0.05  # the rate of the shipped configs, all of them from scratch
 TRUNK_ITERATIONS = 2500
 ITERATIONS = 500
-LITE0_ITERATIONS = 1000
+LITE0_ITERATIONS = 1200
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ DATA = {
         *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
         watched="hiera_camvid11_val",
         title="CamVid 11 (short)",
-        **LITE0 | {"rates": (LITE0_RATE,), "iterations": 1200},
+        **LITE0 | {"rates": (0.001,)},
     ),
     "camvid_lite0": Data(
         *("hiera_camvid_train", "hiera_camvid_test", None, 0.2, "kind"),
