@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hiera_seg.compat import exports_any_size
+from hiera_seg.config.image_format import chosen_bands
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy, tree_colors
 from hiera_seg.inference.deployed import DeployedSegmentor
@@ -49,7 +50,7 @@ def export_segmentor(
 
     Raises:
         ConfigError: the format is unknown, requires a package that is missing, or the file cannot
-            be written.
+            be written; or the values of images are floats.
         ExportError: the network cannot be exported, or the file has other results.
         ValueError: the segmentor is in training mode.
     """
@@ -57,6 +58,11 @@ def export_segmentor(
         raise ValueError("segmentor: in training mode; call eval() on its model first")
     if format not in SUFFIXES:
         raise ConfigError(f"format: unknown value {format!r}; choose one of {tuple(SUFFIXES)}")
+    if image_format.startswith("YUV") or chosen_bands(image_format) is not None:
+        raise ConfigError(
+            f"INPUT.FORMAT is {image_format!r}, whose values are floats, but exported files take "
+            "images of 8 bits per channel; export a model of RGB or BGR images"
+        )
     _check_packages(format)
     path = Path(path)
     if format == "export" and path.suffix != SUFFIXES[format]:

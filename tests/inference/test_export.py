@@ -280,6 +280,9 @@ def test_what_can_not_be_exported_is_said_before_anything_is_done(tmp_path, monk
     segmentor = DeployedSegmentor(build())
     with pytest.raises(ConfigError, match="format: .*'tflite'; choose one of"):
         export_segmentor(segmentor, tmp_path / "model", "tflite")
+    for image_format in ("BANDS:0,3,2", "YUV-BT.601"):
+        with pytest.raises(ConfigError, match=f"INPUT.FORMAT is '{image_format}'.* floats"):
+            export_segmentor(segmentor, tmp_path / "model.pt", "torchscript", image_format)
     monkeypatch.setattr(export, "exports_any_size", lambda: True)
     with pytest.raises(ConfigError, match=r"model\.bin: .*\.pt2"):
         export_segmentor(segmentor, tmp_path / "model.bin", "export")
