@@ -18,6 +18,7 @@ from hiera_seg.hierarchy.messages import listing
 logger = logging.getLogger(__name__)
 
 _NO_SUPERCATEGORY = ("", "none")  # as exports of CVAT and Roboflow write it
+_IGNORED = "__ignore__"  # labelme's name of void
 
 
 def register_coco_hierarchical(
@@ -33,7 +34,8 @@ def register_coco_hierarchical(
     The instance annotations of COCO and LVIS can be read, and exports of CVAT, Label Studio or
     Roboflow in COCO format: polygons and run-length encodings, compressed or not, including crowd
     regions. Label maps are drawn when an image is read, smaller regions on top of larger ones.
-    ``tools/convert_annotations.py`` writes them to PNG files.
+    ``tools/convert_annotations.py`` writes them to PNG files. Regions of a category "__ignore__",
+    which is labelme's name of void, are void.
 
     Categories are read now, annotations and images when the dataset is used.
 
@@ -55,13 +57,15 @@ def register_coco_hierarchical(
     """
     path = expand_root(json_file)
     categories = _read_categories(_read_coco(path), path)
-    paths = _category_paths(categories, path)
+    void = [number for number, (_, label) in categories.items() if label == _IGNORED]
+    named = {number: entry for number, entry in categories.items() if number not in void}
+    paths = _category_paths(named, path)
     if hierarchy is None:
         tree = _tree_of(paths.values(), background, path)
     else:
         tree = as_hierarchy(hierarchy)
-    nodes = _find_nodes(tree, paths, path)
     ignore_label = default_void(tree)
+    nodes = _find_nodes(tree, paths, path) | dict.fromkeys(void, ignore_label)
     fill = ignore_label
     if background is not None:
         fill = find_leaf(tree, background, f"{path}: background {background!r}")
@@ -80,8 +84,8 @@ def register_coco_hierarchical(
 class CocoSource:
     """List the images of a COCO json file with their label maps when called; can be pickled.
 
-    `nodes` maps category ids to node ids, and `fill` is the node id of the background, or the
-    ignore label; `wide` label maps have 16 bits per pixel.
+    `nodes` maps category ids to node ids or the ignore label, and `fill` is the node id of the
+    background, or the ignore label; `wide` label maps have 16 bits per pixel.
     """
 
     def __init__(

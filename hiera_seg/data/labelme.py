@@ -10,11 +10,16 @@ from hiera_seg.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
+# Shapes whose points are corners. Older files do not name the shape of polygons; "rotation" is
+# X-AnyLabeling's name of an oriented rectangle.
+_SHAPES = ("polygon", "rectangle", "oriented_rectangle", "rotation", None)
+
 
 def coco_from_labelme(folder: str) -> dict[str, list[dict]]:
     """Read the labelme files below a folder, at any depth; other JSON files are ignored.
 
-    Polygons and rectangles become regions. Other shapes are skipped with a warning.
+    Polygons and rectangles become regions, those with the label "__ignore__" regions of void, as in
+    labelme's own converters. Other shapes are skipped with a warning.
 
     Returns:
         Images, annotations and categories (the labels in alphabetical order) in COCO format. The
@@ -66,8 +71,8 @@ def coco_from_labelme(folder: str) -> dict[str, list[dict]]:
 
 def _polygon(shape: dict[str, Any], path: str) -> list[float] | None:
     """Return the polygon of a shape as x1, y1, x2, y2, ...; None for other shapes."""
-    kind = shape.get("shape_type") or "polygon"  # older files do not name it
-    if kind not in ("polygon", "rectangle"):
+    kind = shape.get("shape_type") or None
+    if kind not in _SHAPES:
         return None
     try:
         points = [(float(x), float(y)) for x, y in shape["points"]]
@@ -77,6 +82,6 @@ def _polygon(shape: dict[str, Any], path: str) -> list[float] | None:
             points = [(left, top), (right, top), (right, bottom), (left, bottom)]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(
-            f"{path}: bad {kind} of label {shape.get('label')!r}: {error}"
+            f"{path}: bad {kind or 'polygon'} of label {shape.get('label')!r}: {error}"
         ) from error
     return [coordinate for point in points for coordinate in point]

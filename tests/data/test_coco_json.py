@@ -178,25 +178,28 @@ def test_a_given_tree_and_its_background(coco):
 
 
 @pytest.mark.parametrize(
-    "categories, paths",
+    "categories, paths, node_of_0",
     [
         # LVIS has no supercategories, CVAT writes "", Label Studio counts from 0.
-        ([{"id": 0, "name": "a"}, {"id": 1, "name": "b/c", "supercategory": ""}], ("a", "b-c")),
+        ([{"id": 0, "name": "a"}, {"id": 1, "name": "b/c", "supercategory": ""}], ("a", "b-c"), 0),
+        # labelme's name of void
+        ([{"id": 0, "name": "__ignore__"}, {"id": 1, "name": "x"}], ("x",), 255),
         # Roboflow's root is a category itself.
         (
             [{"id": 0, "name": "top", "supercategory": "none"},
              {"id": 1, "name": "x", "supercategory": "top"}],
             ("top/x", "top"),
+            1,
         ),
     ],
 )  # fmt: skip
-def test_trees_of_other_tools(coco, categories, paths):
+def test_trees_of_other_tools(coco, categories, paths, node_of_0):
     annotation = {"id": 1, "image_id": 7, "category_id": 0, "segmentation": compressed(RING)}
     register_coco_hierarchical("toy", *coco(categories=categories, annotations=[annotation]))
     tree = Hierarchy.from_dict(**MetadataCatalog.get("toy").hierarchy)
     assert tree.paths == paths
     top = labels_of("toy")[0]
-    assert (top[RING == 1] == (0 if "a" in paths else 1)).all()
+    assert (top[RING == 1] == node_of_0).all()
 
 
 def test_more_than_255_categories(coco):

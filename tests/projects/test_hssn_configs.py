@@ -9,12 +9,12 @@ from hiera_seg.cli import load_config
 from hiera_seg.modeling import decode_variant
 
 CONFIGS = Path(__file__).resolve().parents[2] / "projects/HSSN/configs"
-# crop, batch, rate of SGD, iterations
+# crop, shorter side of the images, batch, rate of SGD, iterations
 SCHEDULES = {
-    "Cityscapes": ([512, 1024], 8, 0.01, 80_000),
-    "Mapillary": ([512, 1024], 8, 0.01, 240_000),
-    "PascalPersonPart": ([480, 480], 16, 0.007, 60_000),
-    "LIP": ([480, 480], 16, 0.007, 160_000),
+    "Cityscapes": ([512, 1024], 1024, 8, 0.01, 80_000),
+    "Mapillary": ([512, 1024], 1080, 8, 0.01, 240_000),
+    "PascalPersonPart": ([480, 480], 480, 16, 0.007, 60_000),
+    "LIP": ([480, 480], 480, 16, 0.007, 160_000),
 }
 RECIPES = sorted(path for path in CONFIGS.glob("*/*.yaml"))
 
@@ -33,8 +33,9 @@ def test_every_dataset_has_the_same_recipes():
 @pytest.mark.parametrize("path", RECIPES, ids=identify)
 def test_the_schedule_is_the_datasets_and_the_losses_are_the_flavours(path):
     cfg = load_config(str(path), [])
-    crop, batch, rate, iterations = SCHEDULES[path.parent.name]
+    crop, side, batch, rate, iterations = SCHEDULES[path.parent.name]
     assert list(cfg.INPUT.CROP.SIZE) == crop
+    assert (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST) == ((side // 2, 2 * side), side)
     assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER) == (batch, iterations)
     assert cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupPolyLR" and cfg.SOLVER.POLY_LR_POWER == 0.9
     assert cfg.SOLVER.WARMUP_ITERS == 0

@@ -42,6 +42,12 @@ def test_a_folder_of_labelme_files(convert, tmp_path):
             {"label": "car", "points": [[0, 0], [3, 0], [3, 2], [0, 2]]},
             {"label": "road", "points": [[0, 0], [6, 3]], "shape_type": "rectangle"},
             {"label": "car", "points": [[1, 1]], "shape_type": "point"},
+            {"label": "__ignore__", "points": [[4, 0], [6, 0], [6, 1], [4, 1]]},
+            {
+                "label": "car",
+                "points": [[5, 2], [6, 2], [6, 4], [5, 4]],
+                "shape_type": "oriented_rectangle",
+            },
         ],
         "x/b": [
             {"label": "road", "points": [[0, 0], [2, 0], [2, 4], [0, 4]], "shape_type": "rectangle"}
@@ -58,7 +64,8 @@ def test_a_folder_of_labelme_files(convert, tmp_path):
     assert code == 0 and printed.startswith("wrote 2 label files"), error
     labels = np.full((4, 6), 255)
     labels[:3] = 0
-    labels[:2, :3] = 1
+    labels[:2, :3] = labels[2:, 5:] = 1
+    labels[0, 4:] = 255
     assert np.array_equal(np.asarray(Image.open(out / "a.png")), labels)
     assert np.asarray(Image.open(out / "x/b.png"))[:, :3].tolist() == [[0, 0, 255]] * 4
     (tmp_path / "in/a.json").write_text('{"shapes": [{"label": "car", "points": [[1]]}]}')

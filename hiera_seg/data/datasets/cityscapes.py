@@ -9,7 +9,8 @@ from hiera_seg.data.catalog import register_builtin_dataset
 from hiera_seg.hierarchy import Hierarchy
 
 # The official classes in the order of their ids, 0 to 33. The benchmark scores those that are
-# leaves of the tree; the others are void, as is "license plate" (id -1, stored as 255).
+# leaves of the tree; the others are void. "license plate" (id -1) is in no
+# label file: its pixels have the id of what is around it.
 CLASSES = (
     "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic",
     "ground", "road", "sidewalk", "parking", "rail track", "building", "wall", "fence",

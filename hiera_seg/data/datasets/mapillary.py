@@ -14,7 +14,7 @@ from hiera_seg.hierarchy import Hierarchy
 ROOT = "$DETECTRON2_DATASETS/mapillary_vistas"
 SPLITS = {"train": "training", "val": "validation"}  # split: folder of the release
 
-# The classes of 2.0 that its config does not evaluate, besides the void ones.
+# The classes of 2.0 that its config does not evaluate, besides "void--unlabeled".
 UNSCORED_V2 = (
     "construction--barrier--ambiguous",
     "human--person--person-group",
@@ -24,6 +24,7 @@ UNSCORED_V2 = (
     "object--traffic-sign--ambiguous",
     "object--vehicle--vehicle-group",
 )
+# The config evaluates these, except the last; here they are void, as their names say.
 VOID_V2 = (
     "void--car-mount",
     "void--dynamic",
