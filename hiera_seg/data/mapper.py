@@ -94,7 +94,7 @@ class HieraDatasetMapper:
 
         Raises:
             ConfigError: `output`, `image_range` or `exif` is invalid, or a flat model of a config
-                has another number of classes than the tree has leaves.
+                has another number of classes than the tree has leaves, or ignores a node.
             DatasetError: one of `dataset_names` does not fit the model's tree.
         """
         if output not in OUTPUTS:
@@ -130,12 +130,19 @@ class HieraDatasetMapper:
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}; set it to "
                 f"{hierarchy.num_leaves}, the number of leaves of tree {hierarchy.name!r}"
             )
+        ignore_label = resolve_ignore_label(cfg, hierarchy)
+        if output == "leaves" and ignore_label != cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE:
+            raise ConfigError(
+                f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE}, the id "
+                f"of a node of tree {hierarchy.name!r}, which a flat head would ignore; set it to "
+                f"{ignore_label}"
+            )
         crop = cfg.INPUT.CROP
         fixed_size = is_train and crop.ENABLED and crop.TYPE == "absolute"
         return {
             "is_train": is_train,
             "hierarchy": hierarchy,
-            "ignore_label": resolve_ignore_label(cfg, hierarchy),
+            "ignore_label": ignore_label,
             "augmentations": build_augmentations(cfg, is_train, hierarchy),
             "image_format": cfg.INPUT.FORMAT,
             "pad_size": tuple(crop.SIZE) if fixed_size else None,

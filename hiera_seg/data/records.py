@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch.utils.data import Dataset
 
 from hiera_seg.data.sources import DatasetSource
@@ -15,16 +15,20 @@ from hiera_seg.errors import DatasetError
 def iterate_records(names: Iterable[str]) -> Iterator[dict]:
     """Iterate over the dicts of registered datasets, without a list of them where possible.
 
+    Each dict has a ``dataset_name``, which selects its label map. That is the name in `names` if
+    this dataset has a tree; otherwise a dict of another dataset keeps its own.
+
     Raises:
         DatasetError: a dataset is empty, or its files cannot be listed.
     """
     for name in names:
         source = DatasetCatalog[name]
         records = source.iterate() if isinstance(source, DatasetSource) else source()
-        empty = True
+        has_tree = MetadataCatalog.get(name).get("hierarchy") is not None
+        named, empty = {"dataset_name": name}, True
         for record in records:
             empty = False
-            yield record
+            yield {**record, **named} if has_tree else {**named, **record}
         if empty:
             raise DatasetError(f"dataset {name!r} is empty")
 

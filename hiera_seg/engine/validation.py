@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
 from hiera_seg.data import HieraDatasetMapper
 from hiera_seg.data.loader import build_hiera_test_loader
+from hiera_seg.data.records import iterate_records
 from hiera_seg.engine.randomness import get_random_state, seed_everything, set_random_state
 from hiera_seg.errors import ConfigError
 from hiera_seg.modeling import HieraSegmentor, evaluation_mode
@@ -40,10 +40,11 @@ def validation_losses(
         On the main process {"validation_loss": sum, "validation_loss_<name>": each term}, the same
         for any number of processes; on others, or without images, an empty dict.
     """
-    records = get_detection_dataset_dicts(dataset_name, filter_empty=False)
     mapper = HieraDatasetMapper(cfg, False, with_sem_seg=True)
-    loader = build_hiera_test_loader(records, mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
-    logger.info(f"Losses on {dataset_name}, {len(records)} images")
+    loader = build_hiera_test_loader(
+        iterate_records([dataset_name]), mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
+    logger.info(f"Losses on {dataset_name}, {len(loader.dataset)} images")
     found = []
     with _untouched_random_state(), evaluation_mode(model):
         # In a separate storage, because schedules and seeds of losses read the iteration from it

@@ -4,12 +4,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, build_detection_train_loader
+from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
 from detectron2.data import transforms as T
 from PIL import Image
 
 from hiera_seg.data import HieraDatasetMapper, register_hierarchical_dataset
 from hiera_seg.data.flips import swap_table
+from hiera_seg.data.records import iterate_records
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.hierarchy import Hierarchy
 from tests.helpers import new_config
@@ -246,6 +247,26 @@ def test_every_dict_is_read_by_the_map_of_its_dataset(cfg, tree, folders, tmp_pa
     mapper = HieraDatasetMapper(cfg, True)
     labels = [mapper(DatasetCatalog.get(n)[0])["sem_seg"].tolist() for n in cfg.DATASETS.TRAIN]
     assert labels == [[[4, tree.id("body"), 255]], [[1, 0, tree.id("ground")]]]
+
+
+@pytest.mark.parametrize("of_another", [{}, {"dataset_name": "one"}])
+def test_a_dataset_of_a_plain_catalog_is_read_by_the_map_of_its_metadata(
+    cfg, tree, folders, of_another
+):
+    image_root, label_root = folders({"a": np.array([[0, 1, 7]], np.uint8)})
+    roots = {"image_root": image_root, "sem_seg_root": label_root}
+    names = {0: "head", 1: "body", 7: None}
+    register_hierarchical_dataset("one", hierarchy=tree, label_map=names, **roots)
+    record = DatasetCatalog.get("one")[0]
+    del record["dataset_name"]
+    DatasetCatalog.register("other", lambda: [record | of_another])
+    names = {0: "body", 1: None, 7: "head"}
+    MetadataCatalog.get("other").set(hierarchy=tree.to_dict(), label_map=names, ignore_label=255)
+    cfg.DATASETS.TRAIN = ("one", "other")
+    mapper = HieraDatasetMapper(cfg, True)
+    labels = [mapper(x)["sem_seg"].tolist() for x in iterate_records(cfg.DATASETS.TRAIN)]
+    head, body = tree.id("head"), tree.id("body")
+    assert labels == [[[head, body, 255]], [[body, 255, head]]]
 
 
 def test_a_dataset_whose_tree_does_not_fit_is_refused_at_once(cfg, tree, toy, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from hiera_seg.data import HieraDatasetMapper, register_hierarchical_dataset
 from hiera_seg.errors import ConfigError
+from hiera_seg.hierarchy import Hierarchy
 from tests.helpers import new_config
 
 # Raw ids: five leaves, 5 the inner node "body", 255 void. The rows are 8 pixels high.
@@ -118,6 +119,18 @@ def test_errors_name_the_key(cfg):
             HieraDatasetMapper(cfg, True, output=output)
     with pytest.raises(ConfigError, match="output is 'masks'"):
         HieraDatasetMapper(cfg, True, output="masks")
+
+
+def test_void_that_a_flat_head_would_not_ignore_is_refused(cfg, tmp_path):
+    Hierarchy.from_dict([f"n{i}" for i in range(300)], name="wide").to_yaml(tmp_path / "wide.yaml")
+    cfg.merge_from_list(
+        ["MODEL.HIERA_SEG.HIERARCHY", f"{tmp_path}/wide.yaml", "DATASETS.TRAIN", ()]
+    )
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 300
+    with pytest.raises(ConfigError, match="IGNORE_VALUE is 255.*'wide'.*65535"):
+        HieraDatasetMapper(cfg, True, output="leaves")
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 65535
+    assert HieraDatasetMapper(cfg, True, output="leaves").ignore_label == 65535
 
 
 def test_point_rend_is_trained_on_leaves(cfg):
