@@ -1,14 +1,19 @@
 """Count the cost of a network per module, and compare it with that of a flat head."""
 
+import functools
+import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.export import TracingAdapter
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_analysis import JitModelAnalysis
+from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
 
 from hiera_seg.config import resolve_hierarchy
@@ -127,6 +132,8 @@ def _count(kind: type[JitModelAnalysis], network: _Network, image: Tensor) -> di
     """Return the counts by module; that of "model" is the total, as its forward is not called."""
     traced = TracingAdapter(network, image, allow_non_tensor=True)
     analysis = kind(traced, traced.flattened_inputs)
+    count = functools.partial(_count_attention, flops=kind is FlopCountAnalysis)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", count)
     analysis.unsupported_ops_warnings(False)
     analysis.uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
@@ -135,6 +142,15 @@ def _count(kind: type[JitModelAnalysis], network: _Network, image: Tensor) -> di
     prefix = "model."  # of TracingAdapter
     result = {name.removeprefix(prefix): n for name, n in counts.items() if name}
     return {**result, "model": counts[""]}
+
+
+def _count_attention(inputs: Sequence[Any], outputs: Sequence[Any], *, flops: bool) -> int:
+    """Count the two matrix products of an attention, which fvcore does not count."""
+    query, key, out = (get_shape(value) for value in (*inputs[:2], outputs[0]))
+    relations = math.prod(query[:-1]) * key[-2]
+    if flops:
+        return relations * (query[-1] + out[-1])
+    return relations + math.prod(out)
 
 
 def flat_config(cfg: CfgNode, folder: Path) -> CfgNode:

@@ -1,6 +1,7 @@
 """Run one optimization step."""
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -177,9 +179,15 @@ def plain_model(model: nn.Module) -> nn.Module:
 
 def _mean_normalizer(model: nn.Module, parts: list[list[dict]]) -> Tensor | None:
     """Average the normalizers of the losses over parts and processes; None if there are none."""
-    if not hasattr(model, "label_normalizer"):
-        return None
-    normalizers = [model.label_normalizer(part) for part in parts]
+    of_model = getattr(model, "label_normalizer", lambda part: None)
+    normalizers = [of_model(part) for part in parts]
     if normalizers[0] is None:
+        log_first_n(
+            logging.WARNING,
+            f"SOLVER.ACCUMULATION_STEPS: {type(model).__name__} averages the loss of each part by "
+            "itself, so parts with much void count as much as others; use a HieraSegmentor with a "
+            "head that has label_normalizer for the gradient of the whole batch",
+            name=__name__,
+        )
         return None
     return mean_over_processes(torch.stack(normalizers).mean(0))

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import inspect
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from detectron2.engine import hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -202,7 +204,9 @@ class _Stream:
 
     def __iter__(self) -> Iterator[list[dict]]:
         node = copy.deepcopy(self.node)
-        if self.start_iter and "total_batch_size" in node:
+        target = node.get("_target_")
+        target = locate(target) if isinstance(target, str) else target
+        if self.start_iter and "start_position" in inspect.signature(target).parameters:
             OmegaConf.update(
                 node, "start_position", self.start_iter * node.total_batch_size, force_add=True
             )

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -78,6 +79,15 @@ def test_counts_of_parts_add_up_for_queries(street):
     labels[1] = 255
     parts = [loss.normalizers(loss.segments(labels[i : i + 1]), 5) for i in range(3)]
     torch.testing.assert_close(sum(parts), loss.normalizers(loss.segments(labels), 5))
+
+
+def test_parts_that_are_averaged_by_themselves_cause_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr("detectron2.utils.logger._LOG_COUNTER", Counter())
+    step = toy_step(samples(1.0, 2.0), accumulation_steps=2)
+    with EventStorage(0), caplog.at_level("WARNING"):
+        for step.iter in range(2):
+            step.run_step()
+    assert caplog.text.count("SOLVER.ACCUMULATION_STEPS: Toy ") == 1
 
 
 class Toy(nn.Module):

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyCall, LazyConfig, instantiate
+from detectron2.data import build_detection_train_loader
 from detectron2.engine import SimpleTrainer
 
 from hiera_seg import Hierarchy
@@ -17,6 +18,7 @@ from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.modeling import HieraSegmentor
 from projects.LazyHSSN.lazy_training import (
+    _Stream,
     build_lazy_model,
     evaluate_lazily,
     load_lazy_config,
@@ -124,6 +126,25 @@ def test_the_config_survives_a_file(options, tmp_path):
     LazyConfig.save(load_lazy_config(CONFIG, options), str(tmp_path / "config.yaml"))
     again = LazyConfig.load(str(tmp_path / "config.yaml"))
     assert isinstance(build_lazy_model(again), HieraSegmentor)
+
+
+def test_overrides_of_seed_and_length_reach_all_parts(options):
+    cfg = load_lazy_config(CONFIG, [*options, "train.seed=7", "train.max_iter=50"])
+    head = build_lazy_model(cfg).sem_seg_head
+    assert (head.seed, cfg.dataloader.train.seed) == (7, 7)
+    assert head.loss.losses[1].schedule_iters == 50
+
+
+def test_a_loader_of_detectron2_starts_again_in_a_resumed_run(options):
+    cfg = load_lazy_config(CONFIG, options)
+    node = cfg.dataloader.train
+    stock = LazyCall(build_detection_train_loader)(
+        dataset=node.dataset, mapper=node.mapper, total_batch_size=2, num_workers=0
+    )
+    cfg.dataloader.train = stock
+    stream = _Stream(cfg.dataloader.train)
+    stream.start_iter = 3
+    assert len(next(iter(stream))) == 2
 
 
 def test_a_dataset_that_is_not_there_is_named(options, tmp_path):

@@ -67,6 +67,16 @@ def test_query_heads_are_counted_too(analyze, tmp_path):
     assert written["hierarchy"]["modules"][0]["parameters"] > 1e6
     assert written["flat"]["channels"] < written["hierarchy"]["channels"]
 
+    name, keys = "sem_seg_head.transformer_decoder.layers.0.cross_attention", 2 * 2  # stride 32
+    former = load_config(str(config), []).MODEL.HIERA_SEG.MASK_FORMER
+    for kind, expected in (
+        ("flops", 2 * former.NUM_QUERIES * keys * former.HIDDEN_DIM),
+        ("activations", former.NUM_QUERIES * (former.NUM_HEADS * keys + former.HIDDEN_DIM)),
+    ):
+        counts = {module["name"]: module[kind] for module in written["hierarchy"]["modules"]}
+        parts = sum(n for part, n in counts.items() if part.startswith(f"{name}."))
+        assert counts[name] - parts == expected
+
 
 def test_bad_arguments(analyze):
     check_one_error(analyze("--config-file", CONFIG, "--size", 0, 64), 2, "error: --size")

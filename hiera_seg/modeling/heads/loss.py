@@ -82,9 +82,10 @@ def sampling_generator(
 ) -> torch.Generator | None:
     """Return a generator whose values depend only on the seed, the iteration and the rank.
 
-    None stands for PyTorch's global one, which is used without a seed or an iteration.
+    None stands for PyTorch's global one, which is used without a seed (None or below 0) or an
+    iteration.
     """
-    if seed is None or iteration is None:
+    if seed is None or seed < 0 or iteration is None:
         return None
     state = np.random.SeedSequence([seed, iteration, comm.get_rank()]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))  # a signed number

@@ -38,7 +38,6 @@ NORM = "BN"  # "SyncBN" for several GPUs
 CROP = (192, 256)
 PIXEL_MEAN = [123.675, 116.28, 103.53]
 MAX_ITER = 800
-SEED = 1
 
 hierarchy = L(Hierarchy.load)(source=str(TREE))  # a file, or the name of a built-in tree
 datasets = {"train": "hiera_generated_train", "test": "hiera_generated_val"}
@@ -65,7 +64,7 @@ dataloader = {
         ),
         total_batch_size=4,
         num_workers=2,
-        seed=SEED,
+        seed="${train.seed}",
     ),
     "test": L(build_hiera_test_loader)(
         dataset=L(get_detection_dataset_dicts)(
@@ -112,12 +111,12 @@ model = L(HieraSegmentor)(
             hierarchy="${hierarchy}",
             terms=[
                 ("focal_tree_min", 1.0, {"gamma": 2.0, "normalize": "sum"}),
-                ("tree_triplet", 1.0, {"schedule_iters": MAX_ITER}),
+                ("tree_triplet", 1.0, L("builtins.dict")(schedule_iters="${train.max_iter}")),
             ],
             ignore_label=VOID,
         ),
         ignore_value=VOID,
-        seed=SEED,
+        seed="${train.seed}",
         embedding_head=L(EmbeddingHead)(
             in_feature="res5", in_channels=512, hidden_channels=512, dim=128, norm=NORM
         ),
@@ -150,5 +149,5 @@ train = {
     "eval_period": 0,  # at the end alone
     "log_period": 20,
     "device": "cuda",  # the CPU is taken where there is no GPU
-    "seed": SEED,
+    "seed": 1,
 }
