@@ -89,7 +89,7 @@ def read_parts(path: Path) -> np.ndarray | None:
     """Return the benchmark's ids of one annotation file.
 
     If parts overlap, the later one of the file counts. Pixels of a person outside of its parts are
-    background, as in the published labels.
+    background, and so are parts of other objects, as in the published labels.
 
     Args:
         path: a .mat file of the release.
@@ -103,10 +103,11 @@ def read_parts(path: Path) -> np.ndarray | None:
     try:
         content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
         objects = np.atleast_1d(content["anno"].objects)
-        label = None
-        for person in (item for item in objects if item.__dict__["class"] == "person"):
-            for part in np.atleast_1d(person.parts):
-                if part.part_name not in ids:
+        label, has_person = None, False
+        for item in objects:
+            is_person = item.__dict__["class"] == "person"
+            for part in np.atleast_1d(item.parts):
+                if is_person and part.part_name not in ids:
                     raise DatasetError(
                         f"{path}: unknown part {part.part_name!r} of a person; known are "
                         f"{', '.join(ids)}"
@@ -114,8 +115,9 @@ def read_parts(path: Path) -> np.ndarray | None:
                 mask = np.atleast_2d(part.mask)
                 if label is None:
                     label = np.zeros(mask.shape, np.uint8)
-                label[mask.astype(bool)] = ids[part.part_name]
-        return label
+                label[mask.astype(bool)] = ids[part.part_name] if is_person else 0
+                has_person |= is_person
+        return label if has_person else None
     except DatasetError:
         raise
     except Exception as error:  # SciPy raises errors of many types for damaged files

@@ -104,11 +104,15 @@ def release(tmp_path):
         Image.new("RGB", (6, 8), (number, 0, 0)).save(images / f"2008_00000{number}.jpg")
     dog = {**person(head=mask(0)), "class": "dog"}
     parts = tmp_path / "Annotations_Part"
-    write_annotation(parts / "2008_000001.mat", [dog, person(hair=mask(1), rfoot=mask(5, 6))])
+    cat = {**person(head=mask(6)), "class": "cat"}  # in front of the foot
+    write_annotation(parts / "2008_000001.mat", [dog, person(hair=mask(1), rfoot=mask(5, 6)), cat])
     write_annotation(parts / "2008_000002.mat", [dog, person()])
     write_annotation(
         parts / "2008_000003.mat",
-        [person(torso=mask(2, 3), luarm=mask(3), rhand=mask(4)), person(ruleg=mask(7))],
+        [
+            person(torso=mask(2, 3), neck=mask(1), luarm=mask(3), rhand=mask(4)),
+            person(ruleg=mask(7)),
+        ],
     )
     return tmp_path
 
@@ -128,7 +132,7 @@ def test_annotations_become_labels_that_the_dataset_reads(release, prepare, monk
         f"wrote 1 images of test (published: 1817) to {release}/pascal_person_part\n"
     )
     monkeypatch.setenv("DETECTRON2_DATASETS", str(release))
-    rows = {"train": [0, 1, 0, 0, 0, 6, 6, 0], "test": [0, 0, 2, 3, 4, 0, 0, 5]}
+    rows = {"train": [0, 1, 0, 0, 0, 6, 0, 0], "test": [0, 1, 2, 3, 4, 0, 0, 5]}
     for split, stem in (("train", "2008_000001"), ("test", "2008_000003")):
         name = f"hiera_pascal_person_part_{split}"
         (record,) = DatasetCatalog.get(name)
@@ -144,7 +148,7 @@ def test_images_are_shrunk_with_their_labels(release, prepare):
     folder = release / "pascal_person_part"
     assert Image.open(folder / "images/2008_000003.jpg").size == (3, 4)
     label = np.asarray(Image.open(folder / "labels/2008_000003.png"))
-    assert np.array_equal(label[:, 0], [0, 3, 0, 5])  # rows 1, 3, 5, 7
+    assert np.array_equal(label[:, 0], [1, 3, 0, 5])  # rows 1, 3, 5, 7
 
 
 def test_bad_releases_are_one_line(release, prepare):
