@@ -75,6 +75,26 @@ def subtree_sums(parent: np.ndarray, depth: np.ndarray, values: np.ndarray) -> n
     return sums
 
 
+def ancestor_matrix(parent: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return bool (N, N): [v, u] is True where u is v or an ancestor of v."""
+    matrix = np.eye(len(parent), dtype=bool)
+    for nodes in nodes_by_depth(depth)[1:]:
+        matrix[nodes] |= matrix[parent[nodes]]
+    return matrix
+
+
+def distance_matrix(parent: np.ndarray, depth: np.ndarray, ancestors: np.ndarray) -> np.ndarray:
+    """Return int16 (N, N): edges between two nodes; `ancestors` is their ancestor matrix."""
+    below = ancestors.T  # [v, u]: u is in the subtree of v
+    matrix = np.empty(below.shape, np.int16)
+    for level, nodes in enumerate(nodes_by_depth(depth)):
+        # A child is one edge nearer to the nodes of its own subtree than its parent is, and one
+        # edge farther from all others.
+        above = matrix[parent[nodes]] if level else (depth + 1).astype(np.int16)
+        matrix[nodes] = above + np.int16(1) - np.int16(2) * below[nodes]
+    return matrix
+
+
 def first_leaves(parent: np.ndarray, depth: np.ndarray, leaves: Any) -> np.ndarray:
     """Return (N,): for each node the smallest position in `leaves` of a leaf below it."""
     first = np.full(len(parent) + 1, len(parent))  # the last entry is the virtual root's

@@ -310,21 +310,12 @@ class Hierarchy:
     @cached_property
     def ancestor_matrix(self) -> np.ndarray:
         """bool (N, N): [v, u] is True where u is v or an ancestor of v."""
-        matrix = np.eye(self.num_nodes, dtype=bool)
-        for nodes in numbering.nodes_by_depth(self.depth)[1:]:
-            matrix[nodes] |= matrix[self.parent[nodes]]
-        return numbering.frozen(matrix, bool)
+        return numbering.frozen(numbering.ancestor_matrix(self.parent, self.depth), bool)
 
     @cached_property
     def distance_matrix(self) -> np.ndarray:
         """int16 (N, N): edges between two nodes, if necessary through the virtual root."""
-        below = self.ancestor_matrix.T  # [v, u]: u is in the subtree of v
-        matrix = np.empty(below.shape, np.int16)
-        for depth, nodes in enumerate(numbering.nodes_by_depth(self.depth)):
-            # A child is one edge nearer to the nodes of its own subtree than its parent is, and
-            # one edge farther from all others.
-            above = matrix[self.parent[nodes]] if depth else (self.depth + 1).astype(np.int16)
-            matrix[nodes] = above + np.int16(1) - np.int16(2) * below[nodes]
+        matrix = numbering.distance_matrix(self.parent, self.depth, self.ancestor_matrix)
         return numbering.frozen(matrix, np.int16)
 
     # -- finding nodes -----------------------------------------------------------------------

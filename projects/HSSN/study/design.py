@@ -123,7 +123,7 @@ DATA = {
         *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
         watched="hiera_camvid11_val",
         title="CamVid 11 (short)",
-        **LITE0 | {"rates": (0.001,)},
+        **LITE0 | {"rates": (0.001,), "iterations": 1200},
     ),
     "camvid_lite0": Data(
         *("hiera_camvid_train", "hiera_camvid_test", None, 0.2, "kind"),
