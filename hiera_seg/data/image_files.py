@@ -12,7 +12,7 @@ from hiera_seg.data.bands import ORIENTATION, is_band_file, read_all_bands
 from hiera_seg.data.open_file import open_file
 from hiera_seg.errors import DatasetError
 
-_TILE_BYTE_COUNTS = 325  # tag of TIFF (Adobe's TIFF 6.0)
+_NEW_SUBFILE_TYPE, _TILE_BYTE_COUNTS = 254, 325  # tags of TIFF (Adobe's TIFF 6.0)
 
 
 @contextmanager
@@ -126,6 +126,31 @@ def raw_mode(image: Image.Image) -> str:
         return ""
     options = image.tile[0][3]
     return options if isinstance(options, str) else next(iter(options or ()), "")
+
+
+def has_more_channels(image: Image.Image, content: bytes) -> bool:
+    """Return whether a file has pages or channels beyond those that Pillow reads as one image."""
+    if image.format != "TIFF":
+        return False
+    return tiff_pages(content) > 1 or len(image.getbands()) == 1 < image.tag_v2.get(
+        tiff.SAMPLESPERPIXEL, 1
+    )
+
+
+def tiff_pages(content: bytes) -> int:
+    """Return the number of pages of a TIFF file that have the size of the first one.
+
+    Reduced copies and masks of a page are not counted (``NewSubfileType`` of Adobe's TIFF 6.0).
+    """
+    sizes, seen, file = [], {0}, io.BytesIO(content)
+    page = tiff.ImageFileDirectory_v2(content[: 16 if content[2] == 43 else 8])  # 43: BigTIFF
+    while page.next < len(content) and page.next not in seen:
+        seen.add(page.next)
+        file.seek(page.next)
+        page.load(file)
+        if not page.get(_NEW_SUBFILE_TYPE, 0) & 0b101:
+            sizes.append((page.get(tiff.IMAGEWIDTH), page.get(tiff.IMAGELENGTH)))
+    return sum(size == sizes[0] for size in sizes)
 
 
 def _check_png_rows(image: Image.Image, content: bytes) -> None:

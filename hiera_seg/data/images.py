@@ -14,7 +14,15 @@ from PIL import TiffImagePlugin as tiff
 
 from hiera_seg.config.image_format import chosen_bands
 from hiera_seg.data.bands import as_rgb, is_band_file, read_all_bands, select_bands
-from hiera_seg.data.image_files import exif_orientation, load_pixels, open_image, raw_mode, turn
+from hiera_seg.data.image_files import (
+    exif_orientation,
+    has_more_channels,
+    load_pixels,
+    open_image,
+    raw_mode,
+    tiff_pages,
+    turn,
+)
 from hiera_seg.data.opencv import quiet_opencv
 from hiera_seg.errors import ConfigError, DatasetError
 
@@ -225,10 +233,8 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
     """
     try:
         with open_image(path, "image") as (image, content):
-            if image.format == "TIFF" and len(image.getbands()) == 1 < image.tag_v2.get(
-                tiff.SAMPLESPERPIXEL, 1
-            ):
-                raise UnidentifiedImageError  # Pillow reads the first of several planes as grey
+            if has_more_channels(image, content):
+                raise UnidentifiedImageError  # Pillow would read only the first page or plane
             # Before the EXIF data are read, for which Pillow decodes some PNG files; the raw mode
             # is unknown afterwards.
             packed, highest = raw_mode(image), _file_highest(image)
@@ -240,7 +246,7 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
                     image.format == "TIFF"
                     and image.tag_v2.get(tiff.PHOTOMETRIC_INTERPRETATION) == 0
                 )
-            elif ";16" not in packed:
+            elif highest <= 255:
                 stored.decoded = image if image.mode in _PLAIN else image.convert("RGB")
             elif exact_colors:
                 stored.values = _read_with_opencv(content)
@@ -264,10 +270,12 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
 
 
 def _file_highest(image: Image.Image) -> int:
-    """Return the highest value that an opened file of more than 8 bits can hold."""
+    """Return the highest value that a channel of an opened file can hold."""
     if image.format == "PPM" and image.tile[0][0] != "raw":
         return image.tile[0][3][-1]
-    return 4095 if raw_mode(image) == "I;12" else 65535
+    if image.mode.startswith("I") or ";16" in raw_mode(image):
+        return 4095 if raw_mode(image) == "I;12" else 65535
+    return 255
 
 
 def _grey_values(image: Image.Image, packed: str, highest: int) -> np.ndarray:
@@ -285,9 +293,11 @@ def _read_other_tiff(path: str) -> np.ndarray | None:
     with PathManager.open(path, "rb") as file:
         content = file.read()
     try:
-        return _read_with_opencv(content) if content.startswith(_TIFF) else None
-    except (DatasetError, ValueError):
-        return None
+        if content.startswith(_TIFF) and tiff_pages(content) == 1:  # OpenCV reads the first one
+            return _read_with_opencv(content)
+    except Exception:  # Pillow and OpenCV raise errors of many types for damaged files
+        pass
+    return None
 
 
 def _read_with_opencv(content: bytes) -> np.ndarray:

@@ -8,7 +8,14 @@ from PIL import TiffImagePlugin as tiff
 
 from hiera_seg.data.array_files import is_array_file, read_array_file
 from hiera_seg.data.color_labels import index_colors
-from hiera_seg.data.image_files import exif_orientation, load_pixels, open_image, raw_mode, turn
+from hiera_seg.data.image_files import (
+    exif_orientation,
+    has_more_channels,
+    load_pixels,
+    open_image,
+    raw_mode,
+    turn,
+)
 from hiera_seg.data.regions import RegionLabels
 from hiera_seg.errors import DatasetError
 
@@ -18,6 +25,7 @@ MAX_RAW_ID = 65535  # the largest id in a 16-bit label file
 _STRETCH = {"L;2": 85, "L;4": 17}
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+_COLORED_MODES = ("RGB", "RGBA", "P", "L", "1")  # with a label map of colours
 _COLOR_MODES = ("RGB", "RGBA", "RGBX", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 
 
@@ -73,7 +81,7 @@ def read_oriented_label(
             )
         return read_array_file(path, variable, wide=wide), 1
     with open_image(path, "label") as (image, content):
-        _check_label_image(image, path, colors is not None)
+        _check_label_image(image, content, path, colors is not None)
         stretch = _STRETCH.get(raw_mode(image))
         orientation = exif_orientation(image)
         turn_by = load_pixels(image, content, exif)
@@ -93,14 +101,21 @@ def read_oriented_label(
     return values, orientation
 
 
-def _check_label_image(image: Image.Image, path: str, colored: bool) -> None:
+def _check_label_image(image: Image.Image, content: bytes, path: str, colored: bool) -> None:
     kind = image.format or ""
     compression = image.info.get("compression") if kind == "TIFF" else None
     if kind in _LOSSY_FORMATS or compression in _LOSSY_TIFF:
         inside = "" if kind in _LOSSY_FORMATS else f" with {compression} inside"
         problem = f"is a {kind}{inside}, whose compression can change label values"
-    elif colored and image.mode in ("RGB", "RGBA", "P", "L", "1"):
+    elif has_more_channels(image, content):
+        problem = "has several pages or channels, of which only the first would be read"
+    elif colored and image.mode in _COLORED_MODES and ";16" not in raw_mode(image):
         return
+    elif colored:
+        problem = (
+            f"has {raw_mode(image) or image.mode} pixels, but the keys of the label map are "
+            "colours of 8 bits per channel"
+        )
     elif image.mode in _COLOR_MODES:
         problem = (
             f"is colour-coded (mode {image.mode}), but the dataset has no label_map of colours"

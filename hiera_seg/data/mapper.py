@@ -267,13 +267,14 @@ class _LabelTables(NamedTuple):
 
         void = default_void(hierarchy)
         is_node = reader.known & (reader.table != ignore_label)
+        if only_leaves:  # before augmentation, because crops do not count void as a category
+            is_node &= reader.table < hierarchy.num_leaves
+            swap = np.where(swap < hierarchy.num_leaves, swap, ignore_label)
         compact = np.where(is_node, reader.table, void).astype(np.min_scalar_type(void))
         straight = np.full(void + 1, ignore_label, dtype=np.int64)
         straight[: hierarchy.num_nodes] = np.arange(hierarchy.num_nodes)
         mirrored = straight.copy()
         mirrored[: hierarchy.num_nodes] = swap
-        if only_leaves:
-            straight[hierarchy.num_leaves :] = mirrored[hierarchy.num_leaves :] = ignore_label
         return cls(reader, compact, straight, mirrored)
 
 

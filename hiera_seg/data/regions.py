@@ -58,7 +58,8 @@ class RegionLabels(str):
         height, width = self.size
         try:
             if isinstance(segmentation, list):
-                if not all(map(_is_polygon, segmentation)):
+                points = len(segmentation) > 2 and all(np.size(p) == 2 for p in segmentation)
+                if points or not all(map(_is_polygon, segmentation)):
                     raise ValueError("a polygon is not a list of numbers x1, y1, x2, y2, ...")
                 polygons = [p for p in segmentation if len(p) >= _MIN_NUMBERS]
                 if not polygons:

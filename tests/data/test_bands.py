@@ -100,7 +100,7 @@ def test_colours_of_npy_files(tmp_path):
     assert np.array_equal(read_image_file(str(tmp_path / "x.npy"), "BGR"), rgb[..., ::-1])
 
 
-@pytest.mark.parametrize("layout", ["contig", "separate"])
+@pytest.mark.parametrize("layout", ["contig", "separate", "pages"])
 def test_colours_and_a_fourth_band(tmp_path, layout):
     path = write(tmp_path / "x.tif", BANDS[..., :4], layout)
     stored = (BANDS[..., :3] // 256).astype(np.uint8)
@@ -116,6 +116,10 @@ def test_bad_files_are_named(tmp_path):
         ImageReader("BANDS", num_channels=4)(path)
     with pytest.raises(DatasetError, match=r"x\.tif has 5 bands; set INPUT.FORMAT to 'BANDS'"):
         read_image_file(path)
+    two = tmp_path / "two.tif"
+    tifffile.imwrite(two, BANDS[None, ..., :3].repeat(2, 0), photometric="rgb")
+    with pytest.raises(DatasetError, match=r"two\.tif.*shape \(2, 6, 7, 3\)"):
+        read_image_file(str(two))
     (tmp_path / "x.tif").write_bytes(b"II*\0 nothing")
     np.save(tmp_path / "x.npy", np.array([["a"]]))
     for name in ("x.tif", "x.npy", "none.tif"):

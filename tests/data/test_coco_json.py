@@ -241,6 +241,7 @@ def two_images(number, file_name):
         (one(segmentation=[[1, 1, 9, float("nan"), 9, 9]]), "annotation 1.*polygon"),
         (one(segmentation=[1, 1, 9, 1, 9, 9]), "annotation 1.*polygon"),
         (one(segmentation=[[[1, 1], [9, 1], [9, 9]]]), "annotation 1.*polygon"),
+        (one(segmentation=[[1, 1], [9, 1], [9, 9]]), "annotation 1.*polygon"),
         (one(category_id=9), "annotation 1.*category_id 9"),
         (one(image_id=9), "annotation 1.*image_id 9"),
         (one(segmentation=[], bbox=[1, 1, 4, 4]), "1 of 1 annotations"),

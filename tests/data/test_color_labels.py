@@ -7,6 +7,7 @@ from hiera_seg.data import LabelReader
 from hiera_seg.data.dataset_check import check_dataset
 from hiera_seg.errors import DatasetError
 from hiera_seg.hierarchy import Hierarchy
+from tests.data.png_files import png_of
 from tests.helpers import plain_mapper
 
 MAP = {"#FF0000": "road", (0, 255, 0): "body", "[1, 2, 3]": "head", "#000000": None}
@@ -45,6 +46,14 @@ def test_other_colors_are_listed_with_counts(colored, tree):
         LabelReader(tree, MAP)(str(colored))
     with pytest.raises(DatasetError, match=r"a\.png.*mode RGB.*label_map"):
         LabelReader(tree)(str(colored))
+
+
+def test_values_of_16_bits_are_no_colors(colored, tree):
+    # Pillow would read the upper 8 bits of the first as "#000000", and the second as white.
+    for values, pixels, color in ((RGB.astype(np.uint16), "RGB;16B", 2), (RGB[..., 0], "I;16B", 0)):
+        colored.write_bytes(png_of(values, 16, color))
+        with pytest.raises(DatasetError, match=rf"a\.png has {pixels} pixels"):
+            LabelReader(tree, {**MAP, "#ffffff": "road"})(str(colored))
 
 
 @pytest.mark.parametrize(

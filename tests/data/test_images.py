@@ -88,6 +88,21 @@ def test_pgm_files_say_their_highest_value(write):
         assert scaled.tolist() == [[0, 0, 85], [170, 255, 255]]
 
 
+@pytest.mark.parametrize("highest", [4095, 65535])
+def test_ppm_files_of_more_than_8_bits_keep_their_contrast(write, highest):
+    pytest.importorskip("cv2")
+    values = np.arange(18).reshape(2, 3, 3) * 200
+    binary = f"P6 3 2 {highest}\n".encode() + values.astype(">u2").tobytes()
+    plain = f"P3 3 2 {highest}\n".encode() + " ".join(map(str, values.ravel())).encode()
+    for content in (binary, plain + b"\n"):
+        path = write("a.ppm", content)
+        upper = values * 255 / highest
+        assert np.abs(read_image_file(path) - upper).max() <= 1
+        scaled = read_image_file(path, value_range=(200, 2240))
+        assert np.array_equal(scaled, ((values - 200) / 8).clip(0, 255).round())
+        assert np.array_equal(read_image_file(path, "BANDS"), values)
+
+
 @pytest.mark.parametrize("white_is_0", [False, True])
 def test_a_tiff_may_store_white_as_0(write, white_is_0):
     path = write("a.tif", with_tag(tiff(RAMP), 262, int(not white_is_0)))

@@ -98,6 +98,27 @@ def test_files_that_hold_no_ids_are_refused(tmp_path, mode, name, options, words
         read_label_file(str(tmp_path / name))
 
 
+def test_pages_and_channels_after_the_first_are_refused(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pages = np.arange(120, dtype=np.uint8).reshape(2, 6, 10)
+    tifffile.imwrite(tmp_path / "pages.tif", pages, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "big.tif", pages, photometric="minisblack", bigtiff=True)
+    tifffile.imwrite(
+        tmp_path / "two.tif", np.moveaxis(pages, 0, 2), photometric="minisblack",
+        planarconfig="contig",
+    )  # fmt: skip
+    for name in ("pages.tif", "big.tif", "two.tif"):
+        with pytest.raises(DatasetError, match=rf"{name} has several pages or channels"):
+            read_label_file(str(tmp_path / name))
+    # A reduced copy or a mask of the page, and a preview
+    for number, (page, kind) in enumerate([(pages[1], 1), (pages[1] > 90, 4), (pages[1, ::2], 0)]):
+        path = str(tmp_path / f"{number}.tif")
+        with tifffile.TiffWriter(path) as writer:
+            writer.write(pages[0])
+            writer.write(page, subfiletype=kind)
+        assert np.array_equal(read_label_file(path), pages[0])
+
+
 def test_damaged_and_missing_files_are_named(tmp_path):
     values = np.random.default_rng(0).integers(0, 255, (90, 90)).astype(np.uint8)
     Image.fromarray(values).save(tmp_path / "good.png")

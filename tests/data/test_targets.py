@@ -58,6 +58,17 @@ def test_inner_labels_become_void_for_flat_models(cfg, tree):
     assert flipped == {True, False}
 
 
+@pytest.mark.parametrize("output", ["leaves", "instances"])
+def test_crops_of_flat_models_do_not_count_inner_nodes_as_a_category(cfg, output):
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "absolute"
+    cfg.INPUT.CROP.SIZE, cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = [8, 48], 0.99
+    mapper, record = HieraDatasetMapper(cfg, True, output=output), DatasetCatalog.get("toy")[0]
+    np.random.seed(0)
+    leaves = [np.setdiff1d(mapper(record)["sem_seg"], 255) for _ in range(20)]
+    # Rows 16 to 32 show one leaf beside void.
+    assert all(len(found) > 1 for found in leaves)
+
+
 def test_a_mask_per_leaf(cfg):
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "absolute"
     cfg.INPUT.CROP.SIZE = [64, 48]  # higher than the image, which is padded
