@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,10 @@ def parse_args() -> argparse.Namespace:
     add_run(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="file to write")
     parser.add_argument(
-        "--dataset", metavar="NAME", help="of the metrics (default: the first of DATASETS.TEST)"
-    )
+        "--dataset", metavar="NAME",
+        help="of the metrics (default: the first of DATASETS.TEST; weights other than the last "
+        "checkpoint of the run get none)",
+    )  # fmt: skip
     parser.add_argument(
         "--license", default="", metavar="TEXT",
         help="licence note (default: that the licences of the training sets apply)",
@@ -53,10 +56,18 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(f"--output {args.output}: name a file with the suffix .safetensors")
     prepare_file(args.output, "--output")
     metrics = metrics_of(cfg, args.dataset)
-    if metrics is None:
-        print(f"no evaluation in {cfg.OUTPUT_DIR}: the file will have no metrics")
     model, weights = build_for_eval(cfg, args.opts)
     print(f"weights: {weights}")
+    named = Path(cfg.OUTPUT_DIR, "last_checkpoint")
+    last = named.with_name(named.read_text().strip()) if named.is_file() else weights
+    if metrics is None:
+        print(f"no evaluation in {cfg.OUTPUT_DIR}: the file will have no metrics")
+    elif args.dataset is None and os.path.realpath(weights) != os.path.realpath(last):
+        metrics = None
+        print(
+            f"the evaluation in {cfg.OUTPUT_DIR} may be of {last}: the file will have no metrics; "
+            "pass --dataset NAME if it is of these weights"
+        )
     publish(args.output, cfg, model, metrics=metrics, license=args.license)
     about = load_published(args.output).about  # raises if it cannot be read back
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, SHA-256 {about['sha256']}")
@@ -65,11 +76,10 @@ def main(args: argparse.Namespace) -> None:
 
 def metrics_of(cfg: CfgNode, dataset: str | None) -> dict[str, Any] | None:
     """Return the metrics of the last evaluation, without those of single classes."""
-    from hiera_seg.evaluation import evaluation_folder
-    from hiera_seg.report.run import read_summary
+    from hiera_seg.report.run import last_evaluation, read_summary
 
     name = dataset or (cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
-    folder = Path(evaluation_folder(cfg, name))
+    folder = last_evaluation(cfg, name)
     if dataset is None and not (folder / "hiera_metrics.json").exists():
         return None
     summary = read_summary(folder, name)

@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from hiera_seg.config.resolve import DATASET_PROJECTS, how_to_register
-from hiera_seg.data.flips import resolve_flip_pairs
+from hiera_seg.data.flips import check_flip_pairs
 from hiera_seg.data.labels import LabelReader, default_void
 from hiera_seg.data.sources import DatasetSource
 from hiera_seg.errors import ConfigError, DatasetError, HierarchyError
@@ -92,7 +92,7 @@ def register_hierarchical_dataset(
             tree, label_map, ignore_label, metadata.get("raw_classes"), name=name,
             resize=resize_labels, variable=label_variable,
         )  # fmt: skip
-        resolve_flip_pairs(metadata.get("flip_pairs") or (), tree)
+        check_flip_pairs(metadata.get("flip_pairs") or (), tree)
         resolve_unscored(metadata.get("unscored_classes"), tree)
         check_metric_names(tree, metadata)
     except DatasetError as error:

@@ -60,6 +60,22 @@ def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
     return with_inner_nodes(swap, model)
 
 
+def check_flip_pairs(pairs: Iterable, hierarchy: Hierarchy) -> None:
+    """Check the ``flip_pairs`` of a dataset.
+
+    Raises:
+        DatasetError: see :func:`resolve_flip_pairs`; or nodes swap, but those below them do not.
+    """
+    swap, paths = swap_table(pairs, hierarchy, hierarchy), hierarchy.paths
+    for node in np.flatnonzero(swap != np.arange(len(swap))).tolist():
+        for child in hierarchy.children(node):
+            if hierarchy.parent[swap[child]] != swap[node]:
+                raise DatasetError(
+                    f"flip_pairs: {paths[node]!r} swaps with {paths[swap[node]]!r}, but "
+                    f"{paths[child]!r} with no node below that; add a pair for it"
+                )
+
+
 def with_inner_nodes(swap: np.ndarray, model: Hierarchy) -> np.ndarray:
     """Also swap two inner nodes if all their children swap, for images with coarse labels.
 

@@ -21,6 +21,7 @@ class HierarchicalLoss(nn.Module):
 
     Attributes:
         names: tuple of the names of the losses, in order.
+        trained: the names of those whose weight is above 0, which determine what logits mean.
         needs: set of the inputs that the losses need: "logits", "embeddings".
     """
 
@@ -58,6 +59,7 @@ class HierarchicalLoss(nn.Module):
         if not names:
             raise ValueError(f"{_LOSSES_KEY} is empty; known losses: {HIERA_LOSSES.names()}")
         self.names = tuple(names)
+        self.trained = tuple(name for name, w in zip(names, self.weights, strict=True) if w > 0)
         self.losses = nn.ModuleList(modules)
         self.needs = {loss.needs for loss in modules}
 

@@ -43,8 +43,8 @@ class DecodeOptions:
             the labels at every `min_confidence`.
 
     Raises:
-        ConfigError: an unknown `output`, a negative `min_confidence`, or `confidence` without label
-            maps.
+        ConfigError: an unknown `output`, a negative `min_confidence`, or `confidence` or
+            `min_confidence` without label maps.
     """
 
     variant: str = "auto"
@@ -61,10 +61,10 @@ class DecodeOptions:
             raise ConfigError(
                 f"min_confidence is {self.min_confidence}; it must be a score of 0 or more, or None"
             )
-        if self.confidence and self.output == "scores":
+        if self.output == "scores" and (self.confidence or self.min_confidence is not None):
             raise ConfigError(
-                f"{KEY}.CONFIDENCE needs label maps, but {KEY}.OUTPUT is 'scores'; set it to "
-                "'both' or 'labels'"
+                f"{KEY}.{'CONFIDENCE' if self.confidence else 'MIN_CONFIDENCE'} needs label maps, "
+                f"but {KEY}.OUTPUT is 'scores'; set it to 'both' or 'labels'"
             )
 
     @classmethod

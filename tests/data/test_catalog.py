@@ -69,6 +69,10 @@ def test_wide_trees_have_void_65535():
         ({"ignore_label": 3}, "ignore_label 3 is the id of node"),
         ({"label_map": {3: "rode"}}, "label_map[3]: unknown name 'rode'"),
         ({"flip_pairs": [("left-arm", "arm")]}, "flip_pairs: ('left-arm', 'arm')"),
+        (
+            {"flip_pairs": [("left", "right")]},
+            "flip_pairs: 'body/left' swaps with 'body/right', but 'body/left/left-arm' with no",
+        ),
         ({"stuff_classes": ["road"]}, "metadata 'stuff_classes' is set from the tree"),
         ({"source": None}, "specify image_root (and sem_seg_root)"),
         ({"image_suffix": "_rgb"}, "image_suffix is '_rgb', but"),

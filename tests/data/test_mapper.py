@@ -208,7 +208,7 @@ UPRIGHT = {"horizontal": False, "vertical": True}
         ([ARMS], [{}, {}], NAMES),
         ([ARMS], [{}, UPRIGHT], NAMES[::-1]),
         ([], [{}], NAMES[::-1]),
-        ([SIDES], [{}], ("body", "head", "left", "right", "right-arm", "left-arm", "road")),
+        ([ARMS, SIDES], [{}], SWAPPED[::-1]),
     ],
 )
 def test_a_mirror_image_swaps_pairs(cfg, tree, register, pairs, flips, expected):

@@ -343,6 +343,7 @@ def test_a_variant_that_can_not_be_names_the_key(name, kind, message):
         ({"min_confidence": -0.5}, "min_confidence is -0.5"),
         ({"min_confidence": float("nan")}, "min_confidence is nan"),
         ({"confidence": True, "output": "scores"}, "CONFIDENCE.*OUTPUT is 'scores'"),
+        ({"min_confidence": 0.5, "output": "scores"}, "MIN_CONFIDENCE.*OUTPUT is 'scores'"),
         ({"variant": "best"}, "'best'.*path_sum"),
         ({"variant": "auto"}, "'auto'.*path_sum"),
         ({"sizes": (None, (8, 8), (9, 8), (8, 8))}, r"\(9, 8\).*\(8, 8\)"),

@@ -216,6 +216,14 @@ def test_malformed_losses_name_key_and_value(make_cfg, value, found):
         build_model(cfg)
 
 
+def test_a_loss_of_weight_0_does_not_decide_what_logits_mean(make_cfg, node_counts):
+    losses = (LOSSES, [["focal_tree_min", 0.0], ["level_ce", 1.0]])
+    keys = (f"{ADJUSTMENT}.TAU", 0.5, f"{ADJUSTMENT}.FILE", node_counts[0])
+    model = build_model(make_cfg(*losses, *keys))
+    assert model.decode_options.variant == model.sem_seg_head.decode_as == "level_softmax"
+    assert model.sem_seg_head.loss.names == ("focal_tree_min", "level_ce")
+
+
 def test_an_option_that_a_loss_refuses_names_its_key(make_cfg):
     cfg = make_cfg(f"{TRIPLET}SAMPLES_PER_CLASS", 0)
     with pytest.raises(ValueError, match=r"MODEL\.HIERA_SEG\.TREE_TRIPLET: .*1 or more, not 0"):

@@ -48,6 +48,15 @@ def test_a_run_becomes_a_file(start_tool, run_folder, tiny_dataset, tmp_path):
     done = run_python("-c", PREDICT, path)
     assert done.stdout.splitlines()[-1:] == ["(30, 40) True"], done.stderr
 
+    best = run_folder / "model_best.pth"
+    best.write_bytes((run_folder / "model_final.pth").read_bytes())
+    of_best = ("--opts", "MODEL.WEIGHTS", best)
+    code, out, _ = tool("--run", run_folder, "--output", path, *of_best)
+    assert code == 0 and "no metrics" in out and "model_final.pth" in out
+    assert load_published(path).about["metrics"] is None
+    code, _, _ = tool("--run", run_folder, "--output", path, "--dataset", tiny_dataset, *of_best)
+    assert code == 0 and load_published(path).about["metrics"]["mIoU"] == 42.5
+
     (run_folder / "hiera_metrics.json").unlink()
     code, out, _ = tool("--run", run_folder, "--output", path)
     assert code == 0 and "no metrics" in out and load_published(path).about["metrics"] is None

@@ -54,7 +54,7 @@ class HieraHead(AcceptsLabelCounts, nn.Module):
     Attributes:
         hierarchy: the class tree.
         ignore_value: the value of void in targets.
-        loss_names: names of the losses.
+        loss_names: names of the losses that train it.
         output_kind: the kind of the NodeOutput, "logits" or "scores".
         output_stride: pixels of the network's input per position of the NodeOutput.
         decode_as: the decode variant of the leaf scores of :meth:`forward`.

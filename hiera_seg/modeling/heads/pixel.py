@@ -103,7 +103,7 @@ class HieraPixelHead(HieraHead):
         self.ignore_value = ignore_value
         self.loss_weight = loss_weight
         self.seed = seed
-        self.loss_names = tuple(loss.names)
+        self.loss_names = loss.trained
         self.decode_as = decode_as
         self.output_stride = pixel_decoder.stride
         self.pixel_decoder = pixel_decoder
@@ -138,8 +138,8 @@ class HieraPixelHead(HieraHead):
             "embedding_head": embedding_head,
             "auxiliary_head": auxiliary_head,
             "region_loss": region_loss,
-            "sibling_adjustment": build_sibling_adjustment(cfg, hierarchy, loss.names),
-            "decode_as": decode_variant(variant, loss.names, kind=cls.output_kind),
+            "sibling_adjustment": build_sibling_adjustment(cfg, hierarchy, loss.trained),
+            "decode_as": decode_variant(variant, loss.trained, kind=cls.output_kind),
         }
 
     def node_output(self, features: dict[str, Tensor]) -> NodeOutput:
