@@ -76,11 +76,10 @@ def main(args: argparse.Namespace) -> None:
 
 def metrics_of(cfg: CfgNode, dataset: str | None) -> dict[str, Any] | None:
     """Return the metrics of the last evaluation, without those of single classes."""
-    from hiera_seg.evaluation import evaluation_folder
-    from hiera_seg.report.run import read_summary
+    from hiera_seg.report.run import last_evaluation, read_summary
 
     name = dataset or (cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
-    folder = Path(evaluation_folder(cfg, name))
+    folder = last_evaluation(cfg, name)
     if dataset is None and not (folder / "hiera_metrics.json").exists():
         return None
     summary = read_summary(folder, name)

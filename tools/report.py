@@ -44,10 +44,9 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from hiera_seg.cli.start import read_run_config
     from hiera_seg.data.catalog import require_registered
-    from hiera_seg.evaluation import evaluation_folder
     from hiera_seg.inference import HieraPredictor, build_for_eval
     from hiera_seg.report.page import require_plotly
-    from hiera_seg.report.run import read_summary, report_run
+    from hiera_seg.report.run import last_evaluation, read_summary, report_run
 
     require_plotly()
     cfg = read_run_config(args, tool=__file__)
@@ -57,7 +56,9 @@ def main(args: argparse.Namespace) -> None:
     if args.output.is_dir():
         raise ConfigError(f"--output {args.output} is a folder; name a file in it")
     dataset = args.dataset or (cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
-    read_summary(Path(evaluation_folder(cfg, dataset)), dataset)  # raises before the model is built
+    folder = last_evaluation(cfg, dataset)
+    read_summary(folder, dataset)  # raises before the model is built
+    print(f"evaluation: {folder}")
     num_images = cfg.TEST.REPORT_IMAGES if args.images is None else args.images
     model, notes = None, []
     if num_images:

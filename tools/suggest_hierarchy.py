@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         help="confusion matrix (.npz or .csv), names (.txt), or a registered dataset",
     )  # fmt: skip
     parser.add_argument(
-        "--levels", type=int, default=3, help="of the tree, with the classes (default: %(default)s)"
+        "--levels", type=int, help="of the tree, with the classes (default: 3, or as --groups)"
     )
     parser.add_argument(
         "--groups", type=int, nargs="+", metavar="N",
@@ -59,8 +59,16 @@ def parse_args() -> argparse.Namespace:
     )
     add_import(parser)
     args = parser.parse_args()
+    if args.levels is None:
+        args.levels = 1 + len(args.groups) if args.groups else 3
     if args.levels < 2:
         parser.error(f"--levels: {args.levels} is below 2, the classes and one level of groups")
+    if args.groups and args.levels != len(args.groups) + 1:
+        parser.error(f"--levels is {args.levels}, but --groups has {len(args.groups)} numbers")
+    if not 0 <= args.min_similarity <= 1:
+        parser.error(f"--min-similarity: {args.min_similarity} is not from 0 to 1")
+    if not args.output.lower().endswith((".yaml", ".yml")):
+        parser.error(f"--output: {args.output} does not end in .yaml or .yml")
     return args
 
 

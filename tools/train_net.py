@@ -57,6 +57,10 @@ def command_line() -> None:
     args = parser.parse_args()
     if (args.dry_run or args.fast_dev_run) and args.num_gpus * args.num_machines > 1:
         parser.error("--dry-run and --fast-dev-run use one process; remove --num-gpus")
+    if args.dry_run + args.fast_dev_run + args.eval_only > 1:
+        parser.error("choose one of --dry-run, --fast-dev-run and --eval-only")
+    if args.iterations != 1 and not args.fast_dev_run:
+        parser.error("--iterations is an option of --fast-dev-run; add it")
     from hiera_seg.cli import launch
 
     launch(main, args)

@@ -37,20 +37,21 @@ def load_config(config_file: str, opts: list[str], *, allow_remote: bool = False
     """
     refuse_switches(opts)
     cfg = get_cfg()
+    stock = dict(items_of(cfg))
     add_hiera_seg_config(cfg)
-    defaults = list(items_of(cfg.MODEL.HIERA_SEG, "MODEL.HIERA_SEG."))
+    defaults = [(key, value) for key, value in items_of(cfg) if key not in stock]
     if config_file:
         try:
             _merge_file(cfg, config_file, allow_remote)
-        except ConfigError as error:
+            cfg = map_old_keys(cfg)  # before the options, which have priority over the file
+        except ValueError as error:  # a ConfigError, or that of yacs for an old key
             raise ConfigError(f"config file {config_file}: {error}") from error
-        cfg = map_old_keys(cfg)  # before the options, which have priority over the file
     before = cfg.clone()
     try:
         cfg.merge_from_list(opts)
+        cfg = map_old_keys(cfg, before)
     except Exception as error:
         raise ConfigError(f"options {' '.join(opts)}: {_reason(error, cfg)}") from error
-    cfg = map_old_keys(cfg, before)
     _refuse_none(cfg, defaults)
     check_addresses(cfg)
     _choose_device(cfg)

@@ -45,7 +45,12 @@ def launch(main: Main, args: argparse.Namespace) -> None:
 
 
 def _start(main: Main, args: argparse.Namespace) -> None:
-    check_at_least(args, num_machines=1, num_gpus=int(args.num_machines > 1))
+    check_at_least(args, num_machines=1, num_gpus=int(args.num_machines > 1), machine_rank=0)
+    if args.machine_rank >= args.num_machines:  # the machines would wait for number 0 in vain
+        raise ConfigError(
+            f"--machine-rank is {args.machine_rank} and --num-machines {args.num_machines}; number "
+            f"the machines from 0 to {args.num_machines - 1}"
+        )
     if args.num_gpus * args.num_machines <= 1:
         main(args)
     else:

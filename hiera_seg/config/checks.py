@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode as CN
+from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.utils import comm
 from fvcore.common.registry import Registry
@@ -87,9 +88,27 @@ def _fits_format(mean: list[float], cfg: CN) -> str:
 
 def _are_channels(bands: list[int], cfg: CN) -> str:
     channels = len(cfg.MODEL.PIXEL_MEAN)
-    if not bands or (len(bands) == 3 and all(0 <= band < channels for band in bands)):
+    if not bands or (len(bands) == 3 and all(band in range(channels) for band in bands)):
         return ""
     return f"choose [] or three channels in 0..{channels - 1}"
+
+
+def _is_norm(name: str, _: CN) -> str:
+    try:
+        get_norm(name, 32)
+    except (KeyError, AttributeError):  # of a text, of a number
+        return 'choose a norm of Detectron2, such as "BN" or "SyncBN", or "" for none'
+    return ""
+
+
+def _is_share(share: float, _: CN) -> str:
+    return "" if 0 <= share <= 1 else "choose a number from 0 to 1"
+
+
+def _has_one_test_set(needed: object, cfg: CN) -> str:
+    if not needed or len(cfg.DATASETS.TEST) == 1:
+        return ""
+    return f"name one dataset in DATASETS.TEST, which is {tuple(cfg.DATASETS.TEST)}"
 
 
 def _has_test_set(needed: object, cfg: CN) -> str:
@@ -97,7 +116,7 @@ def _has_test_set(needed: object, cfg: CN) -> str:
 
 
 def _is_computed(metric: str, cfg: CN) -> str:
-    if "validation_loss" in metric and not cfg.TEST.VALIDATION_LOSS:
+    if "validation_loss" in str(metric) and not cfg.TEST.VALIDATION_LOSS:
         return "set TEST.VALIDATION_LOSS True to compute it"
     return _has_test_set(metric, cfg)
 
@@ -133,19 +152,29 @@ RULES: dict[str, Rule] = {
     "MODEL.HIERA_SEG.TREE_TRIPLET.SCHEDULE_ITERS": at_least(0),
     "MODEL.HIERA_SEG.EMBEDDING.HIDDEN_CHANNELS": at_least(0),
     "MODEL.HIERA_SEG.EMBEDDING.DIM": at_least(1),
+    "MODEL.HIERA_SEG.EMBEDDING.NORM": _is_norm,
     "MODEL.HIERA_SEG.AUXILIARY.WEIGHT": at_least(0),
     "MODEL.HIERA_SEG.AUXILIARY.CHANNELS": at_least(1),
+    "MODEL.HIERA_SEG.AUXILIARY.DROPOUT": _is_share,
+    "MODEL.HIERA_SEG.AUXILIARY.NORM": _is_norm,
+    "MODEL.HIERA_SEG.TIMM.DROP_PATH_RATE": _is_share,
     "MODEL.HIERA_SEG.TIMM.NORM": one_of("BN", "SyncBN"),
     "MODEL.HIERA_SEG.TIMM.OUT_NORM": one_of("", "LN"),
     "MODEL.HIERA_SEG.OCR.REGIONS": one_of("node", "leaf"),
     "MODEL.HIERA_SEG.OCR.WEIGHT": at_least(0),
     "MODEL.HIERA_SEG.OCR.KEY_CHANNELS": at_least(1),
+    "MODEL.HIERA_SEG.OCR.DROPOUT": _is_share,
     **{f"MODEL.HIERA_SEG.MASK_FORMER.{key}": at_least(1) for key in _POSITIVE},
+    "MODEL.HIERA_SEG.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO": _is_share,
     **{
         f"MODEL.HIERA_SEG.MASK_FORMER.{key}_WEIGHT": at_least(0)
         for key in ("CLASS", "MASK", "DICE", "NO_OBJECT")
     },
     # The training
+    "SOLVER.MAX_ITER": at_least(1),
+    "SOLVER.CHECKPOINT_PERIOD": at_least(1),
+    "SOLVER.WARMUP_METHOD": one_of("linear", "constant"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": one_of("value", "norm", "full_model"),
     "SOLVER.ACCUMULATION_STEPS": at_least(1),
     "SOLVER.IMS_PER_BATCH": _splits_into_parts,
     "SOLVER.EMA.DECAY": lambda decay, _: "" if 0 <= decay < 1 else "choose a number in [0, 1)",
@@ -156,6 +185,7 @@ RULES: dict[str, Rule] = {
     "NUM_THREADS": at_least(0),
     "DATALOADER.ON_ERROR": one_of("raise", "skip"),
     # The evaluations during training
+    "TEST.EXPECTED_RESULTS": _has_one_test_set,
     "TEST.VALIDATION_LOSS": _has_test_set,
     "TEST.BEST_CHECKPOINT.MODE": one_of("max", "min"),
     "TEST.BEST_CHECKPOINT.METRIC": _is_computed,

@@ -87,6 +87,9 @@ def network_cost(cfg: CfgNode, size: tuple[int, int]) -> NetworkCost:
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.HIERA_SEG.TIMM.PRETRAINED = False
     cfg.MODEL.HIERA_SEG.TIMM.CHECKPOINT = ""
+    # Files of pixel counts, which have no cost, and do not fit the flat tree
+    cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD = cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.FILE = ""
+    cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.TAU = 0.0
     model = require_segmentor(build_model(cfg), "the cost analysis").eval()
     step = max(model.size_divisibility, 1)
     padded = [-(-n // step) * step for n in size]

@@ -82,6 +82,8 @@ def evaluate_predictions(
             raise DatasetError(f"{source}: {error}") from error
 
     records = [r for r in DatasetCatalog.get(dataset_name) if r.get("sem_seg_file_name")]
+    if not records:
+        raise DatasetError(f"dataset {dataset_name!r} has no label files; register it with them")
     files = match_predictions(records, folder, suffix)
     for record, path in zip(
         tqdm(records, desc=dataset_name, disable=None if progress else True), files, strict=True

@@ -125,6 +125,14 @@ def _read_csv(content: str, origin: str, stem: str) -> FileContent:
         )
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         fail(f"header {header[0]!r} has no commas; separate columns by commas", origin, header_line)
+    for title, *column in zip(header, *(cells for _, cells in rows), strict=True):
+        if title and title in column:  # the first line is a row, which would be lost
+            fail(
+                f"{title!r} is the name of a column and of a node in it; name the columns in the"
+                " first line, such as group,class",
+                origin,
+                header_line,
+            )
     names = []
     for line, cells in rows:
         while not cells[-1]:

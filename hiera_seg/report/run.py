@@ -1,5 +1,6 @@
 """Write the report of a run from the files of its evaluation and predictions of some images."""
 
+import contextlib
 import json
 import logging
 import os
@@ -130,7 +131,7 @@ def report_run(
         HierarchyError: the tree cannot be read.
     """
     dataset_name = dataset_name or next(iter(cfg.DATASETS.TEST), "")
-    folder = Path(evaluation_folder(cfg, dataset_name))
+    folder = last_evaluation(cfg, dataset_name)
     hierarchy, summary, matrices = _read_evaluation(folder, dataset_name, cfg)
     num_images = cfg.TEST.REPORT_IMAGES if num_images is None else num_images
     images, problems = [], []
@@ -175,6 +176,22 @@ def report_folder(
         DatasetError: a file of the evaluation cannot be read.
     """
     return write_report(output, *_read_evaluation(Path(folder)), notes=notes)
+
+
+def last_evaluation(cfg: CfgNode, dataset_name: str) -> Path:
+    """Return the folder of a run's last evaluation of a dataset, or the one where it would be.
+
+    The evaluation may have had other test sets than the config, and therefore another folder.
+    """
+    places = [Path(evaluation_folder(cfg, dataset_name)), Path(cfg.OUTPUT_DIR)]
+    if dataset_name:
+        places.append(places[1] / "inference" / dataset_name)
+    found = []
+    for place in places:
+        with contextlib.suppress(ConfigError):  # there is none, or of another dataset
+            read_summary(place, dataset_name)
+            found.append(place)
+    return max(found, key=lambda place: (place / SUMMARY).stat().st_mtime, default=places[0])
 
 
 def read_summary(folder: Path, dataset_name: str = "") -> dict[str, Any]:

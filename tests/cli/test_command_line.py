@@ -78,6 +78,12 @@ def test_two_processes_are_refused_a_folder_that_another_run_holds(train, tmp_pa
             2,
             "TEST.MIN_CONFIDENCE is None; .* is -1.0",
         ),
+        (["LOGGERS", "None"], 2, r"error: LOGGERS is None; .* is \['tensorboard'\]"),
+        (
+            ["MODEL.HIERA_SEG.TEST.SAFE_DEPTH", "deep"],
+            2,
+            "error: options MODEL.HIERA_SEG.TEST.SAFE_DEPTH deep: .*MIN_CONFIDENCE",
+        ),
         (["DATASETS.TRAIN", "('hiera_nope_train',)"], 2, "error: .*hiera_nope_train.*--import"),
         (["DATASETS.TEST", "('hiera_nope_val',)"], 2, "error: .*hiera_nope_val.*--import"),
         (["DATASETS.TRAIN", "()"], 2, "error: DATASETS.TRAIN is empty"),

@@ -116,6 +116,8 @@ def args(**changes: object) -> argparse.Namespace:
         ({}, 0, {"num_gpus": -1}, "--num-gpus is -1"),
         ({}, 0, {"num_machines": 0}, "--num-machines is 0"),
         ({}, 2, {"num_gpus": 0, "num_machines": 2}, "--num-gpus is 0"),
+        ({}, 0, {"num_machines": 2, "machine_rank": 2}, "--machine-rank is 2 and --num-machines 2"),
+        ({}, 0, {"machine_rank": -1}, "--machine-rank is -1"),
     ],
 )
 def test_what_can_not_be_started_is_said(

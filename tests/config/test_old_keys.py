@@ -6,6 +6,7 @@ import pytest
 
 from hiera_seg.cli import load_config
 from hiera_seg.config import defaults, map_old_keys
+from hiera_seg.errors import ConfigError
 from tests.helpers import new_config
 
 OLD, NEW = "MODEL.HIERA_SEG.TEST.FORMER", "MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.TAU"
@@ -48,6 +49,13 @@ def test_the_new_key_has_priority_and_a_falsy_old_value_moves_too(cfg, options, 
     cfg.merge_from_list(options)
     with pytest.warns(FutureWarning, match=OLD):
         assert values(map_old_keys(cfg)) == (None, expected)
+
+
+def test_an_old_key_of_the_wrong_type_names_the_file(tmp_path):
+    (tmp_path / "old.yaml").write_text("MODEL: {HIERA_SEG: {TEST: {FORMER: low}}}\nVERSION: 2\n")
+    with pytest.warns(FutureWarning, match=OLD), pytest.raises(ConfigError) as caught:
+        load_config(str(tmp_path / "old.yaml"), [])
+    assert "old.yaml" in str(caught.value) and NEW in str(caught.value)
 
 
 def test_options_have_priority_over_the_file_under_either_name(tmp_path):

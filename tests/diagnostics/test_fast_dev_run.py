@@ -119,8 +119,11 @@ def test_train_net_has_it(start_tool):
     assert code == 0 and "2 iterations and an evaluation in" in out and SMALL in out
     code, _, err = train_net("--iterations", 0)
     assert code == 2 and "--iterations is 0" in err
-    code, _, err = train_net("--num-gpus", 2)
-    assert code == 2 and "--num-gpus" in err
+    for options in (["--num-gpus", 2], ["--dry-run"], ["--eval-only"]):
+        code, _, err = train_net(*options)
+        assert code == 2 and options[0] in err
+    code, _, err = start_tool("train_net")(*config[:2], "--iterations", 2)
+    assert code == 2 and "--iterations" in err
 
 
 def test_a_page_of_many(start_tool, tmp_path):

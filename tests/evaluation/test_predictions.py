@@ -164,6 +164,13 @@ def test_problems_are_named(toy):
         evaluate_predictions("toy", folder, label_map=toy / "ids.yaml")
 
 
+def test_a_dataset_without_label_files_is_an_error(toy):
+    MetadataCatalog.remove("toy"), DatasetCatalog.remove("toy")
+    register_hierarchical_dataset("toy", hierarchy=TREE, image_root=str(toy / "images"))
+    with pytest.raises(DatasetError, match="'toy' has no label files"):
+        evaluate_predictions("toy", write(toy / "out"))
+
+
 def test_colours_as_keys_of_a_label_map(tmp_path):
     file = tmp_path / "colors.yaml"
     file.write_text("'#0a0000': road\n[0, 20, 0]: null\n")

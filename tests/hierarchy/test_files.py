@@ -121,6 +121,7 @@ BAD_FILES = [
     ("a.csv", "group,class\nx,\ny,\n", 1, "2 level", "'group', 'class'", "1 level"),
     ("a.csv", "group-name,class\nx,a\n", 1, "'group-name'"),
     ("a.csv", "group;class\nx;a\n", 1, "'group;class'", "commas"),
+    ("a.csv", "vehicle,car\nvehicle,truck\n", 1, "'vehicle'", "column"),
     ("a.csv", 'group,class\n"x,a\n', 2, "csv"),
     ("a.csv", "node,parent,id\na,b,1\n", 1, "'node', 'parent', 'id'"),
     ("a.csv", "node,parent\ncar,vehicle\nvehicle,\ncar,sky\n", 4, "'car'", "'vehicle'", "'sky'",

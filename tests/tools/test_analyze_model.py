@@ -78,6 +78,16 @@ def test_query_heads_are_counted_too(analyze, tmp_path):
         assert counts[name] - parts == expected
 
 
+def test_files_of_pixel_counts_are_not_read(costs):
+    """They do not fit the flat tree, and have no cost."""
+    cfg = load_config(str(CONFIG), [])
+    cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD = "inverse"
+    cfg.MODEL.HIERA_SEG.NODE_WEIGHTS.FILE = "none.json"
+    cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.TAU = 1.0
+    cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.FILE = "none.json"
+    assert [cost.whole for cost in compare_with_flat(cfg, (64, 64))] == [c.whole for c in costs]
+
+
 def test_bad_arguments(analyze):
     check_one_error(analyze("--config-file", CONFIG, "--size", 0, 64), 2, "error: --size")
     base = CONFIGS / "Base-DeepLabV3Plus-R18.yaml"  # each dataset's config sets the crop

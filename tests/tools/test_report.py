@@ -1,6 +1,9 @@
 """tools/report.py: a run's folder as one html file, and errors of one line."""
 
+import json
+import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -54,6 +57,26 @@ def test_a_run_is_all_it_needs(report, tmp_path):
     data = report_data(tmp_path / "report.html")
     assert [image["name"] for image in data["images"]] == ["0.png", "2.png"]
     assert data["curves"]["losses"][0]["y"] == [2.5] and data["notes"] == []
+
+
+def test_the_last_evaluation_may_have_had_other_test_sets(start_tool, project, tmp_path):
+    run, page = tmp_path / "run", tmp_path / "report.html"
+    shutil.copytree(project / "run", run)
+    command = ["--run", run, "--images", 0, "--output", page]
+    for name in (NAME, "hiera_generated_val"):  # of an --eval-only, which keeps config.yaml
+        folder = run / "inference" / name
+        folder.mkdir(parents=True)
+        for file in (*run.glob("confusion_*.npz"), run / "hiera_metrics.json"):
+            shutil.copy(file, folder)
+        summary = json.loads((folder / "hiera_metrics.json").read_text())
+        summary |= {"dataset": name, "images": 99}
+        (folder / "hiera_metrics.json").write_text(json.dumps(summary))
+        os.utime(run / "hiera_metrics.json", (0, 0))
+        code, out, err = start_tool("report")(*command, "--dataset", name)
+        assert code == 0 and f"evaluation: {folder}" in out, err
+        assert report_data(page)["numImages"] == 99 and report_data(page)["dataset"] == name
+    os.utime(run / "inference" / NAME / "hiera_metrics.json", (-9, -9))
+    assert start_tool("report")(*command)[0] == 0 and report_data(page)["numImages"] == 3
 
 
 def test_numbers_alone_without_a_model(report, tmp_path):

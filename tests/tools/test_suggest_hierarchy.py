@@ -87,5 +87,9 @@ def test_other_bad_arguments_are_named(run, tmp_path):
     check_one_error(run(source, "--levels", 9), 1, "fewer than 9 levels")
     (tmp_path / "empty.txt").write_text("")
     check_one_error(run(tmp_path / "empty.txt"), 1, "0 of 0 classes")
-    code, _, error = run(source, "--levels", 1)
-    assert code == 2 and "--levels" in error
+    for options in (
+        ["--levels", 1], ["--levels", 0], ["--levels", 4, "--groups", 2], ["--output", "t.json"],
+        ["--min-similarity", "nan"],
+    ):  # fmt: skip
+        code, _, error = run(source, *options)
+        assert code == 2 and f"error: {options[0]}" in error
