@@ -83,4 +83,4 @@ def _fields(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _is_label_map(values: np.ndarray, kinds: str) -> bool:
     whole = values.dtype.kind != "f" or np.array_equal(values, np.rint(values))
-    return values.ndim == 2 and values.size > 0 and values.dtype.kind in kinds and whole
+    return values.ndim == 2 and values.size > 1 and values.dtype.kind in kinds and whole

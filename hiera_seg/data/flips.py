@@ -47,12 +47,16 @@ def swap_table(pairs: Iterable, own: Hierarchy, model: Hierarchy) -> np.ndarray:
 
     The table is its own inverse. `pairs` are ``flip_pairs`` of a dataset with the tree `own`.
     """
-    swap = np.arange(model.num_nodes)
-    target = {path: node for node, path in enumerate(model.paths)}
+    swap_own = np.arange(own.num_nodes)
     for left, right in resolve_flip_pairs(pairs, own):
-        if own.paths[left] in target and own.paths[right] in target:
-            a, b = target[own.paths[left]], target[own.paths[right]]
-            swap[a], swap[b] = b, a
+        swap_own[[left, right]] = right, left
+    # In its own tree first, because inner nodes may have more children in the model's.
+    with_inner_nodes(swap_own, own)
+    target = {path: node for node, path in enumerate(model.paths)}
+    found = np.array([target.get(path, -1) for path in own.paths])
+    both = (found >= 0) & (found[swap_own] >= 0)
+    swap = np.arange(model.num_nodes)
+    swap[found[both]] = found[swap_own[both]]
     return with_inner_nodes(swap, model)
 
 

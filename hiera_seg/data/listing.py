@@ -54,10 +54,10 @@ def pair_files(
     """List the images below one folder with the label files below another, at any depth.
 
     An image and a label belong together if their paths below the roots, without file type and
-    suffix, are equal. The remaining files are paired by file stem if only one file on each side has
-    it. Links to folders are followed, and a folder with several links to it is listed once. If both
-    roots are the same folder, images and labels are distinguished by `image_glob` or a suffix, or
-    else by file type (images are JPEG files).
+    suffix, are equal. The remaining files are paired by file stem if only one image and one label
+    have it. Links to folders are followed, and a folder with several links to it is listed once. If
+    both roots are the same folder, images and labels are distinguished by `image_glob` or a suffix,
+    or else by file type (images are JPEG files).
 
     Args:
         image_root: folder of the images.
@@ -255,15 +255,15 @@ def _all_files(folder: str) -> list[str]:
     return [path for path in paths if os.path.splitext(path)[1].lower() in types]
 
 
-def _match(images: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
+def _match(images: Collection[str], labels: Collection[str]) -> dict[str, str]:
     """Return {key of an image: key of its label}, by equal keys, then by stems that are unique."""
-    labels = set(labels)
-    pairs = {key: key for key in images if key in labels}
-    rest = [key for key in images if key not in pairs], labels - pairs.keys()
-    image_stems, label_stems = (Counter(map(_name, keys)) for keys in rest)
-    by_stem = {_name(key): key for key in rest[1]}
-    for key in rest[0]:
-        if image_stems[_name(key)] == label_stems[_name(key)] == 1:
+    by_stem = {_name(key): key for key in labels}
+    image_stems, label_stems = Counter(map(_name, images)), Counter(map(_name, labels))
+    pairs = {}
+    for key in images:
+        if key in labels:
+            pairs[key] = key
+        elif image_stems[_name(key)] == label_stems[_name(key)] == 1:
             pairs[key] = by_stem[_name(key)]
     return pairs
 

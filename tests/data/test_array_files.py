@@ -29,6 +29,11 @@ def test_values_are_read_as_stored(tmp_path, kind, dtype, highest):
     assert np.array_equal(read, values)
 
 
+def test_a_number_beside_the_label_map_is_none(tmp_path):
+    savemat(tmp_path / "x.mat", {"seg": VALUES.astype(float), "version": 3})
+    assert np.array_equal(read_label_file(str(tmp_path / "x.mat")), VALUES)
+
+
 @pytest.mark.parametrize("highest, void", [(254, 255), (255, 65535)])
 def test_minus_one_is_read_as_in_images(tmp_path, highest, void):
     np.save(tmp_path / "x.npy", np.array([[-1, highest]]))

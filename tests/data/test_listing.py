@@ -54,6 +54,14 @@ def test_files_of_one_stem_pair_across_folders(pairs, tmp_path):
     ]
 
 
+def test_a_stem_that_also_occurs_elsewhere_pairs_no_files(pairs, tmp_path):
+    touch(tmp_path / "images/seq1/a.jpg", tmp_path / "images/seq2/a.jpg")
+    touch(tmp_path / "labels/seq1/a.png", tmp_path / "labels/seq3/a.png")
+    with pytest.raises(UnpairedFilesError, match=r"seq2/a\.jpg.*seq3/a\.png") as error:
+        pairs()
+    assert len(error.value.records) == 1
+
+
 def test_labels_may_lie_among_or_below_the_images(pairs, tmp_path):
     touch(tmp_path / "one/a.jpg", tmp_path / "one/a.png")
     assert pairs("one", "one") == [("one/a.jpg", "one/a.png")]

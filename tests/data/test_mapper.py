@@ -228,6 +228,21 @@ def test_nodes_swap_one_with_another_or_not_at_all():
     assert swap.tolist() == [1, 0, 2, 3, 4]
 
 
+def test_inner_nodes_of_a_dataset_swap_if_they_have_more_children_in_the_models_tree():
+    model = Hierarchy.from_dict({side: [f"{side}-arm", f"{side}-leg"] for side in SIDES})
+    own = Hierarchy.from_dict({side: [f"{side}-arm"] for side in SIDES})
+    swap = swap_table([ARMS], own, model)
+    names = [
+        "right/right-arm",
+        "left/left-leg",
+        "left/left-arm",
+        "right/right-leg",
+        "right",
+        "left",
+    ]
+    assert [model.paths[node] for node in swap] == names
+
+
 # -- several datasets, and those of others ---------------------------------------------------
 
 
