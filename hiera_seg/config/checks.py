@@ -96,7 +96,7 @@ def _are_channels(bands: list[int], cfg: CN) -> str:
 def _is_norm(name: str, _: CN) -> str:
     try:
         get_norm(name, 32)
-    except (KeyError, AttributeError):  # of a text, of a number
+    except (KeyError, TypeError):  # of a text, of a number
         return 'choose a norm of Detectron2, such as "BN" or "SyncBN", or "" for none'
     return ""
 
@@ -173,6 +173,7 @@ RULES: dict[str, Rule] = {
     # The training
     "SOLVER.MAX_ITER": at_least(1),
     "SOLVER.CHECKPOINT_PERIOD": at_least(1),
+    "SOLVER.BACKBONE_MULTIPLIER": at_least(0),
     "SOLVER.WARMUP_METHOD": one_of("linear", "constant"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": one_of("value", "norm", "full_model"),
     "SOLVER.ACCUMULATION_STEPS": at_least(1),

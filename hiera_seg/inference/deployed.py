@@ -1,5 +1,7 @@
 """Wrap a segmentor as one function of tensors, which can be traced and exported."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 from hiera_seg.errors import ConfigError
 from hiera_seg.layers.scores import NodeOutput, node_scores
 from hiera_seg.modeling import HieraPixelHead, HieraSegmentor
-from hiera_seg.modeling.paths import cut_path, direct_labels, greedy_path, path_labels
+from hiera_seg.modeling.decode import decode_scores
 from hiera_seg.modeling.segmentor import require_segmentor
 
 
@@ -46,7 +48,7 @@ class DeployedSegmentor(nn.Module):
         self.model = model
         self.train(model.training)
         self.divisibility = max(model.size_divisibility, 1)
-        self.options = model.decode_options
+        self.options = replace(model.decode_options, confidence=False, greedy_path=False)
         self.outputs = [] if self.options.output == "labels" else ["sem_seg"]
         if self.options.output != "scores":
             self.outputs += ["hiera_labels"] + ["hiera_labels_direct"] * self.options.direct
@@ -76,16 +78,6 @@ class DeployedSegmentor(nn.Module):
         values = values.transpose(0, 1).flatten(1, 2)[None]  # all images stacked vertically
         scores = node_scores(NodeOutput(values, output.kind), tree, self.options.variant)
 
-        maps = []
-        if "sem_seg" in self.outputs:
-            maps.append(scores.leaves()[0])
-        if "hiera_labels" in self.outputs:
-            confidence = self.options.min_confidence
-            if confidence is None:
-                labels = path_labels(scores.leaf_ranking()[0], tree)
-            else:
-                labels = cut_path(*greedy_path(scores, tree), confidence)
-            maps.append(torch.stack(labels))
-        if "hiera_labels_direct" in self.outputs:
-            maps.append(torch.stack(direct_labels(scores, tree)))
+        found = decode_scores(scores, tree, self.options)
+        maps = (torch.stack(x) if isinstance(x, list) else x for x in map(found.get, self.outputs))
         return tuple(x.unflatten(1, (batch, height)).transpose(0, 1) for x in maps)

@@ -213,7 +213,7 @@ def decode(
             node_scores(_band(source, view, steps, band, width, channels), hierarchy, variant)
             for source, view, steps in zip(sources, views, rows_of, strict=True)
         )
-        part = _decode_scores(scores, hierarchy, options)
+        part = decode_scores(scores, hierarchy, options)
         result = _write_band(result, part, band, height, label_type)
     # Read last, because reading waits for the GPU
     if nan_count := sum(source.nan_count() for source in sources):
@@ -229,10 +229,10 @@ def decode(
     return result
 
 
-def _decode_scores(
+def decode_scores(
     scores: NodeScores, hierarchy: Hierarchy, options: DecodeOptions
 ) -> dict[str, Any]:
-    """Compute the maps of one band of rows."""
+    """Compute the maps that :func:`decode` returns, from scores at their size."""
     part: dict[str, Any] = {}
     with_labels, min_confidence = options.output != "scores", options.min_confidence
     ranking = None

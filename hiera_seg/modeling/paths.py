@@ -30,7 +30,7 @@ def best_channel(scores: Tensor, allowed: Tensor | None = None) -> tuple[Tensor,
     if allowed is not None:
         hit = hit.logical_and_(allowed)
     channels = scores.shape[0]
-    dtype = torch.uint8 if channels <= 255 else torch.int16 if channels < 1 << 15 else torch.int32
+    dtype = torch.uint8 if channels <= 255 else torch.int32  # ONNX has no maximum of int16
     countdown = torch.arange(channels, 0, -1, dtype=dtype, device=scores.device)
     return best, channels - hit.to(dtype).mul_(countdown[:, None, None]).amax(0).long()
 

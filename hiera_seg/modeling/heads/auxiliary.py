@@ -1,13 +1,13 @@
 """Train the backbone with an additional flat head on an earlier feature."""
 
 import fvcore.nn.weight_init as weight_init
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hiera_seg.modeling.features import pick_features
+from hiera_seg.modeling.heads.loss import at_label_size
 
 
 class AuxiliaryHead(nn.Module):
@@ -104,8 +104,7 @@ def leaf_cross_entropy(
 
     Arguments and result are those of :meth:`AuxiliaryHead.losses`, without its weight.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    logits = at_label_size(logits, labels)
     is_leaf = (labels >= 0) & (labels < num_leaves)
     targets = labels.where(is_leaf, -100)
     total = F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
+from torch.nn import functional as F
 
 from hiera_seg.checkpoint import local_path
 from hiera_seg.compat import has_event_storage
@@ -56,6 +57,12 @@ def build_hierarchical_loss(
         return HierarchicalLoss(hierarchy, terms, ignore_label)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def at_label_size(logits: Tensor, labels: Tensor) -> Tensor:
+    """Resize logits (B, C, h, w) to the size of labels (B, H, W), in float32 or float64."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def mean_over_processes(normalizer: Tensor) -> Tensor:

@@ -2,12 +2,10 @@
 
 from typing import NamedTuple
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.layers import PixelEmbeddings
@@ -24,6 +22,7 @@ from hiera_seg.modeling.heads.base import (
 )
 from hiera_seg.modeling.heads.embedding import EmbeddingHead
 from hiera_seg.modeling.heads.loss import (
+    at_label_size,
     build_hierarchical_loss,
     mean_over_processes,
     sampling_generator,
@@ -191,10 +190,7 @@ class HieraPixelHead(HieraHead):
         """
         if normalizer is None:
             normalizer = mean_over_processes(self.label_normalizer(targets))
-        dtype = torch.promote_types(output.logits.dtype, torch.float32)
-        logits = F.interpolate(
-            output.logits.to(dtype), targets.shape[-2:], mode="bilinear", align_corners=False
-        )
+        logits = at_label_size(output.logits, targets)
         iteration = training_iteration()
         sampling = {
             "iteration": iteration,

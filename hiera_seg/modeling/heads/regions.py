@@ -4,13 +4,12 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hiera_seg.errors import ConfigError
 from hiera_seg.hierarchy import Hierarchy
 from hiera_seg.losses import HIERA_LOSSES, HierarchicalLoss
 from hiera_seg.modeling.heads.auxiliary import leaf_cross_entropy
-from hiera_seg.modeling.heads.loss import build_hierarchical_loss
+from hiera_seg.modeling.heads.loss import at_label_size, build_hierarchical_loss
 
 
 class RegionLoss(nn.Module):
@@ -42,9 +41,7 @@ class RegionLoss(nn.Module):
         if self.node_loss is None:
             loss = leaf_cross_entropy(logits, labels, self.num_leaves, normalizer[-1])
             return {"loss_regions": self.weight * loss}
-        logits = F.interpolate(
-            logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False
-        )
+        logits = at_label_size(logits, labels)
         losses = self.node_loss(logits, labels, valid_count=normalizer, **sampling)
         return {
             name.replace("loss_", "loss_regions_", 1): self.weight * loss
