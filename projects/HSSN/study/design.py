@@ -26,6 +26,7 @@ KEPT_STAGES = frozenset(("main", "coarse"))  # whose weights proposals decode
 ARMS = (
     "flat",
     "marginal_ce",
+    "marginal_ce_quarter",
     "level_ce",
     "bce",
     "tree_min",
