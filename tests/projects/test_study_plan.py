@@ -22,7 +22,8 @@ def test_runs_wait_for_trunks_and_rates():
     assert plan.ready_runs(results, **options) == [plan.trunk_run("camvid")]
     finish([plan.trunk_run("camvid")], results)
     rates = plan.ready_runs(results, **options)
-    assert {r.stage for r in rates} == {"rate"} and len(rates) == 3 * len(design.ARMS)
+    arms = set(design.ARMS) - {*design.LITE0_ARMS}
+    assert {r.stage for r in rates} == {"rate"} and len(rates) == 3 * len(arms)
     finish([r for r in rates if r.arm == "bce"], results)
     ready = plan.ready_runs(results, **options)
     assert [r.arm for r in ready if r.stage == "main"] == ["bce"] * len(design.SEEDS)
@@ -78,12 +79,15 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     results: dict = {}
     finish_all(results)
     stages = [r["stage"] for r in results.values()]
-    arms = (*design.ARMS, *design.PROPOSALS)
     trunks = [name for name, of in design.DATA.items() if not of.pretrained and name != "generated"]
     others = [name for name, of in design.DATA.items() if of.pretrained]
-    assert stages.count("main") == len(trunks + others) * len(arms) * 3
+    final = [(r["data"], r["arm"]) for r in results.values() if r["stage"] == "main"]
+    planned = {(data, arm) for data in trunks + others for arm in design.planned_arms("main", data)}
+    assert set(final) == planned and len(final) == 3 * len(planned)
+    assert {arm for data, arm in planned if data in trunks}.isdisjoint(design.LITE0_ARMS)
+    assert set(design.LITE0_ARMS) <= {arm for data, arm in planned if data in others}
     coarse = [r for r in results.values() if r["stage"] == "coarse"]
-    few = len(design.FEW_ARMS) + len(design.PROPOSALS)
+    few = len({*design.FEW_ARMS, *design.PROPOSALS} - {*design.LITE0_ARMS})
     assert sum(r["data"] in trunks for r in coarse) == 2 * few
     mine = {r["arm"] for r in coarse if r["data"] in others}
     assert mine == {*design.COARSE_ARMS, "flat_prior_adjusted", "flat_sibling_adjusted"}
@@ -93,8 +97,9 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     assert stages.count("queries") == 2 * len(design.QUERY_ARMS)
     # a network for each arm that is adjusted, and its powers for each adjustment
     own = design.PROPOSALS.keys() - design.STRENGTHS_OF.keys()
-    networks = {design.PROPOSALS[arm] for arm in own}
-    adjusted = len(trunks + others) * len(own) * len(design.STRENGTHS)
+    first = own - {*design.LITE0_ARMS}
+    networks = {design.PROPOSALS[arm] for arm in first}
+    adjusted = (len(trunks) * len(first) + len(others) * len(own)) * len(design.STRENGTHS)
     assert stages.count("strength") == 2 * len(networks) + adjusted
     for r in results.values():
         assert bool(r["weights"]) == (r["arm"] in design.PROPOSALS)

@@ -41,7 +41,9 @@ PROPOSALS = {
     "flat_prior_adjusted": "flat",
     "flat_sibling_adjusted": "flat",
     "level_sibling_adjusted": "level_ce",
+    "quarter_sibling_adjusted": "marginal_ce_quarter",
 }
+LITE0_ARMS = ("marginal_ce_quarter", "quarter_sibling_adjusted")  # newer than the first study
 STRENGTHS_OF = {  # others choose their own
     "flat_prior_adjusted": "prior_adjusted",
     "flat_sibling_adjusted": "sibling_adjusted",
@@ -139,11 +141,12 @@ DATA = {
 }
 
 
-def planned_arms(stage: str) -> tuple[str, ...]:
-    """Return the arms that are planned for a stage."""
+def planned_arms(stage: str, data: str) -> tuple[str, ...]:
+    """Return the arms that are planned for a stage of a dataset."""
     if stage in ("scratch_coarse", "scratch_tenth"):
         return FEW_ARMS
     if stage == "coarse":
         return (*FEW_ARMS, *PROPOSALS)
     others = {"scratch": SCRATCH_ARMS, "main": (*ARMS, *PROPOSALS), "queries": QUERY_ARMS}
-    return others.get(stage, ARMS)
+    there = DATA[data].pretrained
+    return tuple(a for a in others.get(stage, ARMS) if there or a not in LITE0_ARMS)

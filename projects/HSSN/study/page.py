@@ -98,7 +98,7 @@ def arm_table(results: Results, stage: str, data: str) -> str:
         )
     header = ["arm", "rate", "seeds", *levels[::-1], *(f"direct {x}" for x in levels[::-1])]
     header += ["consistency", "tree distance", "severity", *(f"ECE {x}" for x in levels[::-1])]
-    missing = [arm for arm in planned_arms(stage) if arm not in arms]
+    missing = [arm for arm in planned_arms(stage, data) if arm not in arms]
     note = f"\n\nStill to be run: {', '.join(missing)}." if missing else ""
     return table([*header, "CPU s / it."], rows) + note
 

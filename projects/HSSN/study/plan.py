@@ -19,6 +19,7 @@ from .design import (
     FEW_ARMS,
     ITERATIONS,
     KEPT_STAGES,
+    LITE0_ARMS,
     LITE0_SEEDS,
     PROPOSALS,
     QUERY_ARMS,
@@ -276,6 +277,8 @@ def ready_runs(
             wanted.append(trunk_run(name))
             continue
         for arm in arms:
+            if arm in LITE0_ARMS and not pretrained:
+                continue
             if arm in PROPOSALS:
                 runs = proposal_runs(name, arm, results, stages)
                 wanted += [r for r in runs if r.seed in seeds or r.stage == "strength"]
