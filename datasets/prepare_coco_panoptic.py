@@ -2,7 +2,6 @@
 """Make semantic label files from COCO's panoptic annotations."""
 
 import argparse
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data import read_image_file
 from hiera_seg.data.datasets.coco import ROOT, SPLITS
+from hiera_seg.data.json_files import read_json_file
 from hiera_seg.data.listing import expand_root
 from hiera_seg.disk import naming
 from hiera_seg.errors import DatasetError
@@ -77,12 +77,7 @@ def main(args: argparse.Namespace) -> None:
 
 def read_annotations(path: Path) -> tuple[list[dict], dict[int, int]]:
     """Return the annotations of a panoptic json file, and {category id: leaf of the tree}."""
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path}, line {error.lineno}: not valid json: {error.msg}") from error
+    content = read_json_file(str(path))
     for key in ("annotations", "categories"):
         if not isinstance(content, dict) or key not in content:
             raise DatasetError(f"{path} has no {key!r}; specify a panoptic json file of COCO")

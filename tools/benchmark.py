@@ -42,6 +42,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"unknown group {unknown[0]!r}; choose from {', '.join(GROUPS)}")
     if args.plot and not args.sweep:
         parser.error("--plot draws a sweep: add --sweep")
+    if args.sweep and (args.groups or args.only):
+        parser.error("--sweep measures tree_min alone: remove GROUP and --only")
     if args.rounds < 1 or args.threads < 0:
         parser.error("--rounds must be at least 1 and --threads at least 0")
     return args

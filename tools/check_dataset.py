@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
 
 def verdict(report: DatasetReport) -> str:
     found = f"{len(report.problems)} problem(s)" if report.problems else "no problems"
-    return f"{report.name}: {found}, {report.num_images} images with a label"
+    return f"{report.name}: {found}, {report.num_images} images"
 
 
 def format_reports(reports: Sequence[DatasetReport]) -> str:

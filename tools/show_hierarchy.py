@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from hiera_seg.cli.arguments import tool_parser
 from hiera_seg.errors import HierarchyError
 from hiera_seg.hierarchy import Hierarchy, builtin_names
 
@@ -19,9 +20,7 @@ examples:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(  # tool_parser needs Detectron2
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument(
         "tree",
         metavar="NAME|FILE",

@@ -60,7 +60,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
     text = cfg.dump()
     start_run(args, cfg.OUTPUT_DIR, text, lambda path: Path(path).write_text(text), "OUTPUT_DIR")
     seed_all_rng(cfg.SEED + comm.get_rank())
-    set_threads(cfg.NUM_THREADS)
     if not evaluates:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     threads = f"{torch.get_num_threads()} thread(s) each"
@@ -70,7 +69,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def read_config(args: argparse.Namespace, *opts: str, tool: str | None = None) -> CfgNode:
-    """Import the modules that a command line names, and read its config.
+    """Import the modules that a command line names, read its config, and set NUM_THREADS.
 
     Args:
         args: of :func:`~hiera_seg.cli.arguments.add_config`, or see :func:`setup`.
@@ -83,7 +82,9 @@ def read_config(args: argparse.Namespace, *opts: str, tool: str | None = None) -
     import_modules(getattr(args, "modules", ()), tool=tool)
     allow_unsafe_pickle(getattr(args, "unsafe_pickle", False))
     allow_remote = getattr(args, "allow_remote", False)
-    return load_config(args.config_file, [*args.opts, *opts], allow_remote=allow_remote)
+    cfg = load_config(args.config_file, [*args.opts, *opts], allow_remote=allow_remote)
+    set_threads(cfg.NUM_THREADS)
+    return cfg
 
 
 def read_run_config(args: argparse.Namespace, *, tool: str) -> CfgNode:

@@ -24,6 +24,7 @@ from hiera_seg.hierarchy.messages import suggestion
 Rule = Callable[[Any, CN], str]
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")  # of the key LOGGERS, and the packages they need
+_LOWER_IS_BETTER = ("validation_loss", "tree_distance", "mistake_severity", "ECE_")
 WEIGHTS_SCHEMES = ("detectron2", "catalog", "https")  # addresses that MODEL.WEIGHTS may name
 
 
@@ -46,6 +47,18 @@ def registered(registry: Registry) -> Rule:
             return ""
         nearest = suggestion(value, [name for name, _ in registry])
         return f"no such name is registered{nearest}; import the module that registers it"
+
+    return rule
+
+
+def mode_of(metric_key: str) -> Rule:
+    """Require "max" or "min"; "min" for a metric of which lower values are better."""
+
+    def rule(mode: str, cfg: CN) -> str:
+        metric = str(value_of(cfg, metric_key))
+        if mode == "max" and metric.rpartition("/")[2].startswith(_LOWER_IS_BETTER):
+            return f'choose "min" for {metric}, of which lower values are better'
+        return one_of("max", "min")(mode, cfg)
 
     return rule
 
@@ -96,7 +109,7 @@ def _are_channels(bands: list[int], cfg: CN) -> str:
 def _is_norm(name: str, _: CN) -> str:
     try:
         get_norm(name, 32)
-    except (KeyError, AttributeError):  # of a text, of a number
+    except (KeyError, TypeError):  # of a text, of a number
         return 'choose a norm of Detectron2, such as "BN" or "SyncBN", or "" for none'
     return ""
 
@@ -173,6 +186,7 @@ RULES: dict[str, Rule] = {
     # The training
     "SOLVER.MAX_ITER": at_least(1),
     "SOLVER.CHECKPOINT_PERIOD": at_least(1),
+    "SOLVER.BACKBONE_MULTIPLIER": at_least(0),
     "SOLVER.WARMUP_METHOD": one_of("linear", "constant"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": one_of("value", "norm", "full_model"),
     "SOLVER.ACCUMULATION_STEPS": at_least(1),
@@ -187,11 +201,11 @@ RULES: dict[str, Rule] = {
     # The evaluations during training
     "TEST.EXPECTED_RESULTS": _has_one_test_set,
     "TEST.VALIDATION_LOSS": _has_test_set,
-    "TEST.BEST_CHECKPOINT.MODE": one_of("max", "min"),
     "TEST.BEST_CHECKPOINT.METRIC": _is_computed,
-    "TEST.EARLY_STOPPING.MODE": one_of("max", "min"),
+    "TEST.BEST_CHECKPOINT.MODE": mode_of("TEST.BEST_CHECKPOINT.METRIC"),
     "TEST.EARLY_STOPPING.PATIENCE": at_least(1),
     "TEST.EARLY_STOPPING.METRIC": _is_computed_before_the_end,
+    "TEST.EARLY_STOPPING.MODE": mode_of("TEST.EARLY_STOPPING.METRIC"),
 }
 
 

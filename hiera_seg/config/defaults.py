@@ -192,7 +192,7 @@ def set_defaults(cfg: CN) -> None:
     cfg.TEST.BEST_CHECKPOINT = CN({"METRIC": "", "MODE": "max"})
     # Stop training after PATIENCE evaluations without a better METRIC; METRIC "" disables it.
     cfg.TEST.EARLY_STOPPING = CN({"METRIC": "", "MODE": "max", "PATIENCE": 5})
-    # Compute the training losses on DATASETS.TEST at each evaluation.
+    # Compute the training losses on DATASETS.TEST at each evaluation of a training.
     cfg.TEST.VALIDATION_LOSS = False
 
     # Loggers of metrics and images in addition to the log and metrics.json: "tensorboard", "wandb",

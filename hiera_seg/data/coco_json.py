@@ -237,11 +237,14 @@ def _tree_of(paths: Iterable[tuple], background: str | None, path: str) -> Hiera
 def _find_nodes(tree: Hierarchy, paths: Mapping[Any, tuple], path: str) -> dict[Any, int]:
     """Return {category id: node id}."""
     by_path = {names: node for node, names in enumerate(tree.paths)}
+    groups = {names[0] for names in paths.values() if len(names) > 1}
     nodes, missing = {}, []
     for number, names in paths.items():
         try:
             node = by_path.get("/".join(names))
-            nodes[number] = int(tree.id(names[-1])) if node is None else node
+            # A bare name means the leaf if a leaf and a group have it.
+            by_name = node is None or (node >= tree.num_leaves and names[0] not in groups)
+            nodes[number] = int(tree.id(names[-1])) if by_name else node
         except HierarchyError as error:
             if names[-1] in tree.node_names:  # several nodes have this name
                 raise DatasetError(f"{path}: category {number!r}: {error}") from error

@@ -70,8 +70,8 @@ def load_lazy_config(config_file: str, opts: list[str]) -> DictConfig:
     except Exception as error:  # of hydra or OmegaConf
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"options {' '.join(opts)}: {reason}") from error
-    if not isinstance(cfg.train.get("max_iter"), int):
-        raise ConfigError(f"train.max_iter is {cfg.train.get('max_iter')!r}; it must be an integer")
+    if not isinstance(max_iter := cfg.train.get("max_iter"), int) or max_iter < 1:
+        raise ConfigError(f"train.max_iter is {max_iter!r}; it must be an integer, 1 or more")
     if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
         cfg.train.device = "cpu"
     return cfg

@@ -1,5 +1,6 @@
 """How many threads a process starts, and how they wait."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from hiera_seg.cli import threads
+from hiera_seg.cli import read_config, threads
 from hiera_seg.cli.threads import available_cpus, let_threads_sleep, set_threads
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -75,6 +76,13 @@ def test_threads_of_a_process(monkeypatch, number, processes, given, expected):
     monkeypatch.setattr(torch, "set_num_threads", found.append)
     set_threads(number)
     assert found == ([] if expected is None else [expected])
+
+
+def test_every_tool_that_reads_a_config_sets_the_threads(monkeypatch):
+    found = []
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    read_config(argparse.Namespace(config_file="", opts=["NUM_THREADS", "3"]))
+    assert found == [3]
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])

@@ -172,6 +172,11 @@ def test_a_given_tree_and_its_background(coco):
         register_coco_hierarchical("other", path, images, hierarchy=["person", "x"])
     with pytest.raises(DatasetError, match="'vehicle'.*'moving/vehicle'"):
         register_coco_hierarchical("other", path, images, hierarchy=tree, background="vehicle")
+    named = [{"id": category["id"], "name": category["name"]} for category in CATEGORIES]
+    path, images = coco(categories=named)
+    tree = {"person": ["person"], "vehicle": ["car", "bus"]}
+    register_coco_hierarchical("groups", path, images, hierarchy=tree)
+    assert set(np.unique(labels_of("groups")[0])) <= {0, 1, 2, 255}  # leaves
     tree = {"real": ["person", "car", "bus"], "toy": ["car"]}
     with pytest.raises(DatasetError, match=r"instances\.json: category 5: .*'real/car', 'toy/car'"):
         register_coco_hierarchical("other", path, images, hierarchy=tree)

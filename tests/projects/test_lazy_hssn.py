@@ -164,6 +164,7 @@ def test_a_dataset_that_is_not_there_is_named(options, tmp_path):
         (CONFIG, None, ["train.max_iter"], "options train.max_iter: "),
         (CONFIG, None, ["train.max_iter=[1"], "options train.max_iter="),
         (CONFIG, None, ["train.max_iter=two"], "train.max_iter is 'two'"),
+        (CONFIG, None, ["train.max_iter=0"], "train.max_iter is 0"),
     ],
 )
 def test_bad_input_is_named(tmp_path, monkeypatch, name, text, opts, message):

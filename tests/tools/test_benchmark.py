@@ -200,6 +200,7 @@ def test_the_script_of_the_gpu_check_refuses_a_folder_that_is_not_there(tmp_path
     [
         (["speed"], "unknown group 'speed'; choose from losses, train, eval, inference"),
         (["--sweep", "--plot", "sweep.bmp"], "name a file that ends in .png, .pdf or .svg"),
+        (["losses", "--sweep"], "--sweep measures tree_min alone: remove GROUP and --only"),
         (["losses", "--only", "zzz"], "error: --only 'zzz': no row has a name that contains it"),
     ],
 )

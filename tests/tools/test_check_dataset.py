@@ -38,7 +38,7 @@ def test_a_good_dataset(project, check):
     code, out, err = check("mine_train")
     assert (code, err) == (0, "")
     assert [line.split() for line in out.splitlines()] == [
-        "mine_train: no problems, 2 images with a label".split(),
+        "mine_train: no problems, 2 images".split(),
         [],
         ["mine_train"],
         ["node", "images", "pixels", "share", "%"],

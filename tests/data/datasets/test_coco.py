@@ -185,4 +185,4 @@ def test_bad_annotations_are_one_line(release, prepare):
     image.parent.rmdir()
     assert prepare()[::2] == (1, f"error: folder not found: {image.parent}\n")
     file.unlink()
-    assert prepare()[::2] == (1, f"error: cannot read {file}: No such file or directory\n")
+    assert prepare()[::2] == (1, f"error: json file not found: {file}\n")
