@@ -128,29 +128,39 @@ def raw_mode(image: Image.Image) -> str:
     return options if isinstance(options, str) else next(iter(options or ()), "")
 
 
-def has_more_channels(image: Image.Image, content: bytes) -> bool:
-    """Return whether a file has pages or channels beyond those that Pillow reads as one image."""
+def is_misread(image: Image.Image, content: bytes) -> bool:
+    """Return whether Pillow reads only a part of a file, the first page or plane, or wrong values.
+
+    The arguments are those of `load_pixels`, before that is called.
+    """
     if image.format != "TIFF":
         return False
-    return tiff_pages(content) > 1 or len(image.getbands()) == 1 < image.tag_v2.get(
-        tiff.SAMPLESPERPIXEL, 1
-    )
+    tags, is_raw = image.tag_v2, bool(image.tile) and image.tile[0][0] == "raw"
+    # Pillow takes the bytes of planes of 16 bits for values.
+    wrong = is_raw and is_planar(tags) and max(tags.get(tiff.BITSPERSAMPLE, (1,))) > 8
+    missing = len(image.getbands()) == 1 < tags.get(tiff.SAMPLESPERPIXEL, 1)
+    return wrong or missing or len(tiff_pages(content)) > 1
 
 
-def tiff_pages(content: bytes) -> int:
-    """Return the number of pages of a TIFF file that have the size of the first one.
+def is_planar(tags: tiff.ImageFileDirectory_v2) -> bool:
+    """Return whether a page of a TIFF file stores its channels one after the other."""
+    return tags.get(tiff.PLANAR_CONFIGURATION, 1) == 2 and tags.get(tiff.SAMPLESPERPIXEL, 1) > 1
 
-    Reduced copies and masks of a page are not counted (``NewSubfileType`` of Adobe's TIFF 6.0).
+
+def tiff_pages(content: bytes) -> list[tiff.ImageFileDirectory_v2]:
+    """Return the tags of the pages of a TIFF file that have the size of the first one.
+
+    Reduced copies and masks of a page are left out (``NewSubfileType`` of Adobe's TIFF 6.0).
     """
-    sizes, seen, file = [], {0}, io.BytesIO(content)
-    page = tiff.ImageFileDirectory_v2(content[: 16 if content[2] == 43 else 8])  # 43: BigTIFF
-    while page.next < len(content) and page.next not in seen:
-        seen.add(page.next)
-        file.seek(page.next)
-        page.load(file)
-        if not page.get(_NEW_SUBFILE_TYPE, 0) & 0b101:
-            sizes.append((page.get(tiff.IMAGEWIDTH), page.get(tiff.IMAGELENGTH)))
-    return sum(size == sizes[0] for size in sizes)
+    header = content[: 16 if content[2] == 43 else 8]  # 43: BigTIFF
+    pages, seen, file = [tiff.ImageFileDirectory_v2(header)], {0}, io.BytesIO(content)
+    while pages[-1].next < len(content) and pages[-1].next not in seen:
+        seen.add(file.seek(pages[-1].next))
+        pages.append(tiff.ImageFileDirectory_v2(header))
+        pages[-1].load(file)
+    whole = [page for page in pages[1:] if not page.get(_NEW_SUBFILE_TYPE, 0) & 0b101]
+    sizes = [(page.get(tiff.IMAGEWIDTH), page.get(tiff.IMAGELENGTH)) for page in whole]
+    return [page for page, size in zip(whole, sizes, strict=True) if size == sizes[0]]
 
 
 def _check_png_rows(image: Image.Image, content: bytes) -> None:

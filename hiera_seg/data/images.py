@@ -16,7 +16,8 @@ from hiera_seg.config.image_format import chosen_bands
 from hiera_seg.data.bands import as_rgb, is_band_file, read_all_bands, select_bands
 from hiera_seg.data.image_files import (
     exif_orientation,
-    has_more_channels,
+    is_misread,
+    is_planar,
     load_pixels,
     open_image,
     raw_mode,
@@ -29,7 +30,7 @@ from hiera_seg.errors import ConfigError, DatasetError
 EXIF_CHOICES = ("apply", "ignore")
 _KEY = "INPUT.IMAGE_RANGE"
 _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
-_TIFF = (b"II*\0", b"MM\0*")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0")
 
 
 @dataclass(frozen=True)
@@ -233,8 +234,8 @@ def read_stored(path: str, exif: str = "apply", *, exact_colors: bool = False) -
     """
     try:
         with open_image(path, "image") as (image, content):
-            if has_more_channels(image, content):
-                raise UnidentifiedImageError  # Pillow would read only the first page or plane
+            if is_misread(image, content):
+                raise UnidentifiedImageError
             # Before the EXIF data are read, for which Pillow decodes some PNG files; the raw mode
             # is unknown afterwards.
             packed, highest = raw_mode(image), _file_highest(image)
@@ -293,15 +294,17 @@ def _read_other_tiff(path: str) -> np.ndarray | None:
     with PathManager.open(path, "rb") as file:
         content = file.read()
     try:
-        if content.startswith(_TIFF) and tiff_pages(content) == 1:  # OpenCV reads the first one
-            return _read_with_opencv(content)
+        return _read_with_opencv(content) if content.startswith(_TIFF) else None
     except Exception:  # Pillow and OpenCV raise errors of many types for damaged files
-        pass
-    return None
+        return None
 
 
 def _read_with_opencv(content: bytes) -> np.ndarray:
     """Read (H, W, 3) RGB as stored; like Pillow, OpenCV turns TIFF files and no others."""
+    if content.startswith(_TIFF):
+        pages = tiff_pages(content)
+        if len(pages) > 1 or is_planar(pages[0]):  # OpenCV reads one page, and no planes
+            raise UnidentifiedImageError
     cv2 = quiet_opencv("reading colours of more than 8 bits")
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:

@@ -10,7 +10,7 @@ from hiera_seg.data.array_files import is_array_file, read_array_file
 from hiera_seg.data.color_labels import index_colors
 from hiera_seg.data.image_files import (
     exif_orientation,
-    has_more_channels,
+    is_misread,
     load_pixels,
     open_image,
     raw_mode,
@@ -107,7 +107,7 @@ def _check_label_image(image: Image.Image, content: bytes, path: str, colored: b
     if kind in _LOSSY_FORMATS or compression in _LOSSY_TIFF:
         inside = "" if kind in _LOSSY_FORMATS else f" with {compression} inside"
         problem = f"is a {kind}{inside}, whose compression can change label values"
-    elif has_more_channels(image, content):
+    elif is_misread(image, content):
         problem = "has several pages or channels, of which only the first would be read"
     elif colored and image.mode in _COLORED_MODES and ";16" not in raw_mode(image):
         return

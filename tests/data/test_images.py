@@ -103,6 +103,20 @@ def test_ppm_files_of_more_than_8_bits_keep_their_contrast(write, highest):
         assert np.array_equal(read_image_file(path, "BANDS"), values)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_planes_of_16_bits_are_colours(tmp_path, compression, orientation):
+    planes, path = np.stack([RAMP, RAMP // 2, RAMP // 3]), str(tmp_path / "a.tif")
+    tifffile.imwrite(
+        path, planes, photometric="rgb", planarconfig="separate", compression=compression,
+        extratags=[(274, "H", 1, orientation, True)],
+    )  # fmt: skip
+    values = np.rot90(np.moveaxis(planes, 0, 2), 0 if orientation == 1 else -1)
+    assert np.array_equal(read_image_file(path), values >> 8)
+    scaled = read_image_file(path, value_range=(0, 51000))
+    assert np.array_equal(scaled, (values / 200).clip(0, 255).round())
+
+
 @pytest.mark.parametrize("white_is_0", [False, True])
 def test_a_tiff_may_store_white_as_0(write, white_is_0):
     path = write("a.tif", with_tag(tiff(RAMP), 262, int(not white_is_0)))
