@@ -50,6 +50,7 @@ setup(
         ]
     },
     package_data={
+        "hiera_seg.data.datasets": ["*.json"],
         "hiera_seg.hierarchy": ["library/*.yaml"],
         "hiera_seg.report": ["assets/*"],
     },

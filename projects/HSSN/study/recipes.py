@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 SHIPPED = Path(__file__).parents[3] / "configs" / "CamVid11" / "Base-CamVid11-Lite0.yaml"
+PIXELS = "package://hiera_seg/data/datasets/camvid11_train_pixels.json"
 SHIPPED_SOLVER: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())["SOLVER"]
 
 # What all of them share unless they say otherwise, whatever the configs ship by now.
@@ -17,7 +18,7 @@ ADAMW = ["SOLVER.OPTIMIZER", "ADAMW", "SOLVER.WEIGHT_DECAY", 0.01, "SOLVER.WEIGH
 SGD = ["SOLVER.OPTIMIZER", "SGD", "SOLVER.WEIGHT_DECAY", 1e-4, "SOLVER.WEIGHT_DECAY_NORM", 0.0]
 WEIGHTS = [
     *("MODEL.HIERA_SEG.NODE_WEIGHTS.METHOD", "inverse_sqrt"),
-    *("MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", "configs/CamVid11/train_pixels.json"),
+    *("MODEL.HIERA_SEG.NODE_WEIGHTS.FILE", PIXELS),
 ]
 STRIDE_16 = [
     *("MODEL.HIERA_SEG.TIMM.OUTPUT_STRIDE", 16, "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18])
