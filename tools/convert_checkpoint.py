@@ -4,6 +4,7 @@
 import argparse
 
 from hiera_seg.cli import add_config, exit_on_error, tool_parser
+from hiera_seg.cli.exit import prepare_file
 
 EPILOG = """
 examples:
@@ -47,6 +48,7 @@ def main(args: argparse.Namespace) -> None:
     from hiera_seg.modeling.build import build_model
 
     cfg = read_config(args, "MODEL.DEVICE", "cpu", tool=__file__)
+    prepare_file(args.out, "OUT")
     cfg.MODEL.WEIGHTS = args.source  # so that backbones do not download weights of their own
     model = build_model(cfg)
     state, report = convert_checkpoint(args.source, args.project, model, classes=args.classes)

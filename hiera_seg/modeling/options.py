@@ -28,9 +28,9 @@ class DecodeOptions:
     """Options for the conversion of node outputs to scores and label maps.
 
     Attributes:
-        variant: how node outputs become scores: one of ``DECODE_VARIANTS``, or "auto" for the one
-            that the model's losses train, which :class:`~hiera_seg.modeling.HieraSegmentor`
-            resolves.
+        variant: how node outputs become scores: one of ``DECODE_VARIANTS``, or "auto", which
+            :class:`~hiera_seg.modeling.HieraSegmentor` resolves: for a model the one that its
+            losses train, for a call that of the model.
         direct: also return the best node of each level by its own score.
         output: "both"; "scores", without label maps; or "labels", without "sem_seg", which never
             holds leaf scores at full size.

@@ -86,7 +86,8 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
             # Integers, such as [0, 0, 0], would truncate images of floats to them.
             values = torch.tensor(values, dtype=torch.get_default_dtype())
             self.register_buffer(name, values.view(-1, 1, 1), False)
-        self.decode_options = self._resolve(decode_options or DecodeOptions())
+        self.decode_options = decode_options or DecodeOptions()
+        self.decode_options = self._resolve(self.decode_options)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)  # else each convolution converts its weights
 
@@ -258,9 +259,10 @@ class HieraSegmentor(AcceptsLabelCounts, nn.Module):
         return None if of_head is None else of_head(self._targets(batched_inputs))
 
     def _resolve(self, options: DecodeOptions) -> DecodeOptions:
-        """Replace the variant "auto" by the one that the head's losses train."""
-        head = self.sem_seg_head
-        variant = decode_variant(options.variant, head.loss_names, kind=head.output_kind)
+        """Replace the variant "auto" by this model's, by default the one that its losses train."""
+        head, name = self.sem_seg_head, options.variant
+        name = self.decode_options.variant if name == "auto" else name
+        variant = decode_variant(name, head.loss_names, kind=head.output_kind)
         return dataclasses.replace(options, variant=variant)
 
     def _normalize(self, image: Tensor) -> Tensor:

@@ -203,6 +203,15 @@ def test_decode_options_reach_the_decoder(parts, make_inputs, options, keys):
     assert len(plain([sample])[0]) == 3  # the model's own options stay
 
 
+def test_options_of_a_call_keep_the_models_variant(parts, make_inputs):
+    """Even if its losses train another one."""
+    (sample,) = make_inputs((32, 32))
+    model = HieraSegmentor(decode_options=DecodeOptions("leaf"), **parts).eval()
+    expected = model.predict([sample["image"]])[0]["sem_seg"]
+    found = model.predict([sample["image"]], DecodeOptions(direct=False))[0]["sem_seg"]
+    assert torch.equal(found, expected)
+
+
 def test_options_of_version_0_1_warn_and_work(parts):
     with pytest.warns(FutureWarning, match="safe_depth.*DecodeOptions.*min_confidence=0.5"):
         model = HieraSegmentor(decode_as="leaf", safe_depth=0.5, path_scores=True, **parts)

@@ -12,8 +12,8 @@ CONFIG = CONFIGS / "CamVid/flat_deeplab_v3_plus_r18.yaml"
 @pytest.mark.parametrize(
     ("tool", "options"),
     [
-        ("benchmark", ["losses", "--sweep", "--json"]),
-        ("benchmark", ["losses", "--sweep", "--plot"]),
+        ("benchmark", ["--sweep", "--json"]),
+        ("benchmark", ["--sweep", "--plot"]),
         ("fast_dev_run", [CONFIG, "--table"]),
     ],
 )

@@ -142,10 +142,6 @@ def save_checkpoint(state: State, path: str | Path, hierarchy: Hierarchy) -> Non
     Raises:
         CheckpointError: the file cannot be written.
     """
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}; choose another path") from error
     write_checkpoint(path, {"model": state, TREE_KEY: hierarchy.to_dict()})
 
 

@@ -64,7 +64,7 @@ class LeafSoftmax(nn.Module):
         leaves = torch.arange(self.hierarchy.num_leaves, device=logits.device)
         has_object = (labels >= 0)[:, None]
         label = labels.clamp(min=0)[:, None]
-        inside = has_object & ((leaves == label) | tree.is_below(leaves, label))
+        inside = has_object & tree.is_on_path(label, leaves)
         inside = torch.cat([inside, ~has_object], 1)
         terms = logits.logsumexp(-1) - logits.masked_fill(~inside, -torch.inf).logsumexp(-1)
         return (terms * torch.where(labels < 0, no_object_weight, 1.0).to(terms.dtype)).sum()
