@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from hiera_seg.cli.arguments import tool_parser
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data.datasets.ade20k import ROOT, SPLITS
 from hiera_seg.data.listing import expand_root, pair_files
@@ -30,9 +31,7 @@ TABLE = "objectInfo150.txt"
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument(
         "--release", required=True, type=Path, help="ADEChallengeData2016.zip, or its folder"
     )

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from hiera_seg.cli.arguments import tool_parser
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data import read_image_file
 from hiera_seg.data.datasets.camvid import CLASSES, ROOT
@@ -29,9 +30,7 @@ VOID = 255  # of colours without a class, with --unknown-as-void
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("--images", required=True, type=Path, help="folder of the stills (*.png)")
     parser.add_argument("--labels", required=True, type=Path, help="folder of the *_L.png files")
     parser.add_argument("--colors", type=Path, help="label_colors.txt, to compare with our table")

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from hiera_seg.cli.arguments import tool_parser
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data import read_image_file
 from hiera_seg.data.datasets.coco import ROOT, SPLITS
@@ -31,9 +32,7 @@ VOID = 255
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument(
         "--coco", default=ROOT, help="default: coco below $DETECTRON2_DATASETS, else ./datasets"
     )

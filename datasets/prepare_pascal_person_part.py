@@ -10,6 +10,7 @@ import scipy.io
 from PIL import Image
 from tqdm import tqdm
 
+from hiera_seg.cli.arguments import tool_parser
 from hiera_seg.cli.exit import exit_on_error
 from hiera_seg.data import read_image_file
 from hiera_seg.data.datasets.pascal_person_part import PARTS, ROOT, SPLIT_SIZES
@@ -33,9 +34,7 @@ VOC_SPLITS = {"train": "train", "test": "val"}  # ours by VOC's
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("--voc", required=True, type=Path, help="folder VOCdevkit/VOC2010")
     parser.add_argument("--parts", required=True, type=Path, help="folder Annotations_Part (*.mat)")
     parser.add_argument(

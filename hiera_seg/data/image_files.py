@@ -125,7 +125,8 @@ def raw_mode(image: Image.Image) -> str:
     if not image.tile:
         return ""
     options = image.tile[0][3]
-    return options if isinstance(options, str) else next(iter(options or ()), "")
+    first = options if isinstance(options, str) else next(iter(options or ()), "")
+    return first if isinstance(first, str) else ""  # GIF has numbers
 
 
 def is_misread(image: Image.Image, content: bytes) -> bool:

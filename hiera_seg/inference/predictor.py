@@ -47,9 +47,10 @@ class HieraPredictor:
         Args:
             cfg: a config with a HieraSegmentor; or an inference file, which holds its config and
                 weights (see :func:`~hiera_seg.inference.load_published`).
-            model: a model with its weights; None builds it and loads MODEL.WEIGHTS, or the last
-                checkpoint of OUTPUT_DIR if that is empty; the averaged weights if SOLVER.EMA is
-                enabled and the file has them.
+            model: a model with its weights, which decodes as it was built if the keys of
+                MODEL.HIERA_SEG.TEST have their defaults. None builds it and loads MODEL.WEIGHTS,
+                or the last checkpoint of OUTPUT_DIR if that is empty; the averaged weights if
+                SOLVER.EMA is enabled and the file has them.
 
         Raises:
             ConfigError: the model is not a HieraSegmentor, or there are no weights.
@@ -61,6 +62,8 @@ class HieraPredictor:
         if model is None:
             model, _ = build_for_eval(cfg)
         self.model = require_segmentor(model, "HieraPredictor").eval()
+        options = DecodeOptions.from_config(cfg)
+        self._options = self.model.decode_options if options == DecodeOptions() else options
         self.image_format = cfg.INPUT.FORMAT
         self._read_file = ImageReader.from_config(cfg)
         self._augmented = HieraSegmentorWithTTA(cfg, model) if cfg.TEST.AUG.ENABLED else None
@@ -114,7 +117,7 @@ class HieraPredictor:
             ValueError: an array is not an image; or `level`, `safe_depth` or `scores` are passed
                 for a model whose TEST.OUTPUT is "scores".
         """
-        options = options or self.model.decode_options
+        options = options or self._options
         if options.output == "scores" and (scores or (level, safe_depth) != (None, None)):
             raise ValueError(
                 "level, safe_depth and scores require label maps, but MODEL.HIERA_SEG.TEST.OUTPUT "

@@ -35,7 +35,9 @@ def test_every_reader_knows_the_colors(colored, tree):
 
 def test_palette_files_count_by_their_colors(colored, tree):
     Image.fromarray(RGB).convert("P", palette=Image.Palette.ADAPTIVE).save(colored)
-    assert LabelReader(tree, MAP)(str(colored))[0].tolist() == [tree["road"], tree["body"]]
+    Image.open(colored).save(colored.with_suffix(".gif"))
+    for path in (colored, colored.with_suffix(".gif")):
+        assert LabelReader(tree, MAP)(str(path))[0].tolist() == [tree["road"], tree["body"]]
 
 
 def test_other_colors_are_listed_with_counts(colored, tree):

@@ -170,8 +170,10 @@ def test_8_bit_images_are_read_as_detectron2_reads_them(write, tmp_path):
         rgba.convert(mode).save(path)
         paths.append(str(path))
     see_through = rgba.convert("RGB").quantize(8)
-    see_through.save(tmp_path / "see_through.png", transparency=3)
-    for path in (*paths, str(tmp_path / "see_through.png")):
+    for kind in ("png", "gif"):
+        paths.append(str(tmp_path / f"see_through.{kind}"))
+        see_through.save(paths[-1], transparency=3)
+    for path in paths:
         for image_format in ("RGB", "BGR", "L", "YUV-BT.601"):
             for value_range in ((), (0, 4095)):
                 found = read_image_file(path, image_format, value_range=value_range)

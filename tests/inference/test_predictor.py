@@ -184,6 +184,18 @@ def test_output_as_the_model_is_set(cfg, make_model, image):
     assert set(HieraPredictor(cfg, make_model(output="scores"))(image)) == {"sem_seg"}
 
 
+def test_keys_of_the_config_change_the_decoding_of_a_model(cfg, make_model, image):
+    """Such as those that were set after `load_published`."""
+    model = make_model(stride=4, variant="leaf")
+    cfg.MODEL.HIERA_SEG.TEST.MIN_CONFIDENCE = 0.9
+    found = HieraPredictor(cfg, model)(image)
+    cfg.MODEL.HIERA_SEG.TEST.MIN_CONFIDENCE = -1.0
+    expected = HieraPredictor(cfg, model)(image, safe_depth=0.9)
+    assert torch.equal(found["labels"], expected["labels"])
+    assert torch.equal(found["sem_seg"], expected["sem_seg"])  # of the model's own variant
+    assert not torch.equal(found["labels"], HieraPredictor(cfg, model)(image)["labels"])
+
+
 def test_test_time_augmentation_by_config(cfg, make_model, image):
     model = make_model(stride=4)
     cfg.TEST.AUG.ENABLED = True

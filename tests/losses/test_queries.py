@@ -211,6 +211,13 @@ class TestQueryLoss:
         wrong = query_loss(name)([-classes], [-masks], labels, generator=generator())
         assert all(wrong[key] > 20 * losses[key] for key in ("class", "mask"))
 
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+    def test_labels_of_other_integer_types(self, name, dtype):
+        classes, masks = perfect(blocks(), name)
+        expected = query_loss(name)([classes], [masks], blocks(), generator=generator())
+        labels = blocks().to(dtype)
+        assert query_loss(name)([classes], [masks], labels, generator=generator()) == expected
+
     def test_void_is_nowhere_to_be_seen(self, name):
         labels = blocks()
         classes, masks = perfect(labels, name)

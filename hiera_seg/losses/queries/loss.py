@@ -110,7 +110,7 @@ class QueryLoss(nn.Module):
         Args:
             class_logits: for each of A layers (B, Q, K) float.
             mask_logits: for each layer (B, Q, h, w) float, over the same area as the labels.
-            labels: (B, H, W) int64 node ids or the ignore label.
+            labels: (B, H, W) int64 node ids or the ignore label; other integer types are converted.
             normalizers: as from :meth:`normalizers`; None for those of this batch.
             segments: as from :meth:`segments`, if they have been computed already.
             generator: source of random values, on the labels' device; None for PyTorch's own.
@@ -120,7 +120,7 @@ class QueryLoss(nn.Module):
             Images that are entirely void are ignored, because the targets of their queries are
             unknown. If all images are void, the losses are zeros with a gradient path.
         """
-        device_type = labels.device.type
+        device_type, labels = labels.device.type, labels.long()
         with torch.autocast(device_type, enabled=False):  # half precision is computed in float32
             if segments is None:
                 segments = self.segments(labels)
