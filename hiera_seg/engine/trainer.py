@@ -242,7 +242,6 @@ class HieraTrainer(DefaultTrainer):
                 :meth:`test` does not check the weights.
         """
         require_registered(cfg.DATASETS.TEST, "DATASETS.TEST", some=True)
-        check_config(cfg, "TEST.EXPECTED_RESULTS")
         check_reports(cfg)
         cls._check_test_sets(cfg)
         log_summary(cfg)

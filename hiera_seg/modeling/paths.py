@@ -30,7 +30,8 @@ def best_channel(scores: Tensor, allowed: Tensor | None = None) -> tuple[Tensor,
     if allowed is not None:
         hit = hit.logical_and_(allowed)
     channels = scores.shape[0]
-    dtype = torch.uint8 if channels <= 255 else torch.int32  # ONNX has no maximum of int16
+    wide = channels >= 1 << 15 or torch.onnx.is_in_onnx_export()  # which has no maximum of int16
+    dtype = torch.uint8 if channels <= 255 else torch.int32 if wide else torch.int16
     countdown = torch.arange(channels, 0, -1, dtype=dtype, device=scores.device)
     return best, channels - hit.to(dtype).mul_(countdown[:, None, None]).amax(0).long()
 
