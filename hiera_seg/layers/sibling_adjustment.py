@@ -36,16 +36,16 @@ def sibling_shares(pixels: np.ndarray, hierarchy: Hierarchy) -> np.ndarray:
         hierarchy: the tree.
 
     Returns:
-        float64 (N,) in (0, 1], 1 for nodes at the top. One pixel is added to every node to avoid
-        shares of 0.
+        float64 (N,) in (0, 1], 1 for nodes at the top and for nodes without pixels: a share of
+        nearly 0 would let classes win that no network has learnt.
     """
     parent = hierarchy.parent
-    subtree = subtree_sums(parent, hierarchy.depth, np.asarray(pixels, np.float64)) + 1
-    inner = parent >= 0
+    subtree = subtree_sums(parent, hierarchy.depth, np.asarray(pixels, np.float64))
+    counted = (parent >= 0) & (subtree > 0)
     family = np.zeros(hierarchy.num_nodes)
-    np.add.at(family, parent[inner], subtree[inner])
+    np.add.at(family, parent[counted], subtree[counted])
     shares = np.ones(hierarchy.num_nodes)
-    shares[inner] = subtree[inner] / family[parent[inner]]
+    shares[counted] = subtree[counted] / family[parent[counted]]
     return shares
 
 

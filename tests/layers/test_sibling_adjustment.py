@@ -109,9 +109,9 @@ def test_a_flat_tree_has_nothing_to_adjust(by_level):
 
 def test_shares_within_families(tree, pixels):
     found = sibling_shares(pixels, tree)
-    # A pixel more each: person and all below it 200, lamp 401, leg 1 of the parts' 102
-    expected = {"sky": 1, "thing": 1, "road": 1, "lane": 1, "person": 200 / 601, "lamp": 401 / 601}
-    expected |= {"head": 11 / 102, "arm": 90 / 102, "leg": 1 / 102}
+    # Person and all below it have 199, lamp has 400; leg has none and keeps its probability
+    expected = {"sky": 1, "thing": 1, "road": 1, "lane": 1, "person": 199 / 599, "lamp": 400 / 599}
+    expected |= {"head": 10 / 99, "arm": 89 / 99, "leg": 1}
     assert {tree[name]: share for name, share in expected.items()} == pytest.approx(
         dict(enumerate(found))
     )
