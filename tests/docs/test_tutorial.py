@@ -86,8 +86,8 @@ def test_pictures_and_numbers_are_there(runs, folder):
     assert len(list((folder / "look").glob("*.png"))) == 4
     assert (folder / "output" / "model_final.pth").is_file()
     assert "street_val" in (folder / "report.html").read_text(encoding="utf-8")
-    assert (folder / "pictures" / "048-levels.png").is_file()
-    assert (folder / "pictures" / "059_group.png").is_file()
+    assert (folder / "predictions" / "048-levels.png").is_file()
+    assert (folder / "predictions" / "059_group.png").is_file()
     metrics, prediction = (run.output for run in runs if run.command == "block.py")
     assert [line.split()[0] for line in metrics.splitlines()] == [
         "mIoU_group", "mIoU_class", "consistency", "tree_distance",
