@@ -82,7 +82,7 @@ def test_commands_print_what_the_page_shows(runs):
         assert run.expected.strip() in run.output, run.command
 
 
-def test_pictures_and_numbers_are_there(runs, folder):
+def test_predictions_and_numbers_are_there(runs, folder):
     assert len(list((folder / "look").glob("*.png"))) == 4
     assert (folder / "output" / "model_final.pth").is_file()
     assert "street_val" in (folder / "report.html").read_text(encoding="utf-8")
