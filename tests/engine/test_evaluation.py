@@ -242,6 +242,7 @@ def test_a_metric_that_only_the_evaluation_shows_to_be_missing(cfg):
 @pytest.mark.parametrize("name", ["mIoU_direct_class", "ECE_group", "safe_depth_auc", "mIoU"])
 def test_all_names_of_metrics_can_be_watched(cfg, name):
     cfg.TEST.BEST_CHECKPOINT.METRIC = f"sem_seg/{name}"
+    cfg.TEST.BEST_CHECKPOINT.MODE = "min" if name.startswith("ECE") else "max"
     HieraTrainer(cfg)
 
 
