@@ -17,7 +17,7 @@ ROWS = {
     "focal_tree_min_triplet": "HSSN: `focal_tree_min` + `tree_triplet`",
     "flat_sibling_adjusted": f"adjusted flat: decoded by paths, {ADJUSTED}",
     "level_sibling_adjusted": f"adjusted `level_ce`: {ADJUSTED}",
-    "quarter_sibling_adjusted": "ours: cross entropy over the leaves, a quarter of it at coarser "
+    "quarter_sibling_adjusted": "adjusted `marginal_ce`: a quarter of the weight at coarser "
     f"levels, decoded by paths, {ADJUSTED}",
 }
 SHORT_NAMES = {arm: name.split(":")[0].replace("`", "") for arm, name in ROWS.items()}
@@ -142,10 +142,11 @@ def verdicts(results: Results, datasets: tuple[str, ...]) -> str:
     sentences = []
     for data in datasets:
         levels = of(results, "main", data)[0]["levels"]
-        everywhere, partly = [], []
+        everywhere, partly, seeds = [], [], 1
         for arm in shown_arms(results, data):
             row = ROWS[arm].split(":")[0]
-            ahead = (paired_differences(results, "main", data, arm).by_seed > 0).all(0)
+            by_seed = paired_differences(results, "main", data, arm).by_seed
+            ahead, seeds = (by_seed > 0).all(0), max(seeds, len(by_seed))
             if ahead.all():
                 everywhere.append(row)
             elif ahead.any():
@@ -155,8 +156,8 @@ def verdicts(results: Results, datasets: tuple[str, ...]) -> str:
         verb = "are" if len(everywhere) > 1 else "is"
         partly = "" if everywhere or not partly else f"; {', '.join(partly)}"
         sentences.append(
-            f"On {DATA[data].title} {names} {verb} ahead of flat at every level with every seed"
-            f"{partly}."
+            f"On {DATA[data].title} {names} {verb} ahead of flat at every level with "
+            f"{'every' if seeds > 1 else 'the one'} seed{partly}."
         )
     return " ".join(sentences)
 
