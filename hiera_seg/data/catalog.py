@@ -92,7 +92,8 @@ def register_hierarchical_dataset(
             tree, label_map, ignore_label, metadata.get("raw_classes"), name=name,
             resize=resize_labels, variable=label_variable,
         )  # fmt: skip
-        check_flip_pairs(metadata.get("flip_pairs") or (), tree)
+        if pairs := metadata.get("flip_pairs"):
+            check_flip_pairs(pairs, tree)
         resolve_unscored(metadata.get("unscored_classes"), tree)
         check_metric_names(tree, metadata)
     except DatasetError as error:

@@ -25,7 +25,7 @@ MAX_RAW_ID = 65535  # the largest id in a 16-bit label file
 _STRETCH = {"L;2": 85, "L;4": 17}
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
-_COLORED_MODES = ("RGB", "RGBA", "P", "L", "1")  # with a label map of colours
+_KEYED_BY_COLOR = ("RGB", "RGBA", "P", "L", "1")  # modes that a label map of colours reads
 _COLOR_MODES = ("RGB", "RGBA", "RGBX", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 
 
@@ -109,7 +109,7 @@ def _check_label_image(image: Image.Image, content: bytes, path: str, colored: b
         problem = f"is a {kind}{inside}, whose compression can change label values"
     elif is_misread(image, content):
         problem = "has several pages or channels, of which only the first would be read"
-    elif colored and image.mode in _COLORED_MODES and ";16" not in raw_mode(image):
+    elif colored and image.mode in _KEYED_BY_COLOR and ";16" not in raw_mode(image):
         return
     elif colored:
         problem = (

@@ -85,6 +85,8 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     planned = {(data, arm) for data in trunks + others for arm in design.planned_arms("main", data)}
     assert set(final) == planned and len(final) == 3 * len(planned)
     assert {arm for data, arm in planned if data in trunks}.isdisjoint(design.LITE0_ARMS)
+    older = {arm for stage in design.STAGES for arm in design.planned_arms(stage, trunks[0])}
+    assert older.isdisjoint(design.LITE0_ARMS)
     assert set(design.LITE0_ARMS) <= {arm for data, arm in planned if data in others}
     coarse = [r for r in results.values() if r["stage"] == "coarse"]
     few = len({*design.FEW_ARMS, *design.PROPOSALS} - {*design.LITE0_ARMS})

@@ -143,10 +143,12 @@ DATA = {
 
 def planned_arms(stage: str, data: str) -> tuple[str, ...]:
     """Return the arms that are planned for a stage of a dataset."""
-    if stage in ("scratch_coarse", "scratch_tenth"):
-        return FEW_ARMS
-    if stage == "coarse":
-        return (*FEW_ARMS, *PROPOSALS)
-    others = {"scratch": SCRATCH_ARMS, "main": (*ARMS, *PROPOSALS), "queries": QUERY_ARMS}
-    there = DATA[data].pretrained
-    return tuple(a for a in others.get(stage, ARMS) if there or a not in LITE0_ARMS)
+    of_stage = {
+        "scratch": SCRATCH_ARMS,
+        "scratch_coarse": FEW_ARMS,
+        "scratch_tenth": FEW_ARMS,
+        "main": (*ARMS, *PROPOSALS),
+        "coarse": (*FEW_ARMS, *PROPOSALS),
+        "queries": QUERY_ARMS,
+    }.get(stage, ARMS)
+    return tuple(arm for arm in of_stage if DATA[data].pretrained or arm not in LITE0_ARMS)
