@@ -62,7 +62,7 @@ ALL_SEEDS = (0, *SEEDS)
 SCRATCH_RATE = 0.05  # the rate of the shipped configs, all of them from scratch
 TRUNK_ITERATIONS = 2500
 ITERATIONS = 500
-LITE0_ITERATIONS = 1200
+LITE0_ITERATIONS = 1800
 
 
 @dataclass(frozen=True)
