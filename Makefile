@@ -19,7 +19,7 @@ HAS_TORCH := import importlib.util, sys; sys.exit(importlib.util.find_spec("torc
 DEMO_CONFIG ?= configs/Generated/level_ce_deeplab_v3_plus_lite0.yaml
 DEMO_OUTPUT ?= output/demo
 DEMO_OPTS ?=
-RESULTS_CONFIG ?= configs/CamVid11/flat_lite0.yaml
+RESULTS_CONFIG ?= configs/CamVid11/adjusted_flat_lite0.yaml
 RESULTS_OPTS ?=
 TEST_OPTS ?=
 # One process per core; the tests of a file stay together, since they share what they have made.

@@ -6,7 +6,10 @@ import json
 
 import numpy as np
 import pytest
+import yaml
+from detectron2.config import CfgNode
 
+from hiera_seg.cli import load_config
 from projects.HSSN.study import compare, design, front, page, plan, run
 
 from .study_results import finish, result, some_leaves
@@ -130,7 +133,18 @@ def test_the_readme_has_the_first_study_until_the_one_from_imagenet_weights_comp
     assert "Z80" in text and "CamVid 11 233" in text
     ahead = "is ahead of flat at every level with every seed."
     assert f"On CamVid 11 adjusted `marginal_ce` {ahead}" in text
-    assert "configs/CamVid11/flat_lite0.yaml" in text and front.PLOT in text
+    assert "configs/CamVid11/adjusted_flat_lite0.yaml" in text and front.PLOT in text
+    assert "three more lines" not in text
+
+    ours = made_up_runs("camvid11", {front.OURS: 1.0})
+    for r in ours.values():
+        r["strength"] = 0.75
+    text = page.fill("{{results}}", ours)
+    recipe = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+    cfg = load_config(str(page.REPOSITORY / "configs/CamVid11/flat_lite0.yaml"), [])
+    cfg.merge_from_other_cfg(CfgNode(recipe))
+    assert cfg.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.TAU == 0.75
+    assert "images (0.75 on CamVid 11)" in text
 
     first = {k: r for k, r in made_up_runs("camvid11", {"level_ce": 1.0}).items() if not r["seed"]}
     text = page.fill("{{results}}", old | first)
