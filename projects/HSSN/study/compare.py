@@ -48,6 +48,9 @@ class Differences:
         low, high = self.bounds(level)
         return f"[{low:+.2f}, {high:+.2f}]"
 
+    def mean_and_interval(self, level: int) -> str:
+        return f"{self.by_seed[:, level].mean():+.2f} {self.interval(level)}"
+
     def verdict(self, level: int) -> str:
         """Return ▲ or ▼ if the interval and every seed are on one side of zero, else ""."""
         return {1: "▲", -1: "▼", 0: ""}[self.of_level(level).sign()]
@@ -72,6 +75,18 @@ def paired_differences(
     return Differences(
         np.array([np.subtract(a["metrics"]["mIoU"], b["metrics"]["mIoU"]) for a, b in pairs]),
         np.mean([np.subtract(a["bootstrap"], b["bootstrap"]) for a, b in pairs], axis=0),
+    )
+
+
+def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE) -> str:
+    """Return an arm's differences to the baseline at every level, fine to coarse."""
+    found = paired_differences(results, stage, data, arm, baseline)
+    if found is None:
+        return "?"
+    names = of(results, stage, data, arm)[0]["levels"]
+    return ", ".join(
+        f"{found.mean_and_interval(level)} ({names[level]})"
+        for level in reversed(range(len(names)))
     )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .compare import BASELINE, Results, arms_of, of, paired_differences
+from .compare import BASELINE, Results, arms_of, gains, of, paired_differences
 from .design import DATA
 from .tables import core_minutes, mean_and_deviation, table
 
@@ -178,9 +178,11 @@ def recipe(results: Results, datasets: tuple[str, ...]) -> list[str]:
     if not powers:
         return []
     chosen = ", ".join(f"{power:g} on {DATA[data].title}" for data, power in powers.items())
+    gained = "; ".join(f"{DATA[d].title} {gains(results, 'main', d, OURS)}" for d in powers)
     return [
         "Ours decodes the weights of flat with three more lines of yaml. `TAU` is chosen on "
-        f"held-out images ({chosen}); `tools/count_nodes.py` counts the pixels of a training set:",
+        f"held-out images ({chosen}); `tools/count_nodes.py` counts the pixels of a training set. "
+        f"What it gains (mean over seeds, 95 % interval over test images): {gained}.",
         "```yaml\nMODEL:\n  HIERA_SEG:\n    TEST: {DECODE: marginal_path_sum, "
         f"SIBLING_ADJUSTMENT: {{TAU: {next(iter(powers.values())):g}, FILE: counts.json}}}}\n```",
     ]

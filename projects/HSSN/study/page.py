@@ -14,7 +14,7 @@ import numpy as np
 from hiera_seg.cli import exit_on_error
 
 from .choices import rate_table, recipe_table, strength_table
-from .compare import BASELINE, Differences, Results, arms_of, of, paired_differences, places_of
+from .compare import BASELINE, Results, arms_of, gains, of, paired_differences, places_of
 from .design import ARMS, DATA, PROPOSALS, SEEDS, planned_arms
 from .front import PLOT, SHORT_NAMES, front_section, published_table, shown_datasets
 from .plots import plot_curves, plot_differences, plot_leaves
@@ -194,29 +194,13 @@ def summary_table(results: Results, stage: str, *datasets: str) -> str:
     return table(header, rows.values()) if rows else f"*No arm beside {BASELINE} in {stage} yet.*"
 
 
-def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE) -> str:
-    """Return an arm's differences to the baseline at every level, fine to coarse."""
-    found = paired_differences(results, stage, data, arm, baseline)
-    if found is None:
-        return "?"
-    names = of(results, stage, data, arm)[0]["levels"]
-    return ", ".join(
-        f"{_mean_and_interval(found, level)} ({names[level]})"
-        for level in reversed(range(len(names)))
-    )
-
-
 def gain(results: Results, stage: str, data: str, arm: str, level: str) -> str:
     """Return an arm's difference to the baseline at one level, for a sentence."""
     found = paired_differences(results, stage, data, arm)
     if found is None:
         return "?"
     index = of(results, stage, data, arm)[0]["levels"].index(level)
-    return _mean_and_interval(found, index)
-
-
-def _mean_and_interval(found: Differences, level: int) -> str:
-    return f"{found.by_seed[:, level].mean():+.2f} {found.interval(level)}"
+    return found.mean_and_interval(index)
 
 
 def decoding_gains(results: Results, stage: str, data: str, arm: str, variant: str) -> str:
