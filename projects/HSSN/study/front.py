@@ -55,7 +55,7 @@ def shown_groups(results: Results) -> list[tuple[str, ...]]:
     for group in (IMAGENET, FLAT_TRUNK):
         if found := tuple(d for d in group if d not in done and shown_arms(results, d)):
             groups.append(found)
-            if min(_seeds(results, found)) >= ENOUGH_SEEDS:
+            if all(_has_enough(results, d) for d in group if d not in SHORT):
                 break
     return groups
 
