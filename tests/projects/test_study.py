@@ -295,6 +295,9 @@ def test_the_runner_goes_through_the_plan(tmp_path, monkeypatch, capsys, fails):
     assert len(set(keys)) == len(keys) == 1 + 2 * 3 + (1 if fails else 2)
     assert keys[0] == "trunk-camvid-flat-seed0" and set(read(file)) == set(keys) - {fails}
     assert len(reads) <= len(keys) + 2  # not at every look
+    if not fails:
+        run.main(args)
+        assert len(begun) == len(keys) and "repeats them" in capsys.readouterr().out
 
 
 def test_several_processes_add_lines_and_half_a_line_is_passed_over(tmp_path):

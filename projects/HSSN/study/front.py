@@ -28,11 +28,9 @@ NETWORKS = {
     FLAT_TRUNK: "DeepLabV3+ on ResNet-18 from a trunk trained on the same images",
 }
 COMMANDS = {
-    IMAGENET: (
-        "CamVid 11",
-        "make results RESULTS_CONFIG=configs/CamVid11/adjusted_flat_lite0.yaml",
-    ),
-    FLAT_TRUNK: ("Person-Part", "python -m projects.HSSN.study.run --quick"),
+    "camvid11": "make results RESULTS_CONFIG=configs/CamVid11/adjusted_flat_lite0.yaml",
+    "person_part_lite0": "python -m projects.HSSN.study.run --quick "
+    "--results output/study/results.jsonl",
 }
 
 
@@ -89,19 +87,17 @@ def front_section(results: Results) -> str:
         parts.append(verdicts(results, datasets))
         if _group(datasets) == IMAGENET:
             parts += recipe(results, datasets)
-    commands = [COMMANDS[_group(datasets)] for datasets in groups]
-    return "\n\n".join(
-        [
-            *parts,
-            f"![Differences to flat at every level]({PLOT})",
-            "The tables are made from [json lines](projects/HSSN/study/results.jsonl) by "
-            "`python -m projects.HSSN.study.page`; the [study](projects/HSSN/study/README.md) has "
-            "every loss, intervals, and the runs that went badly. To repeat rows of "
-            + " and of ".join(title for title, _ in commands)
-            + ":",
-            "\n".join(f"    {command}" for _, command in commands),
-        ]
-    )
+    parts += [
+        f"![Differences to flat at every level]({PLOT})",
+        "The tables are made from [json lines](projects/HSSN/study/results.jsonl) by "
+        "`python -m projects.HSSN.study.page`; the [study](projects/HSSN/study/README.md) has "
+        "every loss, intervals, and the runs that went badly.",
+    ]
+    shown = shown_datasets(results)
+    if commands := {DATA[d].title: command for d, command in COMMANDS.items() if d in shown}:
+        parts.append(f"To repeat rows of {' and of '.join(commands)}:")
+        parts.append("\n".join(f"    {command}" for command in commands.values()))
+    return "\n\n".join(parts)
 
 
 def conditions(results: Results, datasets: tuple[str, ...]) -> str:
