@@ -33,7 +33,7 @@ help:
 	@echo "make demo       train on generated scenes, evaluate, draw, report; into $(DEMO_OUTPUT)"
 	@echo "                (DEMO_OPTS='SOLVER.MAX_ITER 20' for a short one)"
 	@echo "make results    repeat a row of the results on CamVid, which has to lie below DETECTRON2_DATASETS"
-	@echo "                (RESULTS_CONFIG=configs/CamVid11/hssn_lite0.yaml for another row)"
+	@echo "                (RESULTS_CONFIG=configs/CamVid11/level_ce_lite0.yaml for another row)"
 	@echo "make test       run the tests (TEST_OPTS='-k tree' for some of them)"
 	@echo "make test-quick run the quick ones: trees, layers, losses, metrics"
 	@echo "make lint       check style; make format fixes what can be fixed"

@@ -90,6 +90,17 @@ def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BAS
     )
 
 
+def decoding_gains(results: Results, stage: str, data: str, arm: str, variant: str) -> str:
+    """Return the gain of another decode variant of an arm's weights over its own."""
+    runs = of(results, stage, data, arm)
+    if not runs:
+        return "?"
+    found = [np.subtract(r["variants"][variant], r["variants"][r["variant"]]) for r in runs]
+    means = np.mean(found, axis=0)
+    levels = list(enumerate(runs[0]["levels"]))
+    return ", ".join(f"{means[level]:+.2f} ({name})" for level, name in reversed(levels))
+
+
 def places_of(result: dict[str, Any]) -> dict[str, float]:
     """Return percentages of one result by frequency of the leaf, by family, and by position."""
     confusion = np.array(result["confusion"], float)

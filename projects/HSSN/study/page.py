@@ -14,12 +14,21 @@ import numpy as np
 from hiera_seg.cli import exit_on_error
 
 from .choices import rate_table, recipe_table, strength_table
-from .compare import BASELINE, Results, arms_of, gains, of, paired_differences, places_of
+from .compare import (
+    BASELINE,
+    Results,
+    arms_of,
+    decoding_gains,
+    gains,
+    of,
+    paired_differences,
+    places_of,
+)
 from .design import ARMS, DATA, PROPOSALS, SEEDS, planned_arms
 from .front import PLOT, SHORT_NAMES, front_section, published_table, shown_datasets
 from .plots import plot_curves, plot_differences, plot_leaves
 from .run import QUICK, RESULTS, add_result, read_results
-from .tables import by_level, core_minutes, mean_and_deviation, table
+from .tables import by_level, core_minutes, mean_and_deviation, span, table
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
@@ -99,7 +108,7 @@ def arm_table(results: Results, stage: str, data: str) -> str:
     header = ["arm", "rate", "seeds", *levels[::-1], *(f"direct {x}" for x in levels[::-1])]
     header += ["consistency", "tree distance", "severity", *(f"ECE {x}" for x in levels[::-1])]
     missing = [arm for arm in planned_arms(stage, data) if arm not in arms]
-    note = f"\n\nStill to be run: {', '.join(missing)}." if missing else ""
+    note = f"\n\nNot run so far: {', '.join(missing)}." if missing else ""
     return table([*header, "CPU s / it."], rows) + note
 
 
@@ -109,8 +118,7 @@ def level_table(results: Results, stage: str, data: str) -> str:
     for arm in arms_of(results, stage, data):
         runs = of(results, stage, data, arm)
         levels = runs[0]["levels"]
-        times = [core_minutes(r) for r in runs if r.get("seconds_per_iteration")]
-        minutes = f"{np.median(times):.0f}" if times else ""
+        minutes = span(core_minutes(r) for r in runs if r.get("seconds_per_iteration"))
         processors = ", ".join(sorted({r.get("processor", "") for r in runs} - {""}))
         scores = by_level(r["metrics"]["mIoU"] for r in runs)
         rows.append([arm, str(len(runs)), *scores, minutes, processors])
@@ -174,6 +182,12 @@ def value(results: Results, stage: str, data: str, arm: str, level: str) -> str:
     return f"{np.mean([r['metrics']['mIoU'][index] for r in runs]):.2f}"
 
 
+def accuracy(results: Results, data: str, arm: str) -> str:
+    """Return the mean pixel accuracy of an arm at the leaves, for a sentence."""
+    runs = of(results, "main", data, arm)
+    return f"{np.mean([r['metrics']['accuracy'][-1] for r in runs]):.1f}" if runs else "?"
+
+
 def summary_table(results: Results, stage: str, *datasets: str) -> str:
     """Return mean differences to the baseline at every level of datasets, with verdicts."""
     there = {arm for data in datasets for arm in arms_of(results, stage, data)} - {BASELINE}
@@ -201,17 +215,6 @@ def gain(results: Results, stage: str, data: str, arm: str, level: str) -> str:
         return "?"
     index = of(results, stage, data, arm)[0]["levels"].index(level)
     return found.mean_and_interval(index)
-
-
-def decoding_gains(results: Results, stage: str, data: str, arm: str, variant: str) -> str:
-    """Return the gain of another decode variant of an arm's weights over its own."""
-    runs = of(results, stage, data, arm)
-    if not runs:
-        return "?"
-    found = [np.subtract(r["variants"][variant], r["variants"][r["variant"]]) for r in runs]
-    means = np.mean(found, axis=0)
-    levels = list(enumerate(runs[0]["levels"]))
-    return ", ".join(f"{means[level]:+.2f} ({name})" for level, name in reversed(levels))
 
 
 def hours(results: Results, which: str = "all") -> str:
@@ -275,6 +278,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "rates": rate_table,
     "strengths": strength_table,
     "value": value,
+    "accuracy": accuracy,
     "gain": gain,
     "gains": gains,
     "decoding_gains": decoding_gains,

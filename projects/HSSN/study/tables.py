@@ -23,7 +23,13 @@ def by_level(scores: Iterable[Sequence[float]], digits: int = 2) -> list[str]:
     return [mean_and_deviation(level, digits) for level in list(zip(*scores, strict=True))[::-1]]
 
 
+def span(values: Iterable[float]) -> str:
+    """Return the least and the greatest of some values, rounded; "" if there are none."""
+    values = sorted(values)
+    return " to ".join(dict.fromkeys(f"{end:.0f}" for end in values[:1] + values[-1:]))
+
+
 def core_minutes(result: Mapping) -> float:
-    """Return the minutes of one core that a run took for training and test."""
+    """Return the minutes of one core for a run: training, what is evaluated during it, and test."""
     training = result["iterations"] * (result.get("seconds_per_iteration") or 0.0)
     return (training + result["test_seconds"]) / 60
