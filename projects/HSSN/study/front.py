@@ -97,6 +97,7 @@ def front_section(results: Results) -> str:
             parts += recipe(results, datasets)
     parts += [
         f"![Differences to flat at every level]({PLOT})",
+        "*Dots: means over seeds. Lines: 95 % intervals over test images. Strokes: seeds.*",
         "The tables are made from [json lines](projects/HSSN/study/results.jsonl) by "
         "`python -m projects.HSSN.study.page`; the [study](projects/HSSN/study/README.md) has "
         f"every loss, intervals, and the runs that went badly.{_shorter(results)}",
