@@ -252,14 +252,16 @@ def published_table(results: Results) -> str:
     """Return what others published beside the newest results of this repository."""
     rows = []
     for name, (*published, datasets) in PUBLISHED.items():
-        data = next((d for d in datasets if shown_arms(results, d)), None)
         ours = ["not trained"] * 3
-        if data:
+        for data in datasets:
             by_arm = [of(results, "main", data, a) for a in ("flat", "focal_tree_min_triplet")]
-            ours = [
-                mean_and_deviation((r["metrics"]["mIoU"][-1] for r in runs), 1) for runs in by_arm
-            ]
-            ours.insert(0, f"{SIZES[data]}, {by_arm[0][0]['iterations']} iterations")
+            if all(by_arm):
+                ours = [f"{SIZES[data]}, {by_arm[0][0]['iterations']} iterations"]
+                ours += [
+                    mean_and_deviation((r["metrics"]["mIoU"][-1] for r in runs), 1)
+                    for runs in by_arm
+                ]
+                break
         rows.append([name, *published, *ours])
     return table(
         ["", "flat, published", "HSSN, paper", "HSSN, released weights"]
