@@ -62,7 +62,8 @@ def test_wheel_holds_all_configs_and_tools(tmp_path):
         archive.extractall(tmp_path / "installed")
         (scripts,) = (archive.read(n).decode() for n in names if n.endswith("entry_points.txt"))
     assert "hiera_seg_tools/train_net.py" in names and "hiera_seg_tools/demo.py" in names
-    assert "hiera_seg/data/datasets/camvid11_train_pixels.json" in names  # of a shipped config
+    for data in ("camvid11", "pascal_person_part"):  # of shipped configs
+        assert f"hiera_seg/data/datasets/{data}_train_pixels.json" in names
     assert "hiera-seg-train = hiera_seg_tools.train_net:command_line" in scripts
     assert "hiera-seg-demo = hiera_seg_tools.demo:command_line" in scripts
     read = [sys.executable, "-c", READ_ALL, str(tmp_path / "installed")]

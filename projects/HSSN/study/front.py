@@ -37,8 +37,8 @@ NETWORKS = {
 }
 COMMANDS = {
     "camvid11": "make results RESULTS_CONFIG=configs/CamVid11/adjusted_flat_lite0.yaml",
-    "person_part_lite0": "python -m projects.HSSN.study.run --quick "
-    "--results output/study/results.jsonl",
+    "person_part_lite0": "make results "
+    "RESULTS_CONFIG=configs/PascalPersonPart/adjusted_flat_lite0.yaml",
 }
 
 
