@@ -157,6 +157,7 @@ def test_the_readme_has_the_first_study_until_the_one_from_imagenet_weights_comp
 
     first = {k: r for k, r in made_up_runs("camvid11", {"level_ce": 1.0}).items() if not r["seed"]}
     text = page.fill("{{results}}", old | first)
+    assert "On CamVid 11 `level_ce` is ahead of flat at every level with one seed." in text
     assert text.index("one seed. Test") < text.index("CamVid 31: class")  # both are shown
 
     short = made_up_runs("camvid11_short", {"level_ce": 1.0})

@@ -154,24 +154,26 @@ def verdicts(results: Results, datasets: tuple[str, ...]) -> str:
     sentences = []
     for data in datasets:
         levels = of(results, "main", data)[0]["levels"]
-        everywhere: dict[str, list[str]] = {}  # the rows by where it is more than chance
-        partly, seeds = [], 1
+        everywhere: dict[str, list[str]] = {}  # rows by their seeds and where they exceed chance
+        partly = []
         for arm in shown_arms(results, data):
             row = ROWS[arm].split(":")[0]
             found = paired_differences(results, "main", data, arm)
-            ahead, seeds = (found.by_seed > 0).all(0), max(seeds, len(found.by_seed))
+            ahead = (found.by_seed > 0).all(0)
             if ahead.all():
                 sure = [level for i, level in enumerate(levels) if found.of_level(i).sign() > 0]
-                where = f" (beyond the 95 % interval over test images at {_levels(sure)})"
-                everywhere.setdefault(where if sure != levels else "", []).append(row)
+                how = "every seed" if len(found.by_seed) > 1 else "one seed"
+                if sure != levels:
+                    how += f" (beyond the 95 % interval over test images at {_levels(sure)})"
+                everywhere.setdefault(how, []).append(row)
             elif ahead.any():
                 where = [level for level, one in zip(levels, ahead, strict=True) if one]
                 partly.append(f"{row} is at {_levels(where)}")
         partly = f"; {', '.join(partly)}" if partly and not everywhere else ""
         clauses = [
             f"{' and '.join(rows)} {'are' if len(rows) > 1 else 'is'} ahead of flat at every level "
-            f"with {'every' if seeds > 1 else 'the one'} seed{where}"
-            for where, rows in (everywhere or {"": ["no row"]}).items()
+            f"with {how}"
+            for how, rows in (everywhere or {"every seed": ["no row"]}).items()
         ]
         sentences.append(f"On {DATA[data].title} {'; '.join(clauses)}{partly}.")
     return " ".join(sentences)
