@@ -2,15 +2,7 @@
 
 import numpy as np
 
-from .compare import (
-    BASELINE,
-    Results,
-    arms_of,
-    decoding_gains,
-    gains,
-    of,
-    paired_differences,
-)
+from .compare import BASELINE, Results, arms_of, decoding_gains, gains, of, paired_differences
 from .design import DATA
 from .tables import core_minutes, mean_and_deviation, span, table
 
@@ -102,7 +94,7 @@ def front_section(results: Results) -> str:
         "`python -m projects.HSSN.study.page`; the [study](projects/HSSN/study/README.md) has "
         f"every loss, intervals, and the runs that went badly.{_shorter(results)}",
     ]
-    shown = shown_datasets(results)
+    shown = {data for datasets in groups for data in datasets}
     if commands := {DATA[d].title: command for d, command in COMMANDS.items() if d in shown}:
         parts.append(f"To repeat rows of {' and of '.join(commands)}:")
         parts.append("\n".join(f"    {command}" for command in commands.values()))

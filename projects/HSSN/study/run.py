@@ -38,6 +38,10 @@ from .subsets import PREFIX, register_subsets
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
 WEIGHTS = "weights.pth"  # what is kept of a run that proposals decode
+NOTHING = (
+    "nothing to begin: the chosen runs are there (--results with another file repeats them), or "
+    "they wait for runs that were not chosen"
+)
 # --quick: what decides about ours on one dataset.
 QUICK = {
     "data": ("person_part_lite0",),
@@ -98,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
             if run.key not in running and run.key not in failed
         ]
         if args.list:
-            print("\n".join(run.key for run in waiting) or "all is done")
+            print("\n".join(run.key for run in waiting) or NOTHING)
             return
         while waiting and len(running) < args.jobs:
             run = waiting.pop(0)
@@ -109,7 +113,7 @@ def main(args: argparse.Namespace) -> None:
             break
     print(f"{len(read_results(args.results))} runs in {args.results}")
     if not begun:
-        print("All of the chosen runs are there; --results with another file repeats them.")
+        print(NOTHING)
     if failed:
         sys.exit(1)
 
