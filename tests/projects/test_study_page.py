@@ -155,6 +155,16 @@ def test_the_readme_has_the_first_study_until_the_one_from_imagenet_weights_comp
     text = page.fill("{{results}}", ours)
     assert "every seed (beyond the 95 % interval over test images at kind and group)." in text
 
+    beside = made_up_runs("camvid_lite0", {front.OURS: 2.0})
+    for r in beside.values():
+        r["strength"] = 0.25
+    with_beside = page.fill("{{results}}", ours | beside)
+    assert "README.md) only) adjusted flat (ours) is ahead of flat at every level" in with_beside
+    assert "on CamVid 11, 0.25 on CamVid 31;" in with_beside
+    assert "- CamVid 31: +2.00 [+2.00, +2.00] (class)" in with_beside
+    tables = [[x for x in t.splitlines() if x.startswith("|")] for t in (text, with_beside)]
+    assert tables[0] == tables[1]  # a third dataset is too wide for a table
+
     first = {k: r for k, r in made_up_runs("camvid11", {"level_ce": 1.0}).items() if not r["seed"]}
     text = page.fill("{{results}}", old | first)
     assert "On CamVid 11 `level_ce` is ahead of flat at every level with one seed." in text

@@ -131,6 +131,7 @@ DATA = {
     "camvid_lite0": Data(
         *("hiera_camvid_train", "hiera_camvid_test", None, 0.2, "kind"),
         watched="hiera_camvid_val",
+        title="CamVid 31",
         **LITE0,
     ),
     "person_part_lite0": Data(
