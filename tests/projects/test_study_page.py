@@ -166,6 +166,9 @@ def test_the_readme_has_the_first_study_until_the_one_from_imagenet_weights_comp
     assert tables[0] == tables[1]  # a third dataset is too wide for a table
 
     first = {k: r for k, r in made_up_runs("camvid11", {"level_ce": 1.0}).items() if not r["seed"]}
+    assert "| `level_ce`: cross entropy per level | 1 / 3 |" in page.fill(
+        "{{results}}", first | other
+    )
     text = page.fill("{{results}}", old | first)
     assert "On CamVid 11 `level_ce` is ahead of flat at every level with one seed." in text
     assert text.index("one seed. Test") < text.index("CamVid 31: class")  # both are shown

@@ -124,9 +124,12 @@ def conditions(results: Results, datasets: tuple[str, ...]) -> str:
 def front_table(results: Results, datasets: tuple[str, ...]) -> str:
     """Return mIoU at every level and the minutes of a run, the best mean of a column in bold."""
     arms = [a for a in ROWS if a == BASELINE or any(a in shown_arms(results, d) for d in datasets)]
-    header, columns = ["", "seeds"], []
-    counts = {arm: {len(of(results, "main", d, arm)) for d in datasets} - {0} for arm in arms}
-    columns.append([_either(sorted(counts[arm])) for arm in arms])
+    header, columns, seeds = ["", "seeds"], [], []
+    for arm in arms:
+        counts = [len(of(results, "main", d, arm)) for d in datasets]
+        same = len({*counts} - {0}) == 1
+        seeds.append(str(max(counts)) if same else " / ".join(map(str, counts)))
+    columns.append(seeds)
     for data in datasets:
         levels = of(results, "main", data)[0]["levels"]
         for level in reversed(range(len(levels))):
