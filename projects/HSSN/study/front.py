@@ -85,12 +85,11 @@ def front_section(results: Results) -> str:
     ]
     for datasets in groups:
         parts += [conditions(results, datasets), front_table(results, datasets)]
-        if _group(datasets) == IMAGENET:
-            beside = tuple(d for d in IMAGENET_BESIDE if OURS in shown_arms(results, d))
-            parts.append(verdicts(results, (*datasets, *beside)))
+        imagenet = _group(datasets) == IMAGENET
+        beside = tuple(d for d in IMAGENET_BESIDE if imagenet and OURS in shown_arms(results, d))
+        parts.append(verdicts(results, (*datasets, *beside)))
+        if imagenet:
             parts += recipe(results, (*datasets, *beside))
-        else:
-            parts.append(verdicts(results, datasets))
     parts += [
         f"![Differences to flat at every level]({PLOT})",
         "*Dots: means over seeds. Lines: 95 % intervals over test images. Strokes: seeds.*",
