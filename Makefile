@@ -108,7 +108,7 @@ format: $(READY)
 # anything from the network would be one too.
 docs: $(READY) requirements/docs.txt
 	@$(PIP) install --quiet -r requirements/docs.txt
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS=ignore $(BIN)/mkdocs build
 	$(BIN)/python docs/hooks/check_offline.py site
 
 clean:
