@@ -2,32 +2,22 @@
 
 import numpy as np
 
-from .compare import BASELINE, Results, arms_of, decoding_gains, gains, of, paired_differences
+from .compare import BASELINE, Results, decoding_gains, gains, of, paired_differences
 from .design import DATA
 from .tables import core_minutes, mean_and_deviation, span, table
 
-IMAGENET = ("camvid11", "camvid11_short", "person_part_lite0")
-FLAT_TRUNK = ("camvid", "person_part")  # the first study
-IMAGENET_BESIDE = ("camvid_lite0",)  # in sentences: a third dataset is too wide for a table
-ENOUGH_SEEDS = 3  # until a newer one has as many, both are shown
-SHORT = {"camvid11_short": "camvid11"}
+COMPARED = ("camvid11", "person_part_lite0")  # in the table
+BESIDE = ("camvid_lite0",)  # in sentences: a third dataset is too wide for a table
 ADJUSTED = "[sibling adjustment](docs/decoding.md#rare-leaves-sibling-adjustment)"
 ROWS = {
     "flat": "flat: cross entropy over the leaves",
     "level_ce": "`level_ce`: cross entropy per level",
     "focal_tree_min_triplet": "HSSN: `focal_tree_min` + `tree_triplet`",
     "flat_sibling_adjusted": f"adjusted flat (ours): decoded by paths, {ADJUSTED}",
-    "level_sibling_adjusted": f"adjusted `level_ce`: {ADJUSTED}",
-    "quarter_sibling_adjusted": "adjusted `marginal_ce`: a quarter of the weight at coarser "
-    f"levels, decoded by paths, {ADJUSTED}",
 }
 SHORT_NAMES = {arm: name.split(":")[0].replace("`", "") for arm, name in ROWS.items()}
 OURS = "flat_sibling_adjusted"
 PLOT = "docs/images/results.png"
-NETWORKS = {
-    IMAGENET: "DeepLabV3+ on EfficientNet-Lite0 from ImageNet weights",
-    FLAT_TRUNK: "DeepLabV3+ on ResNet-18 from a trunk trained on the same images",
-}
 COMMANDS = {
     "camvid11": "make results RESULTS_CONFIG=configs/CamVid11/adjusted_flat_lite0.yaml",
     "person_part_lite0": "make results "
@@ -37,86 +27,63 @@ COMMANDS = {
 
 # Leaf mIoU of DeepLabV3+ on ResNet-101, single scale / several scales and mirrored: flat as in
 # mmsegmentation's model zoo, HSSN as in the paper, as the public code gives for its weights; and
-# our data sets of the same images.
+# our dataset of the same images.
 PUBLISHED = {
-    "Cityscapes val": ("80.97 / 82.03", "83.02", "81.62 / 82.71", ()),
-    "Mapillary Vistas 2.0 val": ("", "", "40.16", ()),
-    "Pascal-Person-Part test": ("", "", "73.44", ("person_part_lite0", "person_part")),
-    "LIP val": ("", "", "58.71", ()),
+    "Cityscapes val": ("80.97 / 82.03", "83.02", "81.62 / 82.71", ""),
+    "Mapillary Vistas 2.0 val": ("", "", "40.16", ""),
+    "Pascal-Person-Part test": ("", "", "73.44", "person_part_lite0"),
+    "LIP val": ("", "", "58.71", ""),
 }
-SIZES = {"person_part_lite0": "EfficientNet-Lite0", "person_part": "ResNet-18"}
-
-
-def shown_groups(results: Results) -> list[tuple[str, ...]]:
-    """Return the datasets of each study that is shown, those that have a row to compare."""
-    groups = []
-    done = {short for short, long in SHORT.items() if _has_enough(results, long)}
-    for group in (IMAGENET, FLAT_TRUNK):
-        if found := tuple(d for d in group if d not in done and shown_arms(results, d)):
-            groups.append(found)
-            if all(_has_enough(results, d) for d in group if d not in SHORT):
-                break
-    return groups
 
 
 def shown_datasets(results: Results) -> tuple[str, ...]:
-    """Return all datasets of the shown studies."""
-    return tuple(data for group in shown_groups(results) for data in group)
+    """Return the datasets of the table that have a row to compare."""
+    return tuple(data for data in COMPARED if shown_arms(results, data))
 
 
 def shown_arms(results: Results, data: str) -> list[str]:
     """Return the arms of `ROWS` that have a seed in common with the baseline."""
-    there = arms_of(results, "main", data)
-    return [
-        arm
-        for arm in ROWS
-        if arm in there and arm != BASELINE and paired_differences(results, "main", data, arm)
-    ]
+    arms = [arm for arm in ROWS if arm != BASELINE]
+    return [arm for arm in arms if paired_differences(results, "main", data, arm)]
 
 
 def front_section(results: Results) -> str:
-    """Return tables, a plot, and sentences on what was run and what it shows."""
-    groups = shown_groups(results)
-    if not groups:
+    """Return a table, a plot, and sentences on what was run and what it shows."""
+    datasets = shown_datasets(results)
+    if not datasets:
         return "*No result yet.*"
+    with_beside = (*datasets, *(data for data in BESIDE if shown_arms(results, data)))
+    commands = {DATA[data].title: COMMANDS[data] for data in datasets}
     parts = [
-        "Test mIoU per level of the tree, finest first. Rows of a table differ only in loss and "
-        "decoding. Minutes of one core: training with its evaluations, and test; processors differ."
-    ]
-    for datasets in groups:
-        parts += [conditions(results, datasets), front_table(results, datasets)]
-        imagenet = _group(datasets) == IMAGENET
-        beside = tuple(d for d in IMAGENET_BESIDE if imagenet and OURS in shown_arms(results, d))
-        parts.append(verdicts(results, (*datasets, *beside)))
-        if imagenet:
-            parts += recipe(results, (*datasets, *beside))
-    parts += [
+        "Test mIoU per level of the tree, finest first. Rows differ only in loss and decoding. "
+        "Minutes of one core: training with its evaluations, and test; processors differ.",
+        conditions(results, datasets),
+        front_table(results, datasets),
+        verdicts(results, with_beside),
+        *recipe(results, with_beside),
         f"![Differences to flat at every level]({PLOT})",
         "*Dots: means over seeds. Lines: 95 % intervals over test images. Strokes: seeds.*",
-        "The tables are made from [json lines](projects/HSSN/study/results.jsonl) by "
+        "The table is made from [json lines](projects/HSSN/study/results.jsonl) by "
         "`python -m projects.HSSN.study.page`; the [study](projects/HSSN/study/README.md) has "
-        f"every loss, intervals, and the runs that went badly.{_shorter(results)}",
+        "every loss, intervals, and the runs that went badly.",
+        f"To repeat rows of {' and of '.join(commands)}:",
+        "\n".join(f"    {command}" for command in commands.values()),
     ]
-    shown = {data for datasets in groups for data in datasets}
-    if commands := {DATA[d].title: command for d, command in COMMANDS.items() if d in shown}:
-        parts.append(f"To repeat rows of {' and of '.join(commands)}:")
-        parts.append("\n".join(f"    {command}" for command in commands.values()))
     return "\n\n".join(parts)
 
 
 def conditions(results: Results, datasets: tuple[str, ...]) -> str:
-    """Return a sentence on the network, training and test images of the runs of a table."""
+    """Return a sentence on the network, training and test images of the runs of the table."""
     runs = [r for data in datasets for arm in ROWS for r in of(results, "main", data, arm)]
     processors = sorted({r.get("processor", "") for r in runs} - {""})
-    seeds = _seeds(results, datasets)
     images = ", ".join(
         f"{DATA[data].title} {of(results, 'main', data)[0]['images']}" for data in datasets
     )
     return (
-        f"{NETWORKS[_group(datasets)]}, {_either(sorted({r['iterations'] for r in runs}))} "
-        f"iterations on one core{f' of {_either(processors)}' if processors else ''}, "
-        + ("one seed" if seeds == [1] else "mean ± deviation over seeds")
-        + f". Test images: {images}."
+        "DeepLabV3+ on EfficientNet-Lite0 from ImageNet weights, "
+        f"{_either(sorted({r['iterations'] for r in runs}))} iterations on one core"
+        f"{f' of {_either(processors)}' if processors else ''}, mean ± deviation over seeds. "
+        f"Test images: {images}."
     )
 
 
@@ -148,40 +115,31 @@ def front_table(results: Results, datasets: tuple[str, ...]) -> str:
 
 
 def verdicts(results: Results, datasets: tuple[str, ...]) -> str:
-    """Return a sentence per dataset: which rows are ahead of the baseline, at which levels."""
-    sentences = []
-    for data in datasets:
-        levels = of(results, "main", data)[0]["levels"]
-        everywhere: dict[str, list[str]] = {}  # rows by their seeds and where they exceed chance
-        partly = []
-        for arm in shown_arms(results, data):
-            row = ROWS[arm].split(":")[0]
+    """Return sentences on the rows that are ahead of the baseline at every level, and where."""
+    ahead: dict[str, list[str]] = {}
+    for arm, text in ROWS.items():
+        name = text.split(":")[0]
+        for data in datasets:
             found = paired_differences(results, "main", data, arm)
-            ahead = (found.by_seed > 0).all(0)
-            if ahead.all():
-                sure = [level for i, level in enumerate(levels) if found.of_level(i).sign() > 0]
-                how = "every seed" if len(found.by_seed) > 1 else "one seed"
-                if sure != levels:
-                    how += f" (beyond the 95 % interval over test images at {_levels(sure)})"
-                everywhere.setdefault(how, []).append(row)
-            elif ahead.any():
-                where = [level for level, one in zip(levels, ahead, strict=True) if one]
-                partly.append(f"{row} is at {_levels(where)}")
-        partly = f"; {', '.join(partly)}" if partly and not everywhere else ""
-        clauses = [
-            f"{' and '.join(rows)} {'are' if len(rows) > 1 else 'is'} ahead of flat at every level "
-            f"with {how}"
-            for how, rows in (everywhere or {"every seed": ["no row"]}).items()
-        ]
-        name = DATA[data].title
-        if data in IMAGENET_BESIDE:
-            name += " (in the [study](projects/HSSN/study/README.md) only)"
-        sentences.append(f"On {name} {'; '.join(clauses)}{partly}.")
-    return " ".join(sentences)
-
-
-def _levels(names: list[str]) -> str:
-    return " and ".join(reversed(names)) or "none"
+            if found is None or not (found.by_seed > 0).all():
+                continue
+            levels = of(results, "main", data)[0]["levels"]
+            sure = [level for i, level in enumerate(levels) if found.of_level(i).sign() > 0]
+            notes = ["in the [study](projects/HSSN/study/README.md)"] if data in BESIDE else []
+            notes += ["one seed"] if len(found.by_seed) == 1 else []
+            if sure != levels:
+                where = " and ".join(reversed(sure)) or "none"
+                notes.append(f"beyond the 95 % interval over test images at {where}")
+            place = DATA[data].title + (f" ({'; '.join(notes)})" if notes else "")
+            ahead.setdefault(name, []).append(place)
+    if not ahead:
+        return "No row is ahead of flat at every level with every seed."
+    sentences = [
+        f"{name[0].upper()}{name[1:]} is ahead of flat at every level with every seed on "
+        f"{_list(places)}."
+        for name, places in ahead.items()
+    ]
+    return " ".join([*sentences, "No other row is, on any dataset."])
 
 
 def recipe(results: Results, datasets: tuple[str, ...]) -> list[str]:
@@ -211,29 +169,6 @@ def recipe(results: Results, datasets: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _shorter(results: Results) -> str:
-    """Return what the shorter training on CamVid 11 said, where the pages differ."""
-    if not paired_differences(results, "main", "camvid11_short", "level_ce"):
-        return ""
-    found = gains(results, "main", "camvid11_short", "level_ce")
-    return f" After a shorter training on CamVid 11 `level_ce` less flat was {found}."
-
-
-def _group(datasets: tuple[str, ...]) -> tuple[str, ...]:
-    return IMAGENET if datasets[0] in IMAGENET else FLAT_TRUNK
-
-
-def _has_enough(results: Results, data: str) -> bool:
-    """Return whether a row beside the baseline has all its seeds."""
-    return any(len(of(results, "main", data, a)) >= ENOUGH_SEEDS for a in shown_arms(results, data))
-
-
-def _seeds(results: Results, datasets: tuple[str, ...]) -> list[int]:
-    """Return the different numbers of seeds of the rows of a table."""
-    counts = {len(of(results, "main", data, arm)) for data in datasets for arm in ROWS}
-    return sorted(counts - {0})
-
-
 def _cell(values: list[float], best: str) -> str:
     if not values:
         return ""
@@ -252,20 +187,21 @@ def _either(values: list) -> str:
     return " or ".join(map(str, values))
 
 
+def _list(texts: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
 def published_table(results: Results) -> str:
-    """Return what others published beside the newest results of this repository."""
+    """Return what others published beside the results of this repository."""
     rows = []
-    for name, (*published, datasets) in PUBLISHED.items():
+    for name, (*published, data) in PUBLISHED.items():
         ours = ["not trained"] * 3
-        for data in datasets:
-            by_arm = [of(results, "main", data, a) for a in ("flat", "focal_tree_min_triplet")]
-            if all(by_arm):
-                ours = [f"{SIZES[data]}, {by_arm[0][0]['iterations']} iterations"]
-                ours += [
-                    mean_and_deviation((r["metrics"]["mIoU"][-1] for r in runs), 1)
-                    for runs in by_arm
-                ]
-                break
+        by_arm = [of(results, "main", data, a) for a in (BASELINE, "focal_tree_min_triplet")]
+        if all(by_arm):
+            ours = [f"EfficientNet-Lite0, {by_arm[0][0]['iterations']} iterations"]
+            ours += [
+                mean_and_deviation((r["metrics"]["mIoU"][-1] for r in runs), 1) for runs in by_arm
+            ]
         rows.append([name, *published, *ours])
     return table(
         ["", "flat, published", "HSSN, paper", "HSSN, released weights"]
