@@ -29,7 +29,7 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
     )
     assert text.startswith(
         "-0.20 [-0.20, -0.20] (class), +2.80 [+2.80, +2.80] (kind), +1.80 [+1.80, +1.80] (group); "
-        "30.20; *No run of main on person_part yet.*"
+        "30.20; *No run of main on Person-Part yet.*"
     )
     assert "| bce | 0.02 | 3 | 30.00 ± 0.50 | 43.00 ± 0.50 | 52.00 ± 0.50 |" in text
     row = "| bce | -0.20 ± 0.40 [-0.20, -0.20], 1 of 3 | +2.80 ± 0.40 [+2.80, +2.80], 3 of 3 |"
@@ -42,7 +42,7 @@ def test_the_page_has_every_number_from_the_results(tmp_path):
     text = page.fill("{{summary main camvid}}\n{{summary main camvid person_part}}", results)
     assert "| bce | -0.20 | +2.80 ▲ | +1.80 ▲ |\n*No run" in text.replace("\n\n", "\n")
     assert "tree_min" not in text
-    assert text.endswith("\n*No run of main on person_part yet.*")
+    assert text.endswith("\n*No run of main on Person-Part yet.*")
     other = tmp_path / "other.md"
     other.write_text("mine <!-- study: levels main camvid --> old\n<!-- /study --> mine too")
     more = plan.final_runs("camvid", "tree_min", 0.02, ["main"])[0]
@@ -124,20 +124,23 @@ def test_the_readme_shows_rows_of_two_datasets():
     ours = next(line for line in text.splitlines() if line.startswith("| adjusted"))
     assert row in ours and ours.endswith(f"| {minutes} |")
     assert "| flat: cross entropy over the leaves | 3 | 31.0 ± 1.0 | 41.0 ± 1.0 |" in text
-    assert "Person-Part" not in text and "bce" not in text and "HSSN:" not in text
+    assert "Person-Part:" not in text and "bce" not in text and "HSSN less" not in text
     assert f", {iterations} iterations on one core of Z80" in text and "CamVid 11 233" in text
     ahead = "Adjusted flat (ours) is ahead of flat at every level with every seed on"
     assert f"{ahead} CamVid 11. No other row is" in text
     assert "configs/CamVid11/adjusted_flat_lite0.yaml" in text and front.PLOT in text
 
-    other = made_up_runs("person_part_lite0", {"level_ce": 1.0})
+    other = made_up_runs("person_part_lite0", {"level_ce": 1.0, front.HSSN: -2.0})
     text = page.fill("{{results}}", new | other)
+    assert "At the finest level HSSN less flat is -2.00 [-2.00, -2.00] on Person-Part." in text
     header = text.split("| --- |")[0].splitlines()[-1]
     assert "CamVid 11: class | kind | group | minutes | Person-Part: " in header
     assert "`level_ce` is ahead of flat at every level with every seed on Person-Part." in text
     first = {k: r for k, r in new.items() if r["arm"] != "level_ce" or not r["seed"]}
     text = page.fill("{{results}}", first | other)
     assert "| `level_ce`: cross entropy per level | 1 / 3 |" in text
+    high = {k: r for k, r in made_up_runs("camvid11", {"level_ce": 9.0}).items() if not r["seed"]}
+    assert "| 1 / 3 | 39.0 | 49.0 | 59.0 |" in page.fill("{{results}}", first | other | high)
 
     worse = made_up_runs("camvid11", {"level_ce": -1.0})
     assert "No row is ahead of flat at every level with" in page.fill("{{results}}", worse)
