@@ -112,7 +112,7 @@ def test_proposals_differ_from_their_arm_in_decoding_alone(arm, tmp_path):
     test = cfg.MODEL.HIERA_SEG.TEST
     siblings, decode = arm.endswith("sibling_adjusted"), "marginal"
     if siblings:
-        decode = "level_softmax" if arm.startswith("level") else "marginal_path_sum"
+        decode = "level_softmax" if arm.startswith(("level", "public")) else "marginal_path_sum"
     assert test.DECODE == decode
     assert test.SIBLING_ADJUSTMENT.TAU == (0.5 if siblings else 0)
     cfg.defrost()

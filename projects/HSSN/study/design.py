@@ -42,8 +42,13 @@ PROPOSALS = {
     "flat_sibling_adjusted": "flat",
     "level_sibling_adjusted": "level_ce",
     "quarter_sibling_adjusted": "marginal_ce_quarter",
+    "public_sibling_adjusted": "public_code",
 }
-LITE0_ARMS = ("marginal_ce_quarter", "quarter_sibling_adjusted")  # newer than the first study
+LITE0_ARMS = (  # newer than the first study
+    "marginal_ce_quarter",
+    "quarter_sibling_adjusted",
+    "public_sibling_adjusted",
+)
 STRENGTHS_OF = {  # others choose their own
     "flat_prior_adjusted": "prior_adjusted",
     "flat_sibling_adjusted": "sibling_adjusted",
