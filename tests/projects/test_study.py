@@ -12,12 +12,13 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from hiera_seg import Hierarchy
+from hiera_seg.cli import load_config
 from hiera_seg.data import register_hierarchical_dataset
 from hiera_seg.engine import HieraTrainer
 from hiera_seg.evaluation import ImageCounts
 from hiera_seg.metrics import Cells, collapse_nodes, level_scores
 from hiera_seg.modeling import decode_variant
-from projects.HSSN.study import design, plan, run, subsets
+from projects.HSSN.study import design, front, page, plan, run, subsets
 from projects.HSSN.study.measure import (
     BOUNDARY_WIDTH,
     NUM_RESAMPLES,
@@ -119,6 +120,28 @@ def test_proposals_differ_from_their_arm_in_decoding_alone(arm, tmp_path):
     cfg.MODEL.HIERA_SEG.TEST = expected.MODEL.HIERA_SEG.TEST
     cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = expected.MODEL.WEIGHTS, expected.OUTPUT_DIR
     assert cfg == expected
+
+
+@pytest.mark.parametrize("data, arm", [
+    ("camvid11", "flat_sibling_adjusted"),
+    ("person_part_lite0", "flat_sibling_adjusted"),
+    ("person_part_lite0", "public_sibling_adjusted"),
+])  # fmt: skip
+def test_shipped_configs_repeat_rows_of_the_study(data, arm, tmp_path):
+    results = run.read_results(run.RESULTS)
+    of = next(
+        r for r in results.values() if (r["stage"], r["data"], r["arm"]) == ("main", data, arm)
+    )
+    name = next(c for c in front.CONFIGS[data] if ("public" in c) == ("public" in arm))
+    shipped = load_config(str(page.REPOSITORY / name), [])
+    cfg = run.make_config(plan.Run.from_dict(of), tmp_path)
+    cfg.defrost()
+    for node in (shipped, cfg):
+        assert node.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.TAU == of["strength"]
+        node.MODEL.HIERA_SEG.TEST.SIBLING_ADJUSTMENT.FILE = node.MODEL.WEIGHTS = ""
+        node.DATASETS = node.OUTPUT_DIR = node.SEED = node.DATALOADER.NUM_WORKERS = None
+        node.SOLVER.CHECKPOINT_PERIOD = node.TEST.EVAL_PERIOD = None
+    assert shipped == cfg
 
 
 def test_parts_of_a_dataset(street):

@@ -163,13 +163,15 @@ def test_the_readme_tells_how_ours_is_configured_and_what_it_gains():
     text = page.fill("{{results}}", results)
     assert "CamVid 11 (beyond the 95 % interval over test images at kind and group)." in text
 
-    beside = made_up_runs("camvid_lite0", {front.OURS: 2.0})
+    beside = made_up_runs("camvid_lite0", {front.OURS: 2.0, front.CONTROL: 0.5})
     for r in beside.values():
         r["strength"] = 0.25
     with_beside = page.fill("{{results}}", results | beside)
     assert "and CamVid 31 (in the [study](projects/HSSN/study/README.md))." in with_beside
     assert "on CamVid 11, 0.25 on CamVid 31;" in with_beside
     assert "- CamVid 31: +2.00 [+2.00, +2.00] (class)" in with_beside
+    assert "; by the known adjustment without a tree +0.50 [+0.50, +0.50] (class)" in with_beside
+    assert text.count("without a tree") == 0
     tables = [[x for x in t.splitlines() if x.startswith("|")] for t in (text, with_beside)]
     assert tables[0] == tables[1]  # a third dataset is too wide for a table
 
