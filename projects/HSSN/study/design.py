@@ -147,6 +147,11 @@ DATA = {
 }
 
 
+def title_of(data: str) -> str:
+    """Return how pages call a dataset: its title, or its key if it has none."""
+    return DATA[data].title or data
+
+
 def planned_arms(stage: str, data: str) -> tuple[str, ...]:
     """Return the arms that are planned for a stage of a dataset."""
     of_stage = {

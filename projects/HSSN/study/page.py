@@ -24,7 +24,7 @@ from .compare import (
     paired_differences,
     places_of,
 )
-from .design import ARMS, DATA, PROPOSALS, SEEDS, planned_arms
+from .design import ARMS, DATA, PROPOSALS, SEEDS, planned_arms, title_of
 from .front import PLOT, SHORT_NAMES, front_section, published_table, shown_datasets
 from .plots import plot_curves, plot_differences, plot_leaves
 from .run import QUICK, RESULTS, add_result, read_results
@@ -86,7 +86,7 @@ def arm_table(results: Results, stage: str, data: str) -> str:
     """Return every measure of every arm: mean and standard deviation over seeds."""
     arms = arms_of(results, stage, data)
     if not arms:
-        return f"*No run of {stage} on {DATA[data].title or data} yet.*"
+        return f"*No run of {stage} on {title_of(data)} yet.*"
     levels = of(results, stage, data)[0]["levels"]
     rows = []
     for arm in arms:
@@ -123,7 +123,7 @@ def level_table(results: Results, stage: str, data: str) -> str:
         scores = by_level(r["metrics"]["mIoU"] for r in runs)
         rows.append([arm, str(len(runs)), *scores, minutes, processors])
     if not rows:
-        return f"*No run of {stage} on {DATA[data].title or data} yet.*"
+        return f"*No run of {stage} on {title_of(data)} yet.*"
     return table(["arm", "seeds", *reversed(levels), "minutes of a core", "processor"], rows)
 
 
@@ -143,7 +143,7 @@ def difference_table(results: Results, stage: str, data: str, baseline: str = BA
             )
         rows.append(columns)
     if not rows:
-        return f"*No pair of runs of {stage} on {DATA[data].title or data} yet.*"
+        return f"*No pair of runs of {stage} on {title_of(data)} yet.*"
     levels = of(results, stage, data)[0]["levels"]
     return table([f"less {baseline}", *reversed(levels)], rows)
 
@@ -157,7 +157,7 @@ def decoding_table(results: Results, data: str) -> str:
             own = " (own)" if variant == runs[0]["variant"] else ""
             rows.append([arm, variant + own, *by_level(r["variants"][variant] for r in runs)])
     if not rows:
-        return f"*No run of main on {DATA[data].title or data} yet.*"
+        return f"*No run of main on {title_of(data)} yet.*"
     return table(["arm", "decoded by", *reversed(of(results, "main", data)[0]["levels"])], rows)
 
 
@@ -168,7 +168,7 @@ def place_table(results: Results, data: str) -> str:
         places = [places_of(r) for r in of(results, "main", data, arm)]
         rows.append([arm, *(mean_and_deviation(p[name] for p in places) for name in places[0])])
     if not rows:
-        return f"*No run of main on {DATA[data].title or data} yet.*"
+        return f"*No run of main on {title_of(data)} yet.*"
     names = places_of(of(results, "main", data)[0])
     return table(["arm", *names], rows)
 
@@ -197,9 +197,9 @@ def summary_table(results: Results, stage: str, *datasets: str) -> str:
     for data in datasets:
         runs = of(results, stage, data)
         if not runs:
-            return f"*No run of {stage} on {DATA[data].title or data} yet.*"
+            return f"*No run of {stage} on {title_of(data)} yet.*"
         levels = runs[0]["levels"]
-        header += [f"{DATA[data].title}: {level}" for level in reversed(levels)]
+        header += [f"{title_of(data)}: {level}" for level in reversed(levels)]
         for arm in arms:
             found = paired_differences(results, stage, data, arm)
             for level in reversed(range(len(levels))):

@@ -15,7 +15,7 @@ from .compare import (
     of,
     paired_differences,
 )
-from .design import DATA
+from .design import title_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -68,7 +68,7 @@ def plot_differences(
             axis.grid(axis="x", alpha=0.3)
             axis.set_yticks(range(len(found)), [])
             axis.set_ylim(len(found) - 0.5, -0.5)
-        axes[0].set_ylabel(DATA[data].title or data)
+        axes[0].set_ylabel(title_of(data))
         axes[0].set_yticklabels([(names or {}).get(arm, arm) for arm in found])
     _save(figure, path)
 
