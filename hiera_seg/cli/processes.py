@@ -1,6 +1,7 @@
 """Start one process or many, on CPU or GPUs, by --num-gpus or by torchrun."""
 
 import argparse
+import atexit
 import os
 import signal
 import socket
@@ -39,7 +40,7 @@ def launch(main: Main, args: argparse.Namespace) -> None:
         args: of :func:`~hiera_seg.cli.argument_parser`.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        exit_on_error(_run_member, main, args)
+        _exit_at_once(_run_member, main, args)
     else:
         exit_on_error(_start, main, args)
 
@@ -94,7 +95,7 @@ def _worker(local_rank: int, main: Main, args: argparse.Namespace) -> None:
     # starts background commands with SIGINT ignored, and child processes inherit that: they would
     # outlive a job that was killed.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    exit_on_error(_join_and_run, local_rank, main, args)
+    _exit_at_once(_join_and_run, local_rank, main, args)
 
 
 def _join_and_run(local_rank: int, main: Main, args: argparse.Namespace) -> None:
@@ -107,6 +108,22 @@ def _join_and_run(local_rank: int, main: Main, args: argparse.Namespace) -> None
     )
     main(args)
     dist.destroy_process_group()
+
+
+def _exit_at_once(main: Callable, *args: object) -> None:
+    """Call :func:`exit_on_error`; if it exits, skip the finalization of the interpreter.
+
+    A thread of gloo that frees a tensor while the interpreter is finalized aborts the process,
+    whose exit code is then that of SIGABRT.
+    """
+    try:
+        exit_on_error(main, *args)
+    except SystemExit as error:
+        if not dist.is_initialized() or not isinstance(error.code, int):
+            raise
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(error.code)
 
 
 def _check_gpus(processes: int, option: str) -> None:

@@ -18,7 +18,7 @@ from hiera_seg.errors import ConfigError
 from tests.helpers import run_python
 
 SCRIPT = """
-import os, signal, sys, time
+import atexit, os, signal, sys, time
 from pathlib import Path
 import torch.distributed as dist
 from detectron2.engine import default_argument_parser
@@ -26,7 +26,13 @@ from detectron2.utils import comm
 from hiera_seg.errors import ConfigError, DatasetError
 from hiera_seg.cli import launch, setup
 
+class Rest:  # aborts as a thread of gloo does if the interpreter is finalized beneath it
+    def __del__(self, abort=os.abort):
+        abort()
+
 def fail(args):
+    sys.rest = Rest()
+    atexit.register(print, "exit handlers ran")
     how = args.opts[0]
     if how == "all wrong":
         raise ConfigError("MODEL.NOPE is unknown")
@@ -100,6 +106,7 @@ def test_a_process_that_fails_ends_all_with_one_line(how, code, line, tmp_path):
     assert len(errors) == 1, done.stderr
     assert errors[0].startswith(line)
     assert "Traceback" not in done.stderr
+    assert ("exit handlers ran" in done.stdout) == (how != "killed")
 
 
 def args(**changes: object) -> argparse.Namespace:
