@@ -64,11 +64,19 @@ class Differences:
 
 
 def paired_differences(
-    results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE
+    results: Results,
+    stage: str,
+    data: str,
+    arm: str,
+    baseline: str = BASELINE,
+    baseline_stage: str = "",
 ) -> Differences | None:
-    """Compare an arm with the baseline, seed by seed; return None without a common seed."""
+    """Compare an arm with the baseline, seed by seed; return None without a common seed.
+
+    `baseline_stage` is the stage of the baseline's runs, if it is not that of the arm's.
+    """
     mine = {r["seed"]: r for r in of(results, stage, data, arm)}
-    other = {r["seed"]: r for r in of(results, stage, data, baseline)}
+    other = {r["seed"]: r for r in of(results, baseline_stage or stage, data, baseline)}
     pairs = [(mine[seed], other[seed]) for seed in sorted(mine.keys() & other.keys())]
     if not pairs:
         return None
@@ -78,9 +86,9 @@ def paired_differences(
     )
 
 
-def gains(results: Results, stage: str, data: str, arm: str, baseline: str = BASELINE) -> str:
-    """Return an arm's differences to the baseline at every level, fine to coarse."""
-    found = paired_differences(results, stage, data, arm, baseline)
+def gains(results: Results, stage: str, data: str, arm: str, *baseline: str) -> str:
+    """Return the differences of :func:`paired_differences` at every level, fine to coarse."""
+    found = paired_differences(results, stage, data, arm, *baseline)
     if found is None:
         return "?"
     names = of(results, stage, data, arm)[0]["levels"]
