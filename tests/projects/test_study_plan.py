@@ -93,6 +93,13 @@ def test_everything_is_run_once_and_on_the_test_set_at_the_end():
     assert sum(r["data"] in trunks for r in coarse) == 2 * few
     mine = {r["arm"] for r in coarse if r["data"] in others}
     assert mine == {*design.COARSE_ARMS, "flat_prior_adjusted", "flat_sibling_adjusted"}
+    fine = [r for r in results.values() if r["stage"] == "fine_half"]
+    assert {(r["data"], r["arm"], *r["train"]) for r in fine} == {
+        (r["data"], arm, "fine")
+        for r in coarse
+        if r["data"] in others
+        for arm in design.FINE_HALF_ARMS
+    }
     assert not any(r["data"] == "camvid11" for r in coarse)  # its labels are never cut
     for stage in ("scratch_coarse", "scratch_tenth"):
         assert stages.count(stage) == 2 * len(design.FEW_ARMS)

@@ -20,6 +20,7 @@ STAGES = (
     "scratch_coarse",
     "scratch_tenth",
     "coarse",
+    "fine_half",
     "queries",
 )
 KEPT_STAGES = frozenset(("main", "coarse"))  # whose weights proposals decode
@@ -57,6 +58,7 @@ FEW_ARMS = ("flat", "marginal_ce", "level_ce", "focal_tree_min")  # of the quest
 QUERY_ARMS = ("leaf_softmax", "node_sigmoid")  # Mask2Former's form, compared with each other
 QUERY_RATE = 0.0005  # of the shipped configs
 COARSE_ARMS = ("flat", "focal_tree_min_triplet")  # the same from ImageNet weights
+FINE_HALF_ARMS = ("focal_tree_min_triplet",)  # their control: the fine half alone
 SCRATCH_ARMS = ("flat", "level_ce", "focal_tree_min")
 RATES = (0.002, 0.02, 0.2)
 LITE0_RATES = tuple(factor * SHIPPED_SOLVER["BASE_LR"] for factor in (0.25, 1, 4))
@@ -160,6 +162,7 @@ def planned_arms(stage: str, data: str) -> tuple[str, ...]:
         "scratch_tenth": FEW_ARMS,
         "main": (*ARMS, *PROPOSALS),
         "coarse": (*FEW_ARMS, *PROPOSALS),
+        "fine_half": FINE_HALF_ARMS,
         "queries": QUERY_ARMS,
     }.get(stage, ARMS)
     return tuple(arm for arm in of_stage if DATA[data].pretrained or arm not in LITE0_ARMS)

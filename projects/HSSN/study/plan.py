@@ -17,6 +17,7 @@ from .design import (
     COARSE_ARMS,
     DATA,
     FEW_ARMS,
+    FINE_HALF_ARMS,
     ITERATIONS,
     KEPT_STAGES,
     LITE0_ARMS,
@@ -218,6 +219,8 @@ def final_runs(data: str, arm: str, rate: float, stages: Iterable[str]) -> list[
         if "coarse" in stages and few and of.middle_level:
             parts = half_known(arm)
             runs.append(Run("coarse", data, arm, *at, parts, of.test, not of.pretrained))
+        if "fine_half" in stages and arm in FINE_HALF_ARMS and of.pretrained and of.middle_level:
+            runs.append(Run("fine_half", data, arm, *at, ("fine",), of.test, False))
     return runs
 
 
