@@ -179,6 +179,24 @@ def test_the_readme_tells_how_ours_is_configured_and_what_it_gains():
     assert "(one seed; beyond" in page.fill("{{results}}", one)
 
 
+def test_the_readme_compares_query_networks_with_each_other_and_with_flat():
+    results = made_up_runs("camvid11", {"level_ce": 1.0})
+    text = page.fill("{{results}}", results)
+    assert "Query" not in text and front.QUERY_CONFIG not in text
+    for planned in plan.query_runs("camvid11"):
+        gain = planned.seed + (2.0 if planned.arm == "node_sigmoid" else 0.5)
+        line = result(planned, [m + gain for m in (50.0, 40.0, 30.0)])
+        results[planned.key] = line | {"iterations": planned.iterations}
+    text = page.fill("{{results}}", results)
+    minutes = f"{(planned.iterations * 0.5 + 200) / 60:.0f}"
+    assert f"2 seeds, {planned.iterations} iterations in {minutes} minutes: a softmax" in text
+    assert "leaves, 31.0 ± 0.7 / 41.0 ± 0.7 / 51.0 ± 0.7; a sigmoid per node" in text
+    assert "less the softmax: +1.50 [+1.50, +1.50] (class), " in text
+    assert "less flat of the table: +2.00 [+2.00, +2.00] (class), " in text
+    assert f"RESULTS_CONFIG={front.QUERY_CONFIG}\n" in text + "\n"
+    assert (page.REPOSITORY / front.QUERY_CONFIG).is_file()
+
+
 def test_published_results_stand_beside_ours_of_both_losses():
     row = "| Pascal-Person-Part test |  |  | 73.44 | {} |"
     flat_alone = made_up_runs("person_part_lite0", {"level_ce": 1.0})

@@ -3,8 +3,8 @@
 import numpy as np
 
 from .compare import BASELINE, Results, decoding_gains, gains, of, paired_differences
-from .design import DATA
-from .tables import core_minutes, mean_and_deviation, span, table
+from .design import DATA, QUERY_ARMS
+from .tables import by_level, core_minutes, mean_and_deviation, span, table
 
 COMPARED = ("camvid11", "person_part_lite0")  # in the table
 BESIDE = ("camvid_lite0",)  # in sentences: a third dataset is too wide for a table
@@ -21,6 +21,10 @@ SHORT_NAMES = {arm: name.split(":")[0].replace("`", "") for arm, name in ROWS.it
 OURS = "flat_sibling_adjusted"
 HSSN = "focal_tree_min_triplet"
 CONTROL = "flat_prior_adjusted"
+QUERY_NAMES = {
+    "leaf_softmax": "a softmax over the leaves",
+    "node_sigmoid": "a sigmoid per node, trained by tree-min",
+}
 PLOT = "docs/images/results.png"
 CONFIGS = {  # of rows to repeat
     "camvid11": ("configs/CamVid11/adjusted_flat_lite0.yaml",),
@@ -29,7 +33,7 @@ CONFIGS = {  # of rows to repeat
         "configs/PascalPersonPart/adjusted_public_code_lite0.yaml",
     ),
 }
-
+QUERY_CONFIG = "configs/CamVid11/maskformer_node_sigmoid_lite0.yaml"
 
 # Leaf mIoU of DeepLabV3+ on ResNet-101, single scale / several scales and mirrored: flat as in
 # mmsegmentation's model zoo, HSSN as in the paper, as the public code gives for its weights; and
@@ -60,6 +64,7 @@ def front_section(results: Results) -> str:
         return "*No result yet.*"
     with_beside = (*datasets, *(data for data in BESIDE if shown_arms(results, data)))
     configs = [config for data in datasets for config in CONFIGS[data]]
+    configs += [QUERY_CONFIG] if query_networks(results) else []
     parts = [
         "Test mIoU per level of the tree, finest first. Rows differ only in loss and decoding. "
         "Bold: the best of the rows with most seeds. Minutes of one core: training with its "
@@ -68,6 +73,7 @@ def front_section(results: Results) -> str:
         front_table(results, datasets),
         f"{verdicts(results, with_beside)}{hssn(results, with_beside)}",
         *recipe(results, with_beside),
+        *query_networks(results),
         f"![Differences to flat at every level]({PLOT})",
         "*Dots: means over seeds. Lines: 95 % intervals over test images. Strokes: seeds.*",
         "The table is made from [json lines](projects/HSSN/study/results.jsonl) by "
@@ -188,6 +194,28 @@ def recipe(results: Results, datasets: tuple[str, ...]) -> list[str]:
         "Ours is one of five adjusted decodings that the first study had scored on the test images "
         "of CamVid and Person-Part, so that these are no untouched test of it; `TAU` was chosen on "
         "held-out images with a network of `marginal_ce`.",
+    ]
+
+
+def query_networks(results: Results) -> list[str]:
+    """Return how query networks with and without the tree compare, [] unless both were run."""
+    runs = {arm: of(results, "queries", "camvid11", arm) for arm in QUERY_ARMS}
+    if not all(runs.values()):
+        return []
+    scores = [
+        f"{QUERY_NAMES[arm]}, {' / '.join(by_level((r['metrics']['mIoU'] for r in found), 1))}"
+        for arm, found in runs.items()
+    ]
+    without, with_tree = QUERY_ARMS
+    between = gains(results, "queries", "camvid11", with_tree, without)
+    flat = gains(results, "queries", "camvid11", with_tree, BASELINE, "main")
+    seeds = min(map(len, runs.values()))
+    every = [r for found in runs.values() for r in found]
+    return [
+        "Query networks ([Mask2Former's form](docs/mask2former.md)) from the same weights, on "
+        f"{DATA['camvid11'].title}, {seeds} seed{'s' * (seeds > 1)}, {every[0]['iterations']} "
+        f"iterations in {span(map(core_minutes, every))} minutes: {'; '.join(scores)}. The "
+        f"sigmoid less the softmax: {between}; less flat of the table: {flat}."
     ]
 
 

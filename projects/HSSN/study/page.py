@@ -32,7 +32,11 @@ from .tables import by_level, core_minutes, mean_and_deviation, span, table
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
-PAGES = (HERE.parent / "README.md", REPOSITORY / "README.md")  # others that have tables of it
+PAGES = (  # others that have tables of it
+    HERE.parent / "README.md",
+    REPOSITORY / "README.md",
+    REPOSITORY / "docs" / "mask2former.md",
+)
 
 
 def main(args: argparse.Namespace) -> None:
