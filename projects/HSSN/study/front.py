@@ -207,16 +207,27 @@ def query_networks(results: Results) -> list[str]:
         for arm, found in runs.items()
     ]
     without, with_tree = QUERY_ARMS
-    between = gains(results, "queries", "camvid11", with_tree, without)
-    flat = gains(results, "queries", "camvid11", with_tree, BASELINE, "main")
+    between = _gains_and_seeds(results, with_tree, without)
+    flat = _gains_and_seeds(results, with_tree, BASELINE, "main")
     seeds = min(map(len, runs.values()))
     every = [r for found in runs.values() for r in found]
     return [
         "Query networks ([Mask2Former's form](docs/mask2former.md)) from the same weights, on "
         f"{DATA['camvid11'].title}, {seeds} seed{'s' * (seeds > 1)}, {every[0]['iterations']} "
         f"iterations in {span(map(core_minutes, every))} minutes: {'; '.join(scores)}. The "
-        f"sigmoid less the softmax: {between}; less flat of the table: {flat}."
+        f"sigmoid less the softmax: {between}. Less flat of the table: {flat}."
     ]
+
+
+def _gains_and_seeds(results: Results, arm: str, *baseline: str) -> str:
+    """Return the gains of a query network, and the levels where it is ahead with every seed."""
+    of_arm = (results, "queries", "camvid11", arm)
+    found = paired_differences(*of_arm, *baseline)
+    if found is None:
+        return "?"
+    levels = [n for i, n in enumerate(of(*of_arm)[0]["levels"]) if (found.by_seed[:, i] > 0).all()]
+    where = _list(levels[::-1] or ["no level"])
+    return f"{gains(*of_arm, *baseline)}; ahead with every seed at {where}"
 
 
 def _without_a_tree(results: Results, data: str) -> str:
