@@ -224,7 +224,6 @@ def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
     planned = plan.Run("coarse", "camvid", arm, 1, 0.01, 2, ("fine", "coarse"), street, False)
     monkeypatch.setattr(run, "make_config", small_config)
     threads = torch.get_num_threads()
-    torch.manual_seed(0)  # or the network may say one class everywhere, whatever is adjusted
     run.train(planned, tmp_path / "out", tmp_path / "results.jsonl")
     torch.set_num_threads(threads)
     found = run.read_results(tmp_path / "results.jsonl")[planned.key]
@@ -232,6 +231,11 @@ def test_a_run_from_config_to_line(arm, street, tmp_path, monkeypatch):
     assert np.array(found["confusion"]).sum() == np.array(found["boundary"])[2, :, 1].sum()
     assert [f.name for f in (tmp_path / "out" / planned.key).glob("*.pth")] == [run.WEIGHTS]
     assert plan.Run.from_dict(found) == planned
+    torch.manual_seed(99)  # a run does not depend on what was drawn before
+    run.train(planned, tmp_path / "again", tmp_path / "again.jsonl")
+    torch.set_num_threads(threads)
+    again = run.read_results(tmp_path / "again.jsonl")[planned.key]
+    assert (again["loss"], again["confusion"]) == (found["loss"], found["confusion"])
 
     for proposal in [p for p, of in design.PROPOSALS.items() if of == arm]:
         decoded = dataclasses.replace(planned, arm=proposal, weights=planned.key, strength=0.0)

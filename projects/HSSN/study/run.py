@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from hiera_seg.checkpoint import HieraCheckpointer
@@ -203,6 +204,7 @@ def train(run: Run, output: Path, results: Path) -> None:
     data = DATA[run.data]
     register_subsets(run.data, data.train, held_out=data.held_out, middle_level=data.middle_level)
     torch.set_num_threads(1)
+    seed_all_rng(run.seed)  # initial weights; as tools/train_net.py does
     cfg = make_config(run, output)
     folder = Path(cfg.OUTPUT_DIR)
     for name in ("detectron2", "fvcore", "hiera_seg"):
