@@ -81,6 +81,8 @@ def front_section(results: Results) -> str:
         "every loss, intervals, and the runs that went badly.",
         f"To repeat rows of {_list([DATA[data].title for data in datasets])}:",
         "\n".join(f"    make results RESULTS_CONFIG={config}" for config in configs),
+        "Repetitions with other seeds, one of them bad, are "
+        "[listed](projects/HSSN/README.md#camvid-with-11-classes-from-imagenet-weights).",
     ]
     return "\n\n".join(parts)
 
