@@ -64,7 +64,8 @@ def front_section(results: Results) -> str:
         return "*No result yet.*"
     with_beside = (*datasets, *(data for data in BESIDE if shown_arms(results, data)))
     configs = [config for data in datasets for config in CONFIGS[data]]
-    configs += [QUERY_CONFIG] if query_networks(results) else []
+    queries = query_networks(results)
+    configs += [QUERY_CONFIG] if queries else []
     parts = [
         "Test mIoU per level of the tree, finest first. Rows differ only in loss and decoding. "
         "Bold: the best of the rows with most seeds. Minutes of one core: training with its "
@@ -73,7 +74,7 @@ def front_section(results: Results) -> str:
         front_table(results, datasets),
         f"{verdicts(results, with_beside)}{hssn(results, with_beside)}",
         *recipe(results, with_beside),
-        *query_networks(results),
+        *queries,
         f"![Differences to flat at every level]({PLOT})",
         "*Dots: means over seeds. Lines: 95 % intervals over test images. Strokes: seeds.*",
         "The table is made from [json lines](projects/HSSN/study/results.jsonl) by "
