@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 from hiera_seg.cli import load_config
 from projects.HSSN.study import compare, design, front, page, plan, run
+from projects.HSSN.study.tables import prediction_interval
 
 from .study_results import finish, result, some_leaves
 
@@ -108,6 +109,12 @@ def made_up_runs(data: str, gains: dict[str, float]) -> dict[str, dict]:
     return results
 
 
+def test_one_more_value_falls_within_the_prediction_interval_in_95_of_100_cases():
+    samples = np.random.default_rng(0).normal(60, 2, (20_000, 4))
+    inside = [low <= x[3] <= high for x in samples for low, high in [prediction_interval(x[:3])]]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.005)
+
+
 def test_the_readme_shows_rows_of_two_datasets():
     assert page.fill("{{results}}", {}) == "*No result yet.*"
     alone = {k: r for k, r in made_up_runs("camvid11", {}).items() if r["arm"] == "flat"}
@@ -129,6 +136,10 @@ def test_the_readme_shows_rows_of_two_datasets():
     ahead = "Adjusted flat (ours) is ahead of flat at every level with every seed on"
     assert f"{ahead} CamVid 11. No other row is" in text
     assert "configs/CamVid11/adjusted_flat_lite0.yaml" in text and front.PLOT in text
+    # mean 33, deviation 1: 4.303 (Student's t, two degrees of freedom) times the root of 4 / 3
+    assert "normally): CamVid 11 28.0 to 38.0 (class), 38.0 to 48.0 (kind), 48.0 to " in text
+    one = page.fill("{{results}}", {k: r for k, r in new.items() if not r["seed"]})
+    assert "prediction" not in one and "Repetitions are [listed]" in one
 
     other = made_up_runs("person_part_lite0", {"level_ce": 1.0, front.HSSN: -2.0})
     text = page.fill("{{results}}", new | other)

@@ -11,6 +11,7 @@ from hiera_seg.hierarchy import Hierarchy, as_hierarchy
 from hiera_seg.metrics import PairedDifference, level_scores
 
 from .design import ARMS, DATA
+from .tables import prediction_interval
 
 BASELINE = "flat"
 Results = Mapping[str, dict[str, Any]]
@@ -96,6 +97,16 @@ def gains(results: Results, stage: str, data: str, arm: str, *baseline: str) -> 
         f"{found.mean_and_interval(level)} ({names[level]})"
         for level in reversed(range(len(names)))
     )
+
+
+def next_seed(results: Results, stage: str, data: str, arm: str) -> str:
+    """Return where the mIoU of one more seed should fall at every level, fine to coarse."""
+    runs = of(results, stage, data, arm)
+    if len(runs) < 2:
+        return "?"
+    levels = list(zip(runs[0]["levels"], *(r["metrics"]["mIoU"] for r in runs), strict=True))
+    ends = {name: prediction_interval(scores) for name, *scores in levels[::-1]}
+    return ", ".join(f"{low:.1f} to {high:.1f} ({name})" for name, (low, high) in ends.items())
 
 
 def decoding_gains(results: Results, stage: str, data: str, arm: str, variant: str) -> str:
