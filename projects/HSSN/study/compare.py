@@ -44,6 +44,11 @@ class Differences:
     by_seed: np.ndarray
     resampled: np.ndarray
 
+    @property
+    def ahead(self) -> np.ndarray:
+        """(levels,) bool: the levels at which every seed is above zero."""
+        return (self.by_seed > 0).all(axis=0)
+
     def interval(self, level: int) -> str:
         """Return the central 95 % of the resamples."""
         low, high = self.bounds(level)

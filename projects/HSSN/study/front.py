@@ -146,7 +146,7 @@ def verdicts(results: Results, datasets: tuple[str, ...]) -> str:
         name = text.split(":")[0]
         for data in datasets:
             found = paired_differences(results, "main", data, arm)
-            if found is None or not (found.by_seed > 0).all():
+            if found is None or not found.ahead.all():
                 continue
             levels = of(results, "main", data)[0]["levels"]
             sure = [level for i, level in enumerate(levels) if found.of_level(i).sign() > 0]
@@ -253,7 +253,7 @@ def _gains_and_seeds(results: Results, arm: str, *baseline: str) -> str:
     found = paired_differences(*of_arm, *baseline)
     if found is None:
         return "?"
-    levels = [n for i, n in enumerate(of(*of_arm)[0]["levels"]) if (found.by_seed[:, i] > 0).all()]
+    levels = np.array(of(*of_arm)[0]["levels"])[found.ahead].tolist()
     where = _list(levels[::-1] or ["no level"])
     return f"{gains(*of_arm, *baseline)}; ahead with every seed at {where}"
 
