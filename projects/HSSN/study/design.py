@@ -127,7 +127,12 @@ DATA = {
         *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
         watched="hiera_camvid11_val",
         title="CamVid 11",
-        **LITE0 | {"rates": (SHIPPED_SOLVER["BASE_LR"],), "iterations": SHIPPED_SOLVER["MAX_ITER"]},
+        **LITE0
+        | {
+            "rates": (SHIPPED_SOLVER["BASE_LR"],),
+            "iterations": SHIPPED_SOLVER["MAX_ITER"],
+            "seeds": (*LITE0_SEEDS, 3),
+        },
     ),
     "camvid11_short": Data(
         *("hiera_camvid11_train", "hiera_camvid11_test", None, 0.2, None),
