@@ -189,6 +189,15 @@ def test_the_readme_tells_how_ours_is_configured_and_what_it_gains():
     one = {k: r for k, r in results.items() if not r["seed"]}
     assert "(one seed; beyond" in page.fill("{{results}}", one)
 
+    assert "without it the gains are" not in text
+    late = [dict(r, seed=design.LATE_SEED) for r in results.values() if r["seed"] == 2]
+    for r in late:  # a late seed that gains ten more
+        more = 10.0 if r["arm"] == front.OURS else 0.0
+        r["metrics"] = r["metrics"] | {"mIoU": [m + more for m in r["metrics"]["mIoU"]]}
+    text = page.fill("{{results}}", results | {f"late {r['arm']}": r for r in late})
+    assert "Seed 3 of CamVid 11 was added" in text and "without it the gains are +1.00 [" in text
+    assert "- CamVid 11: +3.50 [" in text
+
 
 def test_the_readme_compares_query_networks_with_each_other_and_with_flat():
     results = made_up_runs("camvid11", {"level_ce": 1.0})

@@ -104,6 +104,11 @@ def gains(results: Results, stage: str, data: str, arm: str, *baseline: str) -> 
     )
 
 
+def gains_without_seed(results: Results, seed: int | str, *which: str) -> str:
+    """Return the :func:`gains` of the other seeds."""
+    return gains({k: r for k, r in results.items() if r["seed"] != int(seed)}, *which)
+
+
 def next_seed(results: Results, stage: str, data: str, arm: str) -> str:
     """Return where the mIoU of one more seed should fall at every level, fine to coarse."""
     runs = of(results, stage, data, arm)

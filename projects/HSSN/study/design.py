@@ -65,6 +65,7 @@ LITE0_RATES = tuple(factor * SHIPPED_SOLVER["BASE_LR"] for factor in (0.25, 1, 4
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)  # of proposals
 SEEDS = (1, 2, 3)
 LITE0_SEEDS = (0, 1, 2)
+LATE_SEED = 3  # of CamVid 11: added when a repetition had shown that it is bad
 ALL_SEEDS = (0, *SEEDS)
 SCRATCH_RATE = 0.05  # the rate of the shipped configs, all of them from scratch
 TRUNK_ITERATIONS = 2500
@@ -131,7 +132,7 @@ DATA = {
         | {
             "rates": (SHIPPED_SOLVER["BASE_LR"],),
             "iterations": SHIPPED_SOLVER["MAX_ITER"],
-            "seeds": (*LITE0_SEEDS, 3),
+            "seeds": (*LITE0_SEEDS, LATE_SEED),
         },
     ),
     "camvid11_short": Data(
